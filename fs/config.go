@@ -1,0 +1,52 @@
+package fs
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Config says what one overlay is made of and how it behaves. It is read by [Open] and never changed.
+type Config struct {
+	// Lowers are the read-only layers, the topmost first. At least one.
+	Lowers []string
+	// Upper is the writable layer; empty for a read-only overlay.
+	Upper string
+	// Work is a directory on the file system of Upper, for what is not yet published; made when missing.
+	// Required with Upper, meaningless without.
+	Work string
+
+	// Timeout is how long the kernel may keep names and attributes; negative is without end.
+	Timeout time.Duration
+	// Volatile leaves out every fsync: after a power cut the upper may be damaged.
+	Volatile bool
+	// NoFsync leaves out the fsync calls of applications, not those of copy-up (option fsync=0).
+	NoFsync bool
+	// NoACL switches POSIX ACL support off.
+	NoACL bool
+	// NoXattrs answers every extended attribute request of the mount with EOPNOTSUPP.
+	NoXattrs bool
+	// StaticNlink shows 1 as the link count of every directory.
+	StaticNlink bool
+	// Writeback lets the kernel collect writes (FUSE_WRITEBACK_CACHE).
+	Writeback bool
+	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
+	MaxWrite int
+
+	// Log receives what an operator should know. Never nil.
+	Log *zap.Logger
+}
+
+// MountConfig says where and how an [Overlay] is attached.
+type MountConfig struct {
+	// Point is an existing directory, or /dev/fd/N: a /dev/fuse descriptor that somebody else has mounted.
+	Point string
+	// Source is the first field of /proc/self/mounts; Type is shown there as fuse.<Type>.
+	Source, Type string
+	// Flags are mount(2) flags (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...).
+	Flags uintptr
+	// AllowOther lets users other than the mounting one in. AllowRoot lets root in besides.
+	AllowOther, AllowRoot bool
+	// Debug logs every request.
+	Debug bool
+}

@@ -1,0 +1,252 @@
+package sys
+
+import (
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is an opened directory of a layer and the proof that what is reached through it stays inside that layer.
+type Dir struct{ Object }
+
+// At names an entry. A name that is not one plain component gives a Ref whose every call fails.
+func (d *Dir) At(name string) Ref {
+	if !validName(name) {
+		return Ref{fd: -1, name: "\x00"} // no string with a NUL reaches the kernel
+	}
+	return Ref{fd: d.fd, name: name}
+}
+
+func validName(name string) bool {
+	return name != "" && name != "." && name != ".." && strings.IndexByte(name, '/') < 0
+}
+
+// noOpenat2 is set once by openRoot where the kernel (before Linux 5.6) or a seccomp filter has no openat2.
+var noOpenat2 atomic.Bool
+
+// beneath is the confinement of every path walk.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// maxWalk is the longest path given to one call, safely below PATH_MAX.
+const maxWalk = 4000
+
+// OpenDir opens the directory at path, relative to d and confined to it; "" is d itself. A directory that may be
+// searched but not read is opened for searching only: listing it fails with EACCES later.
+func (d *Dir) OpenDir(path string) (*Dir, error) {
+	fd, err := d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err == unix.EACCES {
+		fd, err = d.walk(path, unix.O_PATH|unix.O_DIRECTORY)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Dir{Object{fd}}, nil
+}
+
+// walk opens path below d; the path may be longer than PATH_MAX.
+func (d *Dir) walk(path string, flags int) (int, error) {
+	if path == "" {
+		path = "."
+	}
+	at, owned := d.fd, false
+	for len(path) > maxWalk {
+		cut := strings.LastIndexByte(path[:maxWalk], '/')
+		if cut <= 0 {
+			break
+		}
+		fd, err := openBeneath(at, path[:cut], unix.O_PATH|unix.O_DIRECTORY)
+		if owned {
+			_ = unix.Close(at)
+		}
+		if err != nil {
+			return -1, err
+		}
+		at, owned, path = fd, true, path[cut+1:]
+	}
+	fd, err := openBeneath(at, path, flags)
+	if owned {
+		_ = unix.Close(at)
+	}
+	return fd, err
+}
+
+func openBeneath(at int, path string, flags int) (int, error) {
+	if err := fault("openat2", path); err != nil {
+		return -1, err
+	}
+	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW
+	if noOpenat2.Load() {
+		return openSteps(at, path, flags)
+	}
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: beneath}
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat2(at, path, &how)
+		if err == unix.EAGAIN { // a concurrent rename somewhere; the kernel cannot rule out an escape and asks again
+			return unix.EINTR
+		}
+		return err
+	})
+	return fd, err
+}
+
+// openSteps does what openat2 with [beneath] does, one component at a time.
+func openSteps(at int, path string, flags int) (int, error) {
+	names := strings.Split(path, "/")
+	owned := false
+	for i, name := range names {
+		if name == ".." || name == "" || (name == "." && len(names) > 1) {
+			if owned {
+				_ = unix.Close(at)
+			}
+			return -1, unix.EXDEV
+		}
+		f := unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+		if i == len(names)-1 {
+			f = flags
+		}
+		fd, err := unix.Openat(at, name, f, 0)
+		if owned {
+			_ = unix.Close(at)
+		}
+		if err != nil {
+			return -1, err
+		}
+		at, owned = fd, true
+	}
+	return at, nil
+}
+
+// CreateFile makes a regular file that must not exist and opens it for reading and writing. The process umask is
+// expected to be 0.
+func (d *Dir) CreateFile(name string, mode uint32) (*File, error) {
+	if err := fault("openat", name); err != nil {
+		return nil, err
+	}
+	if !validName(name) {
+		return nil, unix.EINVAL
+	}
+	fd, err := unix.Openat(d.fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &File{Object{fd}}, nil
+}
+
+// Mknod makes a file, device, fifo or socket.
+func (d *Dir) Mknod(name string, mode uint32, rdev uint64) error {
+	if err := fault("mknodat", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	return unix.Mknodat(d.fd, name, mode, int(rdev))
+}
+
+// Mkdir makes a directory.
+func (d *Dir) Mkdir(name string, mode uint32) error {
+	if err := fault("mkdirat", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	return unix.Mkdirat(d.fd, name, mode)
+}
+
+// Symlink makes a symbolic link.
+func (d *Dir) Symlink(target, name string) error {
+	if err := fault("symlinkat", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	return unix.Symlinkat(target, d.fd, name)
+}
+
+// Link gives the object at src one more name in d.
+func (d *Dir) Link(src Ref, name string) error {
+	if err := fault("linkat", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	if src.name == "" {
+		return unix.Linkat(unix.AT_FDCWD, src.procPath(), d.fd, name, unix.AT_SYMLINK_FOLLOW)
+	}
+	return unix.Linkat(src.fd, src.name, d.fd, name, 0)
+}
+
+// Unlink removes a name that is not a directory.
+func (d *Dir) Unlink(name string) error {
+	if err := fault("unlinkat", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	return unix.Unlinkat(d.fd, name, 0)
+}
+
+// Rmdir removes an empty directory.
+func (d *Dir) Rmdir(name string) error {
+	if err := fault("rmdir", name); err != nil {
+		return err
+	}
+	if !validName(name) {
+		return unix.EINVAL
+	}
+	return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
+}
+
+// Rename moves d's entry name to newName in to; flags are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT.
+func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
+	if err := fault("renameat2", newName); err != nil {
+		return err
+	}
+	if !validName(name) || !validName(newName) {
+		return unix.EINVAL
+	}
+	if flags == 0 {
+		return unix.Renameat(d.fd, name, to.fd, newName)
+	}
+	return unix.Renameat2(d.fd, name, to.fd, newName, flags)
+}
+
+// Sync makes the directory's entries durable (fsync of the directory).
+func (d *Dir) Sync() error {
+	if err := fault("fsync", ""); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return retry(func() error { return unix.Fsync(fd) })
+}
+
+// SyncFS makes everything on the directory's file system durable.
+func (d *Dir) SyncFS() error {
+	if err := fault("syncfs", ""); err != nil {
+		return err
+	}
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return retry(func() error { return unix.Syncfs(fd) })
+}
+
+// Lock takes the directory for this process alone until it is closed (flock); EWOULDBLOCK when another has it.
+func (d *Dir) Lock() error {
+	if err := fault("flock", ""); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Flock(d.fd, unix.LOCK_EX|unix.LOCK_NB) })
+}

@@ -1,0 +1,60 @@
+// Package sys is the one gate between the program and the system calls it makes on layers.
+//
+// A [Dir] is the only handle on a directory of a layer. It comes from [OpenLower] or [OpenUpper], which take a trusted
+// path at mount time, or from another Dir by one confined step; names are single components. So a hostile layer full of
+// symbolic links and "..", or one that changes under a running mount, never leads outside its root.
+//
+// Every call passes the fault seam ([SetFault]) first, and every error is a unix.Errno. The package decides nothing:
+// what a name means, when an object is copied and who may do so is known above it.
+package sys
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Op is one system call about to be made.
+type Op struct {
+	// Call is the name of the system call, as in section 2 of the manual.
+	Call string
+	// Name is the path or extended attribute name given to it, where it takes one.
+	Name string
+}
+
+var faultHook atomic.Pointer[func(Op) error]
+
+// SetFault installs f, which sees every system call before it is made and may fail it by returning an errno; nil
+// removes it. For tests only: it counts calls, records their order and stands for a failing disk or a kill.
+func SetFault(f func(Op) error) {
+	if f == nil {
+		faultHook.Store(nil)
+		return
+	}
+	faultHook.Store(&f)
+}
+
+func fault(call, name string) error {
+	if f := faultHook.Load(); f != nil {
+		return (*f)(Op{Call: call, Name: name})
+	}
+	return nil
+}
+
+// Stat is what the kernel tells of an object.
+type Stat = unix.Stat_t
+
+// IsWhiteoutDevice reports whether st is a character device with number 0/0, the overlay file systems' form of
+// absence (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+func IsWhiteoutDevice(st *Stat) bool {
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// retry repeats a call that a signal interrupted.
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}

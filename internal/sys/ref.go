@@ -1,0 +1,236 @@
+package sys
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/pkg/xattr"
+	"golang.org/x/sys/unix"
+)
+
+// Ref names one object of a layer: an entry of an opened directory, or an opened object itself. It is a value and
+// holds nothing open; it is good for as long as the handle it came from. A symbolic link is never followed.
+type Ref struct {
+	fd   int
+	name string // empty: the descriptor's own object
+}
+
+const procFD = "/proc/self/fd/"
+
+// procPath leads to the object through the descriptor. Only for calls without a descriptor form: the last component
+// must not be followed unless the Ref is an object of its own, where the magic link leads to the object and no further.
+func (r Ref) procPath() string {
+	p := procFD + strconv.Itoa(r.fd)
+	if r.name == "" {
+		return p
+	}
+	return p + "/" + r.name
+}
+
+// Stat fills st.
+func (r Ref) Stat(st *Stat) error {
+	if err := fault("fstatat", r.name); err != nil {
+		return err
+	}
+	if r.name == "" {
+		return unix.Fstat(r.fd, st)
+	}
+	return unix.Fstatat(r.fd, r.name, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+}
+
+// Statfs tells of the file system that holds the object.
+func (r Ref) Statfs(st *unix.Statfs_t) error {
+	if err := fault("fstatfs", r.name); err != nil {
+		return err
+	}
+	o, err := r.Open()
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return retry(func() error { return unix.Fstatfs(o.fd, st) })
+}
+
+// Chmod sets the permission bits (07777).
+func (r Ref) Chmod(mode uint32) error {
+	if err := fault("fchmodat2", r.name); err != nil {
+		return err
+	}
+	flags := unix.AT_SYMLINK_NOFOLLOW
+	if r.name == "" {
+		flags = unix.AT_EMPTY_PATH
+	}
+	err := unix.Fchmodat(r.fd, r.name, mode, flags)
+	if err != unix.EOPNOTSUPP {
+		return err
+	}
+	// Before Linux 6.6 there is no fchmodat2: go through a descriptor, which no symbolic link can redirect.
+	o, err := r.Open()
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	return unix.Fchmodat(unix.AT_FDCWD, o.ref().procPath(), mode, 0)
+}
+
+// Unchanged is a user or group id that Chown leaves as it is.
+const Unchanged = ^uint32(0)
+
+// Chown sets owner and group; [Unchanged] leaves one.
+func (r Ref) Chown(uid, gid uint32) error {
+	if err := fault("fchownat", r.name); err != nil {
+		return err
+	}
+	return unix.Fchownat(r.fd, r.name, int(int32(uid)), int(int32(gid)), unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+}
+
+// Utimes sets access and modification time; UTIME_NOW and UTIME_OMIT as nanoseconds have their meaning.
+func (r Ref) Utimes(atime, mtime unix.Timespec) error {
+	if err := fault("utimensat", r.name); err != nil {
+		return err
+	}
+	ts := []unix.Timespec{atime, mtime}
+	if r.name == "" {
+		return unix.UtimesNanoAt(unix.AT_FDCWD, r.procPath(), ts, 0)
+	}
+	return unix.UtimesNanoAt(r.fd, r.name, ts, unix.AT_SYMLINK_NOFOLLOW)
+}
+
+// Readlink returns the target of a symbolic link.
+func (r Ref) Readlink() (string, error) {
+	if err := fault("readlinkat", r.name); err != nil {
+		return "", err
+	}
+	buf := make([]byte, unix.PathMax)
+	n, err := unix.Readlinkat(r.fd, r.name, buf)
+	if err != nil {
+		return "", err
+	}
+	return string(buf[:n]), nil
+}
+
+// GetXattr returns the value of an extended attribute; ENODATA when there is none.
+func (r Ref) GetXattr(name string) ([]byte, error) {
+	if err := fault("getxattr", name); err != nil {
+		return nil, err
+	}
+	get := xattr.LGet
+	if r.name == "" {
+		get = xattr.Get
+	}
+	v, err := get(r.procPath(), name)
+	return v, xattrErrno(err)
+}
+
+// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE.
+func (r Ref) SetXattr(name string, value []byte, flags int) error {
+	if err := fault("setxattr", name); err != nil {
+		return err
+	}
+	set := xattr.LSetWithFlags
+	if r.name == "" {
+		set = xattr.SetWithFlags
+	}
+	return xattrErrno(set(r.procPath(), name, value, flags))
+}
+
+// RemoveXattr removes an extended attribute; ENODATA when there is none.
+func (r Ref) RemoveXattr(name string) error {
+	if err := fault("removexattr", name); err != nil {
+		return err
+	}
+	remove := xattr.LRemove
+	if r.name == "" {
+		remove = xattr.Remove
+	}
+	return xattrErrno(remove(r.procPath(), name))
+}
+
+// ListXattr returns the names of all extended attributes. A file system without any has an empty list.
+func (r Ref) ListXattr() ([]string, error) {
+	if err := fault("listxattr", r.name); err != nil {
+		return nil, err
+	}
+	list := xattr.LList
+	if r.name == "" {
+		list = xattr.List
+	}
+	names, err := list(r.procPath())
+	if errno := xattrErrno(err); errno != nil && errno != unix.EOPNOTSUPP {
+		return nil, errno
+	}
+	return names, nil
+}
+
+// xattrErrno takes the errno out of the library's error.
+func xattrErrno(err error) error {
+	if err == nil {
+		return nil
+	}
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return unix.EIO
+}
+
+// Open keeps the object alive, by a descriptor that neither reads nor writes (O_PATH).
+func (r Ref) Open() (*Object, error) {
+	if err := fault("openat", r.name); err != nil {
+		return nil, err
+	}
+	if r.name == "" {
+		fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return nil, err
+		}
+		return &Object{fd}, nil
+	}
+	fd, err := unix.Openat(r.fd, r.name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Object{fd}, nil
+}
+
+// OpenFile opens a regular file for I/O. flags are O_RDONLY or O_RDWR. Anything but a regular file is refused before
+// it is opened (a device or a fifo must not be touched): ENXIO.
+func (r Ref) OpenFile(flags int) (*File, error) {
+	if err := fault("openat", r.name); err != nil {
+		return nil, err
+	}
+	path, at, extra := r.name, r.fd, unix.O_NOFOLLOW
+	if r.name == "" {
+		path, at, extra = r.procPath(), unix.AT_FDCWD, 0
+	}
+	fd := -1
+	err := retry(func() (err error) {
+		fd, err = unix.Openat(at, path, flags|extra|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Object{fd}}
+	var st Stat
+	if err := unix.Fstat(fd, &st); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		f.Close()
+		return nil, unix.ENXIO
+	}
+	return f, nil
+}
+
+// Object is an opened object of a layer, of any kind.
+type Object struct{ fd int }
+
+// Close gives the descriptor back. An Object is closed once.
+func (o *Object) Close() { _ = unix.Close(o.fd) }
+
+func (o *Object) ref() Ref { return Ref{fd: o.fd} }
+
+// Ref names the opened object itself.
+func (o *Object) Ref() Ref { return o.ref() }
