@@ -1,0 +1,139 @@
+package inodecache
+
+import "sync"
+
+// LRU keeps up to a number of handles open, the least recently used going first. A handle in use is never closed: it may
+// stand over the bound until it is released.
+type LRU[K comparable, V any] struct {
+	close func(V) // immutable; called with nothing held
+	max   int     // immutable
+
+	mu    sync.Mutex // guards the rest and the fields of each Held
+	byKey map[K]*Held[K, V]
+	head  Held[K, V] // ring: head.next is the most recent
+}
+
+// Held is a handle in use.
+type Held[K comparable, V any] struct {
+	Value      V // immutable
+	key        K
+	refs       int
+	gone       bool // no longer in byKey: closed with the last reference
+	prev, next *Held[K, V]
+}
+
+// NewLRU returns a cache of at most maximum idle handles, closed by close.
+func NewLRU[K comparable, V any](maximum int, closeHandle func(V)) *LRU[K, V] {
+	l := &LRU[K, V]{close: closeHandle, max: maximum, byKey: map[K]*Held[K, V]{}}
+	l.head.prev, l.head.next = &l.head, &l.head
+	return l
+}
+
+// Acquire returns the handle of k for use until [LRU.Release]; nil when there is none.
+func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	h := l.byKey[k]
+	if h != nil {
+		h.refs++
+		l.unring(h)
+		l.ring(h)
+	}
+	return h
+}
+
+// Add puts a new handle in and returns it in use. When another has come first, v is closed and that one returned.
+func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
+	l.mu.Lock()
+	if h := l.byKey[k]; h != nil {
+		h.refs++
+		l.mu.Unlock()
+		l.close(v)
+		return h
+	}
+	h := &Held[K, V]{Value: v, key: k, refs: 1}
+	l.byKey[k] = h
+	l.ring(h)
+	var old []*Held[K, V]
+	for c := l.head.prev; len(l.byKey) > l.max && c != &l.head; {
+		prev := c.prev
+		if c.refs == 0 {
+			l.remove(c)
+			old = append(old, c)
+		}
+		c = prev
+	}
+	l.mu.Unlock()
+	l.closeAll(old)
+	return h
+}
+
+// Release ends the use of h.
+func (l *LRU[K, V]) Release(h *Held[K, V]) {
+	l.mu.Lock()
+	h.refs--
+	last := h.gone && h.refs == 0
+	l.mu.Unlock()
+	if last {
+		l.close(h.Value)
+	}
+}
+
+// Evict takes the handle of k out; one in use is closed when it is released.
+func (l *LRU[K, V]) Evict(k K) {
+	l.mu.Lock()
+	h := l.byKey[k]
+	idle := false
+	if h != nil {
+		l.remove(h)
+		idle = h.refs == 0
+	}
+	l.mu.Unlock()
+	if idle {
+		l.close(h.Value)
+	}
+}
+
+// Clear takes every handle out.
+func (l *LRU[K, V]) Clear() {
+	l.mu.Lock()
+	var old []*Held[K, V]
+	for _, h := range l.byKey {
+		l.remove(h)
+		if h.refs == 0 {
+			old = append(old, h)
+		}
+	}
+	l.mu.Unlock()
+	l.closeAll(old)
+}
+
+// Len is the number of handles, idle and in use, that a key leads to.
+func (l *LRU[K, V]) Len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.byKey)
+}
+
+func (l *LRU[K, V]) closeAll(hs []*Held[K, V]) {
+	for _, h := range hs {
+		l.close(h.Value)
+	}
+}
+
+// Preconditions for the next three: l.mu is held.
+
+func (l *LRU[K, V]) remove(h *Held[K, V]) {
+	delete(l.byKey, h.key)
+	l.unring(h)
+	h.gone = true
+}
+
+func (l *LRU[K, V]) ring(h *Held[K, V]) {
+	h.prev, h.next = &l.head, l.head.next
+	h.prev.next, h.next.prev = h, h
+}
+
+func (l *LRU[K, V]) unring(h *Held[K, V]) {
+	h.prev.next, h.next.prev = h.next, h.prev
+}

@@ -1,0 +1,161 @@
+package inodecache
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// RootID is the node id of the root (FUSE_ROOT_ID).
+const RootID = 1
+
+// Entry is the table's part of a node; embed it.
+type Entry struct {
+	id      uint64 // immutable once inserted
+	lookups uint64 // guarded by the mutex of the id's shard
+	dropped bool   // guarded by the mutex of the id's shard
+}
+
+// ID is the node id the kernel knows the node by; 0 before it is inserted.
+func (e *Entry) ID() uint64 { return e.id }
+
+// CacheEntry gives the table its part.
+func (e *Entry) CacheEntry() *Entry { return e }
+
+// Node is what a [Table] holds: a pointer to a struct that embeds [Entry].
+type Node interface {
+	comparable
+	CacheEntry() *Entry
+}
+
+// Key identifies an object of a layer: a device and an inode number.
+type Key struct{ Dev, Ino uint64 }
+
+// shards spread the ids so that requests on different nodes seldom meet.
+const shards = 64
+
+type shard[N Node] struct {
+	mu    sync.Mutex // guards nodes and the Entry of each node in it
+	nodes map[uint64]N
+	_     [40]byte // one cache line each
+}
+
+// Table maps node ids to nodes. An id is never used twice.
+type Table[N Node] struct {
+	shard [shards]shard[N]
+	last  atomic.Uint64
+
+	linkMu sync.Mutex // guards links; taken before a shard's mutex
+	links  map[Key]N
+}
+
+// NewTable returns an empty table. The first node inserted is the root.
+func NewTable[N Node]() *Table[N] {
+	t := &Table[N]{links: map[Key]N{}}
+	for i := range t.shard {
+		t.shard[i].nodes = map[uint64]N{}
+	}
+	return t
+}
+
+func (t *Table[N]) of(id uint64) *shard[N] { return &t.shard[id%shards] }
+
+// Insert gives n the next id and one reference.
+func (t *Table[N]) Insert(n N) {
+	e := n.CacheEntry()
+	e.id = t.last.Add(1)
+	e.lookups = 1
+	s := t.of(e.id)
+	s.mu.Lock()
+	s.nodes[e.id] = n
+	s.mu.Unlock()
+}
+
+// Get returns the node with that id.
+func (t *Table[N]) Get(id uint64) (N, bool) {
+	s := t.of(id)
+	s.mu.Lock()
+	n, ok := s.nodes[id]
+	s.mu.Unlock()
+	return n, ok
+}
+
+// Ref adds a reference; false when the node has been dropped meanwhile.
+func (t *Table[N]) Ref(n N) bool {
+	e := n.CacheEntry()
+	s := t.of(e.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.dropped {
+		return false
+	}
+	e.lookups++
+	return true
+}
+
+// Unref takes k references back (FORGET) and reports whether none is left. More than there are count as all.
+func (t *Table[N]) Unref(id, k uint64) (n N, last bool) {
+	s := t.of(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, ok := s.nodes[id]
+	if !ok {
+		return n, false
+	}
+	e := n.CacheEntry()
+	e.lookups -= min(k, e.lookups)
+	return n, e.lookups == 0
+}
+
+// Drop removes n if it has no reference, for good, and reports whether it did. The root stays.
+func (t *Table[N]) Drop(n N) bool {
+	e := n.CacheEntry()
+	s := t.of(e.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e.lookups != 0 || e.dropped || e.id == RootID {
+		return false
+	}
+	e.dropped = true
+	delete(s.nodes, e.id)
+	return true
+}
+
+// Len is the number of nodes.
+func (t *Table[N]) Len() int {
+	total := 0
+	for i := range t.shard {
+		s := &t.shard[i]
+		s.mu.Lock()
+		total += len(s.nodes)
+		s.mu.Unlock()
+	}
+	return total
+}
+
+// Linked returns the node of an object with several names, with one reference more; false when none is known.
+func (t *Table[N]) Linked(k Key) (N, bool) {
+	t.linkMu.Lock()
+	defer t.linkMu.Unlock()
+	n, ok := t.links[k]
+	if ok && t.Ref(n) {
+		return n, true
+	}
+	var none N
+	return none, false
+}
+
+// Link remembers n as the node of the object k.
+func (t *Table[N]) Link(k Key, n N) {
+	t.linkMu.Lock()
+	t.links[k] = n
+	t.linkMu.Unlock()
+}
+
+// Unlink forgets k if n is its node.
+func (t *Table[N]) Unlink(k Key, n N) {
+	t.linkMu.Lock()
+	if t.links[k] == n {
+		delete(t.links, k)
+	}
+	t.linkMu.Unlock()
+}
