@@ -1,0 +1,166 @@
+package copyup
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+const (
+	// copyChunk is the most that one copy_file_range is asked for, so that a kill does not wait for a whole file.
+	copyChunk = 1 << 30
+	// bufferSize is that of reading and writing where the kernel cannot copy by itself.
+	bufferSize = 1 << 20
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
+
+// deviceSet remembers source devices. Only answers that hold for the file system, not for one file, are remembered,
+// and a wrong one costs time, never data.
+type deviceSet struct{ m sync.Map }
+
+func (s *deviceSet) has(dev uint64) bool { _, ok := s.m.Load(dev); return ok }
+func (s *deviceSet) add(dev uint64)      { s.m.Store(dev, struct{}{}) }
+
+// copyData fills the empty file to. size is that of [Copier.Stage].
+func (c *Copier) copyData(to, from *sys.File, st *sys.Stat, size int64) error {
+	limit := st.Size
+	if size >= 0 {
+		limit = min(limit, size)
+	}
+	end, err := c.fill(to, from, st.Dev, limit)
+	if err != nil {
+		return err
+	}
+	final := size
+	if size < 0 {
+		final = st.Size
+		if end < final { // a hole ends the file; or the source has shrunk, and gets no zeros in place of what it had
+			var now sys.Stat
+			if err := from.Ref().Stat(&now); err != nil {
+				return err
+			}
+			final = min(final, max(now.Size, end))
+		}
+	}
+	if final == end {
+		return nil
+	}
+	return to.Truncate(final)
+}
+
+// fill copies the first limit bytes, or more, and returns where the file to ends now. A hole at its end is left out.
+func (c *Copier) fill(to, from *sys.File, dev uint64, limit int64) (end int64, err error) {
+	if !c.noClone.has(dev) {
+		switch err := to.Clone(from); {
+		case err == nil:
+			var now sys.Stat
+			err := to.Ref().Stat(&now)
+			return now.Size, err
+		case refusedForAll(err):
+			c.noClone.add(dev)
+		case !refused(err):
+			return 0, err
+		}
+	}
+	for off := int64(0); off < limit; {
+		start, stop, err := nextExtent(from, off, limit)
+		if err != nil {
+			return 0, err
+		}
+		if start >= limit {
+			break
+		}
+		off = stop
+		copied, err := c.copyExtent(to, from, dev, start, stop)
+		if err != nil {
+			return 0, err
+		}
+		if copied > start {
+			end = copied
+		}
+		if copied < stop { // the source ends here now
+			break
+		}
+	}
+	return end, nil
+}
+
+// nextExtent finds data from off on. Without any, start is limit. Where the file system cannot tell, all is data.
+func nextExtent(from *sys.File, off, limit int64) (start, stop int64, err error) {
+	start, err = from.Seek(off, unix.SEEK_DATA)
+	switch {
+	case err == unix.ENXIO:
+		return limit, limit, nil
+	case refused(err):
+		return off, limit, nil
+	case err != nil:
+		return 0, 0, err
+	}
+	start = min(max(start, off), limit)
+	stop, err = from.Seek(start, unix.SEEK_HOLE)
+	switch {
+	case err == unix.ENXIO || refused(err): // cut off meanwhile: reading finds the end
+		return start, limit, nil
+	case err != nil:
+		return 0, 0, err
+	case stop <= start: // nonsense: reading knows better
+		return start, limit, nil
+	}
+	return start, min(stop, limit), nil
+}
+
+// copyExtent copies from off to stop and returns where it came to: before stop only when the source ends there.
+func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (int64, error) {
+	for off < stop && !c.noCopyRange.has(dev) {
+		n, err := to.CopyRange(from, off, off, int(min(stop-off, copyChunk)))
+		if refusedForAll(err) {
+			c.noCopyRange.add(dev)
+			break
+		}
+		if refused(err) || (err == nil && n == 0) { // some file systems say 0 where reading finds data
+			break
+		}
+		if err != nil {
+			return off, err
+		}
+		off += int64(n)
+	}
+	if off >= stop {
+		return off, nil
+	}
+	return copyThroughMemory(to, from, off, stop)
+}
+
+func copyThroughMemory(to, from *sys.File, off, stop int64) (int64, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	for off < stop {
+		n, err := from.Pread((*buf)[:min(stop-off, bufferSize)], off)
+		if err != nil {
+			return off, err
+		}
+		if n == 0 {
+			break
+		}
+		if _, err := to.Pwrite((*buf)[:n], off); err != nil {
+			return off, err
+		}
+		off += int64(n)
+	}
+	return off, nil
+}
+
+// refusedForAll says that the kernel will not do this between the two file systems, whatever the file.
+func refusedForAll(err error) bool {
+	return err == unix.EXDEV || err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.ENOTTY
+}
+
+// refused says that the kernel will not do this here and a simpler way should be tried; if that fails too, its error
+// is the true one. EPERM is what seccomp filters and immutable sources say, ETXTBSY a swap file. An error of the disk is
+// never among them.
+func refused(err error) bool {
+	return refusedForAll(err) || err == unix.EINVAL || err == unix.EPERM || err == unix.ETXTBSY
+}

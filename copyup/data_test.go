@@ -1,0 +1,324 @@
+package copyup
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// extents tells where a file has data, as the file system says.
+func extents(t *testing.T, path string) string {
+	t.Helper()
+	f, err := os.Open(path)
+	must(t, err)
+	defer f.Close()
+	var b bytes.Buffer
+	for off := int64(0); ; {
+		start, err := unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			break
+		}
+		must(t, err)
+		off, err = unix.Seek(int(f.Fd()), start, unix.SEEK_HOLE)
+		must(t, err)
+		fmt.Fprintf(&b, "%d-%d ", start, off)
+	}
+	st, err := f.Stat()
+	must(t, err)
+	fmt.Fprintf(&b, "of %d", st.Size())
+	return b.String()
+}
+
+func sameData(t *testing.T, a, b string) {
+	t.Helper()
+	fa, err := os.Open(a)
+	must(t, err)
+	defer fa.Close()
+	fb, err := os.Open(b)
+	must(t, err)
+	defer fb.Close()
+	bufA, bufB := make([]byte, 1<<20), make([]byte, 1<<20)
+	for off := int64(0); ; off += 1 << 20 {
+		na, errA := fa.ReadAt(bufA, off)
+		nb, errB := fb.ReadAt(bufB, off)
+		if !bytes.Equal(bufA[:na], bufB[:nb]) || errA != errB {
+			t.Fatalf("%s and %s differ at %d", a, b, off)
+		}
+		if errA == io.EOF {
+			return
+		}
+		must(t, errA)
+	}
+}
+
+// Holes stay holes on every way by which data is copied, and without a way to see holes the data is right.
+func TestHoles(t *testing.T) {
+	const mib = 1 << 20
+	files := []struct {
+		name string
+		size int64
+		at   []int64
+	}{
+		{"all hole", 8 * mib, nil},
+		{"hole first", 8 * mib, []int64{8*mib - 4096}},
+		{"hole last", 8 * mib, []int64{0}},
+		{"holes between", 64 * mib, []int64{0, 4096, 3 * mib, 40 * mib}},
+		{"no whole block", 5*mib + 17, []int64{2 * mib}},
+	}
+	ways := []struct {
+		name   string
+		refuse string
+		err    error
+		keeps  bool
+	}{
+		{"copy_file_range", "none", nil, true},
+		{"read and write", "copy_file_range", unix.EXDEV, true},
+		{"this file only", "copy_file_range", unix.EINVAL, true},
+		{"no SEEK_HOLE", "lseek", unix.EINVAL, false},
+	}
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	for _, f := range files {
+		makeSparse(t, filepath.Join(s.lowerPath, f.name), f.size, f.at...)
+	}
+	for _, way := range ways {
+		for _, f := range files {
+			lower, upper := filepath.Join(s.lowerPath, f.name), filepath.Join(s.upperPath, f.name)
+			failing(call(way.refuse), way.err, func() { must(t, s.copyUp(s.copier(), s.stat(t, f.name), f.name)) })
+			sameData(t, lower, upper)
+			if got, want := extents(t, upper), extents(t, lower); way.keeps && got != want {
+				t.Errorf("%s, %s: data at %s, want %s", way.name, f.name, got, want)
+			}
+			must(t, os.Remove(upper))
+		}
+	}
+	s.wantEmptyWork(t)
+}
+
+// A file of more than 4 GiB, with data on both sides of 4 GiB, within one copy_file_range and not.
+func TestLarge(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	lower, upper := filepath.Join(s.lowerPath, "f"), filepath.Join(s.upperPath, "f")
+	makeSparse(t, lower, 6<<30+123, 0, 4<<30-4096, 4<<30, 6<<30)
+	must(t, s.copyUp(s.copier(), s.stat(t, "f"), "f"))
+	if got, want := extents(t, upper), extents(t, lower); got != want {
+		t.Errorf("data at %s, want %s", got, want)
+	}
+	for _, off := range []int64{0, 4<<30 - 4096, 4 << 30} {
+		f, err := os.Open(upper)
+		must(t, err)
+		got := make([]byte, 4096)
+		_, err = f.ReadAt(got, off)
+		must(t, err)
+		f.Close()
+		if !bytes.Equal(got, pattern(4096)) {
+			t.Errorf("other data at %d", off)
+		}
+	}
+}
+
+// On a file system that can, data is shared, and cut to the size that is wanted.
+func TestReflink(t *testing.T) {
+	base := mountFS(t, "xfs", "")
+	s := newSite(t, base, base)
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5<<20+99), 0o600))
+	st, c := s.stat(t, "f"), s.copier()
+	for _, size := range []int64{-1, 1, 4096, 2<<20 + 5, 6 << 20} {
+		var staged *Staged
+		ops := calls(func() {
+			var err error
+			staged, err = c.Stage(s.lower.At("f"), st, size)
+			must(t, err)
+		})
+		if count(ops, call("copy_file_range"))+count(ops, call("pread64")) > 0 {
+			t.Errorf("size %d: data was copied", size)
+		}
+		want := pattern(5<<20 + 99)
+		if size >= 0 {
+			want = append(want, make([]byte, 1<<20)...)[:size]
+		}
+		got := make([]byte, 7<<20)
+		n, err := staged.File().Pread(got, 0)
+		must(t, err)
+		if !bytes.Equal(got[:n], want) {
+			t.Errorf("size %d: other data, %d bytes", size, n)
+		}
+		staged.Discard()
+	}
+	s.wantEmptyWork(t)
+
+	// A source that was cut meanwhile brings what it has; one that grew, what was asked for.
+	for _, now := range []int64{100, 8 << 20} {
+		must(t, os.Truncate(filepath.Join(s.lowerPath, "f"), now))
+		staged, err := c.Stage(s.lower.At("f"), st, -1)
+		must(t, err)
+		var got sys.Stat
+		must(t, staged.File().Ref().Stat(&got))
+		if want := min(now, st.Size); got.Size != want {
+			t.Errorf("source of %d bytes: copy of %d, want %d", now, got.Size, want)
+		}
+		staged.Discard()
+	}
+}
+
+// A refusal that holds for the file systems is remembered, one that may be about the file is not; and each source
+// device is asked for itself.
+func TestRefusalsAreRemembered(t *testing.T) {
+	other := t.TempDir()
+	s := newSite(t, mountFS(t, "tmpfs", ""), other)
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o600))
+	st := s.stat(t, "f")
+	tries := func(c *Copier, st *sys.Stat) (clone, copyRange int) {
+		ops := calls(func() {
+			staged, err := c.Stage(s.lower.At("f"), st, -1)
+			must(t, err)
+			staged.Discard()
+		})
+		return count(ops, call("ioctl")), count(ops, call("copy_file_range"))
+	}
+	c := s.copier()
+	if a, b := tries(c, st); a != 1 || b != 1 {
+		t.Errorf("first copy: FICLONE %d times, copy_file_range %d times, want 1 and 1", a, b)
+	}
+	if a, b := tries(c, st); a != 0 || b != 0 {
+		t.Errorf("second copy: FICLONE %d times, copy_file_range %d times, want none", a, b)
+	}
+	elsewhere := *st
+	elsewhere.Dev++
+	if a, b := tries(c, &elsewhere); a != 1 || b != 1 {
+		t.Errorf("other device: FICLONE %d times, copy_file_range %d times, want 1 and 1", a, b)
+	}
+
+	c = s.copier()
+	for _, err := range []error{unix.EINVAL, unix.EPERM, unix.ETXTBSY} {
+		failing(func(op sys.Op) bool { return op.Call == "ioctl" || op.Call == "copy_file_range" }, err, func() {
+			must(t, s.copyUp(c, st, "f"))
+		})
+		sameData(t, filepath.Join(s.lowerPath, "f"), filepath.Join(s.upperPath, "f"))
+		must(t, os.Remove(filepath.Join(s.upperPath, "f")))
+	}
+	if a, b := tries(c, st); a != 1 || b != 1 {
+		t.Errorf("after a refusal of one file: FICLONE %d times, copy_file_range %d times, want 1 and 1", a, b)
+	}
+}
+
+// copy_file_range that says 0 before the end (as for files of /proc, or on broken file systems) loses nothing.
+func TestCopyRangeThatStops(t *testing.T) {
+	src, err := os.ReadFile("/proc/self/status")
+	must(t, err)
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	proc, _, err := sys.OpenLower("/proc/self")
+	must(t, err)
+	defer proc.Close()
+	var st sys.Stat
+	must(t, proc.At("status").Stat(&st))
+	st.Size = 1 << 20 // a file of /proc says 0
+	c := s.copier()
+	staged, err := c.Stage(proc.At("status"), &st, -1)
+	must(t, err)
+	defer staged.Discard()
+	got := make([]byte, 1<<20)
+	n, err := staged.File().Pread(got, 0)
+	must(t, err)
+	if !bytes.HasPrefix(got[:n], src[:20]) || n < len(src)/2 || n > 2*len(src) {
+		t.Errorf("%d bytes, want about %d: %.60q", n, len(src), got[:n])
+	}
+}
+
+// A lower file that is cut or that grows at any moment of the copy: no hang, no error, at most what it was said to have,
+// and no zeros in place of data that it never lost.
+func TestSourceChanges(t *testing.T) {
+	for _, refuse := range []string{"", "copy_file_range", "lseek"} {
+		for _, newSize := range []int64{0, 5000, 1<<20 + 1, 8 << 20} {
+			for at := 0; ; at++ {
+				base := t.TempDir()
+				s := newSite(t, base, base)
+				path := filepath.Join(s.lowerPath, "f")
+				data := pattern(2 << 20)
+				must(t, os.WriteFile(path, data, 0o600))
+				st, i := s.stat(t, "f"), 0
+				sys.SetFault(func(op sys.Op) error {
+					if i == at {
+						_ = os.Truncate(path, newSize)
+					}
+					i++
+					if op.Call == refuse {
+						return unix.EINVAL
+					}
+					return nil
+				})
+				c := s.copier()
+				c.Sync = false
+				staged, err := c.Stage(s.lower.At("f"), st, -1)
+				sys.SetFault(nil)
+				must(t, err)
+				got := make([]byte, 9<<20)
+				n, err := staged.File().Pread(got, 0)
+				must(t, err)
+				if int64(n) > st.Size || int64(n) < min(newSize, st.Size) {
+					t.Fatalf("refusing %q, cut to %d before call %d: %d bytes", refuse, newSize, at, n)
+				}
+				if !bytes.Equal(got[:n], data[:n]) && newSize > st.Size {
+					t.Fatalf("refusing %q, grown to %d before call %d: other data", refuse, newSize, at)
+				}
+				staged.Discard()
+				if i <= at {
+					break
+				}
+			}
+		}
+	}
+}
+
+// A disk that is really full.
+func TestFullDisk(t *testing.T) {
+	s := newSite(t, t.TempDir(), mountFS(t, "tmpfs", "size=1m"))
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(4<<20), 0o600))
+	st := s.stat(t, "f")
+	if err := s.copyUp(s.copier(), st, "f"); err != unix.ENOSPC {
+		t.Errorf("copy-up to a full disk: %v, want ENOSPC", err)
+	}
+	s.wantEmptyWork(t)
+	if _, err := s.copier().Stage(s.lower.At("f"), st, 0); err != nil {
+		t.Errorf("truncation on a full disk: %v", err)
+	}
+}
+
+// Different files come up side by side.
+func TestSideBySide(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	c := s.copier()
+	c.Sync = false
+	const n = 40
+	for i := range n {
+		must(t, os.WriteFile(filepath.Join(s.lowerPath, fmt.Sprint(i)), pattern(10_000+i), 0o600))
+	}
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			name := fmt.Sprint(i)
+			var st sys.Stat
+			if err := s.lower.At(name).Stat(&st); err != nil {
+				t.Error(err)
+			} else if err := s.copyUp(c, &st, name); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	for i := range n {
+		sameData(t, filepath.Join(s.lowerPath, fmt.Sprint(i)), filepath.Join(s.upperPath, fmt.Sprint(i)))
+	}
+	s.wantEmptyWork(t)
+}

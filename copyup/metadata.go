@@ -1,0 +1,129 @@
+package copyup
+
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// The metadata of an object, in the order in which it is copied. No error passes but those of xattrTable, and there none
+// that a disk can give.
+//
+//	step                why here
+//	xattrs              after the data; before the owner, while the copy is still ours and open to us
+//	owner               clears set-user-id, set-group-id and security.capability
+//	mode                after the owner for that reason; after the ACL, which touches the group bits and set-group-id.
+//	                    A symbolic link has none
+//	security.capability after data and owner, which clear it
+//	times               last: the data changed mtime
+var steps = []func(*metadata) error{
+	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name != capability }) },
+	func(m *metadata) error { return m.dst.Chown(m.st.Uid, m.st.Gid) },
+	func(m *metadata) error {
+		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return nil
+		}
+		return m.dst.Chmod(m.st.Mode & 0o7777)
+	},
+	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name == capability }) },
+	func(m *metadata) error { return m.dst.Utimes(m.st.Atim, m.st.Mtim) },
+}
+
+const capability = "security.capability"
+
+// xattrTable says which errors may pass when an extended attribute is read (get) and written (set), by the longest
+// prefix of its name. What passes leaves out that attribute alone. Compare ovl_copy_xattr and ovl_must_copy_xattr in
+// fs/overlayfs.
+var xattrTable = []struct {
+	prefix   string
+	get, set []unix.Errno
+}{
+	// An upper that knows no such namespace: as in the kernel, the file is worth more than the note on it.
+	{prefix: "", set: []unix.Errno{unix.EOPNOTSUPP}},
+	// Only root of the first user namespace may write these, and nobody else can see them.
+	{prefix: "trusted.", set: []unix.Errno{unix.EOPNOTSUPP, unix.EPERM}},
+	// Without its ACL an object could be open to more than before: the copy-up fails, on an upper without ACLs too.
+	{prefix: "system.posix_acl_"},
+	// A security attribute of unknown meaning is not dropped, as in the kernel.
+	{prefix: "security."},
+	// EOVERFLOW: a capability that means nothing in this user namespace.
+	{prefix: capability, get: []unix.Errno{unix.EOVERFLOW}},
+	// Labels and hashes of the kernel's security modules. The kernel labels the copy itself, and may refuse another label;
+	// the mount does not show them as its own.
+	{prefix: "security.selinux", get: moduleRefuses, set: moduleRefuses},
+	{prefix: "security.SMACK64", get: moduleRefuses, set: moduleRefuses},
+	{prefix: "security.apparmor", get: moduleRefuses, set: moduleRefuses},
+	{prefix: "security.ima", get: moduleRefuses, set: moduleRefuses},
+	{prefix: "security.evm", get: moduleRefuses, set: moduleRefuses},
+}
+
+// moduleRefuses: no such module, no right to set labels, the policy forbids it, or does not know this label.
+var moduleRefuses = []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.EINVAL}
+
+// metadata is one copying of metadata.
+type metadata struct {
+	src, dst sys.Ref
+	st       *sys.Stat
+	xattrs   []string // of src, those to copy
+}
+
+func (c *Copier) copyMetadata(src, dst sys.Ref, st *sys.Stat) error {
+	names, err := src.ListXattr()
+	if err != nil {
+		return err
+	}
+	m := &metadata{src: src, dst: dst, st: st}
+	for _, name := range names {
+		if c.KeepXattr(name) {
+			m.xattrs = append(m.xattrs, name)
+		}
+	}
+	for _, step := range steps {
+		if err := step(m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metadata) copyXattrs(which func(name string) bool) error {
+	for _, name := range m.xattrs {
+		if !which(name) {
+			continue
+		}
+		get, set := tolerated(name)
+		value, err := m.src.GetXattr(name)
+		if err == unix.ENODATA { // removed meanwhile, or listed without being there
+			continue
+		}
+		if err != nil {
+			if passes(err, get) {
+				continue
+			}
+			return err
+		}
+		if err := m.dst.SetXattr(name, value, 0); err != nil && !passes(err, set) {
+			return err
+		}
+	}
+	return nil
+}
+
+// tolerated looks a name up in xattrTable.
+func tolerated(name string) (get, set []unix.Errno) {
+	longest := -1
+	for _, row := range xattrTable {
+		if len(row.prefix) > longest && strings.HasPrefix(name, row.prefix) {
+			longest, get, set = len(row.prefix), row.get, row.set
+		}
+	}
+	return get, set
+}
+
+func passes(err error, errs []unix.Errno) bool {
+	errno, ok := err.(unix.Errno)
+	return ok && slices.Contains(errs, errno)
+}

@@ -1,0 +1,224 @@
+package copyup
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Copier copies objects up. It is used by many at once and must not be copied.
+type Copier struct {
+	// Work is where copies are made; on the mount of the upper. Immutable, as all exported fields.
+	Work *Work
+	// Sync makes a copy durable before it is published; false for volatile.
+	Sync bool
+	// KeepXattr says which extended attributes, by their names in the layer, belong to the object and are copied with
+	// it; the others speak of its place in the layer. Required.
+	KeepXattr func(name string) bool
+
+	// What the kernel cannot do for files of a source device, learned from its first refusal.
+	noClone, noCopyRange deviceSet
+}
+
+// Staged is a complete copy in the work directory. It ends with one of Publish, Orphan and Discard; Discard after one
+// of the others does nothing, so it may be deferred.
+type Staged struct {
+	work *Work
+	name string    // in the work directory; empty once the copy has left it
+	file *sys.File // of a regular file
+	dir  *sys.Dir  // of a directory
+	mode uint32    // the permission bits of the source
+}
+
+// Stage makes a complete copy of the object at src, of any kind, in the work directory; of a directory, without its
+// entries. st is what src's own Stat tells of it.
+//
+// A negative size copies all data of a regular file. Otherwise the copy has exactly size bytes, of which only those that
+// remain are copied: 0 does not even open the source. A source that shrinks or grows meanwhile is no error: the copy has
+// what was there, at most st.Size bytes.
+//
+// After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
+func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
+	s := &Staged{work: c.Work, name: c.Work.Name(), mode: st.Mode & 0o7777}
+	if err := c.stage(s, src, st, size); err != nil {
+		s.Discard()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
+	if err := c.create(s, src, st, size); err != nil {
+		return err
+	}
+	if err := c.copyMetadata(src, s.ref(), st); err != nil {
+		return err
+	}
+	if !c.Sync {
+		return nil
+	}
+	switch {
+	case s.file != nil:
+		return s.file.Sync()
+	case s.dir != nil:
+		return s.dir.Sync()
+	}
+	return nil
+}
+
+// create makes the object with its data, accessible to nobody else yet.
+func (c *Copier) create(s *Staged, src sys.Ref, st *sys.Stat, size int64) (err error) {
+	dir := c.Work.Dir()
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return c.createFile(s, src, st, size)
+	case unix.S_IFDIR:
+		if err := dir.Mkdir(s.name, 0o700); err != nil {
+			return err
+		}
+		s.dir, err = dir.OpenDir(s.name) // now: the final mode may not let us
+		return err
+	case unix.S_IFLNK:
+		target, err := src.Readlink()
+		if err != nil {
+			return err
+		}
+		return dir.Symlink(target, s.name)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return dir.Mknod(s.name, st.Mode&unix.S_IFMT|0o600, st.Rdev)
+	case unix.S_IFIFO, unix.S_IFSOCK:
+		return dir.Mknod(s.name, st.Mode&unix.S_IFMT|0o600, 0)
+	}
+	return unix.EINVAL
+}
+
+func (c *Copier) createFile(s *Staged, src sys.Ref, st *sys.Stat, size int64) (err error) {
+	if size == 0 || st.Size == 0 {
+		if s.file, err = c.Work.Dir().CreateFile(s.name, 0o600); err != nil || size <= 0 {
+			return err
+		}
+		return s.file.Truncate(size)
+	}
+	from, err := openSource(src)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	if s.file, err = c.Work.Dir().CreateFile(s.name, 0o600); err != nil {
+		return err
+	}
+	return c.copyData(s.file, from, st, size)
+}
+
+// openSource opens a lower file for reading, without touching its access time where that is allowed: to its owner and
+// to root. Other programs' copies of the layer must not differ because we have read it.
+func openSource(src sys.Ref) (*sys.File, error) {
+	f, err := src.OpenFile(unix.O_RDONLY | unix.O_NOATIME)
+	if err == unix.EPERM {
+		f, err = src.OpenFile(unix.O_RDONLY)
+	}
+	return f, err
+}
+
+// ref names the staged object.
+func (s *Staged) ref() sys.Ref {
+	switch {
+	case s.file != nil:
+		return s.file.Ref()
+	case s.dir != nil:
+		return s.dir.Ref()
+	}
+	return s.work.Dir().At(s.name)
+}
+
+// File is the copy of a regular file, opened for reading and writing; nil for other kinds. After Publish it belongs to
+// the caller, who closes it.
+func (s *Staged) File() *sys.File { return s.file }
+
+// Publish moves the copy to its place: the entry name of parent, which must not exist. parent's access and modification
+// times stay what they were, because nothing changes in the merged view.
+//
+// After an error the copy is still staged. The rename decides: times that cannot be set back afterwards are not an error
+// (as in ovl_copy_up_one), for the copy is in its place.
+//
+// Preconditions: nobody else changes parent's entries meanwhile.
+func (s *Staged) Publish(parent *sys.Dir, name string) error {
+	var before sys.Stat
+	if err := parent.Ref().Stat(&before); err != nil {
+		return err
+	}
+	err := s.work.rename(s.name, parent, name)
+	if err == unix.EACCES && s.dir != nil && s.mode&0o200 == 0 {
+		err = s.publishReadOnly(parent, name)
+	}
+	if err != nil {
+		return err
+	}
+	_ = parent.Ref().Utimes(before.Atim, before.Mtim)
+	s.leave()
+	return nil
+}
+
+// publishReadOnly publishes a directory that its owner may not write to, where the daemon has no more rights than he: the
+// kernel lets only a writable directory get another parent. A kill between the calls leaves the owner the right to write.
+func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
+	if err := s.dir.Ref().Chmod(s.mode | 0o200); err != nil {
+		return err
+	}
+	err := s.work.rename(s.name, parent, name)
+	_ = s.dir.Ref().Chmod(s.mode) // the rename has decided
+	return err
+}
+
+// rename moves a staged object to a name that must not exist.
+func (w *Work) rename(staged string, parent *sys.Dir, name string) error {
+	err := w.dir.Rename(staged, parent, name, unix.RENAME_NOREPLACE)
+	if err != unix.EINVAL && err != unix.ENOSYS {
+		return err
+	}
+	// A file system without flags. Nobody else changes parent, so looking first is as good.
+	var st sys.Stat
+	switch err := parent.At(name).Stat(&st); err {
+	case nil:
+		return unix.EEXIST
+	case unix.ENOENT:
+		return w.dir.Rename(staged, parent, name, 0)
+	default:
+		return err
+	}
+}
+
+// Orphan takes the name from the staged copy of a regular file and leaves the open file: the copy of a lower file that
+// is unlinked and still in use. The file belongs to the caller. After an error the copy is still staged.
+func (s *Staged) Orphan() (*sys.File, error) {
+	if s.file == nil {
+		return nil, unix.EINVAL
+	}
+	if err := s.work.Dir().Unlink(s.name); err != nil {
+		return nil, err
+	}
+	s.leave()
+	return s.file, nil
+}
+
+// leave notes that the copy is no longer in the work directory and that its file is the caller's.
+func (s *Staged) leave() {
+	s.name = ""
+	if s.dir != nil {
+		s.dir.Close()
+		s.dir = nil
+	}
+}
+
+// Discard removes the copy and closes it. What cannot be removed waits for the next [Work.Sweep].
+func (s *Staged) Discard() {
+	if s.name == "" {
+		return
+	}
+	_ = s.work.Remove(s.name)
+	if s.file != nil {
+		s.file.Close()
+		s.file = nil
+	}
+	s.leave()
+}

@@ -1,0 +1,266 @@
+package copyup
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Every kind of object comes up with all it has, its parent keeps its times, and nothing else is left.
+func TestKinds(t *testing.T) {
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			base := t.TempDir()
+			s := newSite(t, base, base)
+			lower, upper := filepath.Join(s.lowerPath, k.name), filepath.Join(s.upperPath, k.name)
+			k.build(t, lower)
+			want, fds := describe(t, lower), openFDs(t)
+			var wantStat, stat, before, after unix.Stat_t
+			must(t, unix.Lstat(lower, &wantStat))
+			past := []unix.Timespec{{Sec: 5, Nsec: 6}, {Sec: 7, Nsec: 8}}
+			must(t, unix.UtimesNanoAt(unix.AT_FDCWD, s.upperPath, past, 0))
+			must(t, unix.Lstat(s.upperPath, &before))
+
+			must(t, s.copyUp(s.copier(), s.stat(t, k.name), k.name))
+
+			must(t, unix.Lstat(upper, &stat))
+			must(t, unix.Lstat(s.upperPath, &after))
+			if stat.Atim != wantStat.Atim {
+				t.Errorf("atime is %v, want %v", stat.Atim, wantStat.Atim)
+			}
+			if got := describe(t, upper); got != want {
+				t.Errorf("upper:\n%s\nwant:\n%s", got, want)
+			}
+			if after.Mtim != before.Mtim || after.Atim != before.Atim {
+				t.Errorf("times of the parent are %v %v, want %v %v", after.Atim, after.Mtim, before.Atim, before.Mtim)
+			}
+			if n := openFDs(t); n != fds {
+				t.Errorf("%d descriptors, want %d", n, fds)
+			}
+			s.wantEmptyWork(t)
+		})
+	}
+}
+
+// A copy of limited size has that size and no more data than needed, and truncation to 0 does not open the source.
+func TestSize(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	const full = 10_000
+	data := pattern(full)
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), data, 0o600))
+	st, c := s.stat(t, "f"), s.copier()
+	for _, size := range []int64{-1, 0, 1, 4096, full - 1, full, full + 5000} {
+		var staged *Staged
+		ops := calls(func() {
+			var err error
+			staged, err = c.Stage(s.lower.At("f"), st, size)
+			must(t, err)
+		})
+		want := make([]byte, max(size, 0))
+		copy(want, data)
+		if size < 0 {
+			want = data
+		}
+		got := make([]byte, len(want)+1)
+		n, err := staged.File().Pread(got, 0)
+		must(t, err)
+		if !slices.Equal(got[:n], want) {
+			t.Errorf("size %d: %d bytes, not what was wanted", size, n)
+		}
+		if opened := count(ops, func(op sys.Op) bool { return op == sys.Op{Call: "openat", Name: "f"} }); size == 0 && opened > 0 {
+			t.Errorf("size 0 opened the source")
+		}
+		staged.Discard()
+	}
+	s.wantEmptyWork(t)
+
+	// An empty source is not opened either, and grows.
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "e"), nil, 0o000))
+	staged, err := c.Stage(s.lower.At("e"), s.stat(t, "e"), 77)
+	must(t, err)
+	var got sys.Stat
+	must(t, staged.File().Ref().Stat(&got))
+	if got.Size != 77 {
+		t.Errorf("size %d, want 77", got.Size)
+	}
+	staged.Discard()
+}
+
+// What is durable, and in which order: nothing is written between fsync and the rename that publishes.
+func TestCallOrder(t *testing.T) {
+	for _, k := range kinds() {
+		base := t.TempDir()
+		s := newSite(t, base, base)
+		k.build(t, filepath.Join(s.lowerPath, k.name))
+		st := s.stat(t, k.name)
+		ops := calls(func() { must(t, s.copyUp(s.copier(), st, k.name)) })
+		names := make([]string, len(ops))
+		for i, op := range ops {
+			names[i] = op.Call
+		}
+		synced, renamed := slices.Index(names, "fsync"), slices.Index(names, "renameat2")
+		isFile, isDir := st.Mode&unix.S_IFMT == unix.S_IFREG, st.Mode&unix.S_IFMT == unix.S_IFDIR
+		if isFile || isDir {
+			if synced < 0 || synced > renamed {
+				t.Fatalf("%s: no fsync before the rename: %v", k.name, names)
+			}
+			for _, n := range names[synced+1 : renamed] {
+				if n != "fstatat" {
+					t.Errorf("%s: %s between fsync and rename: %v", k.name, n, names)
+				}
+			}
+		} else if synced >= 0 {
+			t.Errorf("%s: fsync of what has no data: %v", k.name, names)
+		}
+		order := []string{"fchownat", "fchmodat2", "utimensat", "renameat2"}
+		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			order = []string{"fchownat", "utimensat", "renameat2"}
+		}
+		last := -1
+		for _, n := range order {
+			i := slices.Index(names, n)
+			if i <= last {
+				t.Errorf("%s: %s at %d, want after %d: %v", k.name, n, i, last, names)
+			}
+			last = i
+		}
+		capability := slices.Index(ops, sys.Op{Call: "setxattr", Name: "security.capability"})
+		if k.name == "regular" && capability < slices.Index(names, "fchmodat2") {
+			t.Errorf("the capability is set at %d, before owner or mode: %v", capability, names)
+		}
+
+		// volatile syncs nothing
+		must(t, os.RemoveAll(filepath.Join(s.upperPath, k.name)))
+		c := s.copier()
+		c.Sync = false
+		ops = calls(func() { must(t, s.copyUp(c, st, k.name)) })
+		if count(ops, call("fsync")) > 0 {
+			t.Errorf("%s: volatile syncs", k.name)
+		}
+	}
+}
+
+func TestPublish(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	c := s.copier()
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
+	stage := func() *Staged {
+		staged, err := c.Stage(s.lower.At("f"), s.stat(t, "f"), -1)
+		must(t, err)
+		return staged
+	}
+
+	// The file belongs to the caller, and a deferred Discard leaves it and its name alone.
+	staged := stage()
+	must(t, staged.Publish(s.upper, "f"))
+	staged.Discard()
+	_, err := staged.File().Pwrite([]byte("U"), 0)
+	must(t, err)
+	staged.File().Close()
+	if data, err := os.ReadFile(filepath.Join(s.upperPath, "f")); err != nil || string(data) != "Uower" {
+		t.Errorf("published %q, %v", data, err)
+	}
+
+	// Nothing is replaced, with and without the flags of renameat2.
+	for _, refuse := range []error{nil, unix.EINVAL, unix.ENOSYS} {
+		staged, seen := stage(), false
+		failing(func(op sys.Op) bool { first := op.Call == "renameat2" && !seen; seen = seen || first; return first }, refuse, func() {
+			if err := staged.Publish(s.upper, "f"); err != unix.EEXIST {
+				t.Errorf("publish over a name: %v, want EEXIST", err)
+			}
+			staged.Discard()
+		})
+		staged, seen = stage(), false
+		failing(func(op sys.Op) bool { first := op.Call == "renameat2" && !seen; seen = seen || first; return first }, refuse, func() {
+			must(t, staged.Publish(s.upper, "g"))
+		})
+		staged.File().Close()
+		must(t, os.Remove(filepath.Join(s.upperPath, "g")))
+	}
+	s.wantEmptyWork(t)
+}
+
+// The copy of a file that is unlinked while in use has no name and works.
+func TestOrphan(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
+	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
+	c := s.copier()
+	staged, err := c.Stage(s.lower.At("f"), s.stat(t, "f"), -1)
+	must(t, err)
+	f, err := staged.Orphan()
+	must(t, err)
+	staged.Discard()
+	defer f.Close()
+	s.wantEmptyWork(t)
+	_, err = f.Pwrite([]byte("L"), 0)
+	must(t, err)
+	buf := make([]byte, 9)
+	if n, err := f.Pread(buf, 0); err != nil || string(buf[:n]) != "Lower" {
+		t.Errorf("read %q, %v", buf[:n], err)
+	}
+	var st sys.Stat
+	if must(t, f.Ref().Stat(&st)); st.Nlink != 0 {
+		t.Errorf("%d names", st.Nlink)
+	}
+
+	dir, err := c.Stage(s.lower.At("d"), s.stat(t, "d"), -1)
+	must(t, err)
+	if _, err := dir.Orphan(); err != unix.EINVAL {
+		t.Errorf("orphan of a directory: %v", err)
+	}
+	dir.Discard()
+
+	staged, err = c.Stage(s.lower.At("f"), s.stat(t, "f"), -1)
+	must(t, err)
+	failing(call("unlinkat"), unix.EIO, func() {
+		if _, err := staged.Orphan(); err != unix.EIO {
+			t.Errorf("orphan: %v, want EIO", err)
+		}
+	})
+	staged.Discard()
+	s.wantEmptyWork(t)
+}
+
+// What cannot be copied says why and leaves nothing.
+func TestStageErrors(t *testing.T) {
+	base := t.TempDir()
+	s := newSite(t, base, base)
+	c := s.copier()
+	f := filepath.Join(s.lowerPath, "f")
+	must(t, os.WriteFile(f, []byte("x"), 0o600))
+	st := s.stat(t, "f")
+	check := func(what string, err, want error) {
+		t.Helper()
+		if !errors.Is(err, want) {
+			t.Errorf("%s: %v, want %v", what, err, want)
+		}
+		s.wantEmptyWork(t)
+	}
+	_, err := c.Stage(s.lower.At("gone"), st, -1)
+	check("source removed", err, unix.ENOENT)
+	_, err = c.Stage(s.lower.At("../f"), st, -1)
+	check("name that leads out", err, unix.EINVAL)
+
+	must(t, os.Remove(f))
+	must(t, unix.Mkfifo(f, 0o600))
+	_, err = c.Stage(s.lower.At("f"), st, -1)
+	check("file that became a fifo", err, unix.ENXIO)
+
+	st.Mode = 0o644
+	_, err = c.Stage(s.lower.At("f"), st, -1)
+	check("object without a kind", err, unix.EINVAL)
+
+	st.Mode = unix.S_IFLNK | 0o777
+	_, err = c.Stage(s.lower.At("f"), st, -1)
+	check("symlink that became a fifo", err, unix.EINVAL)
+}

@@ -1,0 +1,73 @@
+package whiteout
+
+import "strings"
+
+const (
+	trustedOverlay = "trusted.overlay."
+	userOverlay    = "user.overlay."
+
+	// escape is what the kernel puts between the prefix and the rest of a private name that the mount was asked to
+	// store, so that an overlay may lie inside an overlay (fs/overlayfs/xattrs.c, ovl_xattr_escape_name).
+	escape = "overlay."
+
+	// maxXattrName is XATTR_NAME_MAX.
+	maxXattrName = 255
+)
+
+// The private names. escaped says what the mount does with such a name when it is asked for: store it under an escaped
+// name, or refuse it. The latter are those of which no escaped form is known to anybody, and security.fuseoverlayfs
+// besides carries owner and mode of a file (override_stat): who could set it could become anybody.
+var privateNames = []struct {
+	prefix  string
+	escaped bool
+}{
+	{trustedOverlay, true},
+	{userOverlay, true},
+	{"user.fuseoverlayfs.", false},
+	{"security.fuseoverlayfs.", false},
+}
+
+// PrivateXattr reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An
+// escaped name is not: it is the content of another overlay.
+func PrivateXattr(onDisk string) bool {
+	for _, p := range privateNames {
+		if rest, ok := strings.CutPrefix(onDisk, p.prefix); ok {
+			return !(p.escaped && strings.HasPrefix(rest, escape))
+		}
+	}
+	return false
+}
+
+// VisibleXattr returns the name under which the extended attribute of a layer is shown through the mount; ok is false
+// for a private one. It undoes [StoredXattr].
+func VisibleXattr(onDisk string) (shown string, ok bool) {
+	for _, p := range privateNames {
+		rest, found := strings.CutPrefix(onDisk, p.prefix)
+		if !found {
+			continue
+		}
+		rest, found = strings.CutPrefix(rest, escape)
+		if !found || !p.escaped {
+			return "", false
+		}
+		return p.prefix + rest, true
+	}
+	return onDisk, true
+}
+
+// StoredXattr returns the name under which a layer keeps what the mount shows as shown; ok is false for a name that the
+// mount does not take: EOPNOTSUPP to who sets it, as the kernel's overlayfs says, ENODATA to who asks.
+func StoredXattr(shown string) (onDisk string, ok bool) {
+	for _, p := range privateNames {
+		rest, found := strings.CutPrefix(shown, p.prefix)
+		if !found {
+			continue
+		}
+		onDisk = p.prefix + escape + rest
+		if !p.escaped || len(onDisk) > maxXattrName {
+			return "", false
+		}
+		return onDisk, true
+	}
+	return shown, true
+}
