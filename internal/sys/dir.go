@@ -91,7 +91,7 @@ func openBeneath(at int, path string, flags int) (int, error) {
 	return fd, err
 }
 
-// openSteps does what openat2 with [beneath] does, one component at a time.
+// openSteps does what openat2 with [beneath] does, one component at a time. It takes plain components only.
 func openSteps(at int, path string, flags int) (int, error) {
 	names := strings.Split(path, "/")
 	owned := false
@@ -107,6 +107,9 @@ func openSteps(at int, path string, flags int) (int, error) {
 			f = flags
 		}
 		fd, err := unix.Openat(at, name, f, 0)
+		if err == unix.ENOTDIR && i < len(names)-1 && isSymlink(at, name) {
+			err = unix.ELOOP
+		}
 		if owned {
 			_ = unix.Close(at)
 		}
@@ -116,6 +119,11 @@ func openSteps(at int, path string, flags int) (int, error) {
 		at, owned = fd, true
 	}
 	return at, nil
+}
+
+func isSymlink(at int, name string) bool {
+	var st Stat
+	return unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // CreateFile makes a regular file that must not exist and opens it for reading and writing. The process umask is
@@ -217,17 +225,12 @@ func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 	return unix.Renameat2(d.fd, name, to.fd, newName, flags)
 }
 
-// Sync makes the directory's entries durable (fsync of the directory).
+// Sync makes the directory and its entries durable (fsync).
 func (d *Dir) Sync() error {
 	if err := fault("fsync", ""); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	return retry(func() error { return unix.Fsync(fd) })
+	return d.readable(unix.Fsync)
 }
 
 // SyncFS makes everything on the directory's file system durable.
@@ -235,12 +238,21 @@ func (d *Dir) SyncFS() error {
 	if err := fault("syncfs", ""); err != nil {
 		return err
 	}
+	return d.readable(unix.Syncfs)
+}
+
+// readable calls f with the directory's descriptor, or with a fresh one where that is for searching only.
+func (d *Dir) readable(f func(fd int) error) error {
+	err := retry(func() error { return f(d.fd) })
+	if err != unix.EBADF {
+		return err
+	}
 	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	return retry(func() error { return unix.Syncfs(fd) })
+	return retry(func() error { return f(fd) })
 }
 
 // Lock takes the directory for this process alone until it is closed (flock); EWOULDBLOCK when another has it.

@@ -193,8 +193,9 @@ func (r Ref) Open() (*Object, error) {
 	return &Object{fd}, nil
 }
 
-// OpenFile opens a regular file for I/O. flags are O_RDONLY or O_RDWR. Anything but a regular file is refused before
-// it is opened (a device or a fifo must not be touched): ENXIO.
+// OpenFile opens a regular file for I/O; flags are O_RDONLY or O_RDWR, and O_NOATIME. The caller knows from Stat that it
+// is one. What has become something else since is ENXIO: without waiting for a fifo, and without opening a device where
+// the layer is reached through a clone of its mount, which has no devices.
 func (r Ref) OpenFile(flags int) (*File, error) {
 	if err := fault("openat", r.name); err != nil {
 		return nil, err

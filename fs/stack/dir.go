@@ -1,0 +1,139 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Upper is the number of the writable layer. Lowers follow from 1, the topmost first; a read-only stack begins with 1.
+const Upper = 0
+
+// Opened gives the opened directories of one merged directory, layer by layer. They stay open while the call lasts.
+type Opened interface {
+	Layer(layer int) (*sys.Dir, error)
+}
+
+// part is one layer's share of a merged directory.
+type part struct {
+	layer          uint16
+	xattrWhiteouts bool
+}
+
+// Dir is a merged directory. The caller serializes all use of it.
+type Dir struct {
+	layers []uint16 // where a directory of that place may take part, topmost first
+	parts  []part   // those that do; nil until loaded
+	index  *index   // nil until needed
+
+	defaultACL      []byte // of the upper's directory, for new entries
+	defaultACLKnown bool
+}
+
+// NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them.
+func NewDir(layers []uint16) Dir { return Dir{layers: layers} }
+
+// HasUpper reports whether the upper takes part: entries can be made in it.
+func (d *Dir) HasUpper() bool { return d.layers[0] == Upper }
+
+// Top is the layer that the directory's attributes come from.
+func (d *Dir) Top() int { return int(d.layers[0]) }
+
+// AddUpper makes the upper take part, as a copy-up of the directory does.
+func (d *Dir) AddUpper() {
+	d.layers = append([]uint16{Upper}, d.layers...)
+	if d.parts != nil {
+		d.parts = append([]part{{layer: Upper}}, d.parts...)
+	}
+	d.defaultACLKnown = false
+}
+
+// MayMerge reports whether several layers may take part; known for certain after [Stack.Load].
+func (d *Dir) MayMerge() bool {
+	if d.parts != nil {
+		return len(d.parts) > 1
+	}
+	return len(d.layers) > 1
+}
+
+// HasLower reports whether a lower takes part. Precondition: loaded.
+func (d *Dir) HasLower() bool { return d.parts[len(d.parts)-1].layer != Upper }
+
+// TopLower is the topmost lower that takes part, Upper when none does. Precondition: loaded.
+func (d *Dir) TopLower() int {
+	for _, p := range d.parts {
+		if p.layer != Upper {
+			return int(p.layer)
+		}
+	}
+	return Upper
+}
+
+// ForgetDefaultACL makes the next creation read the default ACL anew.
+func (d *Dir) ForgetDefaultACL() { d.defaultACLKnown = false }
+
+// Load finds out which layers take part. A directory that may merge is listed and indexed by it, since that shows the
+// opaque marks and the number of subdirectories at once.
+func (s *Stack) Load(d *Dir, o Opened) error {
+	if d.parts != nil {
+		return nil
+	}
+	if len(d.layers) > 1 {
+		return s.Index(d, o)
+	}
+	h, err := o.Layer(int(d.layers[0]))
+	if err != nil {
+		return err
+	}
+	m, err := whiteout.ReadMarks(h, false) // below the only part there is nothing to be hidden
+	if err != nil {
+		return err
+	}
+	d.parts = []part{{d.layers[0], m.XattrWhiteouts}}
+	return nil
+}
+
+// Index lists the parts of d and indexes the names.
+func (s *Stack) Index(d *Dir, o Opened) error {
+	if d.index != nil {
+		return nil
+	}
+	x := newIndex()
+	var parts []part
+	for _, layer := range d.layers {
+		h, err := o.Layer(int(layer))
+		if len(parts) > 0 && (err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP) {
+			continue // a lower that changed under the mount
+		}
+		if err != nil {
+			return err
+		}
+		m, err := whiteout.ReadMarks(h, false)
+		if err != nil {
+			return err
+		}
+		opaque, err := x.merge(h, layer, m.XattrWhiteouts)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, part{layer, m.XattrWhiteouts})
+		if m.Opaque || opaque {
+			break
+		}
+	}
+	d.parts, d.index = parts, x
+	return nil
+}
+
+// Subdirs is the number of directories in d. Precondition: indexed.
+func (d *Dir) Subdirs() int { return d.index.subdirs }
+
+// Indexed reports whether the names of d are known.
+func (d *Dir) Indexed() bool { return d.index != nil }
+
+// Empty reports whether d shows no entry. Precondition: indexed.
+func (d *Dir) Empty() bool { return d.index.visible == 0 }
+
+// Layers are the layers that d may lie in, topmost first.
+func (d *Dir) Layers() []uint16 { return d.layers }

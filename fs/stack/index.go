@@ -1,0 +1,238 @@
+package stack
+
+import (
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// entry is what the index knows of one name.
+type entry struct {
+	name   string
+	cookie uint64   // its place in the listing: grows, never used twice
+	lower  []uint16 // a directory's further layers, top first, before opaque marks are looked at
+	layer  uint16   // the topmost layer that has the name
+	typ    uint8    // DT_*
+	absent bool     // the topmost is a whiteout
+	marker bool     // the upper's whiteout is a .wh. file
+	closed bool     // what lies further down can no longer show
+	below  bool     // a lower would show were the upper's entry gone
+	gone   bool     // left the index; a tombstone in the order
+}
+
+// index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
+type index struct {
+	byName  map[string]*entry
+	order   []*entry // by cookie
+	next    uint64   // the next cookie
+	visible int
+	subdirs int
+	dead    int // tombstones in order
+}
+
+// firstCookie leaves room for "." and "..".
+const firstCookie = 3
+
+func newIndex() *index { return &index{byName: map[string]*entry{}, next: firstCookie} }
+
+// merge adds what the next layer down has. It reports whether the layer marks the directory opaque by a marker file.
+func (x *index) merge(h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque bool, err error) {
+	var hidden []string
+	err = h.List(func(e sys.Dirent) error {
+		if whiteout.IsMarker(e.Name) {
+			if e.Name == whiteout.OpaqueMarker {
+				opaque = true
+			} else if name, ok := whiteout.Hidden(e.Name); ok {
+				hidden = append(hidden, name)
+			}
+			return nil
+		}
+		absent, err := settleType(h, &e, xattrWhiteouts)
+		if err == unix.ENOENT {
+			return nil // went while it was listed
+		}
+		if err != nil {
+			return err
+		}
+		x.mergeEntry(&e, layer, absent)
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	for _, name := range hidden {
+		x.mergeMarker(name, layer)
+	}
+	return opaque, nil
+}
+
+// settleType tells whether a listed entry is a whiteout and its type where the file system does not.
+func settleType(h *sys.Dir, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && (e.Type != unix.DT_REG || !xattrWhiteouts) {
+		return false, nil
+	}
+	var st sys.Stat
+	if err := h.At(e.Name).Stat(&st); err != nil {
+		return false, err
+	}
+	e.Type = direntType(st.Mode)
+	return isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
+}
+
+// direntType is IFTODT of libc.
+func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
+
+func isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
+	if sys.IsWhiteoutDevice(st) {
+		return true, nil
+	}
+	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false, nil
+	}
+	return whiteout.IsXattrWhiteout(r, st)
+}
+
+func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
+	e := x.byName[d.Name]
+	if e == nil {
+		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, absent: absent})
+		return
+	}
+	if e.closed {
+		return
+	}
+	isDir := d.Type == unix.DT_DIR && !absent
+	if !absent && e.layer == Upper {
+		e.below = true
+	}
+	if !e.absent && !e.marker && e.typ == unix.DT_DIR && isDir {
+		e.lower = append(e.lower, layer)
+		return
+	}
+	e.closed = true
+}
+
+// mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.
+func (x *index) mergeMarker(name string, layer uint16) {
+	e := x.byName[name]
+	if e == nil {
+		x.add(&entry{name: name, layer: layer, absent: true, marker: layer == Upper})
+		return
+	}
+	if layer == Upper {
+		e.marker = true // below must still be learned: removing the entry leaves the marker to hide it
+		return
+	}
+	e.closed = true
+}
+
+// add puts a new name at the end of the listing.
+func (x *index) add(e *entry) {
+	e.cookie = x.next
+	x.next++
+	x.byName[e.name] = e
+	x.order = append(x.order, e)
+	x.count(e, 1)
+}
+
+func (x *index) count(e *entry, n int) {
+	if e.absent {
+		return
+	}
+	x.visible += n
+	if e.typ == unix.DT_DIR {
+		x.subdirs += n
+	}
+}
+
+// drop takes a name out.
+func (x *index) drop(e *entry) {
+	x.count(e, -1)
+	delete(x.byName, e.name)
+	e.gone = true
+	x.dead++
+	if x.dead > len(x.order)/2+16 {
+		live := make([]*entry, 0, len(x.order)-x.dead)
+		for _, o := range x.order {
+			if !o.gone {
+				live = append(live, o)
+			}
+		}
+		x.order, x.dead = live, 0
+	}
+}
+
+// set makes name an object of the upper. lower are the layers below that merge with it.
+func (x *index) set(name string, typ uint8, lower []uint16) {
+	e := &entry{name: name, layer: Upper, typ: typ, lower: lower, closed: true}
+	if old := x.byName[name]; old != nil {
+		e.below = old.belowUpper()
+		x.drop(old)
+	}
+	x.add(e)
+}
+
+// raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
+func (x *index) raise(name string) {
+	e := x.byName[name]
+	if e == nil || e.absent || e.layer == Upper {
+		return
+	}
+	e.below = true
+	if e.typ == unix.DT_DIR {
+		e.lower = append([]uint16{e.layer}, e.lower...)
+	}
+	e.layer = Upper
+}
+
+// cover makes name absent by a whiteout of the upper.
+func (x *index) cover(name string, marker bool) {
+	if old := x.byName[name]; old != nil {
+		x.drop(old)
+	}
+	x.add(&entry{name: name, layer: Upper, absent: true, marker: marker, closed: true, below: true})
+}
+
+// remove takes out a name that nothing lies below of.
+func (x *index) remove(name string) {
+	if old := x.byName[name]; old != nil {
+		x.drop(old)
+	}
+}
+
+// belowUpper reports whether a lower shows where the upper has nothing.
+func (e *entry) belowUpper() bool {
+	if e.layer == Upper {
+		return e.below
+	}
+	return !e.absent
+}
+
+// from returns the entries that follow the cookie.
+func (x *index) from(cookie uint64) []*entry {
+	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > cookie })
+	return x.order[i:]
+}
+
+// Listed is one visible entry of a listing.
+type Listed struct {
+	Name   string
+	Cookie uint64 // the offset to go on from
+	Type   uint8  // DT_*
+}
+
+// List calls f for each visible entry after cookie, in stable order, until f returns false. Entries made meanwhile come
+// at the end, removed ones no more: nothing is told twice or left out. Precondition: indexed.
+func (d *Dir) List(cookie uint64, f func(Listed) bool) {
+	for _, e := range d.index.from(cookie) {
+		if e.gone || e.absent {
+			continue
+		}
+		if !f(Listed{e.name, e.cookie, e.typ}) {
+			return
+		}
+	}
+}

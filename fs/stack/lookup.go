@@ -1,0 +1,103 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// State is what a name is, told by what a writer must do next.
+type State uint8
+
+const (
+	// Absent: nothing there; an object can simply be made.
+	Absent State = iota
+	// Whiteout: the upper holds a whiteout; an object must take its place in one step.
+	Whiteout
+	// InLower: the object lies in a lower only; it must be copied up before it is changed.
+	InLower
+	// InUpper: the object lies in the upper, a directory perhaps in lowers besides; it can be changed.
+	InUpper
+)
+
+// Found is what a name means. It is a value: no handle, no path.
+type Found struct {
+	State State
+	// Layer has the attributes and the data, when the object exists.
+	Layer int
+	// Dirs are the layers that a directory may lie in, topmost first.
+	Dirs []uint16
+	// Below: a lower shows under this name where the upper has nothing, so removing it takes a whiteout.
+	Below bool
+	// Marker: the upper holds a .wh. file for the name.
+	Marker bool
+	// Stat are the attributes, when the object exists.
+	Stat sys.Stat
+}
+
+// Exists reports whether the name shows an object.
+func (f *Found) Exists() bool { return f.State >= InLower }
+
+// IsDir reports whether the name shows a directory.
+func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == unix.S_IFDIR }
+
+// NameMax is the longest name, as on every file system that can be an upper.
+const NameMax = 255
+
+// Lookup tells what name means in d, with at most one stat. Precondition: d is loaded.
+func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
+	*f = Found{}
+	if len(name) > NameMax {
+		return unix.ENAMETOOLONG
+	}
+	if whiteout.IsMarker(name) {
+		return nil
+	}
+	layer, xattrWhiteouts := int(d.parts[0].layer), d.parts[0].xattrWhiteouts
+	if d.index != nil {
+		e := d.index.byName[name]
+		if e == nil {
+			return nil
+		}
+		f.Below, f.Marker = e.belowUpper(), e.marker
+		if e.absent {
+			if e.layer == Upper {
+				f.State = Whiteout
+			}
+			return nil
+		}
+		layer, xattrWhiteouts = int(e.layer), false
+		if e.typ == unix.DT_DIR {
+			f.Dirs = append(append(make([]uint16, 0, 1+len(e.lower)), e.layer), e.lower...)
+		}
+	}
+	h, err := o.Layer(layer)
+	if err != nil {
+		return err
+	}
+	if err := h.At(name).Stat(&f.Stat); err != nil {
+		if err == unix.ENOENT {
+			return nil
+		}
+		return err
+	}
+	absent, err := isWhiteout(h.At(name), &f.Stat, xattrWhiteouts)
+	if err != nil {
+		return err
+	}
+	switch {
+	case absent && layer == Upper:
+		f.State = Whiteout
+	case absent:
+		f.State = Absent
+	case layer == Upper:
+		f.State, f.Layer = InUpper, layer
+	default:
+		f.State, f.Layer, f.Below = InLower, layer, true
+	}
+	if f.IsDir() && f.Dirs == nil {
+		f.Dirs = []uint16{uint16(layer)}
+	}
+	return nil
+}

@@ -1,0 +1,243 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Config says which directories make up a stack.
+type Config struct {
+	Lowers      []string // topmost first
+	Upper, Work string   // both or neither
+	// Markers writes whiteouts as .wh. files even where devices can be made.
+	Markers bool
+	// Sync makes every copy-up durable before it shows.
+	Sync bool
+	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects.
+	ACL bool
+}
+
+// Roles of a directory in an [Error].
+const (
+	roleLower = "lowerdir"
+	roleUpper = "upperdir"
+	roleWork  = "workdir"
+)
+
+// Error says which directory cannot be used and why.
+type Error struct {
+	Role, Path string
+	Err        error
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.Role, e.Path, e.Err) }
+
+// Unwrap gives the reason.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Reasons without an errno of their own.
+var (
+	errOtherFS   = errors.New("is not on the same mount as the upperdir")
+	errForeign   = errors.New("is not empty and not the work directory of an overlay")
+	errInUse     = errors.New("is in use by another mount (EBUSY)")
+	errTooMany   = errors.New("too many layers")
+	errNoLower   = errors.New("no lowerdir given")
+	errUpperWork = errors.New("upperdir and workdir belong together: give both or neither")
+)
+
+// maxLayers is the most lowers that a layer number holds.
+const maxLayers = 1<<16 - 2
+
+// workName is the staging directory inside the work directory, named as the kernel's overlayfs names it
+// (OVL_WORKDIR_NAME), so that either can sweep what the other left.
+const workName = "work"
+
+// Open opens the layers, takes the upper for this process alone and sweeps the work directory.
+func Open(c Config) (*Stack, error) {
+	switch {
+	case len(c.Lowers) == 0:
+		return nil, errNoLower
+	case len(c.Lowers) > maxLayers:
+		return nil, &Error{roleLower, c.Lowers[maxLayers], errTooMany}
+	case (c.Upper == "") != (c.Work == ""):
+		return nil, errUpperWork
+	}
+	s := &Stack{layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	ok := false
+	defer func() {
+		if !ok {
+			s.Close()
+		}
+	}()
+	if err := checkOverlap(c); err != nil {
+		return nil, err
+	}
+	for i, path := range c.Lowers {
+		root, _, err := sys.OpenLower(path)
+		if err != nil {
+			return nil, &Error{roleLower, path, err}
+		}
+		if err := s.setLayer(i+1, root); err != nil {
+			return nil, &Error{roleLower, path, err}
+		}
+	}
+	if c.Upper != "" {
+		if err := s.openUpper(c); err != nil {
+			return nil, err
+		}
+	}
+	ok = true
+	return s, nil
+}
+
+func (s *Stack) setLayer(i int, root *sys.Dir) error {
+	s.layers[i].root = root
+	var st sys.Stat
+	if err := root.Ref().Stat(&st); err != nil {
+		return err
+	}
+	s.layers[i].dev = st.Dev
+	return nil
+}
+
+func (s *Stack) openUpper(c Config) error {
+	if err := os.Mkdir(c.Work, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return &Error{roleWork, c.Work, errnoOf(err)}
+	}
+	upper, work, err := sys.OpenUpper(c.Upper, c.Work)
+	if err == unix.EXDEV {
+		return &Error{roleWork, c.Work, errOtherFS}
+	}
+	if err != nil {
+		return s.blame(c, err)
+	}
+	s.workRoot = work
+	if err := s.setLayer(Upper, upper); err != nil {
+		return &Error{roleUpper, c.Upper, err}
+	}
+	return s.prepareWork(c, upper, work)
+}
+
+// blame finds out which of the two directories cannot be opened.
+func (s *Stack) blame(c Config, err error) error {
+	for _, d := range []struct{ role, path string }{{roleUpper, c.Upper}, {roleWork, c.Work}} {
+		if st, serr := os.Stat(d.path); serr != nil {
+			return &Error{d.role, d.path, errnoOf(serr)}
+		} else if !st.IsDir() {
+			return &Error{d.role, d.path, unix.ENOTDIR}
+		}
+	}
+	return &Error{roleUpper, c.Upper, err}
+}
+
+// prepareWork locks both directories, makes the staging directory, sweeps it and finds out what the file system can do.
+func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
+	for _, d := range []struct {
+		dir        *sys.Dir
+		role, path string
+	}{{upper, roleUpper, c.Upper}, {work, roleWork, c.Work}} {
+		if err := d.dir.Lock(); err == unix.EWOULDBLOCK {
+			return &Error{d.role, d.path, errInUse}
+		} else if err != nil {
+			return &Error{d.role, d.path, err}
+		}
+	}
+	fail := func(err error) error { return &Error{roleWork, c.Work, err} }
+	if err := checkForeign(work); err != nil {
+		return fail(err)
+	}
+	if err := work.Mkdir(workName, 0o700); err != nil && err != unix.EEXIST {
+		return fail(err)
+	}
+	var err error
+	if s.staging, err = work.OpenDir(workName); err != nil {
+		return fail(err)
+	}
+	s.work = copyup.OpenWork(s.staging)
+	if err := s.work.Sweep(); err != nil {
+		return fail(err)
+	}
+	if s.format, err = whiteout.Probe(s.staging, c.Markers); err != nil {
+		return fail(err)
+	}
+	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, KeepXattr: func(name string) bool {
+		return !whiteout.PrivateXattr(name) || keepsEscaped(name)
+	}}
+	return nil
+}
+
+// keepsEscaped: an escaped private name belongs to an overlay on top of the mount and goes along.
+func keepsEscaped(name string) bool {
+	_, visible := whiteout.VisibleXattr(name)
+	return visible
+}
+
+// known are the entries that overlay file systems make in a work directory.
+var known = map[string]bool{workName: true, "index": true, "incompat": true}
+
+func checkForeign(work *sys.Dir) error {
+	return work.List(func(e sys.Dirent) error {
+		if !known[e.Name] {
+			return errForeign
+		}
+		return nil
+	})
+}
+
+// checkOverlap refuses layers that lie inside each other where a change of one would change another under the mount. An
+// upper inside a lower is allowed (the lower may be /): it is a change of a lower that the user asked for.
+func checkOverlap(c Config) error {
+	if c.Upper == "" {
+		return nil
+	}
+	upper, work := realPath(c.Upper), realPath(c.Work)
+	if inside(work, upper) || inside(upper, work) {
+		return &Error{roleWork, c.Work, fmt.Errorf("and upperdir %q lie inside each other", c.Upper)}
+	}
+	for _, l := range c.Lowers {
+		lower := realPath(l)
+		if inside(lower, upper) {
+			return &Error{roleLower, l, fmt.Errorf("lies inside the upperdir %q", c.Upper)}
+		}
+		if inside(lower, work) {
+			return &Error{roleLower, l, fmt.Errorf("lies inside the workdir %q", c.Work)}
+		}
+	}
+	return nil
+}
+
+// realPath resolves symbolic links as far as the path exists.
+func realPath(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		return real
+	}
+	dir, name := filepath.Split(path)
+	if dir == path {
+		return path
+	}
+	return filepath.Join(realPath(filepath.Clean(dir)), name)
+}
+
+func inside(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
+
+func errnoOf(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
+}

@@ -1,0 +1,100 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Remove takes a name that is not a directory away: it is unlinked where nothing lies below it, else covered by a
+// whiteout in one step. Precondition: up is d's directory of the upper and f exists.
+func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
+	var err error
+	switch {
+	case !f.Below:
+		err = up.Unlink(name)
+	case f.State == InLower:
+		err = s.coverNothing(up, name)
+	case s.format.Devices:
+		err = s.coverFile(up, name)
+	default:
+		if err = mark(up, name); err == nil {
+			err = up.Unlink(name)
+		}
+	}
+	if err == nil {
+		s.noteAbsent(d, name, f.Below)
+	}
+	return err
+}
+
+// coverNothing puts a whiteout where the upper has nothing.
+func (s *Stack) coverNothing(up *sys.Dir, name string) error {
+	if s.format.Devices {
+		return up.Mknod(name, unix.S_IFCHR, 0)
+	}
+	return mark(up, name)
+}
+
+// coverFile puts a whiteout device in the place of a file: renamed over it, so there is no moment without either.
+func (s *Stack) coverFile(up *sys.Dir, name string) error {
+	tmp, err := s.makeWhiteout()
+	if err != nil {
+		return err
+	}
+	if err := s.work.Dir().Rename(tmp, up, name, 0); err != nil {
+		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
+		return err
+	}
+	return nil
+}
+
+// RemoveDir takes a directory away whose merged listing is empty. Its upper part may hold whiteouts: it is moved to the
+// work directory whole and emptied there.
+func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
+	var err error
+	switch {
+	case f.State == InLower:
+		err = s.coverNothing(up, name)
+	case f.Below && s.format.Devices:
+		err = s.coverDir(up, name)
+	case f.Below:
+		if err = mark(up, name); err == nil {
+			err = s.removeUpperDir(up, name)
+		}
+	default:
+		err = s.removeUpperDir(up, name)
+	}
+	if err == nil {
+		s.noteAbsent(d, name, f.Below)
+	}
+	return err
+}
+
+// coverDir exchanges a directory for a whiteout device.
+func (s *Stack) coverDir(up *sys.Dir, name string) error {
+	tmp, err := s.makeWhiteout()
+	if err != nil {
+		return err
+	}
+	if err := s.work.Dir().Rename(tmp, up, name, unix.RENAME_EXCHANGE); err != nil {
+		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
+		return err
+	}
+	_ = s.work.Remove(tmp) // published; what cannot be removed now is swept at the next mount
+	return nil
+}
+
+// removeUpperDir removes a directory that shows nothing: at once when it holds nothing, else by way of the work directory.
+func (s *Stack) removeUpperDir(up *sys.Dir, name string) error {
+	err := up.Rmdir(name)
+	if err != unix.ENOTEMPTY && err != unix.EEXIST {
+		return err
+	}
+	tmp := s.work.Name()
+	if err := up.Rename(name, s.work.Dir(), tmp, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	_ = s.work.Remove(tmp) // as in coverDir
+	return nil
+}

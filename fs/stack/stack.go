@@ -1,0 +1,128 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Stack is the layers of one overlay. It is immutable once opened.
+type Stack struct {
+	layers   []layer  // layers[Upper].root is nil when the stack is read-only
+	workRoot *sys.Dir // the user's work directory: locked
+	staging  *sys.Dir // the staging directory in it
+	work     *copyup.Work
+	copier   *copyup.Copier
+	format   whiteout.Format
+	acl      bool
+	uid, gid uint32 // what an object made in the upper belongs to
+}
+
+type layer struct {
+	root *sys.Dir
+	dev  uint64
+}
+
+// Writable reports whether there is an upper.
+func (s *Stack) Writable() bool { return s.layers[Upper].root != nil }
+
+// Root is the opened root of a layer.
+func (s *Stack) Root(layer int) *sys.Dir { return s.layers[layer].root }
+
+// RootDir is the merged directory at the top.
+func (s *Stack) RootDir() Dir {
+	var in []uint16
+	for i, l := range s.layers {
+		if l.root != nil {
+			in = append(in, uint16(i))
+		}
+	}
+	return NewDir(in)
+}
+
+// Devices are the device numbers of the layers' file systems, each once, in the order of the layers.
+func (s *Stack) Devices() []uint64 {
+	var devs []uint64
+	seen := map[uint64]bool{}
+	for _, l := range s.layers {
+		if l.root != nil && !seen[l.dev] {
+			seen[l.dev] = true
+			devs = append(devs, l.dev)
+		}
+	}
+	return devs
+}
+
+// Format is how absence is written in the upper.
+func (s *Stack) Format() whiteout.Format { return s.format }
+
+// Stage begins the copy-up of the object at src; see [copyup.Copier.Stage].
+func (s *Stack) Stage(src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
+	return s.copier.Stage(src, st, size)
+}
+
+// Raised notes in d that the copy-up of name has been published.
+func (s *Stack) Raised(d *Dir, name string) {
+	if d.index != nil {
+		d.index.raise(name)
+	}
+}
+
+// Close gives the layers back.
+func (s *Stack) Close() {
+	for _, l := range s.layers {
+		if l.root != nil {
+			l.root.Close()
+		}
+	}
+	if s.staging != nil {
+		s.staging.Close()
+	}
+	if s.workRoot != nil {
+		s.workRoot.Close()
+	}
+}
+
+// note records in d's index that name is now an object of the upper.
+func (d *Dir) note(name string, mode uint32) {
+	if d.index != nil {
+		d.index.set(name, direntType(mode), nil)
+	}
+}
+
+// noteAbsent records in d's index that name is gone.
+func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
+	if d.index == nil {
+		return
+	}
+	if below {
+		d.index.cover(name, !s.format.Devices)
+	} else {
+		d.index.remove(name)
+	}
+}
+
+// makeWhiteout stages a whiteout device and returns its name in the work directory.
+func (s *Stack) makeWhiteout() (string, error) {
+	tmp := s.work.Name()
+	return tmp, s.work.Dir().Mknod(tmp, unix.S_IFCHR, 0)
+}
+
+// mark writes the .wh. file of name; one that is there already is as good.
+func mark(up *sys.Dir, name string) error {
+	m := whiteout.Marker(name)
+	if len(m) > NameMax {
+		return unix.ENAMETOOLONG
+	}
+	f, err := up.CreateFile(m, 0)
+	if err == unix.EEXIST {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	f.Close()
+	return nil
+}

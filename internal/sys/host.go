@@ -1,0 +1,35 @@
+package sys
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// HasSELinux reports whether the host enforces or checks SELinux labels; without, security.selinux means nothing.
+func HasSELinux() bool {
+	_, err := os.Stat("/sys/fs/selinux/enforce")
+	return err == nil
+}
+
+// OpenFilesLimit is the number of descriptors the process may have open.
+func OpenFilesLimit() (uint64, error) {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0, err
+	}
+	return l.Cur, nil
+}
+
+// Detach takes the mount at path out of the tree at once, even while it is in use (umount2 with MNT_DETACH).
+func Detach(path string) error { return unix.Unmount(path, unix.MNT_DETACH) }
+
+// SyncMount writes back what the kernel still keeps for the file system at path (syncfs).
+func SyncMount(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return unix.Syncfs(fd)
+}
