@@ -1,0 +1,125 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// GetAttr answers GETATTR.
+func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	o.counts.add(opGetattr)
+	n, err := o.node(in.NodeId)
+	if err == nil {
+		err = o.attrOut(n, out)
+	}
+	return o.status("getattr", err)
+}
+
+// attrOut fills a reply with n's attributes as they are now.
+func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
+	var st sys.Stat
+	if err := o.with(n, func(r sys.Ref) error { return r.Stat(&st) }); err != nil {
+		return err
+	}
+	if err := o.attr(n, &st, &out.Attr); err != nil {
+		return err
+	}
+	out.SetTimeout(o.policy.timeout)
+	return nil
+}
+
+// entry fills the reply that hands a reference on n to the kernel; after an error the reference is taken back.
+// Precondition: neither renameMu nor a directory's mu is held.
+func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
+	if err := o.attr(n, st, &out.Attr); err != nil {
+		o.forgetOne(n)
+		return err
+	}
+	o.entryTimeouts(n, out)
+	return nil
+}
+
+func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
+	out.NodeId, out.Generation = n.ID(), 1
+	out.SetEntryTimeout(o.policy.timeout)
+	out.SetAttrTimeout(o.policy.timeout)
+}
+
+// forgetOne takes back a reference that the kernel did not get.
+func (o *Overlay) forgetOne(n *Node) {
+	if _, last := o.nodes.Unref(n.ID(), 1); last {
+		o.drop(n)
+	}
+}
+
+// attr turns what a layer tells of n into what the mount shows.
+func (o *Overlay) attr(n *Node, st *sys.Stat, a *fuse.Attr) error {
+	p := n.place()
+	links := uint32(st.Nlink)
+	if n.dir != nil {
+		var err error
+		if links, err = o.dirLinks(n, st, p.gone); err != nil {
+			return err
+		}
+	} else if p.gone && p.layer != stack.Upper {
+		links = 0
+	}
+	*a = fuse.Attr{
+		Ino:       n.ino.Load(),
+		Size:      uint64(st.Size),
+		Blocks:    uint64(st.Blocks),
+		Atime:     uint64(st.Atim.Sec),
+		Atimensec: uint32(st.Atim.Nsec),
+		Mtime:     uint64(st.Mtim.Sec),
+		Mtimensec: uint32(st.Mtim.Nsec),
+		Ctime:     uint64(st.Ctim.Sec),
+		Ctimensec: uint32(st.Ctim.Nsec),
+		Mode:      st.Mode,
+		Nlink:     links,
+		Owner:     fuse.Owner{Uid: st.Uid, Gid: st.Gid},
+		Rdev:      kernelDev(st.Rdev),
+		Blksize:   uint32(st.Blksize),
+	}
+	return nil
+}
+
+// dirLinks is a directory's link count: its subdirectories, "." and its own name. A layer's own count is that already
+// (or 1 where the file system does not count); where layers merge it is counted.
+func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
+	switch {
+	case gone:
+		return 0, nil
+	case o.cfg.StaticNlink:
+		return 1, nil
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	d := o.open(n)
+	defer d.release()
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	if !n.dir.MayMerge() {
+		return uint32(st.Nlink), nil
+	}
+	if err := o.stack.Load(&n.dir.Dir, d); err != nil {
+		return 0, err
+	}
+	if !n.dir.MayMerge() {
+		return uint32(st.Nlink), nil
+	}
+	return uint32(n.dir.Subdirs()) + 2, nil
+}
+
+// kernelDev is new_encode_dev of linux/kdev_t.h: the form of a device number in FUSE messages.
+func kernelDev(dev uint64) uint32 {
+	major, minor := unix.Major(dev), unix.Minor(dev)
+	return minor&0xff | major<<8 | minor&^0xff<<12
+}
+
+// libcDev is the reverse of kernelDev.
+func libcDev(dev uint32) uint64 {
+	return unix.Mkdev(dev>>8&0xfff, dev&0xff|dev>>12&0xfff00)
+}

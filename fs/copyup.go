@@ -1,0 +1,142 @@
+package fs
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// wholeFile asks copyUp for all data of a file.
+const wholeFile = -1
+
+// copyUp makes n an object of the upper, its directories first. size is how much of a regular file's data is needed,
+// [wholeFile] for all. Preconditions: none of n's locks and not renameMu are held.
+func (o *Overlay) copyUp(n *Node, size int64) error {
+	p := n.place()
+	if p.layer == stack.Upper {
+		return nil
+	}
+	if !o.stack.Writable() {
+		return unix.EROFS
+	}
+	if p.parent != nil && !p.gone {
+		if err := o.copyUp(p.parent, wholeFile); err != nil {
+			return err
+		}
+	}
+	n.upMu.Lock()
+	broken, err := o.copyUpLocked(n, size)
+	n.upMu.Unlock()
+	if broken && o.server != nil {
+		// The link count and the number that the kernel remembers are those of the lower's hard link.
+		o.server.InodeNotify(n.ID(), -1, 0)
+	}
+	return err
+}
+
+// copyUpLocked stages the copy with renameMu free, so that nothing waits for the data, and takes it only to publish.
+// broken: the object was one of several lower links and is now one of its own. Precondition: n.upMu is held.
+func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
+	if n.inUpper() {
+		return false, nil
+	}
+	o.renameMu.RLock()
+	src, err := o.object(n.place())
+	o.renameMu.RUnlock()
+	if err != nil {
+		return false, err
+	}
+	defer src.release()
+	var st sys.Stat
+	if err := src.Stat(&st); err != nil {
+		return false, err
+	}
+	staged, err := o.stack.Stage(src.Ref, &st, size)
+	if err != nil {
+		return false, err
+	}
+	defer staged.Discard()
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	for {
+		p := n.place()
+		if p.gone {
+			return false, o.raiseRemoved(n, staged)
+		}
+		published, err := o.publish(n, p, staged, &st)
+		if published || err != nil {
+			return published && manyLinks(&st), err
+		}
+	}
+}
+
+// publish moves a staged copy to its place, unless the object has left it meanwhile. Preconditions: n.upMu and renameMu R.
+func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat) (done bool, err error) {
+	dir := p.parent.dir
+	d := o.open(p.parent)
+	defer d.release()
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
+	if now := n.place(); now.placed != p.placed || now.gone {
+		return false, nil
+	}
+	up, err := d.upper()
+	if err != nil {
+		return false, err
+	}
+	file := staged.File()
+	if err := staged.Publish(up, p.name); err != nil {
+		return false, err
+	}
+	if file != nil {
+		o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+	}
+	o.stack.Raised(&dir.Dir, p.name)
+	if n.dir != nil {
+		n.dir.mu.Lock()
+		n.dir.AddUpper()
+		n.dir.mu.Unlock()
+	}
+	var now sys.Stat
+	err = up.At(p.name).Stat(&now)
+	n.mu.Lock()
+	old := n.layer
+	n.layer, n.key = stack.Upper, keyOf(&now)
+	n.mu.Unlock()
+	switch {
+	case n.dir != nil:
+	case manyLinks(st):
+		n.ino.Store(o.numbers.Of(keyOf(&now)))
+	default:
+		o.numbers.SetOrigin(keyOf(&now), n.ino.Load())
+	}
+	o.handles.Evict(handleKey{n.ID(), old, useRead})
+	return true, err
+}
+
+// raiseRemoved makes a removed object that somebody still has open writable: a copy without a name.
+// Preconditions: n.upMu and renameMu R.
+func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
+	if n.kind != unix.S_IFREG {
+		return unix.ENOENT
+	}
+	file, err := staged.Orphan()
+	if err != nil {
+		return err
+	}
+	kept, err := file.Ref().Open()
+	if err != nil {
+		file.Close()
+		return err
+	}
+	n.mu.Lock()
+	old, layer := n.kept, n.layer
+	n.kept, n.layer = kept, stack.Upper
+	n.mu.Unlock()
+	old.Close()
+	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+	o.handles.Evict(handleKey{n.ID(), layer, useRead})
+	return nil
+}

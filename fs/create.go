@@ -1,0 +1,177 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Create answers CREATE with ENOSYS: the kernel then uses MKNOD and opens by itself, one request a file.
+func (o *Overlay) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
+	o.counts.add(opCreate)
+	return fuse.ENOSYS
+}
+
+// Tmpfile answers TMPFILE with ENOSYS, which the kernel tells as EOPNOTSUPP and asks no more.
+func (o *Overlay) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
+	o.counts.add(opTmpfile)
+	return fuse.ENOSYS
+}
+
+// Mknod answers MKNOD: files, devices, fifos and sockets.
+func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	o.counts.add(opMknod)
+	if in.Mode&unix.S_IFMT == unix.S_IFCHR && in.Rdev == 0 {
+		return fuse.EPERM // it would be a whiteout
+	}
+	return o.make(&in.InHeader, name, out, &stack.Object{Mode: in.Mode, Umask: in.Umask, Rdev: libcDev(in.Rdev)})
+}
+
+// Mkdir answers MKDIR.
+func (o *Overlay) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	o.counts.add(opMkdir)
+	return o.make(&in.InHeader, name, out, &stack.Object{Mode: unix.S_IFDIR | in.Mode&0o7777, Umask: in.Umask})
+}
+
+// Symlink answers SYMLINK.
+func (o *Overlay) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	o.counts.add(opSymlink)
+	return o.make(h, name, out, &stack.Object{Mode: unix.S_IFLNK | 0o777, Target: target})
+}
+
+// make makes a new object that belongs to the caller.
+func (o *Overlay) make(h *fuse.InHeader, name string, out *fuse.EntryOut, obj *stack.Object) fuse.Status {
+	obj.UID, obj.GID = h.Uid, h.Gid
+	p, err := o.node(h.NodeId)
+	if err != nil {
+		return o.status("create", err)
+	}
+	var st sys.Stat
+	n, err := o.newEntry(p, name, &st, func(d *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
+		file, err := o.stack.Create(&p.dir.Dir, up, name, f, obj)
+		if err != nil {
+			return nil, err
+		}
+		return o.adoptNew(p, up, name, file, &st)
+	})
+	if err != nil {
+		return o.status("create", err)
+	}
+	return o.status("create", o.entry(n, &st, out))
+}
+
+// newEntry calls f to give p a new entry, with p in the upper and its mu held, where nothing shows under that name.
+func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
+	f func(*openDir, *sys.Dir, *stack.Found) (*Node, error)) (*Node, error) {
+	if p.dir == nil {
+		return nil, unix.ENOTDIR
+	}
+	if len(name) > stack.NameMax {
+		return nil, unix.ENAMETOOLONG
+	}
+	if whiteout.IsMarker(name) {
+		return nil, unix.EPERM // it would be a whiteout
+	}
+	if err := o.copyUp(p, wholeFile); err != nil {
+		return nil, err
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	d := o.open(p)
+	defer d.release()
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
+	if err := o.stack.Load(&p.dir.Dir, d); err != nil {
+		return nil, err
+	}
+	var found stack.Found
+	if err := o.stack.Lookup(&p.dir.Dir, d, name, &found); err != nil {
+		return nil, err
+	}
+	if found.Exists() {
+		return nil, unix.EEXIST
+	}
+	up, err := d.upper()
+	if err != nil {
+		return nil, err
+	}
+	return f(d, up, &found)
+}
+
+// adoptNew makes the node of an object just made; file is closed or kept for the writes that will follow.
+func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st *sys.Stat) (*Node, error) {
+	err := up.At(name).Stat(st)
+	if err != nil {
+		if file != nil {
+			file.Close()
+		}
+		return nil, err
+	}
+	n, err := o.adopt(p, name, &stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st})
+	if file == nil {
+		return n, err
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+	return n, nil
+}
+
+// Link answers LINK: one more name for an object.
+func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	o.counts.add(opLink)
+	p, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("link", err)
+	}
+	n, err := o.node(in.Oldnodeid)
+	if err != nil {
+		return o.status("link", err)
+	}
+	if err := o.copyUp(n, wholeFile); err != nil {
+		return o.status("link", err)
+	}
+	var st sys.Stat
+	_, err = o.newEntry(p, name, &st, func(_ *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
+		return n, o.linkLocked(n, p, up, name, f, &st)
+	})
+	if err != nil {
+		return o.status("link", err)
+	}
+	return o.status("link", o.entry(n, &st, out))
+}
+
+// linkLocked links n into p and takes the reference that the reply hands over. Preconditions: those of newEntry's f.
+func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Found, st *sys.Stat) error {
+	at := n.place()
+	if at.gone {
+		return unix.ENOENT
+	}
+	src, err := o.object(at)
+	if err != nil {
+		return err
+	}
+	defer src.release()
+	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Ref, n.kind); err != nil {
+		return err
+	}
+	if !o.nodes.Ref(n) {
+		return unix.ESTALE
+	}
+	n.addName(placed{p, name})
+	p.dir.children[name] = n
+	n.mu.Lock()
+	key := n.key
+	n.mu.Unlock()
+	o.nodes.Link(key, n)
+	if err := up.At(name).Stat(st); err != nil {
+		o.unref(n)
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,156 @@
+package fs
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// use is what a cached handle is open for.
+type use uint8
+
+const (
+	useDir use = iota
+	useRead
+	useWrite
+)
+
+// handleKey names a cached handle. The layer is part of it: after a copy-up a handle of the lower is never found again.
+type handleKey struct {
+	node  uint64
+	layer int
+	use   use
+}
+
+// handle is an opened directory or file.
+type handle struct {
+	dir  *sys.Dir
+	file *sys.File
+}
+
+func closeHandle(h handle) {
+	if h.dir != nil {
+		h.dir.Close()
+	}
+	if h.file != nil {
+		h.file.Close()
+	}
+}
+
+type held = inodecache.Held[handleKey, handle]
+
+// handleLimit leaves most of the descriptors the process may have to the layers and to removed objects still in use.
+func handleLimit() int {
+	limit, err := sys.OpenFilesLimit()
+	if err != nil {
+		return minHandles
+	}
+	return max(minHandles, min(maxHandles, int(limit/4)))
+}
+
+const (
+	minHandles = 64
+	maxHandles = 4096
+)
+
+// openDir holds the opened parts of one directory for one request. It is [stack.Opened].
+type openDir struct {
+	o      *Overlay
+	n      *Node
+	layers []int
+	held   []*held
+}
+
+func (o *Overlay) open(n *Node) *openDir { return &openDir{o: o, n: n} }
+
+// Layer opens the directory in a layer. Precondition: renameMu R.
+func (d *openDir) Layer(layer int) (*sys.Dir, error) {
+	if d.n.parent == nil {
+		return d.o.stack.Root(layer), nil
+	}
+	for i, l := range d.layers {
+		if l == layer {
+			return d.held[i].Value.dir, nil
+		}
+	}
+	k := handleKey{d.n.ID(), layer, useDir}
+	h := d.o.handles.Acquire(k)
+	if h == nil {
+		if d.n.place().gone {
+			return nil, unix.ENOENT
+		}
+		dir, err := d.o.stack.Root(layer).OpenDir(d.n.path())
+		if err != nil {
+			return nil, err
+		}
+		h = d.o.handles.Add(k, handle{dir: dir})
+	}
+	d.layers, d.held = append(d.layers, layer), append(d.held, h)
+	return h.Value.dir, nil
+}
+
+func (d *openDir) release() {
+	for _, h := range d.held {
+		d.o.handles.Release(h)
+	}
+	d.held, d.layers = nil, nil
+}
+
+// object is an object of a layer in use.
+type object struct {
+	sys.Ref
+	dir *openDir // nil: reached without a directory
+}
+
+func (r *object) release() {
+	if r.dir != nil {
+		r.dir.release()
+	}
+}
+
+// object finds the object that lies at p. Precondition: renameMu R.
+func (o *Overlay) object(p place) (object, error) {
+	if p.gone {
+		return object{Ref: p.kept.Ref()}, nil
+	}
+	if p.parent == nil {
+		return object{Ref: o.stack.Root(p.layer).Ref()}, nil
+	}
+	d := o.open(p.parent)
+	h, err := d.Layer(p.layer)
+	if err != nil {
+		d.release()
+		return object{}, err
+	}
+	return object{h.At(p.name), d}, nil
+}
+
+// with calls f on n's object, and again when the object went elsewhere meanwhile (a copy-up, a removal).
+func (o *Overlay) with(n *Node, f func(sys.Ref) error) error {
+	for {
+		o.renameMu.RLock()
+		p := n.place()
+		r, err := o.object(p)
+		if err == nil {
+			err = f(r.Ref)
+			r.release()
+		}
+		o.renameMu.RUnlock()
+		if err == nil || n.place() == p {
+			return err
+		}
+	}
+}
+
+// change calls f on n's object in the upper, copying it up first.
+func (o *Overlay) change(n *Node, f func(sys.Ref) error) error {
+	if err := o.copyUp(n, wholeFile); err != nil {
+		return err
+	}
+	return o.with(n, f)
+}
+
+// upper opens the directory in the upper, where it must lie. Precondition: renameMu R.
+func (d *openDir) upper() (*sys.Dir, error) { return d.Layer(stack.Upper) }

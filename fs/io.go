@@ -1,0 +1,258 @@
+package fs
+
+import (
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// file returns n's object opened for I/O, to be released. For writing n must have been copied up.
+func (o *Overlay) file(n *Node, u use) (*held, error) {
+	for {
+		p := n.place()
+		if p.layer == stack.Upper {
+			if h := o.handles.Acquire(handleKey{n.ID(), stack.Upper, useWrite}); h != nil {
+				return h, nil
+			}
+		}
+		if u == useRead {
+			if h := o.handles.Acquire(handleKey{n.ID(), p.layer, useRead}); h != nil {
+				return h, nil
+			}
+		}
+		file, err := o.openFile(n, p, u)
+		if err == unix.EACCES && p.layer == stack.Upper {
+			file, err = o.openStubborn(n, u)
+		}
+		if err == nil {
+			return o.handles.Add(handleKey{n.ID(), p.layer, u}, handle{file: file}), nil
+		}
+		if n.place() == p {
+			return nil, err
+		}
+	}
+}
+
+func openFlags(u use) int {
+	if u == useWrite {
+		return unix.O_RDWR
+	}
+	return unix.O_RDONLY
+}
+
+func (o *Overlay) openFile(n *Node, p place, u use) (*sys.File, error) {
+	if n.kind != unix.S_IFREG {
+		return nil, unix.EINVAL
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	r, err := o.object(p)
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	return r.OpenFile(openFlags(u))
+}
+
+// openStubborn opens a file whose mode does not let its owner: the kernel has checked the caller when it opened the file,
+// perhaps before the mode was changed. For a daemon without CAP_DAC_OVERRIDE, on files of its own.
+func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
+	n.upMu.Lock() // against a chmod meanwhile
+	defer n.upMu.Unlock()
+	var file *sys.File
+	err := o.with(n, func(r sys.Ref) error {
+		var st sys.Stat
+		if err := r.Stat(&st); err != nil {
+			return err
+		}
+		if err := r.Chmod(st.Mode&0o7777 | 0o600); err != nil {
+			return unix.EACCES
+		}
+		var err error
+		file, err = r.OpenFile(openFlags(u))
+		if back := r.Chmod(st.Mode & 0o7777); err == nil && back != nil {
+			file.Close()
+			err = back
+		}
+		return err
+	})
+	return file, err
+}
+
+// Open answers OPEN with ENOSYS where the kernel then opens by itself and keeps its pages (FUSE_NO_OPEN_SUPPORT).
+func (o *Overlay) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	o.counts.add(opOpen)
+	if o.policy.noOpen {
+		return fuse.ENOSYS
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+// Release answers RELEASE; there is nothing to do, since an open file is not known here.
+func (o *Overlay) Release(<-chan struct{}, *fuse.ReleaseIn) { o.counts.add(opRelease) }
+
+// Flush answers FLUSH with ENOSYS: the kernel writes its pages back at close and asks no more.
+func (o *Overlay) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {
+	o.counts.add(opFlush)
+	return fuse.ENOSYS
+}
+
+// Read answers READ.
+func (o *Overlay) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	o.counts.add(opRead)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return nil, o.status("read", err)
+	}
+	h, err := o.file(n, useRead)
+	if err != nil {
+		return nil, o.status("read", err)
+	}
+	defer o.handles.Release(h)
+	got, err := h.Value.file.Pread(buf, int64(in.Offset))
+	if err != nil {
+		return nil, o.status("read", err)
+	}
+	return fuse.ReadResultData(buf[:got]), fuse.OK
+}
+
+// Write answers WRITE; the first one to a lower file copies it up.
+func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	o.counts.add(opWrite)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return 0, o.status("write", err)
+	}
+	h, err := o.writable(n)
+	if err != nil {
+		return 0, o.status("write", err)
+	}
+	defer o.handles.Release(h)
+	done, err := h.Value.file.Pwrite(data, int64(in.Offset))
+	if err == nil && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		err = o.killSuid(n)
+	}
+	if err != nil && done == 0 {
+		return 0, o.status("write", err)
+	}
+	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
+}
+
+// writable returns n's object opened for writing, in the upper.
+func (o *Overlay) writable(n *Node) (*held, error) {
+	if err := o.copyUp(n, wholeFile); err != nil {
+		return nil, err
+	}
+	return o.file(n, useWrite)
+}
+
+// Fsync answers FSYNC. What lies in a lower is durable.
+func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	o.counts.add(opFsync)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fsync", err)
+	}
+	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
+		return fuse.OK
+	}
+	h, err := o.file(n, useRead)
+	if err != nil {
+		return o.status("fsync", err)
+	}
+	defer o.handles.Release(h)
+	if in.FsyncFlags&fsyncDataOnly != 0 {
+		return o.status("fsync", h.Value.file.Datasync())
+	}
+	return o.status("fsync", h.Value.file.Sync())
+}
+
+// fsyncDataOnly is FUSE_FSYNC_FDATASYNC.
+const fsyncDataOnly = 1
+
+// FsyncDir answers FSYNCDIR.
+func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	o.counts.add(opFsyncdir)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fsyncdir", err)
+	}
+	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
+		return fuse.OK
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	d := o.open(n)
+	defer d.release()
+	up, err := d.upper()
+	if err == unix.ENOENT && n.place().gone {
+		return fuse.OK
+	}
+	if err == nil {
+		err = up.Sync()
+	}
+	return o.status("fsyncdir", err)
+}
+
+// Fallocate answers FALLOCATE, in every mode of the upper's file system.
+func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	o.counts.add(opFallocate)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fallocate", err)
+	}
+	h, err := o.writable(n)
+	if err != nil {
+		return o.status("fallocate", err)
+	}
+	defer o.handles.Release(h)
+	return o.status("fallocate", h.Value.file.Fallocate(in.Mode, int64(in.Offset), int64(in.Length)))
+}
+
+// Lseek answers LSEEK: where data or a hole begins.
+func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	o.counts.add(opLseek)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("lseek", err)
+	}
+	h, err := o.file(n, useRead)
+	if err != nil {
+		return o.status("lseek", err)
+	}
+	defer o.handles.Release(h)
+	off, err := h.Value.file.Seek(int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(off)
+	return o.status("lseek", err)
+}
+
+// CopyFileRange answers COPY_FILE_RANGE, which shares the data where the file system can.
+func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	o.counts.add(opCopyFileRange)
+	src, err := o.node(in.NodeId)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	dst, err := o.node(in.NodeIdOut)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	to, err := o.writable(dst) // first: source and target may be one file
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	defer o.handles.Release(to)
+	from, err := o.file(src, useRead)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	defer o.handles.Release(from)
+	const largest = math.MaxInt32 &^ 0xfff
+	done, err := to.Value.file.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
+	return uint32(done), o.status("copy_file_range", err)
+}

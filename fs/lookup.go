@@ -1,0 +1,138 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Lookup answers LOOKUP. A name that is not there is an entry without a node, which the kernel keeps as well.
+func (o *Overlay) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	o.counts.add(opLookup)
+	p, err := o.node(h.NodeId)
+	if err != nil {
+		return o.status("lookup", err)
+	}
+	var st sys.Stat
+	o.renameMu.RLock()
+	n, err := o.child(p, name, &st)
+	o.renameMu.RUnlock()
+	if err != nil {
+		return o.status("lookup", err)
+	}
+	if n == nil {
+		out.SetEntryTimeout(o.policy.timeout)
+		return fuse.OK
+	}
+	return o.status("lookup", o.entry(n, &st, out))
+}
+
+// child returns the node of a name with one reference more, and its attributes; nil when there is nothing.
+// Precondition: renameMu R.
+func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
+	if p.dir == nil {
+		return nil, unix.ENOTDIR
+	}
+	d := o.open(p)
+	defer d.release()
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
+	if err := o.stack.Load(&p.dir.Dir, d); err != nil {
+		return nil, err
+	}
+	return o.childLocked(p, d, name, st)
+}
+
+// childLocked is child for who holds p.dir.mu. Preconditions: renameMu R, p.dir.mu held, p loaded, d opens p.
+func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*Node, error) {
+	if n := p.dir.children[name]; n != nil && o.nodes.Ref(n) {
+		n.mu.Lock()
+		layer := n.layer
+		n.mu.Unlock()
+		h, err := d.Layer(layer)
+		if err == nil {
+			err = h.At(name).Stat(st)
+		}
+		if err == nil && st.Mode&unix.S_IFMT == n.kind {
+			return n, nil
+		}
+		o.unref(n)
+		if err != nil && err != unix.ENOENT {
+			return nil, err
+		}
+		delete(p.dir.children, name) // a layer changed under the mount: look again
+	}
+	var f stack.Found
+	if err := o.stack.Lookup(&p.dir.Dir, d, name, &f); err != nil || !f.Exists() {
+		return nil, err
+	}
+	*st = f.Stat
+	return o.adopt(p, name, &f)
+}
+
+// unref gives back a reference that was not handed to the kernel. The node stays for a FORGET or the next look to drop.
+// Precondition: none; in particular a directory's mu may be held.
+func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
+
+// adopt returns the node of an object found under a name, with one reference more: the one there is, for a further link
+// of a known object, or a new one. Preconditions: renameMu R, p.dir.mu held.
+func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
+	if f.Layer == stack.Upper && manyLinks(&f.Stat) {
+		if n, ok := o.nodes.Linked(keyOf(&f.Stat)); ok {
+			n.addName(placed{p, name})
+			p.dir.children[name] = n
+			return n, nil
+		}
+	}
+	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: f.Layer}
+	if f.Layer == stack.Upper {
+		n.key = keyOf(&f.Stat)
+	}
+	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
+	if f.IsDir() {
+		n.dir = newDirState(stack.NewDir(f.Dirs))
+	}
+	o.nodes.Insert(n)
+	if n.dir != nil {
+		if err := o.settleDir(n); err != nil {
+			o.unref(n)
+			o.nodes.Drop(n)
+			return nil, err
+		}
+	} else if f.Layer == stack.Upper && manyLinks(&f.Stat) {
+		o.nodes.Link(n.key, n)
+	}
+	p.dir.children[name] = n
+	return n, nil
+}
+
+// settleDir gives a new directory node its st_ino: that of its topmost lower, which a copy-up does not change.
+// Precondition: renameMu R, or nobody else knows n.
+func (o *Overlay) settleDir(n *Node) error {
+	d := o.open(n)
+	defer d.release()
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	from := n.dir.Top()
+	if n.dir.MayMerge() {
+		if err := o.stack.Load(&n.dir.Dir, d); err != nil {
+			return err
+		}
+		from = n.dir.TopLower()
+	}
+	if from == n.layer && n.parent != nil {
+		return nil // adopt has set it
+	}
+	h, err := d.Layer(from)
+	if err != nil {
+		return err
+	}
+	var st sys.Stat
+	if err := h.Ref().Stat(&st); err != nil {
+		return err
+	}
+	n.ino.Store(o.numbers.Of(keyOf(&st)))
+	return nil
+}

@@ -1,0 +1,35 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Readlink answers READLINK; the kernel keeps the answer.
+func (o *Overlay) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	o.counts.add(opReadlink)
+	n, err := o.node(h.NodeId)
+	if err != nil {
+		return nil, o.status("readlink", err)
+	}
+	if n.kind != unix.S_IFLNK {
+		return nil, fuse.EINVAL
+	}
+	var target string
+	err = o.with(n, func(r sys.Ref) (err error) { target, err = r.Readlink(); return err })
+	return []byte(target), o.status("readlink", err)
+}
+
+// Access answers ACCESS, which the kernel does not ask under default_permissions.
+func (o *Overlay) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status {
+	o.counts.add(opAccess)
+	return fuse.ENOSYS
+}
+
+// Statx answers STATX with ENOSYS: the kernel then asks GETATTR and no more.
+func (o *Overlay) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status {
+	o.counts.add(opStatx)
+	return fuse.ENOSYS
+}

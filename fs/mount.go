@@ -1,0 +1,131 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Mount is an attached overlay.
+type Mount struct {
+	server *fuse.Server
+	point  string
+	direct bool
+	done   chan struct{} // closed when the mount is gone
+}
+
+// defaultMaxWrite is the largest request that Linux takes without further settings (FUSE_MAX_MAX_PAGES).
+const defaultMaxWrite = 1 << 20
+
+// background is how many requests that nobody waits for (read-ahead, write-back) the kernel keeps under way.
+const background = 64
+
+// mountFlags are the flags of mount(2) by the names that fusermount3 takes.
+var mountFlags = []struct {
+	flag uintptr
+	name string
+}{
+	{unix.MS_RDONLY, "ro"}, {unix.MS_NOSUID, "nosuid"}, {unix.MS_NODEV, "nodev"}, {unix.MS_NOEXEC, "noexec"},
+	{unix.MS_NOATIME, "noatime"}, {unix.MS_SYNCHRONOUS, "sync"}, {unix.MS_DIRSYNC, "dirsync"},
+}
+
+// Mount attaches the overlay and serves it. It returns when the mount answers.
+func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
+	if !o.stack.Writable() {
+		m.Flags |= unix.MS_RDONLY
+	}
+	flags := m.Flags
+	if flags == 0 {
+		flags = unix.MS_MGC_VAL // go-fuse takes 0 for its own default; this the kernel takes for 0
+	}
+	direct := os.Geteuid() == 0 && !strings.HasPrefix(m.Point, "/dev/fd/")
+	opts := &fuse.MountOptions{
+		AllowOther:               m.AllowOther,
+		Options:                  []string{"default_permissions"},
+		MaxBackground:            background,
+		MaxWrite:                 o.cfg.MaxWrite,
+		FsName:                   m.Source,
+		Name:                     m.Type,
+		Debug:                    m.Debug,
+		Logger:                   zap.NewStdLog(o.log),
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		DirectMountStrict:        direct,
+		DirectMountFlags:         flags,
+		EnableAcl:                !o.cfg.NoACL && !o.cfg.NoXattrs,
+		ExtraCapabilities:        o.capabilities(),
+		PanicHandler: func(v any) fuse.Status {
+			o.log.Error("panic while serving a request", zap.Any("panic", v), zap.Stack("stack"))
+			return fuse.EIO
+		},
+	}
+	if opts.MaxWrite == 0 {
+		opts.MaxWrite = defaultMaxWrite
+	}
+	if !direct {
+		for _, f := range mountFlags {
+			if m.Flags&f.flag != 0 {
+				opts.Options = append(opts.Options, f.name)
+			}
+		}
+	}
+	server, err := fuse.NewServer(o, m.Point, opts)
+	if err != nil {
+		return nil, mountError(m.Point, err)
+	}
+	mounted := &Mount{server: server, point: m.Point, direct: direct, done: make(chan struct{})}
+	go func() {
+		server.Serve()
+		close(mounted.done)
+	}()
+	if err := server.WaitMount(); err != nil {
+		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
+	}
+	return mounted, nil
+}
+
+func mountError(point string, err error) error {
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return fmt.Errorf("mount point %q: fusermount3 is missing: install fuse3, or mount as root", point)
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("mount point %q is busy", point)
+	}
+	return fmt.Errorf("mount point %q: %w", point, err)
+}
+
+// Wait returns when the mount is gone.
+func (m *Mount) Wait() { <-m.done }
+
+// Done is closed when the mount is gone.
+func (m *Mount) Done() <-chan struct{} { return m.done }
+
+// Unmount takes the mount out of the tree. One that is in use is detached: what was written is written back first, and
+// whoever uses it is served on until they end.
+func (m *Mount) Unmount() error {
+	err := m.server.Unmount()
+	if err == nil {
+		return nil
+	}
+	if sync := sys.SyncMount(m.point); sync != nil {
+		err = errors.Join(err, sync)
+	}
+	if m.direct {
+		if detach := sys.Detach(m.point); detach != nil {
+			return errors.Join(err, detach)
+		}
+		return nil
+	}
+	if out, detach := exec.Command("fusermount3", "-u", "-z", m.point).CombinedOutput(); detach != nil {
+		return errors.Join(err, fmt.Errorf("fusermount3: %w: %s", detach, strings.TrimSpace(string(out))))
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package fs
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Node is one object of the merged tree.
+type Node struct {
+	inodecache.Entry
+
+	kind uint32        // S_IFMT; immutable
+	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
+	dir  *dirState     // of a directory; immutable
+
+	upMu sync.Mutex // one copy-up of this object at a time
+
+	mu     sync.Mutex // guards the rest: where the object lies
+	parent *Node      // of a directory: changes under renameMu W besides, so R suffices to read it
+	name   string     // as parent
+	layer  int        // that attributes and data come from
+	others []placed   // further names of the object that the kernel knows
+	gone   bool       // the last known name was removed; kept leads to the object
+	kept   *sys.Object
+	key    inodecache.Key // the object's identity in the upper; zero while in a lower
+}
+
+// placed is one name of an object.
+type placed struct {
+	parent *Node
+	name   string
+}
+
+// dirState is what only a directory has.
+type dirState struct {
+	mu sync.Mutex // guards the rest
+	stack.Dir
+	children map[string]*Node // nodes by name; a dropped one may linger until it is met
+}
+
+func newDirState(d stack.Dir) *dirState {
+	return &dirState{Dir: d, children: map[string]*Node{}}
+}
+
+// place is where an object lies, read at one moment.
+type place struct {
+	placed
+	layer int
+	gone  bool
+	kept  *sys.Object
+}
+
+func (n *Node) place() place {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return place{placed{n.parent, n.name}, n.layer, n.gone, n.kept}
+}
+
+// inUpper reports whether the object can be changed without a copy-up.
+func (n *Node) inUpper() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.layer == stack.Upper
+}
+
+// path is where a directory lies below the root of each of its layers. Precondition: renameMu R.
+func (n *Node) path() string {
+	if n.parent == nil {
+		return ""
+	}
+	var names []string
+	for d := n; d.parent != nil; d = d.parent {
+		names = append(names, d.name)
+	}
+	var b strings.Builder
+	for i := len(names) - 1; i >= 0; i-- {
+		if b.Len() > 0 {
+			b.WriteByte('/')
+		}
+		b.WriteString(names[i])
+	}
+	return b.String()
+}
+
+// addName notes a further name of the object; one is enough to reach it again.
+func (n *Node) addName(p placed) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gone || n.parent == nil {
+		n.parent, n.name, n.gone = p.parent, p.name, false
+		return
+	}
+	if (placed{n.parent, n.name}) != p {
+		n.others = append(n.others, p)
+	}
+}
+
+// removeName forgets a name of the object.
+func (n *Node) removeName(p placed) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i, other := range n.others {
+		if other == p {
+			n.others = append(n.others[:i], n.others[i+1:]...)
+			return
+		}
+	}
+	if (placed{n.parent, n.name}) != p {
+		return
+	}
+	if len(n.others) == 0 {
+		n.gone = true
+		return
+	}
+	n.parent, n.name = n.others[0].parent, n.others[0].name
+	n.others = n.others[1:]
+}
+
+// moveName replaces one name of the object by another.
+func (n *Node) moveName(from, to placed) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if (placed{n.parent, n.name}) == from {
+		n.parent, n.name = to.parent, to.name
+		return
+	}
+	for i, other := range n.others {
+		if other == from {
+			n.others[i] = to
+		}
+	}
+}
+
+// lastName reports whether the object has no other name that is known.
+func (n *Node) lastName() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.others) == 0
+}
+
+// keep holds the object open for when its last name goes, until the node is dropped.
+func (n *Node) keep(r sys.Ref) error {
+	n.mu.Lock()
+	have := n.kept != nil
+	n.mu.Unlock()
+	if have {
+		return nil
+	}
+	kept, err := r.Open()
+	if err != nil {
+		return err
+	}
+	n.setKept(kept)
+	return nil
+}
+
+func (n *Node) setKept(kept *sys.Object) {
+	n.mu.Lock()
+	old := n.kept
+	n.kept = kept
+	n.mu.Unlock()
+	if old != nil {
+		old.Close()
+	}
+}
+
+func keyOf(st *sys.Stat) inodecache.Key { return inodecache.Key{Dev: st.Dev, Ino: st.Ino} }
+
+// manyLinks reports whether st is an object that other names may lead to.
+func manyLinks(st *sys.Stat) bool { return st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR }

@@ -1,0 +1,114 @@
+package fs
+
+import (
+	"os"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Overlay is one stack of layers, served or ready to be. Its methods may be called at any time by any number of callers.
+type Overlay struct {
+	fuse.RawFileSystem // answers ENOSYS to what is not served
+
+	cfg     Config
+	stack   *stack.Stack
+	root    *Node
+	nodes   *inodecache.Table[*Node]
+	numbers *inodecache.Numbers
+	handles *inodecache.LRU[handleKey, handle]
+	counts  *counter
+	log     *zap.Logger
+	selinux bool // the host has SELinux: security.selinux means something
+
+	policy policy       // set by Init, before any request is served
+	server *fuse.Server // set by Init
+
+	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
+	// directory's mu, which is only ever taken under R.
+	renameMu sync.RWMutex
+}
+
+// markersVariable asks for .wh. files as whiteouts; the name and its meaning are fuse-overlayfs'.
+const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
+
+// Open opens the layers of an overlay, takes its upper and work directory for itself and sweeps the latter. An error is
+// one line that names the directory and the reason; then nothing has changed.
+func Open(cfg Config) (*Overlay, error) {
+	s, err := stack.Open(stack.Config{
+		Lowers: cfg.Lowers, Upper: cfg.Upper, Work: cfg.Work,
+		Markers: os.Getenv(markersVariable) != "",
+		Sync:    !cfg.Volatile,
+		ACL:     !cfg.NoACL && !cfg.NoXattrs,
+	})
+	if err != nil {
+		return nil, err
+	}
+	o := &Overlay{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		cfg:           cfg,
+		stack:         s,
+		nodes:         inodecache.NewTable[*Node](),
+		numbers:       inodecache.NewNumbers(s.Devices()),
+		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),
+		counts:        &counter{},
+		log:           cfg.Log,
+		selinux:       sys.HasSELinux(),
+	}
+	if err := o.openRoot(); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *Overlay) openRoot() error {
+	dir := o.stack.RootDir()
+	n := &Node{kind: unix.S_IFDIR, layer: dir.Top(), dir: newDirState(dir)}
+	o.nodes.Insert(n)
+	o.root = n
+	return o.settleDir(n)
+}
+
+// Close gives the layers back. The overlay must not be mounted any more.
+func (o *Overlay) Close() {
+	o.handles.Clear()
+	o.stack.Close()
+}
+
+// String names the file system for go-fuse.
+func (o *Overlay) String() string { return "fuse-overlay" }
+
+// Counts tells how many requests of each kind have been served, by their names in linux/fuse.h without the prefix.
+func (o *Overlay) Counts() map[string]uint64 { return o.counts.snapshot() }
+
+// node returns the node of an id that the kernel holds.
+func (o *Overlay) node(id uint64) (*Node, error) {
+	n, ok := o.nodes.Get(id)
+	if !ok {
+		return nil, unix.ESTALE
+	}
+	return n, nil
+}
+
+// status turns an error into the kernel's answer. ENOSYS from a layer would switch a whole operation off for the life of
+// the mount, so it is told as EOPNOTSUPP.
+func (o *Overlay) status(op string, err error) fuse.Status {
+	switch e := err.(type) {
+	case nil:
+		return fuse.OK
+	case unix.Errno:
+		if e == unix.ENOSYS {
+			return fuse.Status(unix.EOPNOTSUPP)
+		}
+		return fuse.Status(e)
+	}
+	o.log.Error("unknown error", zap.String("operation", op), zap.Error(err))
+	return fuse.EIO
+}

@@ -1,0 +1,185 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// OpenDir answers OPENDIR with ENOSYS where the kernel then opens by itself and keeps the listing
+// (FUSE_NO_OPENDIR_SUPPORT).
+func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	o.counts.add(opOpendir)
+	if o.policy.noOpendir {
+		return fuse.ENOSYS
+	}
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
+	return fuse.OK
+}
+
+// ReleaseDir answers RELEASEDIR.
+func (o *Overlay) ReleaseDir(*fuse.ReleaseIn) { o.counts.add(opReleasedir) }
+
+// Offsets of the entries that every directory has; those of the index follow.
+const (
+	offsetDot    = 1
+	offsetDotDot = 2
+)
+
+// sizes of struct fuse_direntplus and struct fuse_dirent without the name (linux/fuse.h)
+const (
+	direntSize     = 24
+	direntPlusSize = 128 + direntSize
+)
+
+// listing is one READDIR or READDIRPLUS under way.
+type listing struct {
+	o    *Overlay
+	n    *Node
+	d    *openDir
+	out  *fuse.DirEntryList
+	room int // bytes left in the reply
+	plus bool
+	err  error
+	drop []*Node // whose reference the kernel does not get
+}
+
+// ReadDir answers READDIR: any offset, without a handle.
+func (o *Overlay) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	o.counts.add(opReaddir)
+	return o.status("readdir", o.list(in, out, false))
+}
+
+// ReadDirPlus answers READDIRPLUS: every entry comes with what LOOKUP would tell of it.
+func (o *Overlay) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	o.counts.add(opReaddirplus)
+	return o.status("readdirplus", o.list(in, out, true))
+}
+
+func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error {
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return err
+	}
+	if n.dir == nil {
+		return unix.ENOTDIR
+	}
+	l := &listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus}
+	entries, err := l.collect(in.Offset)
+	defer func() {
+		for _, n := range l.drop {
+			o.forgetOne(n)
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	return l.fill(entries)
+}
+
+// listed is an entry on its way into the reply.
+type listed struct {
+	stack.Listed
+	node *Node
+	st   sys.Stat
+}
+
+// collect finds the entries that fit the reply, with a reference on each node.
+func (l *listing) collect(offset uint64) ([]listed, error) {
+	o := l.o
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	defer l.d.release()
+	l.n.dir.mu.Lock()
+	defer l.n.dir.mu.Unlock()
+	if l.n.place().gone {
+		return nil, nil
+	}
+	if err := o.stack.Index(&l.n.dir.Dir, l.d); err != nil {
+		return nil, err
+	}
+	l.dots(offset)
+	var entries []listed
+	l.n.dir.List(offset, func(e stack.Listed) bool {
+		if !l.takes(e.Name) {
+			return false
+		}
+		next := listed{Listed: e}
+		var err error
+		next.node, err = o.childLocked(l.n, l.d, e.Name, &next.st)
+		if err != nil {
+			l.err = err
+			return false
+		}
+		if next.node != nil { // else a layer changed under the mount
+			entries = append(entries, next)
+		}
+		return true
+	})
+	if len(entries) > 0 {
+		l.err = nil // told when the listing goes on from there
+	}
+	return entries, l.err
+}
+
+// takes reports whether a further entry fits, and counts it.
+func (l *listing) takes(name string) bool {
+	size := direntSize
+	if l.plus {
+		size = direntPlusSize
+	}
+	size += (len(name) + 7) &^ 7
+	l.room -= size
+	return l.room >= 0
+}
+
+// dots puts "." and ".." into the reply. The kernel wants no attributes of them.
+func (l *listing) dots(offset uint64) {
+	up := l.n
+	if l.n.parent != nil {
+		up = l.n.parent
+	}
+	for _, e := range []fuse.DirEntry{
+		{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.ino.Load(), Off: offsetDot},
+		{Name: "..", Mode: unix.S_IFDIR, Ino: up.ino.Load(), Off: offsetDotDot},
+	} {
+		if e.Off > offset && l.takes(e.Name) {
+			l.add(e)
+		}
+	}
+}
+
+func (l *listing) add(e fuse.DirEntry) *fuse.EntryOut {
+	if l.plus {
+		return l.out.AddDirLookupEntry(e)
+	}
+	l.out.AddDirEntry(e)
+	return nil
+}
+
+// fill writes the reply, with no lock held: a directory's link count may need its own listing.
+func (l *listing) fill(entries []listed) error {
+	for i := range entries {
+		e := &entries[i]
+		var a fuse.Attr
+		if err := l.o.attr(e.node, &e.st, &a); err != nil {
+			for ; i < len(entries); i++ {
+				l.drop = append(l.drop, entries[i].node)
+			}
+			if i > 0 && len(l.out.Bytes()) > 0 {
+				return nil // told when the listing goes on from there
+			}
+			return err
+		}
+		out := l.add(fuse.DirEntry{Name: e.Name, Mode: e.node.kind, Ino: a.Ino, Off: e.Cookie})
+		if out == nil {
+			l.drop = append(l.drop, e.node)
+			continue
+		}
+		out.Attr = a
+		l.o.entryTimeouts(e.node, out)
+	}
+	return nil
+}

@@ -1,0 +1,234 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// renameTries bounds how often a rename starts over because an object went elsewhere between its copy-up and the rename.
+const renameTries = 16
+
+// Rename answers RENAME and RENAME2 with NOREPLACE or EXCHANGE.
+func (o *Overlay) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	o.counts.add(opRename)
+	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
+		return fuse.EINVAL
+	}
+	if len(newName) > stack.NameMax {
+		return fuse.Status(unix.ENAMETOOLONG)
+	}
+	if whiteout.IsMarker(newName) {
+		return fuse.EPERM // it would be a whiteout
+	}
+	p, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("rename", err)
+	}
+	q, err := o.node(in.Newdir)
+	if err != nil {
+		return o.status("rename", err)
+	}
+	if p.dir == nil || q.dir == nil {
+		return fuse.ENOTDIR
+	}
+	r := rename{o: o, flags: in.Flags, from: placed{p, oldName}, to: placed{q, newName}}
+	for try := 0; try < renameTries; try++ {
+		done, err := r.try()
+		if done || err != nil {
+			return o.status("rename", err)
+		}
+	}
+	return o.status("rename", unix.EBUSY)
+}
+
+// rename is one rename under way.
+type rename struct {
+	o        *Overlay
+	flags    uint32
+	from, to placed
+}
+
+func (r *rename) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
+
+// try copies up what must be in the upper, with nothing held, and then renames. done is false when the tree changed in
+// between so that it must be looked at anew.
+func (r *rename) try() (done bool, err error) {
+	o := r.o
+	src, err := r.prepare(r.from)
+	if err != nil {
+		return false, err
+	}
+	defer o.forgetOne(src)
+	up := []*Node{r.from.parent, r.to.parent, src}
+	if r.exchange() {
+		dst, err := r.prepare(r.to)
+		if err != nil {
+			return false, err
+		}
+		defer o.forgetOne(dst)
+		up = append(up, dst)
+	} else if victim, err := r.victim(); err != nil {
+		return false, err
+	} else if victim != nil {
+		defer o.forgetOne(victim)
+	}
+	for _, n := range up {
+		if err := o.copyUp(n, wholeFile); err != nil {
+			return false, err
+		}
+	}
+	o.renameMu.Lock()
+	defer o.renameMu.Unlock()
+	return r.locked()
+}
+
+// prepare returns the node of an end that is to be moved, with a reference: a directory with a lower part cannot be moved
+// without copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
+func (r *rename) prepare(end placed) (*Node, error) {
+	o := r.o
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	var st sys.Stat
+	n, err := o.child(end.parent, end.name, &st)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil {
+		return nil, unix.ENOENT
+	}
+	if n.dir != nil {
+		d := o.open(n)
+		defer d.release()
+		n.dir.mu.Lock()
+		err = o.stack.Load(&n.dir.Dir, d)
+		if err == nil && n.dir.HasLower() {
+			err = unix.EXDEV
+		}
+		n.dir.mu.Unlock()
+	}
+	if err != nil {
+		o.unref(n)
+		return nil, err
+	}
+	return n, nil
+}
+
+// victim returns the node that the rename replaces, with a reference; nil when there is none.
+func (r *rename) victim() (*Node, error) {
+	r.o.renameMu.RLock()
+	defer r.o.renameMu.RUnlock()
+	var st sys.Stat
+	return r.o.child(r.to.parent, r.to.name, &st)
+}
+
+// end opens one end. The release function is to be called after use. Precondition: renameMu W.
+func (r *rename) end(at placed) (*stack.End, func(), error) {
+	o := r.o
+	d := o.open(at.parent)
+	e := &stack.End{Dir: &at.parent.dir.Dir, Name: at.name}
+	err := o.stack.Load(e.Dir, d)
+	if err == nil {
+		err = o.stack.Lookup(e.Dir, d, at.name, &e.Found)
+	}
+	if err == nil {
+		e.Up, err = d.upper()
+	}
+	if err != nil {
+		d.release()
+		return nil, nil, err
+	}
+	return e, d.release, nil
+}
+
+// locked checks and renames. Precondition: renameMu W.
+func (r *rename) locked() (done bool, err error) {
+	from, releaseFrom, err := r.end(r.from)
+	if err != nil {
+		return false, err
+	}
+	defer releaseFrom()
+	to, releaseTo, err := r.end(r.to)
+	if err != nil {
+		return false, err
+	}
+	defer releaseTo()
+	switch {
+	case !from.Found.Exists():
+		return false, unix.ENOENT
+	case r.exchange() && !to.Found.Exists():
+		return false, unix.ENOENT
+	case r.flags&unix.RENAME_NOREPLACE != 0 && to.Found.Exists():
+		return false, unix.EEXIST
+	case from.Found.State != stack.InUpper, r.exchange() && to.Found.State != stack.InUpper:
+		return false, nil
+	}
+	src, dst := r.known(r.from), r.known(r.to)
+	if src == nil || dst == nil && to.Found.Exists() {
+		return false, nil
+	}
+	if src == dst {
+		return true, nil // two names of one object: nothing to do, says POSIX
+	}
+	if r.exchange() {
+		return true, r.swap(from, to, src, dst)
+	}
+	return true, r.replace(from, to, src, dst)
+}
+
+// known is the node at a place, if there is one. Precondition: renameMu W.
+func (r *rename) known(at placed) *Node { return at.parent.dir.children[at.name] }
+
+// replace renames src to its new name, over dst if that is there. Precondition: renameMu W.
+func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
+	o := r.o
+	if to.Found.Exists() {
+		if err := r.checkVictim(from, to, dst); err != nil {
+			return err
+		}
+		if dst.lastName() {
+			d := o.open(r.to.parent)
+			err := o.keepOpen(dst, d, &to.Found, to.Name)
+			d.release()
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if err := o.stack.Rename(from, to); err != nil {
+		return err
+	}
+	o.detach(dst, r.to)
+	delete(r.from.parent.dir.children, r.from.name)
+	r.to.parent.dir.children[r.to.name] = src
+	src.moveName(r.from, r.to)
+	return nil
+}
+
+// checkVictim refuses to replace a directory that shows entries, or one kind by the other. Precondition: renameMu W.
+func (r *rename) checkVictim(from, to *stack.End, dst *Node) error {
+	switch {
+	case from.Found.IsDir() && !to.Found.IsDir():
+		return unix.ENOTDIR
+	case !from.Found.IsDir() && to.Found.IsDir():
+		return unix.EISDIR
+	case !to.Found.IsDir():
+		return nil
+	}
+	return r.o.checkEmpty(dst)
+}
+
+// swap exchanges both ends. Precondition: renameMu W.
+func (r *rename) swap(from, to *stack.End, src, dst *Node) error {
+	if err := r.o.stack.Exchange(from, to); err != nil {
+		return err
+	}
+	r.from.parent.dir.children[r.from.name] = dst
+	r.to.parent.dir.children[r.to.name] = src
+	src.moveName(r.from, r.to)
+	dst.moveName(r.to, r.from)
+	return nil
+}

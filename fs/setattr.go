@@ -1,0 +1,125 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// SetAttr answers SETATTR. The order is that of a plain file system's truncate, then chown (which clears suid and sgid),
+// then chmod, then times.
+func (o *Overlay) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	o.counts.add(opSetattr)
+	n, err := o.node(in.NodeId)
+	if err == nil {
+		err = o.setAttr(n, in)
+	}
+	if err == nil {
+		err = o.attrOut(n, out)
+	}
+	return o.status("setattr", err)
+}
+
+func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
+	const known = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if in.Valid&known == 0 {
+		return nil // the change time alone: the layer's file system keeps its own
+	}
+	if size, ok := in.GetSize(); ok {
+		if err := o.truncate(n, size, in.Valid&fuse.FATTR_KILL_SUIDGID != 0); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(known&^fuse.FATTR_SIZE) == 0 {
+		return nil
+	}
+	if err := o.copyUp(n, wholeFile); err != nil {
+		return err
+	}
+	n.upMu.Lock() // keeps openStubborn from putting an older mode back
+	defer n.upMu.Unlock()
+	return o.with(n, func(r sys.Ref) error {
+		if err := chown(r, in); err != nil {
+			return err
+		}
+		if mode, ok := in.GetMode(); ok {
+			if err := r.Chmod(mode); err != nil {
+				return err
+			}
+		}
+		if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0 {
+			return nil
+		}
+		return r.Utimes(timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+			timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
+	})
+}
+
+func chown(r sys.Ref, in *fuse.SetAttrIn) error {
+	uid, gid := uint32(sys.Unchanged), uint32(sys.Unchanged)
+	if u, ok := in.GetUID(); ok {
+		uid = u
+	}
+	if g, ok := in.GetGID(); ok {
+		gid = g
+	}
+	if uid == sys.Unchanged && gid == sys.Unchanged {
+		return nil
+	}
+	return r.Chown(uid, gid)
+}
+
+// timeOf is one of the times to set, in utimensat's terms.
+func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	case valid&set != 0:
+		return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+	}
+	return unix.Timespec{Nsec: unix.UTIME_OMIT}
+}
+
+// truncate sets the size. What a copy-up for it would cut off again is not copied.
+func (o *Overlay) truncate(n *Node, size uint64, killSuid bool) error {
+	if int64(size) < 0 {
+		return unix.EFBIG
+	}
+	if err := o.copyUp(n, int64(size)); err != nil {
+		return err
+	}
+	h, err := o.file(n, useWrite)
+	if err != nil {
+		return err
+	}
+	defer o.handles.Release(h)
+	if err := h.Value.file.Truncate(int64(size)); err != nil {
+		return err
+	}
+	if killSuid {
+		return o.killSuid(n)
+	}
+	return nil
+}
+
+// killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2): suid, and sgid of a
+// file that its group may execute. File capabilities go with the write itself, by the layer's file system.
+func (o *Overlay) killSuid(n *Node) error {
+	n.upMu.Lock()
+	defer n.upMu.Unlock()
+	return o.with(n, func(r sys.Ref) error {
+		var st sys.Stat
+		if err := r.Stat(&st); err != nil {
+			return err
+		}
+		mode := st.Mode &^ unix.S_ISUID
+		if mode&unix.S_IXGRP != 0 {
+			mode &^= unix.S_ISGID
+		}
+		if mode == st.Mode {
+			return nil
+		}
+		return r.Chmod(mode & 0o7777)
+	})
+}

@@ -1,0 +1,136 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+const (
+	selinuxXattr  = "security.selinux"
+	defaultACL    = "system.posix_acl_default"
+	accessACL     = "system.posix_acl_access"
+	errNoSuchAttr = fuse.Status(unix.ENODATA)
+	errNoXattrs   = fuse.Status(unix.EOPNOTSUPP)
+)
+
+// GetXAttr answers GETXATTR.
+func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	o.counts.add(opGetxattr)
+	if attr == selinuxXattr && !o.selinux {
+		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
+	}
+	if o.cfg.NoXattrs {
+		return 0, errNoXattrs
+	}
+	stored, ok := whiteout.StoredXattr(attr)
+	if !ok {
+		return 0, errNoSuchAttr
+	}
+	n, err := o.node(h.NodeId)
+	if err != nil {
+		return 0, o.status("getxattr", err)
+	}
+	var value []byte
+	err = o.with(n, func(r sys.Ref) (err error) { value, err = r.GetXattr(stored); return err })
+	if err != nil {
+		return 0, o.status("getxattr", err)
+	}
+	return give(dest, value)
+}
+
+// give copies a value out; the kernel asks for the size alone by an empty buffer.
+func give(dest, value []byte) (uint32, fuse.Status) {
+	if len(value) > len(dest) {
+		return uint32(len(value)), fuse.ERANGE
+	}
+	return uint32(copy(dest, value)), fuse.OK
+}
+
+// ListXAttr answers LISTXATTR.
+func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	o.counts.add(opListxattr)
+	if o.cfg.NoXattrs {
+		return 0, errNoXattrs
+	}
+	n, err := o.node(h.NodeId)
+	if err != nil {
+		return 0, o.status("listxattr", err)
+	}
+	var names []string
+	err = o.with(n, func(r sys.Ref) (err error) { names, err = r.ListXattr(); return err })
+	if err != nil {
+		return 0, o.status("listxattr", err)
+	}
+	var list []byte
+	for _, name := range names {
+		shown, ok := whiteout.VisibleXattr(name)
+		if !ok || shown == selinuxXattr && !o.selinux || o.cfg.NoACL && isACL(shown) {
+			continue
+		}
+		list = append(append(list, shown...), 0)
+	}
+	return give(dest, list)
+}
+
+func isACL(name string) bool { return name == accessACL || name == defaultACL }
+
+// changeXattr calls f on n's object in the upper with the name under which the attribute is stored there.
+func (o *Overlay) changeXattr(id uint64, attr string, f func(r sys.Ref, stored string) error) error {
+	if o.cfg.NoXattrs {
+		return unix.EOPNOTSUPP
+	}
+	stored, ok := whiteout.StoredXattr(attr)
+	if !ok {
+		return unix.EPERM
+	}
+	n, err := o.node(id)
+	if err != nil {
+		return err
+	}
+	if err := o.change(n, func(r sys.Ref) error { return f(r, stored) }); err != nil {
+		return err
+	}
+	if attr == defaultACL && n.dir != nil {
+		n.dir.mu.Lock()
+		n.dir.ForgetDefaultACL()
+		n.dir.mu.Unlock()
+	}
+	return nil
+}
+
+// SetXAttr answers SETXATTR.
+func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	o.counts.add(opSetxattr)
+	err := o.changeXattr(in.NodeId, attr, func(r sys.Ref, stored string) error {
+		if err := r.SetXattr(stored, data, int(in.Flags)); err != nil {
+			return err
+		}
+		if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID == 0 {
+			return nil
+		}
+		var st sys.Stat
+		if err := r.Stat(&st); err != nil || st.Mode&unix.S_ISGID == 0 {
+			return err
+		}
+		return r.Chmod(st.Mode & 0o7777 &^ unix.S_ISGID)
+	})
+	return o.status("setxattr", err)
+}
+
+// RemoveXAttr answers REMOVEXATTR. An attribute that is not there is no reason to copy a file up.
+func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
+	o.counts.add(opRemovexattr)
+	n, err := o.node(h.NodeId)
+	if err == nil && !n.inUpper() {
+		if stored, ok := whiteout.StoredXattr(attr); ok {
+			err = o.with(n, func(r sys.Ref) error { _, err := r.GetXattr(stored); return err })
+		}
+	}
+	if err == nil {
+		err = o.changeXattr(h.NodeId, attr, func(r sys.Ref, stored string) error { return r.RemoveXattr(stored) })
+	}
+	return o.status("removexattr", err)
+}
