@@ -28,7 +28,11 @@ func TestNamesAreUnique(t *testing.T) {
 
 // Whatever is in the work directory goes, and what is outside stays.
 func TestSweep(t *testing.T) {
-	base := t.TempDir()
+	t.Run("types in listings", func(t *testing.T) { sweepAll(t, t.TempDir()) })
+	t.Run("no types in listings", func(t *testing.T) { sweepAll(t, mountFS(t, "ext4", "")) })
+}
+
+func sweepAll(t *testing.T, base string) {
 	s := newSite(t, base, base)
 	in := func(name string) string { return filepath.Join(s.workPath, name) }
 	outside := filepath.Join(base, "outside")
@@ -63,7 +67,7 @@ func TestSweep(t *testing.T) {
 
 // A tree deeper than PATH_MAX and than there are descriptors.
 func TestRemoveDeepTree(t *testing.T) {
-	base := t.TempDir()
+	base := mountFS(t, "tmpfs", "") // on ext4, making such a tree takes seconds
 	s := newSite(t, base, base)
 	const depth = 3000
 	must(t, os.Mkdir(filepath.Join(s.workPath, "#1"), 0o755))

@@ -45,8 +45,11 @@ type MountConfig struct {
 	Source, Type string
 	// Flags are mount(2) flags (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...).
 	Flags uintptr
-	// AllowOther lets users other than the mounting one in. AllowRoot lets root in besides.
-	AllowOther, AllowRoot bool
+	// Direct calls mount(2), which takes CAP_SYS_ADMIN; else fusermount3 is asked, and knows none of MS_RELATIME,
+	// MS_NODIRATIME and MS_LAZYTIME. Without meaning for /dev/fd/N.
+	Direct bool
+	// AllowOther lets users other than the mounting one in.
+	AllowOther bool
 	// Debug logs every request.
 	Debug bool
 }

@@ -30,8 +30,9 @@ func (o *Overlay) copyUp(n *Node, size int64) error {
 	broken, err := o.copyUpLocked(n, size)
 	n.upMu.Unlock()
 	if broken && o.server != nil {
-		// The link count and the number that the kernel remembers are those of the lower's hard link.
+		// The link count and the number that the kernel remembers, here and in listings, are the lower hard link's.
 		o.server.InodeNotify(n.ID(), -1, 0)
+		o.server.InodeNotify(n.place().parent.ID(), 0, 0)
 	}
 	return err
 }
@@ -106,7 +107,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 	n.layer, n.key = stack.Upper, keyOf(&now)
 	n.mu.Unlock()
 	switch {
-	case n.dir != nil:
+	case n.dir != nil, err != nil: // published all the same: the next attempt finds it done
 	case manyLinks(st):
 		n.ino.Store(o.numbers.Of(keyOf(&now)))
 	default:

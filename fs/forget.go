@@ -1,6 +1,9 @@
 package fs
 
-import "github.com/fuse-overlay/fuse-overlay/fs/stack"
+import (
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
 
 // Forget answers FORGET: the kernel gives references back.
 func (o *Overlay) Forget(id, count uint64) {
@@ -49,7 +52,8 @@ func (o *Overlay) dropOne(n *Node, p place) bool {
 	o.nodes.Unlink(key, n)
 	o.evict(n)
 	if kept != nil {
-		if p.gone && n.dir == nil {
+		var st sys.Stat
+		if n.dir == nil && kept.Ref().Stat(&st) == nil && st.Nlink == 0 {
 			o.numbers.Gone(key)
 		}
 		kept.Close()

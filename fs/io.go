@@ -214,12 +214,17 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	return o.status("fallocate", h.Value.file.Fallocate(in.Mode, int64(in.Offset), int64(in.Length)))
 }
 
-// Lseek answers LSEEK: where data or a hole begins.
+// Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
+// what is dirty would be taken for a hole by whoever copies the file. Invalidating makes it write them (the cost is the
+// file's clean pages; only copies of files that look sparse ask).
 func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	o.counts.add(opLseek)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("lseek", err)
+	}
+	if o.stack.Writable() && o.server != nil {
+		o.server.InodeNotify(n.ID(), int64(in.Offset), 0)
 	}
 	h, err := o.file(n, useRead)
 	if err != nil {

@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 
@@ -46,7 +45,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if flags == 0 {
 		flags = unix.MS_MGC_VAL // go-fuse takes 0 for its own default; this the kernel takes for 0
 	}
-	direct := os.Geteuid() == 0 && !strings.HasPrefix(m.Point, "/dev/fd/")
+	direct := m.Direct && !strings.HasPrefix(m.Point, "/dev/fd/")
 	opts := &fuse.MountOptions{
 		AllowOther:               m.AllowOther,
 		Options:                  []string{"default_permissions"},
@@ -93,10 +92,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 }
 
 func mountError(point string, err error) error {
-	switch {
-	case errors.Is(err, exec.ErrNotFound):
-		return fmt.Errorf("mount point %q: fusermount3 is missing: install fuse3, or mount as root", point)
-	case errors.Is(err, unix.EBUSY):
+	if errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("mount point %q is busy", point)
 	}
 	return fmt.Errorf("mount point %q: %w", point, err)
@@ -105,27 +101,29 @@ func mountError(point string, err error) error {
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() { <-m.done }
 
-// Done is closed when the mount is gone.
-func (m *Mount) Done() <-chan struct{} { return m.done }
-
-// Unmount takes the mount out of the tree. One that is in use is detached: what was written is written back first, and
-// whoever uses it is served on until they end.
+// Unmount writes back what the kernel keeps and takes the mount out of the tree; one that is in use is detached. It does
+// not wait for the mount's users, there or in other mount namespaces, to go.
 func (m *Mount) Unmount() error {
-	err := m.server.Unmount()
-	if err == nil {
-		return nil
-	}
-	if sync := sys.SyncMount(m.point); sync != nil {
-		err = errors.Join(err, sync)
+	if err := sys.SyncMount(m.point); err != nil {
+		return fmt.Errorf("mount point %q: cannot write back: %w", m.point, err)
 	}
 	if m.direct {
-		if detach := sys.Detach(m.point); detach != nil {
-			return errors.Join(err, detach)
+		err := sys.Unmount(m.point)
+		if errors.Is(err, unix.EBUSY) {
+			err = sys.Detach(m.point)
 		}
+		return err
+	}
+	if err := fusermount("-u", m.point); err == nil {
 		return nil
 	}
-	if out, detach := exec.Command("fusermount3", "-u", "-z", m.point).CombinedOutput(); detach != nil {
-		return errors.Join(err, fmt.Errorf("fusermount3: %w: %s", detach, strings.TrimSpace(string(out))))
+	return fusermount("-u", "-z", m.point)
+}
+
+func fusermount(args ...string) error {
+	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("fusermount3: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

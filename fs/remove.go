@@ -31,7 +31,7 @@ type removal struct {
 }
 
 // removeEntry calls f with p in the upper, where a whiteout may have to go, and its mu held. The object itself is not
-// copied up.
+// copied up, and nothing is for a removal that cannot be.
 func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error) error {
 	p, err := o.node(parent)
 	if err != nil {
@@ -40,9 +40,24 @@ func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error
 	if p.dir == nil {
 		return unix.ENOTDIR
 	}
-	if err := o.copyUp(p, wholeFile); err != nil {
-		return err
+	if !p.inUpper() {
+		if err := o.removeLocked(p, name, o.removable); err != nil {
+			return err
+		}
+		if err := o.copyUp(p, wholeFile); err != nil {
+			return err
+		}
 	}
+	return o.removeLocked(p, name, func(r *removal) (err error) {
+		if r.up, err = r.d.upper(); err != nil {
+			return err
+		}
+		return f(r)
+	})
+}
+
+// removeLocked calls f with the entry looked up and p's mu held.
+func (o *Overlay) removeLocked(p *Node, name string, f func(*removal) error) error {
 	r := removal{p: p, name: name, d: o.open(p)}
 	defer func() {
 		if r.node != nil {
@@ -63,10 +78,35 @@ func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error
 	if !r.found.Exists() {
 		return unix.ENOENT
 	}
-	if r.up, err = r.d.upper(); err != nil {
+	return f(&r)
+}
+
+// removable reports ENOTEMPTY for a directory that shows an entry.
+func (o *Overlay) removable(r *removal) error {
+	if !r.found.IsDir() {
+		return nil
+	}
+	n, err := o.dirOf(r)
+	if err != nil {
 		return err
 	}
-	return f(&r)
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	return o.checkEmpty(n)
+}
+
+// dirOf returns the node of the directory to be removed.
+func (o *Overlay) dirOf(r *removal) (*Node, error) {
+	var st sys.Stat
+	n, err := o.childLocked(r.p, r.d, r.name, &st)
+	if err != nil {
+		return nil, err
+	}
+	if n == nil || n.dir == nil {
+		return nil, unix.ENOENT
+	}
+	r.node = n
+	return n, nil
 }
 
 func (o *Overlay) unlinkLocked(r *removal) error {
@@ -111,15 +151,10 @@ func (o *Overlay) rmdirLocked(r *removal) error {
 	if !r.found.IsDir() {
 		return unix.ENOTDIR
 	}
-	var st sys.Stat
-	n, err := o.childLocked(r.p, r.d, r.name, &st)
+	n, err := o.dirOf(r)
 	if err != nil {
 		return err
 	}
-	if n == nil {
-		return unix.ENOENT
-	}
-	r.node = n
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
 	if err := o.checkEmpty(n); err != nil {

@@ -71,10 +71,17 @@ func (r *rename) try() (done bool, err error) {
 		}
 		defer o.forgetOne(dst)
 		up = append(up, dst)
-	} else if victim, err := r.victim(); err != nil {
-		return false, err
-	} else if victim != nil {
-		defer o.forgetOne(victim)
+	} else {
+		victim, err := r.victim(src)
+		if victim != nil {
+			defer o.forgetOne(victim)
+		}
+		if err == nil && victim != nil && r.flags&unix.RENAME_NOREPLACE != 0 {
+			err = unix.EEXIST
+		}
+		if err != nil {
+			return false, err
+		}
 	}
 	for _, n := range up {
 		if err := o.copyUp(n, wholeFile); err != nil {
@@ -117,12 +124,20 @@ func (r *rename) prepare(end placed) (*Node, error) {
 	return n, nil
 }
 
-// victim returns the node that the rename replaces, with a reference; nil when there is none.
-func (r *rename) victim() (*Node, error) {
-	r.o.renameMu.RLock()
-	defer r.o.renameMu.RUnlock()
+// victim returns the node that the rename replaces, with a reference; nil when there is none. A directory that shows an
+// entry is an error before anything is copied up.
+func (r *rename) victim(src *Node) (*Node, error) {
+	o := r.o
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
 	var st sys.Stat
-	return r.o.child(r.to.parent, r.to.name, &st)
+	n, err := o.child(r.to.parent, r.to.name, &st)
+	if err != nil || n == nil || n.dir == nil || src.dir == nil || n == src {
+		return n, err
+	}
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	return n, o.checkEmpty(n)
 }
 
 // end opens one end. The release function is to be called after use. Precondition: renameMu W.

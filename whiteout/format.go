@@ -8,7 +8,8 @@ import (
 
 // Format is how absence is written in one upper.
 type Format struct {
-	// Devices: a whiteout is the character device 0/0; else it is a [Marker] file.
+	// Devices: a whiteout is the character device 0/0; else it is a [Marker] file. Only where names can be exchanged too
+	// (RENAME_EXCHANGE): without that a directory and a device cannot take each other's place in one step.
 	Devices bool
 	// RenameWhiteout: renameat2(RENAME_WHITEOUT) leaves such a device behind. Only with Devices.
 	RenameWhiteout bool
@@ -109,17 +110,21 @@ func tryDevice(work *sys.Dir) error {
 	if err := work.Mknod(trialDevice, DeviceMode, DeviceRdev); err != nil {
 		return err
 	}
-	return isDevice(work, trialDevice)
-}
-
-func tryRenameWhiteout(work *sys.Dir) error {
+	if err := isDevice(work, trialDevice); err != nil {
+		return err
+	}
 	if err := touch(work, trialFile); err != nil {
 		return err
 	}
-	if err := work.Rename(trialFile, work, trialMoved, unix.RENAME_WHITEOUT); err != nil {
+	return work.Rename(trialDevice, work, trialFile, unix.RENAME_EXCHANGE)
+}
+
+// tryRenameWhiteout moves what tryDevice has left.
+func tryRenameWhiteout(work *sys.Dir) error {
+	if err := work.Rename(trialDevice, work, trialMoved, unix.RENAME_WHITEOUT); err != nil {
 		return err
 	}
-	return isDevice(work, trialFile)
+	return isDevice(work, trialDevice)
 }
 
 func isDevice(work *sys.Dir, name string) error {

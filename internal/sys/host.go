@@ -21,6 +21,9 @@ func OpenFilesLimit() (uint64, error) {
 	return l.Cur, nil
 }
 
+// Unmount takes the mount at path out of the tree; EBUSY while it is in use.
+func Unmount(path string) error { return unix.Unmount(path, 0) }
+
 // Detach takes the mount at path out of the tree at once, even while it is in use (umount2 with MNT_DETACH).
 func Detach(path string) error { return unix.Unmount(path, unix.MNT_DETACH) }
 

@@ -64,7 +64,12 @@ func (r Ref) Chmod(mode uint32) error {
 	if err != unix.EOPNOTSUPP {
 		return err
 	}
-	// Before Linux 6.6 there is no fchmodat2: go through a descriptor, which no symbolic link can redirect.
+	return r.chmodByDescriptor(mode)
+}
+
+// chmodByDescriptor does without fchmodat2, which came with Linux 6.6: by a descriptor, which no symbolic link can
+// redirect.
+func (r Ref) chmodByDescriptor(mode uint32) error {
 	o, err := r.Open()
 	if err != nil {
 		return err

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// commandLine is what the arguments are before any option is understood.
+type commandLine struct {
+	help, version, foreground, debug bool
+
+	// optionLists are the arguments of each -o, in order.
+	optionLists []string
+	positionals []string
+	// unknown are flags that no rule knows.
+	unknown []string
+}
+
+// longFlags are the flags that have a long form, and the letters they are long for.
+var longFlags = map[string]byte{"foreground": 'f', "debug": 'd', "help": 'h', "version": 'V'}
+
+// splitCommandLine sorts arguments into flags, option lists and positionals, which may come in any order. It is not
+// a flag library because those end at the first unknown flag or guess whether it takes the next argument, and callers
+// of compatName rely on unknown flags passing by.
+func splitCommandLine(args []string) (*commandLine, error) {
+	c := &commandLine{}
+	for len(args) > 0 {
+		arg := args[0]
+		args = args[1:]
+		switch {
+		case arg == "--":
+			c.positionals = append(c.positionals, args...)
+			return c, nil
+		case strings.HasPrefix(arg, "--"):
+			if letter, ok := longFlags[arg[2:]]; ok {
+				c.setFlag(letter)
+			} else {
+				c.unknown = append(c.unknown, arg)
+			}
+		case len(arg) > 1 && arg[0] == '-':
+			rest, err := c.letters(arg, args)
+			if err != nil {
+				return nil, err
+			}
+			args = rest
+		default:
+			c.positionals = append(c.positionals, arg)
+		}
+	}
+	return c, nil
+}
+
+// letters reads one argument of single-letter flags (-f, -fd, -oLIST, -fo LIST) and returns the arguments after it.
+func (c *commandLine) letters(arg string, after []string) (rest []string, err error) {
+	for i := 1; i < len(arg); i++ {
+		switch {
+		case arg[i] != 'o':
+			if !c.setFlag(arg[i]) {
+				c.unknown = append(c.unknown, arg)
+				return after, nil
+			}
+		case i+1 < len(arg):
+			c.optionLists = append(c.optionLists, arg[i+1:])
+			return after, nil
+		case len(after) == 0:
+			return nil, errors.New("-o needs a list of options")
+		default:
+			c.optionLists = append(c.optionLists, after[0])
+			return after[1:], nil
+		}
+	}
+	return after, nil
+}
+
+func (c *commandLine) setFlag(letter byte) (known bool) {
+	switch letter {
+	case 'f':
+		c.foreground = true
+	case 'd':
+		c.debug = true
+	case 'h':
+		c.help = true
+	case 'V':
+		c.version = true
+	default:
+		return false
+	}
+	return true
+}
+
+// mountPoint takes the positionals apart: [SOURCE] MOUNTPOINT, as mount(8) calls its helpers.
+func (c *commandLine) mountPoint() (source, point string, err error) {
+	switch n := len(c.positionals); {
+	case n == 0:
+		return "", "", errors.New("no mount point given (--help tells how to call)")
+	case n > 2:
+		return "", "", fmt.Errorf("more than a source and a mount point given: %q", c.positionals)
+	case c.positionals[n-1] == "":
+		return "", "", errors.New("the mount point is an empty string")
+	case n == 2:
+		return c.positionals[0], c.positionals[1], nil
+	default:
+		return "", c.positionals[0], nil
+	}
+}

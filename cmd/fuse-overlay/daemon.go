@@ -1,0 +1,161 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
+// of its own, and waits; the second mounts, says up a pipe how that went, and lets go of all that was its caller's.
+// The first then ends with the exit code its caller is waiting for.
+
+// resultVariable tells the second process which descriptor is the pipe.
+const resultVariable = "_FUSE_OVERLAY_RESULT_FD"
+
+// What goes up the pipe: reportOK, or reportFailed and one line, or nothing when the daemon died.
+const (
+	reportOK     = "ok"
+	reportFailed = "failed: "
+)
+
+// standardStreams are stdin, stdout and stderr: the first descriptor after them is free for use.
+const standardStreams = 3
+
+// startDaemon returns nil when the mount answers.
+func startDaemon(argv []string, mountPoint string) error {
+	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
+	if fd, ok := deviceFD(mountPoint); ok {
+		if err := checkDeviceFD(fd); err != nil {
+			return err
+		}
+	}
+	return runAgain(argv, mountPoint)
+}
+
+// runAgain runs the program again with a result pipe, and waits for the result.
+func runAgain(argv []string, mountPoint string) error {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("cannot make a pipe to the daemon: %w", err)
+	}
+	defer r.Close()
+	if err := closeOnExec(); err != nil {
+		return err
+	}
+
+	// Not by os.Executable: its path may be gone or be another program by now.
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = argv
+	cmd.Stderr = os.Stderr // for the trace of a crash; the daemon closes it once the mount is up
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	var resultFD int
+	cmd.ExtraFiles, resultFD = passedFiles(w, mountPoint)
+	cmd.Env = append(os.Environ(), resultVariable+"="+strconv.Itoa(resultFD))
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("cannot start the daemon: %w", err)
+	}
+
+	report, err := io.ReadAll(r)
+	if err != nil {
+		return fmt.Errorf("cannot hear from the daemon: %w", err)
+	}
+	switch text := string(report); {
+	case text == reportOK:
+		return nil
+	case strings.HasPrefix(text, reportFailed):
+		_ = cmd.Wait() // so that nothing of the daemon is left when the caller hears of it
+		return errors.New(text[len(reportFailed):])
+	default:
+		_ = cmd.Wait()
+		return fmt.Errorf("the daemon ended before the mount was up (%s)", cmd.ProcessState)
+	}
+}
+
+// closeOnExec keeps what this process inherited, knowingly or not, from the daemon; what it is to have is passed
+// explicitly.
+func closeOnExec() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("cannot list open files (is /proc mounted?): %w", err)
+	}
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= standardStreams {
+			syscall.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
+// passedFiles are the descriptors that the daemon gets after the standard streams: the pipe, and the FUSE device of
+// a mount point /dev/fd/N under its own number.
+func passedFiles(result *os.File, mountPoint string) (files []*os.File, resultFD int) {
+	device, ok := deviceFD(mountPoint)
+	switch {
+	case !ok || device < standardStreams:
+		return []*os.File{result}, standardStreams
+	case device == standardStreams:
+		return []*os.File{os.NewFile(uintptr(device), mountPoint), result}, standardStreams + 1
+	default:
+		files = make([]*os.File, device-standardStreams+1) // nil is a closed descriptor
+		files[0] = result
+		files[device-standardStreams] = os.NewFile(uintptr(device), mountPoint)
+		return files, standardStreams
+	}
+}
+
+// resultPipe is the daemon's end of the pipe.
+type resultPipe struct{ w *os.File }
+
+// inheritedResult is nil in a process that startDaemon did not start.
+func inheritedResult() *resultPipe {
+	fd, err := strconv.Atoi(os.Getenv(resultVariable))
+	if err != nil {
+		return nil
+	}
+	os.Unsetenv(resultVariable)
+	syscall.CloseOnExec(fd) // fusermount3 would keep it open
+	return &resultPipe{os.NewFile(uintptr(fd), "result pipe")}
+}
+
+// success fails when nobody waits for the result any more.
+func (p *resultPipe) success() error {
+	_, err := p.w.WriteString(reportOK)
+	return errors.Join(err, p.w.Close())
+}
+
+func (p *resultPipe) failure(err error) {
+	_, _ = p.w.WriteString(reportFailed + oneLine(err.Error()))
+	p.w.Close()
+}
+
+// oneLine joins the lines of a text.
+func oneLine(text string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
+}
+
+// letGoOfCaller gives back the last of what belongs to the caller: it may wait for the end of its pipe on stderr, or
+// want to unmount the file system it called from. (stdin and stdout were never passed on.)
+func letGoOfCaller() error {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	if err := syscall.Dup3(int(null.Fd()), int(os.Stderr.Fd()), 0); err != nil {
+		return os.NewSyscallError("dup3", err)
+	}
+	return os.Chdir("/")
+}
+
+// setProcessName makes ps and pgrep show the daemon by the name of the program; it would be "exe" otherwise.
+func setProcessName(name string) {
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // no harm if it cannot be
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestMain is also the daemon: runAgain starts this program again, and its first argument says how it is to end.
+func TestMain(m *testing.M) {
+	if result := inheritedResult(); result != nil {
+		beDaemon(os.Args, result)
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// beDaemon stands for runDaemon. Its second argument is a file for what it sees of itself.
+func beDaemon(argv []string, result *resultPipe) {
+	switch argv[1] {
+	case "mounts":
+		if err := letGoOfCaller(); err != nil {
+			result.failure(err)
+			return
+		}
+		if err := os.WriteFile(argv[2], []byte(self(result)), 0o600); err != nil {
+			result.failure(err)
+			return
+		}
+		_ = result.success()
+	case "fails":
+		result.failure(errors.New("lowerdir /x: no such file\nor directory"))
+	case "exits":
+		os.Exit(7)
+	case "is killed":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		time.Sleep(time.Minute)
+	}
+}
+
+// self is what a caller can see of a daemon: name, session, working directory and descriptors.
+func self(result *resultPipe) string {
+	var b strings.Builder
+	comm, _ := os.ReadFile("/proc/self/comm")
+	dir, _ := os.Getwd()
+	fmt.Fprintf(&b, "argv0 %s\ndir %s\n", os.Args[0], dir)
+	stat, _ := os.ReadFile("/proc/self/stat")
+	_, after, _ := strings.Cut(string(stat), string(comm[:len(comm)-1])+") ")
+	if fields := strings.Fields(after); fields[3] == fmt.Sprint(os.Getpid()) { // state, ppid, pgrp, session
+		fmt.Fprintf(&b, "session own\n")
+	}
+	entries, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		target, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil || strings.HasPrefix(target, "/proc/") || strings.HasPrefix(target, "anon_inode:") {
+			continue // of this listing itself, and of the Go runtime
+		}
+		if strings.HasPrefix(target, "/sys/fs/cgroup/") {
+			continue // by which the Go runtime follows the CPU limit
+		}
+		if e.Name() == fmt.Sprint(result.w.Fd()) {
+			target = "result"
+		}
+		fmt.Fprintf(&b, "fd %s %s\n", e.Name(), target)
+	}
+	return b.String()
+}
+
+func TestRunAgain(t *testing.T) {
+	// As a caller would leave them behind: descriptors that survive an exec.
+	foreign, err := os.Open("/etc/passwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer foreign.Close()
+	if err := syscall.Dup3(int(foreign.Fd()), 60, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(60)
+	device, err := os.Open("/dev/zero")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	if err := syscall.Dup3(int(device.Fd()), 61, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(61)
+
+	for _, tt := range []struct{ point, want string }{
+		{"/mnt", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\n"},
+		{"/dev/fd/61", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\nfd 61 /dev/zero\n"},
+	} {
+		report := filepath.Join(t.TempDir(), "report")
+		if err := runAgain([]string{"the name", "mounts", report}, tt.point); err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := os.ReadFile(report); withoutReserved(string(got)) != tt.want {
+			t.Errorf("mount point %s\n got:\n%s\nwant:\n%s", tt.point, got, tt.want)
+		}
+	}
+}
+
+// withoutReserved drops the pipes that go-fuse makes for itself to keep low descriptors from being a file of a mount.
+func withoutReserved(report string) string {
+	var kept []string
+	for line := range strings.Lines(report) {
+		if !strings.Contains(line, " pipe:") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+func TestDaemonThatDoesNotComeUp(t *testing.T) {
+	for _, tt := range []struct{ ends, want string }{
+		{"fails", "lowerdir /x: no such file; or directory"},
+		{"exits", "the daemon ended before the mount was up (exit status 7)"},
+		{"is killed", "the daemon ended before the mount was up (signal: killed)"},
+		{"ends without a word", "the daemon ended before the mount was up (exit status 0)"},
+	} {
+		err := runAgain([]string{"the name", tt.ends}, "/mnt")
+		if err == nil || err.Error() != tt.want {
+			t.Errorf("%s\n got: %v\nwant: %s", tt.ends, err, tt.want)
+		}
+	}
+}
+
+func TestSuccessThatNobodyWaitsFor(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if err := (&resultPipe{w}).success(); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+func TestPassedFiles(t *testing.T) {
+	result := os.Stdout
+	for _, tt := range []struct {
+		point    string
+		files    int
+		resultFD int
+	}{
+		{"/mnt", 1, 3},
+		{"/dev/fd/0", 1, 3}, // a standard stream is no device; refused where that is checked
+		{"/dev/fd/3", 2, 4},
+		{"/dev/fd/4", 2, 3},
+		{"/dev/fd/9", 7, 3},
+	} {
+		files, resultFD := passedFiles(result, tt.point)
+		if len(files) != tt.files || resultFD != tt.resultFD {
+			t.Errorf("%s: %d files, result %d", tt.point, len(files), resultFD)
+		}
+		if files[resultFD-standardStreams] != result {
+			t.Errorf("%s: the result pipe is not descriptor %d", tt.point, resultFD)
+		}
+		if fd, ok := deviceFD(tt.point); ok && fd >= standardStreams && files[fd-standardStreams].Name() != tt.point {
+			t.Errorf("%s: the device is not descriptor %d", tt.point, fd)
+		}
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	for text, want := range map[string]string{"a": "a", "a\n": "a", "a\nb\n": "a; b"} {
+		if got := oneLine(text); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}

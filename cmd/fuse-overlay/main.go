@@ -1,0 +1,131 @@
+// Command fuse-overlay mounts an overlay file system from user space. This package answers what the user typed: it
+// holds the table of options, becomes a daemon, tells its caller how that went, and turns signals into an unmount.
+// It takes no locks. It does not know what a layer holds: all of that is asked of package fs.
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// Exit codes; scripts rely on them.
+const (
+	exitOK     = 0
+	exitFailed = 1
+)
+
+// The names that change what the program does: callers of compatName expect the manners of that older program, see
+// parseRequest and printVersion.
+const (
+	ownName    = "fuse-overlay"
+	compatName = "fuse-overlayfs"
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
+
+// run is the whole program, and also that of the process which startDaemon starts: that one gets the same arguments
+// and is told apart by the result pipe in its hand.
+func run(argv []string, stdout, stderr io.Writer) int {
+	called := calledBy(argv)
+	result := inheritedResult()
+	req, err := parseRequest(called, argv)
+	if err == nil {
+		err = req.complete(os.Geteuid())
+	}
+	if err != nil {
+		return fail(stderr, called, err)
+	}
+	if result != nil {
+		return runDaemon(req, result)
+	}
+
+	switch {
+	case req.help:
+		printUsage(stdout, called)
+		return exitOK
+	case req.version:
+		printVersion(stdout, called)
+		return exitOK
+	}
+	for _, ignored := range req.ignored {
+		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", ignored)
+	}
+	if req.foreground {
+		err = runForeground(req)
+	} else {
+		err = startDaemon(argv, req.mount.Point)
+	}
+	if err != nil {
+		return fail(stderr, called, err)
+	}
+	return exitOK
+}
+
+// calledBy is the name the program was called by: the mount is of type fuse.NAME, and its errors begin with it.
+func calledBy(argv []string) string {
+	if len(argv) == 0 || argv[0] == "" {
+		return ownName
+	}
+	return filepath.Base(argv[0])
+}
+
+// fail tells the user why, in one line whatever the error holds.
+func fail(stderr io.Writer, called string, err error) int {
+	fmt.Fprintf(stderr, "%s: %s\n", called, oneLine(err.Error()))
+	return exitFailed
+}
+
+func runForeground(req *request) error {
+	signals := catchSignals()
+	log, err := foregroundLog(req)
+	if err != nil {
+		return err
+	}
+	m, err := attach(req, log)
+	if err != nil {
+		return err
+	}
+	m.serve(signals)
+	return nil
+}
+
+// runDaemon is the life of the process that startDaemon starts. It tells its errors to the parent, which tells them
+// to the user; once the parent is gone there is nobody left to tell but the log.
+func runDaemon(req *request, result *resultPipe) int {
+	signals := catchSignals()
+	setProcessName(req.called)
+	m, err := attachDaemon(req)
+	if err != nil {
+		result.failure(err)
+		return exitFailed
+	}
+	if err := result.success(); err != nil {
+		// The parent was killed while it waited: its caller believes that nothing is mounted, so let it be so.
+		m.detach()
+		return exitFailed
+	}
+	m.serve(signals)
+	return exitOK
+}
+
+// attachDaemon returns when all is done that may fail: a mount that answers, in a process that holds nothing of its
+// caller's but the result pipe.
+func attachDaemon(req *request) (*attached, error) {
+	log, err := daemonLog(req)
+	if err != nil {
+		return nil, err
+	}
+	m, err := attach(req, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := letGoOfCaller(); err != nil {
+		m.detach()
+		return nil, err
+	}
+	return m, nil
+}

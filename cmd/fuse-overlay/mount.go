@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+)
+
+// attach goes from a request to a mount that answers.
+func attach(req *request, log *zap.Logger) (*attached, error) {
+	prepareProcess()
+	if err := req.checkMountable(); err != nil {
+		return nil, err
+	}
+	req.overlay.Log = log
+	overlay, err := fs.Open(req.overlay)
+	if err != nil {
+		return nil, err
+	}
+	m, err := mountAndListen(overlay, req.mount, log)
+	if err != nil {
+		overlay.Close()
+		return nil, err
+	}
+	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
+	if _, ok := deviceFD(req.mount.Point); ok {
+		a.mount = mountOfOthers{m}
+		return a, nil
+	}
+	if err := checkAnswers(req.mount.Point); err != nil {
+		a.detach()
+		return nil, err
+	}
+	return a, nil
+}
+
+// mountOfOthers is a mount point /dev/fd/N: whoever has mounted that knows where, and unmounts it.
+type mountOfOthers struct{ *fs.Mount }
+
+func (mountOfOthers) Unmount() error { return nil }
+
+// prepareProcess sets what belongs to the whole process.
+func prepareProcess() {
+	// Modes of new objects arrive complete in the requests; a umask of ours would be a second one.
+	syscall.Umask(0)
+	// The Go runtime raises the limit by itself, but only to one below the hard limit. Where that cannot be, the
+	// caches are smaller, no more.
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		limit.Cur = limit.Max
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	}
+}
+
+// checkAnswers makes sure that a user of the mount point reaches this mount: the kernel asks us for the numbers.
+func checkAnswers(point string) error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(point, &st); err != nil {
+		return fmt.Errorf("the mount on %q does not answer: %w", point, err)
+	}
+	if st.Type != unix.FUSE_SUPER_MAGIC {
+		return fmt.Errorf("the mount on %q cannot be seen there", point)
+	}
+	return nil
+}
+
+// mountAndListen makes what fusermount3 writes to stderr part of the error, or of the log if it was a warning only.
+func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) (*fs.Mount, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	stderr := os.Stderr
+	os.Stderr = w
+	m, err := overlay.Mount(mount)
+	os.Stderr = stderr
+	w.Close()
+	text, _ := io.ReadAll(r)
+	said := oneLine(string(text))
+	switch {
+	case said == "":
+		return m, err
+	case err != nil: // the reason is told better by that line than by an exit code
+		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said)
+	default:
+		log.Warn("the mount is not as asked for", zap.String(mountHelper, said))
+		return m, nil
+	}
+}

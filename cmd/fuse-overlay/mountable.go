@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+const fuseDevice = "/dev/fuse"
+
+// checkMountable finds what would keep the mount from being made, before a layer is touched, and makes the path of
+// the mount point absolute: the daemon leaves the directory it was called from, and unmounts by that path.
+func (r *request) checkMountable() error {
+	if fd, ok := deviceFD(r.mount.Point); ok {
+		return checkDeviceFD(fd)
+	}
+	point, err := findMountPoint(r.mount.Point)
+	if err != nil {
+		return err
+	}
+	r.mount.Point = point
+	if r.mount.Direct = mayMount(); r.mount.Direct {
+		return checkDeviceUsable()
+	}
+	return checkHelper(helperDir)
+}
+
+// deviceFD is the N of a mount point /dev/fd/N: a FUSE device that somebody else has opened and mounted.
+func deviceFD(point string) (fd int, ok bool) {
+	number, ok := strings.CutPrefix(point, "/dev/fd/")
+	if !ok {
+		return 0, false
+	}
+	fd, err := strconv.Atoi(number)
+	return fd, err == nil && fd >= 0
+}
+
+// fuseRdev is the device number 10:229, one of the few that are fixed for good.
+const fuseRdev = 10<<8 | 229
+
+func checkDeviceFD(fd int) error {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return fmt.Errorf("mount point \"/dev/fd/%d\": %w", fd, err)
+	}
+	if st.Mode&syscall.S_IFMT != syscall.S_IFCHR || st.Rdev != fuseRdev {
+		return fmt.Errorf("mount point \"/dev/fd/%d\": not an open %s", fd, fuseDevice)
+	}
+	syscall.CloseOnExec(fd)
+	return nil
+}
+
+func findMountPoint(point string) (string, error) {
+	info, err := os.Stat(point)
+	if err == nil {
+		// The attributes of a dead mount may still be remembered by the kernel, these numbers never are.
+		err = syscall.Statfs(point, new(syscall.Statfs_t))
+	}
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return "", fmt.Errorf("mount point %q: a dead FUSE mount is in the way (umount it first): %w", point, cause(err))
+	case err != nil:
+		return "", fmt.Errorf("mount point %q: %w", point, cause(err))
+	case !info.IsDir():
+		return "", fmt.Errorf("mount point %q: not a directory", point)
+	}
+	path, err := filepath.Abs(point)
+	if err == nil {
+		path, err = filepath.EvalSymlinks(path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("mount point %q: %w", point, cause(err))
+	}
+	return path, nil
+}
+
+// cause is the error without the name of call and file, for messages that name the file themselves.
+func cause(err error) error {
+	var path *os.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
+}
+
+// mayMount tells whether this process may call mount(2): root, or root of a user namespace.
+func mayMount() bool {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return os.Geteuid() == 0
+	}
+	_, after, _ := strings.Cut(string(status), "\nCapEff:")
+	line, _, _ := strings.Cut(after, "\n")
+	capabilities, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	return err == nil && capabilities&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
+func checkDeviceUsable() error {
+	f, err := os.OpenFile(fuseDevice, os.O_RDWR, 0)
+	if err == nil {
+		return f.Close()
+	}
+	return explainDevice(err)
+}
+
+func explainDevice(err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		hint = " (is the kernel module fuse loaded, and the device passed to the container?)"
+	case errors.Is(err, syscall.EACCES):
+		hint = " (its mode usually lets all users in)"
+	case errors.Is(err, syscall.EPERM):
+		hint = " (is the container allowed to use the device?)"
+	}
+	return fmt.Errorf("cannot open %s: %w%s", fuseDevice, cause(err), hint)
+}
+
+// mountHelper mounts on behalf of those who may not; it is set-user-id root. go-fuse looks for it on PATH, and then
+// in helperDir.
+const (
+	mountHelper = "fusermount3"
+	helperDir   = "/bin"
+)
+
+// checkHelper does not open the device: the helper does that with rights that we need not have.
+func checkHelper(dir string) error {
+	if _, err := os.Stat(fuseDevice); err != nil {
+		return explainDevice(err)
+	}
+	_, err := exec.LookPath(mountHelper)
+	if err != nil {
+		_, err = exec.LookPath(filepath.Join(dir, mountHelper))
+	}
+	if err != nil {
+		return fmt.Errorf("mounting as an ordinary user needs the program %s of the package fuse3: %w", mountHelper, cause(err))
+	}
+	return nil
+}

@@ -1,0 +1,188 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// option is a row of the one table of -o options.
+type option struct {
+	// name is what stands before the "=". A "*" at its end stands for anything.
+	name string
+	// value is what the usage calls the value, and whether there is one.
+	value value
+	// set puts the value into the request.
+	set setter
+	// help is for the usage; rows without are not listed there, because they change nothing.
+	help string
+}
+
+// setter is told the value as it was typed, with its backslashes; bare if there was none.
+type setter func(r *request, value string) error
+
+// bare is the value of an option that was given without: "noxattrs" says "noxattrs=1".
+const bare = "1"
+
+// value says whether an option takes one, and how the usage writes it.
+type value struct {
+	name  string
+	taken valueTaken
+}
+
+type valueTaken int
+
+const (
+	never valueTaken = iota
+	always
+	maybe
+)
+
+var noValue = value{}
+
+func needs(name string) value { return value{name, always} }
+func may(name string) value   { return value{name, maybe} }
+
+// optionGroup is what the usage lists under one heading.
+type optionGroup struct {
+	heading string
+	options []option
+}
+
+// optionTable is every option that is known. An option is accepted for one of three reasons: it does something; it asks
+// for what is done anyway; or it can have no effect that anybody would miss. All others are refused by name, so that
+// nobody takes for granted what is not there.
+var optionTable = []optionGroup{
+	{"layers", []option{
+		{"lowerdir", needs("DIR[:DIR]..."), setLowers, "read-only layers, the topmost first; \\: is a colon, \\, a comma"},
+		{"lowerdir+", needs("DIR"), addLower, "one more read-only layer, below the others"},
+		{"upperdir", needs("DIR"), text(func(r *request) *string { return &r.overlay.Upper }), "the layer that takes the changes; without one the mount is read-only"},
+		{"workdir", needs("DIR"), text(func(r *request) *string { return &r.overlay.Work }), "a directory on the file system of upperdir; made if missing"},
+	}},
+	{"behaviour", []option{
+		{"volatile", noValue, flag(func(r *request) *bool { return &r.overlay.Volatile }), "never wait for the disk; a power cut may damage upperdir"},
+		{"fsync", may("0|1"), off(func(r *request) *bool { return &r.overlay.NoFsync }), "0: fsync by applications does nothing"},
+		{"writeback", may("0|1"), on(func(r *request) *bool { return &r.overlay.Writeback }), "1: the kernel collects small writes, and asks for attributes after each close"},
+		{"timeout", needs("SECONDS"), setTimeout, "how long the kernel may remember names and attributes (default: without end)"},
+		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
+		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},
+		{"noxattrs", may("0|1"), on(func(r *request) *bool { return &r.overlay.NoXattrs }), "no extended attributes"},
+		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
+		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},
+	}},
+	{"accepted because it is so anyway", []option{
+		{"default_permissions", noValue, noEffect, "the kernel checks permissions"},
+		{"redirect_dir", needs("off|nofollow"), only("off", "nofollow"), "renaming a directory with lower parts is EXDEV"},
+		{"metacopy", needs("off"), only("off"), "changing attributes copies the data up"},
+		{"index", needs("off"), only("off"), "copying a lower hard link up breaks the link"},
+		{"xino", needs("off|auto"), only("off", "auto"), ""},
+		{"nfs_export", needs("off"), only("off"), ""},
+		{"uuid", needs("off|null|auto"), only("off", "null", "auto"), ""},
+		{"verity", needs("off"), only("off"), ""},
+		{"xattr_permissions", needs("0"), only("0"), ""},
+		{"io", needs("auto|cached"), only("auto", "cached"), ""},
+		{"threaded", may("0|1"), noEffect, ""},
+		{"fast_ino", may("0|1"), noEffect, ""},
+		{"context", needs("LABEL"), noEffect, "accepted; the label is up to the kernel"},
+	}},
+	{"known, but not supported by this version", []option{
+		{"datadir+", needs("DIR"), unsupported, ""},
+		{"userxattr", noValue, unsupported, ""},
+		{"uidmapping", needs("MAP"), unsupported, ""},
+		{"gidmapping", needs("MAP"), unsupported, ""},
+		{"squash_to_root", noValue, unsupported, ""},
+		{"squash_to_uid", needs("UID"), unsupported, ""},
+		{"squash_to_gid", needs("GID"), unsupported, ""},
+		{"ino32_t", noValue, unsupported, ""},
+		{"cache_inodes", needs("N"), unsupported, ""},
+	}},
+	{"as in mount(8)", []option{
+		{"ro", noValue, mountFlags(unix.MS_RDONLY, 0), "read-only"},
+		{"rw", noValue, mountFlags(0, unix.MS_RDONLY), "read-write, if there is an upperdir"},
+		{"nodev", noValue, mountFlags(unix.MS_NODEV, 0), "device files do not work"},
+		{"dev", noValue, mountFlags(0, unix.MS_NODEV), ""},
+		{"nosuid", noValue, mountFlags(unix.MS_NOSUID, 0), "set-user-id bits do not work"},
+		{"suid", noValue, mountFlags(0, unix.MS_NOSUID), ""},
+		{"noexec", noValue, mountFlags(unix.MS_NOEXEC, 0), "nothing can be executed"},
+		{"exec", noValue, mountFlags(0, unix.MS_NOEXEC), ""},
+		{"noatime", noValue, mountFlags(unix.MS_NOATIME, 0), ""},
+		{"atime", noValue, mountFlags(0, unix.MS_NOATIME), ""},
+		{"relatime", noValue, mountFlags(unix.MS_RELATIME, unix.MS_NOATIME), ""},
+		{"nodiratime", noValue, mountFlags(unix.MS_NODIRATIME, 0), ""},
+		{"diratime", noValue, mountFlags(0, unix.MS_NODIRATIME), ""},
+		{"lazytime", noValue, mountFlags(unix.MS_LAZYTIME, 0), ""},
+		{"sync", noValue, mountFlags(unix.MS_SYNCHRONOUS, 0), ""},
+		{"async", noValue, mountFlags(0, unix.MS_SYNCHRONOUS), ""},
+		{"dirsync", noValue, mountFlags(unix.MS_DIRSYNC, 0), ""},
+		{"allow_other", noValue, flag(func(r *request) *bool { return &r.mount.AllowOther }), "all users may use the mount (default when mounted by root)"},
+		{"allow_root", noValue, flag(func(r *request) *bool { return &r.allowRoot }), "only root may use the mount; not for ordinary users"},
+		{"fsname", needs("NAME"), text(func(r *request) *string { return &r.mount.Source }), "the source shown in the mount table"},
+		{"subtype", needs("NAME"), text(func(r *request) *string { return &r.mount.Type }), "the type shown there, after \"fuse.\""},
+		{"private", noValue, noEffect, ""},
+		{"nofail", noValue, noEffect, ""},
+		{"_netdev", noValue, noEffect, ""},
+		{"x-*", may("ANY"), noEffect, ""},
+	}},
+}
+
+// apply puts one field of an option list into the request.
+func (r *request) apply(field string) error {
+	name, value, given := strings.Cut(field, "=")
+	o := findOption(name)
+	switch {
+	case o == nil:
+		return &unknownOptionError{name}
+	case o.value.taken == never && given:
+		return fmt.Errorf("option %s takes no value, but was given %q", name, value)
+	case o.value.taken == always && value == "":
+		return fmt.Errorf("option %s needs a value: %s=%s", name, name, o.value.name)
+	}
+	if !given {
+		value = bare
+	}
+	switch err := o.set(r, value); {
+	case err == errUnsupported:
+		return fmt.Errorf("option %s is %w", field, err)
+	case err != nil:
+		return fmt.Errorf("option %s: %w", name, err)
+	}
+	return nil
+}
+
+func findOption(name string) *option {
+	for _, group := range optionTable {
+		for i := range group.options {
+			o := &group.options[i]
+			prefix, any := strings.CutSuffix(o.name, "*")
+			if o.name == name || any && strings.HasPrefix(name, prefix) {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// optionNames are the names that somebody may have meant to type.
+func optionNames() []string {
+	var names []string
+	for _, group := range optionTable {
+		for _, o := range group.options {
+			if !strings.HasSuffix(o.name, "*") {
+				names = append(names, o.name)
+			}
+		}
+	}
+	return names
+}
+
+// errUnsupported is for what is known and would mean something, but is not there yet.
+var errUnsupported = errors.New("not supported by this version")
+
+// unknownOptionError is for what nobody knows; callers of compatName do not want to hear it.
+type unknownOptionError struct{ name string }
+
+func (e *unknownOptionError) Error() string {
+	return fmt.Sprintf("unknown option %q; the nearest known one is %q", e.name, nearest(e.name, optionNames()))
+}

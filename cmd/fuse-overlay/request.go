@@ -1,0 +1,122 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+)
+
+// request is what the user asked for, understood.
+type request struct {
+	// called is the name the program was called by.
+	called string
+
+	help, version, foreground bool
+
+	overlay fs.Config
+	mount   fs.MountConfig
+	// allowRoot: the mount is for root alone, though root mounts it.
+	allowRoot bool
+	// logFile is where the log goes instead of stderr or the journal; empty when not asked for.
+	logFile string
+	// ignored are arguments that nobody knows, let pass for the sake of compatName's callers.
+	ignored []string
+}
+
+// withoutEnd is fs.Config.Timeout for names and attributes that the kernel may keep as long as it likes.
+const withoutEnd time.Duration = -1
+
+// parseRequest understands a command line. Called by compatName it lets unknown arguments pass, otherwise one is an
+// error that names the nearest known one.
+func parseRequest(called string, argv []string) (*request, error) {
+	req := &request{
+		called:  called,
+		overlay: fs.Config{Timeout: withoutEnd},
+		mount:   fs.MountConfig{Type: called},
+	}
+	c, err := splitCommandLine(argv[min(1, len(argv)):])
+	if err != nil {
+		return nil, err
+	}
+	req.help, req.version = c.help, c.version
+	if req.help || req.version {
+		return req, nil
+	}
+	// As with all FUSE programs, watching the requests means staying in the foreground.
+	req.foreground = c.foreground || c.debug
+	req.mount.Debug = c.debug
+
+	lenient := called == compatName
+	if len(c.unknown) > 0 && !lenient {
+		return nil, unknownFlag(c.unknown[0])
+	}
+	req.ignored = c.unknown
+	for _, list := range c.optionLists {
+		for _, field := range splitFields(list) {
+			err := req.apply(field)
+			var unknown *unknownOptionError
+			if errors.As(err, &unknown) && lenient {
+				req.ignored = append(req.ignored, field)
+			} else if err != nil {
+				return nil, err
+			}
+		}
+	}
+
+	source, point, err := c.mountPoint()
+	if err != nil {
+		return nil, err
+	}
+	req.mount.Point = point
+	if req.mount.Source == "" { // fsname= goes before the positional one
+		req.mount.Source = source
+	}
+	if req.mount.Source == "" {
+		req.mount.Source = called
+	}
+	return req, req.check()
+}
+
+// check finds what each option by itself cannot: options that are missing or do not go together.
+func (r *request) check() error {
+	o := &r.overlay
+	switch {
+	case len(o.Lowers) == 0:
+		return errors.New("no lower layer given: -o lowerdir=DIR[:DIR]... is needed")
+	case o.Upper != "" && o.Work == "":
+		return fmt.Errorf("upperdir=%s needs a workdir= on the same file system", o.Upper)
+	case o.Upper == "" && o.Work != "":
+		// Most likely a forgotten or misspelt upperdir; a read-only mount would be a late surprise.
+		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
+	case r.mount.AllowOther && r.allowRoot:
+		return errors.New("allow_other and allow_root exclude each other")
+	}
+	return nil
+}
+
+// complete fills in what follows from the rest and from who calls.
+func (r *request) complete(euid int) error {
+	if r.overlay.Upper == "" {
+		r.mount.Flags |= syscall.MS_RDONLY
+	}
+	switch {
+	case euid == 0 && !r.allowRoot:
+		// What root mounts is for all users of the machine or container, as any other mount is.
+		r.mount.AllowOther = true
+	case euid != 0 && r.allowRoot:
+		// The kernel lets in one user or all, and asks us too seldom for us to turn users away.
+		return fmt.Errorf("option allow_root is %w for ordinary users", errUnsupported)
+	}
+	return nil
+}
+
+func unknownFlag(flag string) error {
+	near := nearest(strings.TrimLeft(flag, "-"), slices.Sorted(maps.Keys(longFlags)))
+	return fmt.Errorf("unknown flag %q; the nearest known one is --%s", flag, near)
+}

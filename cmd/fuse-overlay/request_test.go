@@ -1,0 +1,302 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// describe writes what differs from the defaults, so that a test says all that a command line does and nothing else.
+func describe(r *request) string {
+	var words []string
+	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
+	o, m := &r.overlay, &r.mount
+	say("%s", strings.Join(o.Lowers, "|"))
+	if o.Upper != "" {
+		say("upper %s work %s", o.Upper, o.Work)
+	}
+	for _, f := range []struct {
+		differs bool
+		name    string
+	}{
+		{r.foreground, "foreground"}, {m.Debug, "debug"}, {o.Volatile, "volatile"}, {o.NoFsync, "nofsync"},
+		{o.NoACL, "noacl"}, {o.NoXattrs, "noxattrs"}, {o.StaticNlink, "static_nlink"}, {o.Writeback, "writeback"},
+		{m.AllowOther, "allow_other"},
+	} {
+		if f.differs {
+			say("%s", f.name)
+		}
+	}
+	for _, f := range []struct {
+		bit  uintptr
+		name string
+	}{
+		{unix.MS_RDONLY, "ro"}, {unix.MS_NODEV, "nodev"}, {unix.MS_NOSUID, "nosuid"}, {unix.MS_NOEXEC, "noexec"},
+		{unix.MS_NOATIME, "noatime"}, {unix.MS_RELATIME, "relatime"}, {unix.MS_NODIRATIME, "nodiratime"},
+		{unix.MS_LAZYTIME, "lazytime"}, {unix.MS_SYNCHRONOUS, "sync"}, {unix.MS_DIRSYNC, "dirsync"},
+	} {
+		if m.Flags&f.bit != 0 {
+			say("%s", f.name)
+		}
+	}
+	if o.Timeout != withoutEnd {
+		say("timeout %v", o.Timeout)
+	}
+	if o.MaxWrite != 0 {
+		say("max_write %d", o.MaxWrite)
+	}
+	if r.logFile != "" {
+		say("log %s", r.logFile)
+	}
+	say("%s(%s) on %s", m.Type, m.Source, m.Point)
+	for _, i := range r.ignored {
+		say("ignored %s", i)
+	}
+	return strings.Join(words, " ")
+}
+
+// shell takes a command line apart at its blanks; the quotes of the shell are single ones.
+func shell(line string) []string {
+	var args []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			args = append(args, part)
+		} else {
+			args = append(args, strings.Fields(part)...)
+		}
+	}
+	return args
+}
+
+// ordinaryUser is a euid that has nothing by itself.
+const ordinaryUser = 1000
+
+func parsed(line string) (*request, error) {
+	argv := shell(line)
+	r, err := parseRequest(calledBy(argv), argv)
+	if err == nil {
+		err = r.complete(ordinaryUser)
+	}
+	return r, err
+}
+
+func TestCommandLinesThatCallersUse(t *testing.T) {
+	for _, tt := range []struct{ line, want string }{
+		// containers/storage: podman, buildah, CRI-O.
+		{`/usr/bin/fuse-overlay -o lowerdir=S/overlay/l/AAA:S/overlay/l/BBB,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,,volatile S/overlay/ID/merged`,
+			"S/overlay/l/AAA|S/overlay/l/BBB upper S/overlay/ID/diff work S/overlay/ID/work volatile fuse-overlay(fuse-overlay) on S/overlay/ID/merged"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w, S/overlay/ID/merged`,
+			"l upper u work w fuse-overlay(fuse-overlay) on S/overlay/ID/merged"},
+		{`fuse-overlay -o lowerdir=S/overlay/ID/diff:S/overlay/l/AAA S/overlay/ID/merged`,
+			"S/overlay/ID/diff|S/overlay/l/AAA ro fuse-overlay(fuse-overlay) on S/overlay/ID/merged"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,volatile,context="system_u:object_r:container_file_t:s0:c1,c2" M`,
+			"l upper u work w volatile fuse-overlay(fuse-overlay) on M"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,,fsync=0,volatile M`,
+			"l upper u work w volatile nofsync fuse-overlay(fuse-overlay) on M"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,,noacl,volatile M`,
+			"l upper u work w volatile noacl fuse-overlay(fuse-overlay) on M"},
+		// A volume :O.
+		{`fuse-overlay -o lowerdir=/path\:with/colon,upperdir=u,workdir=w,private DIR/merge`,
+			"/path:with/colon upper u work w fuse-overlay(fuse-overlay) on DIR/merge"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,private,context="a,b" DIR/merge`,
+			"l upper u work w fuse-overlay(fuse-overlay) on DIR/merge"},
+		// moby.
+		{`fuse-overlayfs -o lowerdir=a:b,upperdir=u,workdir=w DATA/fuse-overlayfs/ID/merged`,
+			"a|b upper u work w fuse-overlayfs(fuse-overlayfs) on DATA/fuse-overlayfs/ID/merged"},
+		{`fuse-overlayfs -o lowerdir=a:b DATA/fuse-overlayfs/ID/merged`,
+			"a|b ro fuse-overlayfs(fuse-overlayfs) on DATA/fuse-overlayfs/ID/merged"},
+		// containerd, through mount.fuse3.
+		{`fuse-overlayfs overlay T -o workdir=w,upperdir=u,lowerdir=a:b,dev,suid`,
+			"a|b upper u work w fuse-overlayfs(overlay) on T"},
+		{`'fuse-overlayfs' 'overlay' 'T' '-o' 'workdir=w,upperdir=u,lowerdir=a,dev,suid'`,
+			"a upper u work w fuse-overlayfs(overlay) on T"},
+		{`fuse-overlayfs overlay T -o lowerdir=a:b,dev,suid`, "a|b ro fuse-overlayfs(overlay) on T"},
+		{`fuse-overlayfs overlay T -o workdir=w,upperdir=u,lowerdir=a,ro,dev,suid`,
+			"a upper u work w ro fuse-overlayfs(overlay) on T"},
+		// mount(8) and fstab.
+		{`fuse-overlayfs overlay T -o rw,lowerdir=a,upperdir=u,workdir=w,dev,suid`,
+			"a upper u work w fuse-overlayfs(overlay) on T"},
+		{`fuse-overlay overlay T -o rw,nosuid,nodev,noatime,lowerdir=a,upperdir=u,workdir=w`,
+			"a upper u work w nodev nosuid noatime fuse-overlay(overlay) on T"},
+		{`fuse-overlay overlay T -o rw,noexec,nosuid,nodev,allow_other,lowerdir=a`,
+			"a allow_other ro nodev nosuid noexec fuse-overlay(overlay) on T"},
+		{`fuse-overlay overlay T -o ro,lowerdir=a,dev,suid`, "a ro fuse-overlay(overlay) on T"},
+		// enroot, apptainer, benchexec.
+		{`fuse-overlayfs -f -o lowerdir=R/lower,upperdir=R/upper,workdir=R/work R`,
+			"R/lower upper R/upper work R/work foreground fuse-overlayfs(fuse-overlayfs) on R"},
+		{`fuse-overlayfs -f -o lowerdir=l,upperdir=u,workdir=w,noacl TARGET`,
+			"l upper u work w foreground noacl fuse-overlayfs(fuse-overlayfs) on TARGET"},
+		{`fuse-overlayfs -o lowerdir=/ -o upperdir=u -o workdir=w M`,
+			"/ upper u work w fuse-overlayfs(fuse-overlayfs) on M"},
+	} {
+		r, err := parsed(tt.line)
+		if err != nil {
+			t.Errorf("%s\n   error: %v", tt.line, err)
+			continue
+		}
+		if got := describe(r); got != tt.want {
+			t.Errorf("%s\n   got: %s\n  want: %s", tt.line, got, tt.want)
+		}
+	}
+}
+
+func TestCommandLineForms(t *testing.T) {
+	const on = "fuse-overlay(fuse-overlay) on M"
+	for _, tt := range []struct{ line, want string }{
+		{`fuse-overlay M -o lowerdir=l`, "l ro " + on},
+		{`fuse-overlay -olowerdir=l M`, "l ro " + on},
+		{`fuse-overlay -fo lowerdir=l M`, "l foreground ro " + on},
+		{`fuse-overlay -folowerdir=l M`, "l foreground ro " + on},
+		{`fuse-overlay -o lowerdir=l --foreground -- M`, "l foreground ro " + on},
+		{`fuse-overlay -o lowerdir=l -- -M`, "l ro fuse-overlay(fuse-overlay) on -M"},
+		{`fuse-overlay -d -o lowerdir=l M`, "l foreground debug ro " + on},
+		{`fuse-overlay --debug -o lowerdir=l M`, "l foreground debug ro " + on},
+		{`fuse-overlay -o lowerdir=l src -o volatile M`, "l volatile ro fuse-overlay(src) on M"},
+		{`fuse-overlay -o lowerdir=l,fsname=fs\,name src M`, "l ro fuse-overlay(fs,name) on M"},
+		{`fuse-overlay -o lowerdir=l,subtype=sub M`, "l ro sub(fuse-overlay) on M"},
+		{`fuse-overlay -o '' -o , -o lowerdir=l M`, "l ro " + on},
+
+		{`fuse-overlay -o lowerdir=a -o lowerdir=b:c M`, "b|c ro " + on},
+		{`fuse-overlay -o lowerdir=a,lowerdir+=b,lowerdir+=c:d M`, "a|b|c:d ro " + on},
+		{`fuse-overlay -o lowerdir+=a,lowerdir=b M`, "b ro " + on},
+		{`fuse-overlay -o lowerdir=l,upperdir=/u:p\,per,workdir=/w\:ork M`, "l upper /u:p,per work /w:ork " + on},
+
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,ro M`, "l upper u work w ro " + on},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,ro,rw M`, "l upper u work w " + on},
+		{`fuse-overlay -o lowerdir=l,rw M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,nodev,nosuid,noexec,noatime,nodiratime,lazytime,sync,dirsync M`,
+			"l ro nodev nosuid noexec noatime nodiratime lazytime sync dirsync " + on},
+		{`fuse-overlay -o lowerdir=l,nodev,nosuid,noexec,noatime,nodiratime,sync,dev,suid,exec,atime,diratime,async M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,noatime,relatime M`, "l ro relatime " + on},
+		{`fuse-overlay -o lowerdir=l,nofail,_netdev,x-systemd.automount,x-gvfs-name=a M`, "l ro " + on},
+
+		{`fuse-overlay -o lowerdir=l,timeout=0 M`, "l ro timeout 0s " + on},
+		{`fuse-overlay -o lowerdir=l,timeout=1.5 M`, "l ro timeout 1.5s " + on},
+		{`fuse-overlay -o lowerdir=l,timeout=1000000000000000000000 M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,max_write=131072 M`, "l ro max_write 131072 " + on},
+		{`fuse-overlay -o lowerdir=l,writeback=0,fsync=1,noxattrs,static_nlink M`, "l noxattrs static_nlink ro " + on},
+		{`fuse-overlay -o lowerdir=l,writeback,fsync,noxattrs=0 M`, "l writeback ro " + on},
+		{`fuse-overlay -o lowerdir=l,log=/var/log/a\,b M`, "l ro log /var/log/a,b " + on},
+		{`fuse-overlay -o lowerdir=l M/dev/fd/7`, "l ro fuse-overlay(fuse-overlay) on M/dev/fd/7"},
+
+		{`fuse-overlay -o lowerdir=l,default_permissions,redirect_dir=off,redirect_dir=nofollow,metacopy=off,index=off M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,xino=off,xino=auto,nfs_export=off,uuid=off,uuid=null,uuid=auto,verity=off M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,xattr_permissions=0,io=auto,io=cached,threaded=0,threaded=1,threaded,fast_ino=1 M`, "l ro " + on},
+
+		{`fuse-overlayfs -s --frob -o lowerdir=l,foo=1,,bar M`,
+			"l ro fuse-overlayfs(fuse-overlayfs) on M ignored -s ignored --frob ignored foo=1 ignored bar"},
+	} {
+		r, err := parsed(tt.line)
+		if err != nil {
+			t.Errorf("%s\n   error: %v", tt.line, err)
+			continue
+		}
+		if got := describe(r); got != tt.want {
+			t.Errorf("%s\n   got: %s\n  want: %s", tt.line, got, tt.want)
+		}
+	}
+}
+
+func TestCommandLinesThatAreRefused(t *testing.T) {
+	for _, tt := range []struct{ line, want string }{
+		{`fuse-overlay`, "no mount point given"},
+		{`fuse-overlay -o`, "-o needs a list of options"},
+		{`fuse-overlay -o lowerdir=l a b c`, "more than a source and a mount point"},
+		{`fuse-overlay -o lowerdir=l ''`, "the mount point is an empty string"},
+		{`fuse-overlay M`, "no lower layer given"},
+		{`fuse-overlay -o upperdir=u,workdir=w M`, "no lower layer given"},
+		{`fuse-overlay -o lowerdir M`, "option lowerdir needs a value"},
+		{`fuse-overlay -o lowerdir= M`, "option lowerdir needs a value"},
+		{`fuse-overlay -o lowerdir=a: M`, "lowerdir=a: names an empty layer"},
+		{`fuse-overlay -o lowerdir=:a M`, "lowerdir=:a names an empty layer"},
+		{`fuse-overlay -o lowerdir=a::b M`, "data-only layers (:: in lowerdir=a::b) are not supported by this version"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u M`, "upperdir=u needs a workdir="},
+		{`fuse-overlay -o lowerdir=l,workdir=w M`, "workdir=w is of no use without an upperdir="},
+		{`fuse-overlay -o lowerdir=l,allow_other,allow_root M`, "allow_other and allow_root exclude each other"},
+		{`fuse-overlay -o lowerdir=l,allow_root M`, "option allow_root is not supported by this version for ordinary users"},
+		{`fuse-overlay -o lowerdir=l,volatile=1 M`, `option volatile takes no value, but was given "1"`},
+		{`fuse-overlay -o lowerdir=l,fsync=yes M`, `option fsync: "yes" is neither 0 nor 1`},
+		{`fuse-overlay -o lowerdir=l,fsync= M`, `option fsync: "" is neither 0 nor 1`},
+		{`fuse-overlay -o lowerdir=l,timeout=-1 M`, `option timeout: "-1" is not a number of seconds`},
+		{`fuse-overlay -o lowerdir=l,timeout=NaN M`, `option timeout: "NaN" is not a number of seconds`},
+		{`fuse-overlay -o lowerdir=l,max_write=12 M`, `option max_write: "12" is not a number of bytes`},
+		{`fuse-overlay -o lowerdir=l,max_write=1M M`, `option max_write: "1M" is not a number of bytes`},
+		{`fuse-overlay -o lowerdir=l,volatil M`, `unknown option "volatil"; the nearest known one is "volatile"`},
+		{`fuse-overlay -o lowerdri=l M`, `unknown option "lowerdri"; the nearest known one is "lowerdir"`},
+		{`fuse-overlay -o upper=u M`, `unknown option "upper"; the nearest known one is "upperdir"`},
+		{`fuse-overlay -o wokrdir=u M`, `unknown option "wokrdir"; the nearest known one is "workdir"`},
+		{`fuse-overlay -o lowerdir=l,context="a,b M`, `unknown option "b"`},
+		{`fuse-overlay -s -o lowerdir=l M`, `unknown flag "-s"`},
+		{`fuse-overlay --forground -o lowerdir=l M`, `unknown flag "--forground"; the nearest known one is --foreground`},
+		{`fuse-overlayfs -o lowerdir=l,volatile=1 M`, "option volatile takes no value"},
+	} {
+		_, err := parsed(tt.line)
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s\n   got: %v\n  want: %s", tt.line, err, tt.want)
+		}
+	}
+}
+
+// An option whose effect is not there is refused whoever asks: a caller of the older program would be told a lie too.
+func TestUnsupportedOptions(t *testing.T) {
+	for _, option := range strings.Fields(`
+		datadir+=/d redirect_dir=on redirect_dir=follow metacopy=on index=on xino=on nfs_export=on uuid=on
+		verity=on verity=require userxattr uidmapping=:0:0:65536 gidmapping=0:0:65536
+		uidmapping=:0:1000:1:1:100000:65536 uidmapping=:0:200000:65536 gidmapping=:0:200000:65536
+		uidmapping=:0:1:1001:1001:0:1:1002:1002:64535
+		squash_to_root squash_to_uid=0 squash_to_gid=0 xattr_permissions=1 xattr_permissions=2
+		ino32_t io=passthrough io=fast cache_inodes=1000`) {
+		for _, name := range []string{ownName, compatName} {
+			_, err := parsed(name + " -o lowerdir=l,," + option + " M")
+			want := "option " + option + " is not supported by this version"
+			if err == nil || err.Error() != want {
+				t.Errorf("%s: %s\n   got: %v\n  want: %s", name, option, err, want)
+			}
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	for _, tt := range []struct {
+		options           string
+		euid              int
+		allowOther, roots bool
+	}{
+		{"lowerdir=l", 0, true, false},
+		{"lowerdir=l", ordinaryUser, false, false},
+		{"lowerdir=l,allow_other", ordinaryUser, true, false},
+		{"lowerdir=l,allow_root", 0, false, true},
+	} {
+		r, err := parseRequest(ownName, []string{ownName, "-o", tt.options, "M"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.complete(tt.euid); err != nil {
+			t.Fatal(err)
+		}
+		if r.mount.AllowOther != tt.allowOther || r.allowRoot != tt.roots {
+			t.Errorf("%s as %d: allow_other %v, allow_root %v", tt.options, tt.euid, r.mount.AllowOther, r.allowRoot)
+		}
+	}
+}
+
+func TestFiveHundredLayers(t *testing.T) {
+	var layers []string
+	for i := range 500 {
+		layers = append(layers, fmt.Sprintf("/var/lib/containers/storage/overlay/l/LAYER%020d", i))
+	}
+	start := time.Now()
+	r, err := parsed("fuse-overlay -o lowerdir=" + strings.Join(layers, ":") + " M")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(r.overlay.Lowers, ":"); got != strings.Join(layers, ":") {
+		t.Errorf("layers came out as %s", got)
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("took %v", took)
+	}
+}

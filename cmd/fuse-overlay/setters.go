@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+)
+
+func unsupported(*request, string) error { return errUnsupported }
+
+func noEffect(*request, string) error { return nil }
+
+// only accepts the values that ask for what is done anyway.
+func only(values ...string) setter {
+	return func(_ *request, value string) error {
+		if slices.Contains(values, value) {
+			return nil
+		}
+		return errUnsupported
+	}
+}
+
+func text(field func(*request) *string) setter {
+	return func(r *request, value string) error {
+		*field(r) = unescape(value)
+		return nil
+	}
+}
+
+func flag(field func(*request) *bool) setter {
+	return func(r *request, _ string) error {
+		*field(r) = true
+		return nil
+	}
+}
+
+// on and off are for options that are 0 or 1; off is for a field that says the opposite of its option.
+func on(field func(*request) *bool) setter {
+	return func(r *request, value string) error {
+		yes, err := zeroOrOne(value)
+		*field(r) = yes
+		return err
+	}
+}
+
+func off(field func(*request) *bool) setter {
+	return func(r *request, value string) error {
+		yes, err := zeroOrOne(value)
+		*field(r) = !yes
+		return err
+	}
+}
+
+func zeroOrOne(value string) (bool, error) {
+	switch value {
+	case "1":
+		return true, nil
+	case "0":
+		return false, nil
+	}
+	return false, fmt.Errorf("%q is neither 0 nor 1", value)
+}
+
+func mountFlags(set, clear uintptr) setter {
+	return func(r *request, _ string) error {
+		r.mount.Flags = r.mount.Flags&^clear | set
+		return nil
+	}
+}
+
+func setTimeout(r *request, value string) error {
+	seconds, err := strconv.ParseFloat(value, 64)
+	if err != nil || math.IsNaN(seconds) || seconds < 0 {
+		return fmt.Errorf("%q is not a number of seconds", value)
+	}
+	// Callers write "for ever" as a number like 1000000000, which a Duration need not be able to hold.
+	if seconds >= math.MaxInt64/float64(time.Second) {
+		r.overlay.Timeout = withoutEnd
+	} else {
+		r.overlay.Timeout = time.Duration(seconds * float64(time.Second))
+	}
+	return nil
+}
+
+// leastMaxWrite is the smallest the kernel works with: one page.
+const leastMaxWrite = 4096
+
+func setMaxWrite(r *request, value string) error {
+	bytes, err := strconv.ParseInt(value, 10, 32)
+	if err != nil || bytes < leastMaxWrite {
+		return fmt.Errorf("%q is not a number of bytes of at least %d", value, leastMaxWrite)
+	}
+	r.overlay.MaxWrite = int(bytes)
+	return nil
+}

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/syslog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// syslogSocket is where the journal or syslog listens.
+const syslogSocket = "/dev/log"
+
+// syslogPatience is how long a log line may hold up the request that wrote it. The reader of the socket may itself be
+// waiting for a file of this mount, so there has to be an end; package log/syslog has none, hence not its Writer.
+const syslogPatience = 20 * time.Millisecond
+
+// syslogConn sends lines to the syslog socket. A line that cannot be sent is dropped.
+type syslogConn struct {
+	path, tag string
+
+	mu   sync.Mutex
+	conn net.Conn // guarded by mu
+}
+
+func dialSyslog(path, tag string) (*syslogConn, error) {
+	conn, err := net.Dial("unixgram", path)
+	if err != nil {
+		return nil, err
+	}
+	return &syslogConn{path: path, tag: tag, conn: conn}, nil
+}
+
+// send is called with the severity that the receiver sorts by.
+func (s *syslogConn) send(severity syslog.Priority, text string) {
+	line := fmt.Appendf(nil, "<%d>%s %s[%d]: %s",
+		syslog.LOG_DAEMON|severity, time.Now().Format(time.Stamp), s.tag, os.Getpid(), text)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.write(line); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return
+	}
+	// The receiver was restarted: its socket is a new one.
+	conn, err := net.Dial("unixgram", s.path)
+	if err != nil {
+		return
+	}
+	s.conn.Close()
+	s.conn = conn
+	_ = s.write(line)
+}
+
+// write sends one line. Preconditions: mu is held.
+func (s *syslogConn) write(line []byte) error {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(syslogPatience)); err != nil {
+		return err
+	}
+	_, err := s.conn.Write(line)
+	return err
+}
+
+// syslogCore is a zapcore.Core that leaves time and level to the receiver.
+type syslogCore struct {
+	zapcore.LevelEnabler
+	encoder zapcore.Encoder
+	out     *syslogConn
+}
+
+var _ zapcore.Core = (*syslogCore)(nil)
+
+func newSyslogCore(out *syslogConn, level zapcore.Level) *syslogCore {
+	encoder := zapcore.NewConsoleEncoder(zapcore.EncoderConfig{MessageKey: "msg", EncodeDuration: zapcore.StringDurationEncoder})
+	return &syslogCore{LevelEnabler: level, encoder: encoder, out: out}
+}
+
+func (c *syslogCore) With(fields []zapcore.Field) zapcore.Core {
+	clone := &syslogCore{LevelEnabler: c.LevelEnabler, encoder: c.encoder.Clone(), out: c.out}
+	for _, f := range fields {
+		f.AddTo(clone.encoder)
+	}
+	return clone
+}
+
+func (c *syslogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(entry.Level) {
+		return checked.AddCore(entry, c)
+	}
+	return checked
+}
+
+func (c *syslogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
+	line, err := c.encoder.EncodeEntry(entry, fields)
+	if err != nil {
+		return err
+	}
+	c.out.send(severity(entry.Level), oneLine(line.String()))
+	line.Free()
+	return nil
+}
+
+func (c *syslogCore) Sync() error { return nil }
+
+func severity(level zapcore.Level) syslog.Priority {
+	switch {
+	case level >= zapcore.ErrorLevel:
+		return syslog.LOG_ERR
+	case level == zapcore.WarnLevel:
+		return syslog.LOG_WARNING
+	case level == zapcore.InfoLevel:
+		return syslog.LOG_INFO
+	default:
+		return syslog.LOG_DEBUG
+	}
+}

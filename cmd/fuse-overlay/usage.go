@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+)
+
+// version is set by the linker: -ldflags "-X main.version=1.2.3".
+var version = ""
+
+// compatVersion is the version of compatName's own series that its callers find here. They read it off the first line
+// of --version, and refuse to work, or leave options out, below 1.10; all that they use up to this one is there or
+// is refused by name.
+const compatVersion = "1.16"
+
+func printVersion(w io.Writer, called string) {
+	if called == compatName {
+		fmt.Fprintf(w, "%s: version %s\n", compatName, compatVersion)
+	}
+	fmt.Fprintf(w, "%s version %s\n", ownName, ownVersion())
+}
+
+// ownVersion falls back to what `go install` knows about the module.
+func ownVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}
+
+func printUsage(w io.Writer, called string) {
+	fmt.Fprintf(w, `Usage: %s [flags] [SOURCE] MOUNTPOINT -o OPTION[,OPTION]...
+
+Shows the directories of lowerdir= and upperdir= as one. MOUNTPOINT is a directory, or /dev/fd/N for an open and
+mounted /dev/fuse.
+
+Flags:
+  -o LIST           options, separated by commas; may be given several times
+  -f, --foreground  stay in the foreground and log to stderr
+  -d, --debug       the same, and log every request
+  -h, --help        this text
+  -V, --version     the version
+
+Without -f the program returns as soon as the mount answers, and a daemon goes on. That one logs to /dev/log (the
+journal or syslog), or nowhere if there is none, unless log= names a file. HUP, INT and TERM unmount; USR1 logs how
+many requests of each kind there were.
+`, called)
+	for _, group := range optionTable {
+		fmt.Fprintf(w, "\nOptions, %s:\n", group.heading)
+		printOptions(w, group.options)
+	}
+}
+
+// printOptions lists options with their help, and those without in one paragraph after them.
+func printOptions(w io.Writer, options []option) {
+	var brief []string
+	for _, o := range options {
+		switch {
+		case o.help == "":
+			brief = append(brief, o.String())
+		default:
+			fmt.Fprintf(w, "  %-26s %s\n", o, o.help)
+		}
+	}
+	if len(brief) > 0 {
+		fmt.Fprintf(w, "  %s\n", strings.Join(brief, " "))
+	}
+}
+
+// String is the option as the usage writes it.
+func (o option) String() string {
+	switch o.value.taken {
+	case always:
+		return o.name + "=" + o.value.name
+	case maybe:
+		return o.name + "[=" + o.value.name + "]"
+	default:
+		return o.name
+	}
+}
