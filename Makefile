@@ -1,0 +1,96 @@
+# fuse-overlay: build, show, check, measure, install. `make help` lists the targets.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+
+PREFIX  ?= /usr/local
+BINDIR  ?= $(PREFIX)/bin
+MANDIR  ?= $(PREFIX)/share/man
+DESTDIR ?=
+# ALTERNATIVE=1 also installs the name fuse-overlayfs, which podman, docker, containerd and others look for.
+ALTERNATIVE ?=
+
+PROGRAM  := bin/fuse-overlay
+MANPAGE  := docs/fuse-overlay.1
+GOBUILD  := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
+
+LINT_VERSION := v2.15.0
+LINT         := .tools/golangci-lint-$(LINT_VERSION)
+
+# Everything but the end-to-end tests, which need a built program and a machine to mount on.
+UNIT     = $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)')
+PROFILE := bin/coverage.out
+
+E2E_TIMEOUT ?= 40m
+# E2E_RACE=1 runs the end-to-end tests against a daemon built with the race detector (needs gcc).
+E2E_RACE    ?=
+E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
+
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+.PHONY: help build race-build demo test deps vet lint unit e2e coverage bench install uninstall clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/fuse-overlay, static
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GOBUILD) -o $(PROGRAM) ./cmd/fuse-overlay
+
+race-build:
+	@mkdir -p bin
+	CGO_ENABLED=1 $(GOBUILD) -race -o $(PROGRAM)-race ./cmd/fuse-overlay
+
+demo: build ## mount a throwaway copy of this machine's / and change it (root)
+	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
+
+test: deps vet lint unit e2e ## everything that CI runs, what it needs included (root)
+	@echo
+	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log
+	@echo 'All tests passed.'
+
+deps: ## install the packages that the tests use (Debian, Ubuntu)
+	scripts/deps.sh
+
+vet:
+	$(GO) vet ./...
+
+lint: $(LINT) ## golangci-lint
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv .tools/golangci-lint $@
+
+unit: ## unit tests with the race detector, and the coverage floor
+	@mkdir -p bin
+	$(GO) test -race -covermode=atomic -coverprofile=$(PROFILE) $(UNIT) 2>&1 | tee bin/unit.log
+	scripts/coverage.sh $(PROFILE)
+
+e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
+	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/... 2>&1 | tee bin/e2e.log
+
+coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
+	$(GO) tool cover -func=$(PROFILE) | tail -n 1
+	$(GO) tool cover -html=$(PROFILE) -o bin/coverage.html
+
+bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' for flags
+	$(GO) run ./bench -program $(PROGRAM) $(BENCH)
+
+install: build ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
+	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay
+	install -D -m 0644 $(MANPAGE) $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
+ifneq ($(ALTERNATIVE),)
+	ln -sf fuse-overlay $(DESTDIR)$(BINDIR)/fuse-overlayfs
+endif
+
+uninstall: ## remove what install put there
+	rm -f $(DESTDIR)$(BINDIR)/fuse-overlay $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
+	@if [ "$$(readlink $(DESTDIR)$(BINDIR)/fuse-overlayfs)" = fuse-overlay ]; then \
+		rm -f $(DESTDIR)$(BINDIR)/fuse-overlayfs; fi
+
+clean: ## remove what was built
+	rm -rf bin

@@ -1,0 +1,87 @@
+#!/usr/bin/env bash
+# Makes sure that everything the tests and the demo run is there. On Debian and Ubuntu missing packages are installed,
+# elsewhere the script says which commands are missing. Does nothing, and needs no network, where all is there.
+set -euo pipefail
+
+# Packages of Debian and Ubuntu, and why the tests want them.
+packages=(
+	acl             # setfacl, getfacl
+	attr            # setfattr, getfattr
+	btrfs-progs     # mkfs.btrfs: an upper with reflinks
+	busybox-static  # a root file system in one file
+	ca-certificates # module and package downloads
+	debootstrap     # a Debian root as a lower layer
+	e2fsprogs       # mkfs.ext4, lsattr, chattr
+	fuse-overlayfs  # the program to compare with
+	fuse3           # fusermount3, mount.fuse3
+	gcc             # go test -race
+	git             # the version of the build, and a program to run on a mount
+	kmod            # modprobe
+	libc6-dev       # go test -race
+	libcap2-bin     # setcap, getcap
+	mount           # mount, umount, losetup
+	passwd          # useradd: the plain user of the tests
+	procps          # ps, pgrep
+	strace          # counting system calls
+	uidmap          # newuidmap, newgidmap
+	util-linux      # unshare, setpriv, flock
+	xfsprogs        # mkfs.xfs: an upper with reflinks
+)
+commands=(btrfs busybox chattr debootstrap fuse-overlayfs fusermount3 gcc getcap getfacl getfattr git losetup mkfs.btrfs
+	mkfs.ext4 mkfs.xfs mount newuidmap pgrep setcap setfacl setfattr setpriv strace unshare useradd)
+
+die() {
+	echo "deps: $*" >&2
+	exit 1
+}
+
+missing_packages() {
+	local package
+	for package in "${packages[@]}"; do
+		if ! dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed; then
+			echo "$package"
+		fi
+	done
+}
+
+install_packages() {
+	local missing as_root=()
+	mapfile -t missing < <(missing_packages)
+	if [ "${#missing[@]}" -eq 0 ]; then
+		return
+	fi
+	if [ "$(id -u)" -ne 0 ]; then
+		sudo -n true 2>/dev/null || die "missing packages: ${missing[*]}; run as root, or install them"
+		as_root=(sudo -n)
+	fi
+	echo "deps: installing ${missing[*]}"
+	"${as_root[@]}" apt-get -q update </dev/null
+	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get -q -y --no-install-recommends install "${missing[@]}" </dev/null
+}
+
+check_commands() {
+	local command missing=()
+	for command in "${commands[@]}"; do
+		PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || missing+=("$command")
+	done
+	[ "${#missing[@]}" -eq 0 ] || die "missing commands: ${missing[*]}"
+}
+
+check_devices() {
+	if [ ! -e /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
+		modprobe fuse 2>/dev/null || true
+	fi
+	[ -c /dev/fuse ] || die "/dev/fuse is missing: load the module fuse, or give the container that device"
+	local restricted=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
+	if [ -e "$restricted" ] && [ "$(cat "$restricted")" != 0 ]; then
+		die "unprivileged user namespaces are off, the rootless tests cannot run:" \
+			"sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+	fi
+}
+
+if command -v apt-get >/dev/null && command -v dpkg-query >/dev/null; then
+	install_packages
+fi
+check_commands
+check_devices
