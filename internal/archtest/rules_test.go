@@ -1,0 +1,150 @@
+package archtest
+
+import (
+	"slices"
+	"strings"
+)
+
+const module = "github.com/fuse-overlay/fuse-overlay"
+
+// A ban keeps an import out of all rooms but a few.
+type ban struct {
+	// imports names a package and, where it ends in "/...", all below it.
+	imports string
+	// except are the rooms, relative to the module, that may import it; "cmd/..." is everything below cmd.
+	except []string
+	// inTests lists further rooms whose tests may.
+	inTests []string
+	reason  string
+}
+
+var bans = []ban{
+	{
+		imports: "github.com/hanwen/go-fuse/...",
+		except:  []string{"fs", "cmd/..."},
+		inTests: []string{"e2e/..."},
+		reason:  "only fs talks to the kernel; a layer or a copy-up that knows a request cannot be tested without a mount",
+	},
+	{
+		imports: "go.uber.org/zap/...",
+		except:  []string{"fs", "cmd/..."},
+		reason:  "rooms below fs return errors; fs decides what is worth a line in the log, once",
+	},
+	{
+		imports: "github.com/pkg/xattr",
+		except:  []string{"internal/sys"},
+		reason:  "extended attributes are system calls, and every system call goes through the fault seam",
+	},
+	{
+		imports: "syscall",
+		except:  []string{"fs/...", "cmd/...", "internal/sys", "bench"},
+		inTests: []string{"..."},
+		reason:  "golang.org/x/sys/unix is the one spelling of an errno; fs needs syscall's types for go-fuse alone",
+	},
+	{
+		imports: "os",
+		except:  []string{"fs/...", "cmd/...", "internal/sys", "bench/...", "e2e/..."},
+		inTests: []string{"..."},
+		reason:  osReason,
+	},
+	{
+		imports: "unsafe",
+		except:  []string{"fs", "internal/sys"},
+		inTests: []string{"e2e"},
+		reason:  "raw memory is met only where the kernel is: in system calls and in replies",
+	},
+}
+
+// allowed lists, for each room, the rooms of the module it may import. Nothing points up.
+var allowed = map[string][]string{
+	"internal/sys": {},
+	"inodecache":   {},
+	"copyup":       {"internal/sys"},
+	"whiteout":     {"internal/sys"},
+	"fs/stack":     {"copyup", "whiteout", "internal/sys"},
+	"fs":           {"fs/stack", "copyup", "whiteout", "inodecache", "internal/sys"},
+	"cmd/...":      {"fs", "internal/sys", "cmd/..."},
+	"bench/...":    {"bench/..."},
+	"e2e/...":      {"e2e/..."},
+}
+
+var reasons = map[string]string{
+	"internal/sys": "the room of system calls decides nothing, so it needs nobody's opinion",
+	"inodecache":   "identity and caching are pure data structures: the standard library and nothing else",
+	"copyup":       "how an object gets up whole does not depend on whiteouts, layers or nodes",
+	"whiteout":     "how absence is written does not depend on copy-up, layers or nodes",
+	"fs/stack":     "what a name means does not depend on who asks, nor on nodes and locks",
+	"fs":           "nodes know the rooms below them, not what the user typed",
+	"cmd/...":      "the command knows options and processes, not layers",
+	"bench/...":    "measured is the built program, through a mount point, as every other candidate",
+	"e2e/...":      "tested is the built program, through a mount point",
+}
+
+// onlyStandard are the rooms that import the standard library and nothing else.
+var onlyStandard = []string{"inodecache"}
+
+// A callRule says which functions of one package a room may refer to. Types and constants are free.
+type callRule struct {
+	imports string
+	room    string
+	// functions are the names allowed; nil is all.
+	functions []string
+}
+
+var callRules = []callRule{
+	{imports: unixPath, room: "internal/sys"},
+	{imports: syscallPath, room: "internal/sys"},
+	{imports: unixPath, room: "cmd/...", functions: processControl},
+	{imports: syscallPath, room: "cmd/...", functions: processControl},
+	{imports: unixPath, room: "...", functions: arithmetic},
+
+	{imports: osPath, room: "cmd/..."},
+	{imports: osPath, room: "bench/..."},
+	{imports: osPath, room: "e2e/..."},
+	{imports: osPath, room: "internal/sys"},
+	// Who is asking, and with which environment: nothing of a layer.
+	{imports: osPath, room: "fs/...", functions: []string{"Getegid", "Getenv", "Geteuid"}},
+	// At mount, by the trusted paths of the command line, before there is a sys.Dir.
+	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Stat"}},
+}
+
+// processControl is what the command does to its own process, to descriptors that it inherited, and to see that its
+// mount answers. None of it is access to a layer, so none needs the fault seam.
+var processControl = []string{
+	"CloseOnExec", "Dup2", "Dup3", "Exec", "Fstat", "Getegid", "Geteuid", "Getgid", "Getpid", "Getppid", "Getrlimit",
+	"Getuid", "Kill", "Prctl", "Setrlimit", "Setsid", "Statfs", "Umask",
+}
+
+// arithmetic is done with the arguments of system calls: no call is made.
+var arithmetic = []string{
+	"BytePtrFromString", "ByteSliceFromString", "ByteSliceToString", "ErrnoName", "Major", "Minor", "Mkdev",
+	"NsecToTimespec", "SignalName", "TimespecToNsec",
+}
+
+const (
+	unixPath    = "golang.org/x/sys/unix"
+	syscallPath = "syscall"
+	osPath      = "os"
+
+	callReason = "system calls are made by internal/sys alone: its types prove that no path leaves a layer, " +
+		"and its fault seam fails each call in turn"
+	osReason = "package os takes paths, follows symlinks and bypasses the fault seam; layers are reached by sys.Dir alone"
+)
+
+// callReasons are the packages whose functions are watched, and why.
+var callReasons = map[string]string{unixPath: callReason, syscallPath: callReason, osPath: osReason}
+
+// match says whether a path is the pattern, or below it where the pattern ends in "...".
+func match(pattern, path string) bool {
+	if pattern == "..." {
+		return true
+	}
+	if tree, ok := strings.CutSuffix(pattern, "/..."); ok {
+		return path == tree || strings.HasPrefix(path, tree+"/")
+	}
+	return pattern == path
+}
+
+func matchAny(patterns []string, path string) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, path) })
+}
