@@ -57,7 +57,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 }
 
 func chown(r sys.Ref, in *fuse.SetAttrIn) error {
-	uid, gid := uint32(sys.Unchanged), uint32(sys.Unchanged)
+	uid, gid := sys.Unchanged, sys.Unchanged
 	if u, ok := in.GetUID(); ok {
 		uid = u
 	}

@@ -70,12 +70,14 @@ func (n *Numbers) own(k Key) uint64 {
 
 // SetOrigin makes ino the number of the copied-up object k from now on.
 func (n *Numbers) SetOrigin(k Key, ino uint64) {
-	if n.own(k) == ino {
+	own := n.own(k)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if own == ino {
+		delete(n.origins, k) // of an object that had the inode before
 		return
 	}
-	n.mu.Lock()
 	n.origins[k] = ino
-	n.mu.Unlock()
 }
 
 // Gone forgets an object that has been removed: its inode may be given to another.

@@ -111,7 +111,7 @@ func TestFileLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !regexp.MustCompile(`^\S+T\S+\tINFO\tfirst\t\{"n": 1\}\n\S+\tINFO\tsecond\t\{"n": 1\}\n$`).Match(got) {
+	if !regexp.MustCompile(`^\{"level":"INFO","ts":"\S+","msg":"first","n":1\}\n\{"level":"INFO","ts":"\S+","msg":"second","n":1\}\n$`).Match(got) {
 		t.Errorf("got %q", got)
 	}
 	if info, _ := os.Stat(path); info.Mode().Perm() != 0o600 {

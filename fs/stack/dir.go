@@ -43,8 +43,10 @@ func (d *Dir) Top() int { return int(d.layers[0]) }
 // AddUpper makes the upper take part, as a copy-up of the directory does.
 func (d *Dir) AddUpper() {
 	d.layers = append([]uint16{Upper}, d.layers...)
-	if d.parts != nil {
+	if d.index != nil {
 		d.parts = append([]part{{layer: Upper}}, d.parts...)
+	} else {
+		d.parts = nil // of two parts from now on: to be loaded again, with an index
 	}
 	d.defaultACLKnown = false
 }

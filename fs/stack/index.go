@@ -123,7 +123,8 @@ func (x *index) mergeMarker(name string, layer uint16) {
 		return
 	}
 	if layer == Upper {
-		e.marker = true // below must still be learned: removing the entry leaves the marker to hide it
+		// Not closed: below must still be learned. A whiteout device counts first: a new object has to replace it.
+		e.marker = !e.absent
 		return
 	}
 	e.closed = true

@@ -162,6 +162,9 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.staging, err = work.OpenDir(workName); err != nil {
 		return fail(err)
 	}
+	if err := s.staging.Ref().Chmod(0o700); err != nil { // a setgid bit would hand the group down to what is staged
+		return fail(err)
+	}
 	s.work = copyup.OpenWork(s.staging)
 	if err := s.work.Sweep(); err != nil {
 		return fail(err)
@@ -170,15 +173,9 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 		return fail(err)
 	}
 	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, KeepXattr: func(name string) bool {
-		return !whiteout.PrivateXattr(name) || keepsEscaped(name)
+		return !whiteout.PrivateXattr(name)
 	}}
 	return nil
-}
-
-// keepsEscaped: an escaped private name belongs to an overlay on top of the mount and goes along.
-func keepsEscaped(name string) bool {
-	_, visible := whiteout.VisibleXattr(name)
-	return visible
 }
 
 // known are the entries that overlay file systems make in a work directory.
