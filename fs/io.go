@@ -211,7 +211,19 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 		return o.status("fallocate", err)
 	}
 	defer o.handles.Release(h)
-	return o.status("fallocate", h.Value.file.Fallocate(in.Mode, int64(in.Offset), int64(in.Length)))
+	err = h.Value.file.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
+	if err == nil {
+		err = o.killSuidFor(n, in.Uid)
+	}
+	return o.status("fallocate", err)
+}
+
+// killSuidFor is killSuid for the requests that do not say whether the caller has the right to keep the bits: root has.
+func (o *Overlay) killSuidFor(n *Node, uid uint32) error {
+	if uid == 0 {
+		return nil
+	}
+	return o.killSuid(n)
 }
 
 // Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
@@ -259,5 +271,8 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	defer o.handles.Release(from)
 	const largest = math.MaxInt32 &^ 0xfff
 	done, err := to.Value.file.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
+	if err == nil {
+		err = o.killSuidFor(dst, in.Uid)
+	}
 	return uint32(done), o.status("copy_file_range", err)
 }

@@ -101,9 +101,13 @@ func (l *listing) collect(offset uint64) ([]listed, error) {
 		return nil, err
 	}
 	l.dots(offset)
+	if offset == 0 {
+		// Without an end set now, a listing would go on for as long as somebody makes entries faster than it is read.
+		l.n.dir.horizon = l.n.dir.NextCookie()
+	}
 	var entries []listed
 	l.n.dir.List(offset, func(e stack.Listed) bool {
-		if !l.takes(e.Name) {
+		if l.n.dir.horizon != 0 && e.Cookie >= l.n.dir.horizon || !l.takes(e.Name) {
 			return false
 		}
 		next := listed{Listed: e}

@@ -166,11 +166,21 @@ func (x *index) drop(e *entry) {
 	}
 }
 
-// set makes name an object of the upper. lower are the layers below that merge with it.
+// set makes name another object of the upper. lower are the layers below that merge with it.
 func (x *index) set(name string, typ uint8, lower []uint16) {
 	e := &entry{name: name, layer: Upper, typ: typ, lower: lower, closed: true}
-	if old := x.byName[name]; old != nil {
+	old := x.byName[name]
+	if old != nil {
 		e.below = old.belowUpper()
+	}
+	if old != nil && !old.absent { // the name was there all the time, so it keeps its place in a listing that is being read
+		x.count(old, -1)
+		e.cookie = old.cookie
+		*old = *e
+		x.count(old, 1)
+		return
+	}
+	if old != nil {
 		x.drop(old)
 	}
 	x.add(e)
@@ -189,12 +199,12 @@ func (x *index) raise(name string) {
 	e.layer = Upper
 }
 
-// cover makes name absent by a whiteout of the upper.
-func (x *index) cover(name string, marker bool) {
+// cover makes name absent by a whiteout of the upper. below: a lower would show without it.
+func (x *index) cover(name string, marker, below bool) {
 	if old := x.byName[name]; old != nil {
 		x.drop(old)
 	}
-	x.add(&entry{name: name, layer: Upper, absent: true, marker: marker, closed: true, below: true})
+	x.add(&entry{name: name, layer: Upper, absent: true, marker: marker, closed: true, below: below})
 }
 
 // remove takes out a name that nothing lies below of.
@@ -237,3 +247,7 @@ func (d *Dir) List(cookie uint64, f func(Listed) bool) {
 		}
 	}
 }
+
+// NextCookie is greater than the cookie of every entry there is, and no greater than those of entries to come.
+// Precondition: indexed.
+func (d *Dir) NextCookie() uint64 { return d.index.next }
