@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // End is one end of a rename. Up is the upper's directory of Dir.
@@ -17,25 +18,34 @@ type End struct {
 // Rename moves the upper's object at from to to, replacing what is there. A directory has no lower part, and one that is
 // replaced shows no entry: the caller has checked.
 func (s *Stack) Rename(from, to *End) error {
-	isDir := from.Found.IsDir()
-	if isDir && from.Found.Below && s.format.Devices && !s.format.RenameWhiteout {
-		return unix.EXDEV // the old name would show its lower for a moment: the caller's program copies instead
-	}
 	if err := s.cutOff(from, to); err != nil {
 		return err
 	}
+	emptied := ""
 	if to.Found.IsDir() && to.Found.State == InUpper {
-		if err := s.emptyDir(to); err != nil {
+		var err error
+		if emptied, err = s.emptyDir(to); err != nil {
 			return err
 		}
 	}
-	if err := s.move(from, to, isDir); err != nil {
+	device, err := s.move(from, to)
+	if emptied != "" {
+		if err != nil {
+			_ = s.work.Dir().Rename(emptied, to.Up, to.Name, unix.RENAME_EXCHANGE) // back: it may be in use
+		}
+		_ = s.work.Remove(emptied) // as in coverDir
+	}
+	if err != nil {
 		return err
 	}
 	if to.Found.Marker {
 		s.unmark(to.Up, to.Name)
 	}
-	s.noteAbsent(from.Dir, from.Name, from.Found.Below)
+	if device {
+		from.Dir.noteWhiteout(from.Name, false, from.Found.Below)
+	} else {
+		s.noteAbsent(from.Dir, from.Name, from.Found.Below)
+	}
 	to.Dir.note(to.Name, from.Found.Stat.Mode)
 	return nil
 }
@@ -54,86 +64,135 @@ func (s *Stack) cutOff(from, to *End) error {
 	return s.format.MarkOpaque(h)
 }
 
-// move is the rename itself. The old name gets a whiteout where a lower would show.
-func (s *Stack) move(from, to *End, isDir bool) error {
-	overDevice := to.Found.State == Whiteout && !to.Found.Marker
+// move is the rename itself. The old name gets a whiteout where a lower would show; device: it has a whiteout device,
+// whatever the format.
+func (s *Stack) move(from, to *End) (device bool, err error) {
+	isDir, overDevice := from.Found.IsDir(), to.Found.State == Whiteout && !to.Found.Marker
 	switch {
-	case isDir && overDevice: // a directory cannot replace a device: they change places
-		if err := from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE); err != nil {
-			return err
-		}
-		if !from.Found.Below {
-			_ = from.Up.Unlink(from.Name) // a whiteout of nothing hides nothing
-		}
-		return nil
+	case overDevice && (isDir || from.Found.Below && s.format.Devices):
+		return s.moveByExchange(from, to)
 	case !from.Found.Below:
-		return from.Up.Rename(from.Name, to.Up, to.Name, 0)
+		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
 	case !s.format.Devices:
 		if err := mark(from.Up, from.Name); err != nil { // hides the lower, not the object beside it
-			return err
+			return false, err
 		}
-		return from.Up.Rename(from.Name, to.Up, to.Name, 0)
+		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
 	case s.format.RenameWhiteout:
-		return from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
+		return true, from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
+	case !to.Found.Exists():
+		if err := to.Up.Mknod(to.Name, unix.S_IFCHR, 0); err != nil { // of nothing, or of what is hidden already
+			return false, err
+		}
+		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
+		return s.moveByExchange(from, to)
+	case isDir:
+		return false, unix.EXDEV // the old name would show its lower for a moment: the caller's program copies instead
 	}
-	// Both names show the object for a moment, which is not lost and hides its lower; then the old one is covered.
-	w, tmp := s.work.Dir(), s.work.Name()
-	if err := w.Link(from.Up.At(from.Name), tmp); err != nil {
-		return err
-	}
-	if err := w.Rename(tmp, to.Up, to.Name, 0); err != nil {
-		_ = w.Unlink(tmp) // the error to tell is the first
-		return err
-	}
-	return s.coverFile(from.Up, from.Name)
+	return true, s.moveByLink(from, to)
 }
 
-// emptyDir replaces a directory of the upper that shows nothing, but may hold whiteouts, by an empty opaque one of the same
-// owner and mode, so that it can be renamed over (ovl_clear_empty).
-func (s *Stack) emptyDir(e *End) error {
-	h, err := e.Up.OpenDir(e.Name)
+// moveByExchange swaps the object and the whiteout device in its way: a directory cannot replace one, and the old name may
+// need one.
+func (s *Stack) moveByExchange(from, to *End) (device bool, err error) {
+	if err := from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE); err != nil {
+		return false, err
+	}
+	if from.Found.Below {
+		return true, nil
+	}
+	return from.Up.Unlink(from.Name) != nil, nil // a whiteout of nothing hides nothing
+}
+
+// moveByLink replaces a file in two steps: both names show the object for a moment, which is not lost and hides its
+// lower; then the old one is covered.
+func (s *Stack) moveByLink(from, to *End) error {
+	cover, err := s.makeWhiteout()
 	if err != nil {
 		return err
 	}
-	defer h.Close()
-	empty := true
-	if err := h.List(func(sys.Dirent) error { empty = false; return nil }); err != nil {
-		return err
-	}
-	if empty {
-		return nil
-	}
 	w, tmp := s.work.Dir(), s.work.Name()
-	if err := s.stageEmpty(w, tmp, &e.Found.Stat); err != nil {
-		_ = s.work.Remove(tmp) // the error to tell is the first
-		return err
-	}
-	if err := w.Rename(tmp, e.Up, e.Name, unix.RENAME_EXCHANGE); err != nil {
-		_ = s.work.Remove(tmp)
-		return err
-	}
-	_ = s.work.Remove(tmp) // as in coverDir
-	return nil
-}
-
-func (s *Stack) stageEmpty(w *sys.Dir, tmp string, st *sys.Stat) error {
-	if err := w.Mkdir(tmp, st.Mode&0o7777); err != nil {
-		return err
-	}
-	if st.Uid != s.uid || st.Gid != s.gid {
-		if err := w.At(tmp).Chown(st.Uid, st.Gid); err != nil {
-			return err
+	if err = w.Link(from.Up.At(from.Name), tmp); err == nil {
+		if err = w.Rename(tmp, to.Up, to.Name, 0); err == nil {
+			err = w.Rename(cover, from.Up, from.Name, 0)
 		}
 	}
-	if s.format.OpaqueXattr == "" {
-		return nil // a marker file would keep it from being renamed over; its name has a marker beside it instead
+	if err != nil {
+		_ = s.work.Remove(tmp) // the error to tell is the first
+		_ = s.work.Remove(cover)
+	}
+	return err
+}
+
+// emptyDir replaces a directory of the upper that shows nothing, but may hold whiteouts, by an empty opaque one that looks
+// the same, so that it can be renamed over (ovl_clear_empty). It returns the name of the former in the work directory,
+// none where the directory was empty.
+func (s *Stack) emptyDir(e *End) (former string, err error) {
+	h, err := e.Up.OpenDir(e.Name)
+	if err != nil {
+		return "", err
+	}
+	defer h.Close()
+	empty := true
+	if err := h.List(func(sys.Dirent) error { empty = false; return nil }); err != nil || empty {
+		return "", err
+	}
+	if s.format.OpaqueXattr == "" && e.Found.Below { // a marker inside would keep it from being renamed over
+		if err := mark(e.Up, e.Name); err != nil {
+			return "", err
+		}
+		e.Found.Marker = true
+	}
+	w, tmp := s.work.Dir(), s.work.Name()
+	err = s.stageEmpty(w, tmp, h.Ref(), &e.Found.Stat)
+	if err == nil {
+		err = w.Rename(tmp, e.Up, e.Name, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		_ = s.work.Remove(tmp) // the error to tell is the first
+		return "", err
+	}
+	return tmp, nil
+}
+
+// stageEmpty makes an empty opaque directory with the attributes of model.
+func (s *Stack) stageEmpty(w *sys.Dir, tmp string, model sys.Ref, st *sys.Stat) error {
+	if err := w.Mkdir(tmp, 0o700); err != nil {
+		return err
 	}
 	h, err := w.OpenDir(tmp)
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	return s.format.MarkOpaque(h)
+	if s.format.OpaqueXattr != "" {
+		if err := s.format.MarkOpaque(h); err != nil {
+			return err
+		}
+	}
+	if err := h.Ref().Chown(st.Uid, st.Gid); err != nil {
+		return err
+	}
+	if err := h.Ref().Chmod(st.Mode & 0o7777); err != nil {
+		return err
+	}
+	names, err := model.ListXattr()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if whiteout.PrivateXattr(name) {
+			continue
+		}
+		value, err := model.GetXattr(name)
+		if err == nil {
+			err = h.Ref().SetXattr(name, value, 0)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Exchange swaps the upper's objects at both ends. A directory among them has no lower part.

@@ -92,15 +92,19 @@ func (d *Dir) note(name string, mode uint32) {
 	}
 }
 
-// noteAbsent records in d's index that name is gone.
+// noteAbsent records in d's index that name is gone, with a whiteout where a lower lies below.
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
-	if d.index == nil {
-		return
-	}
 	if below {
-		d.index.cover(name, !s.format.Devices)
-	} else {
+		d.noteWhiteout(name, !s.format.Devices, true)
+	} else if d.index != nil {
 		d.index.remove(name)
+	}
+}
+
+// noteWhiteout records in d's index that name is a whiteout.
+func (d *Dir) noteWhiteout(name string, marker, below bool) {
+	if d.index != nil {
+		d.index.cover(name, marker, below)
 	}
 }
 

@@ -1,0 +1,310 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+func TestMain(m *testing.M) {
+	unix.Umask(0) // as in the daemon
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
+		os.Exit(1)
+	}
+	useMemory()
+	os.Exit(m.Run())
+}
+
+// useMemory makes the temporary folders in memory where that takes all that a layer needs: the tests make many small
+// trees, and what a disk adds is tested through a mount.
+func useMemory() {
+	const memory = "/dev/shm"
+	dir, err := os.MkdirTemp(memory, "")
+	if err != nil {
+		return
+	}
+	if unix.Setxattr(dir, "user.overlay.test", nil, 0) == nil { // tmpfs since Linux 6.6
+		_ = os.Setenv("TMPDIR", memory)
+	}
+	_ = os.Remove(dir)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// site is a stack on folders of its own.
+type site struct {
+	t *testing.T
+	*Stack
+	cfg  Config
+	dirs []*merged // to be closed
+}
+
+// newFolders makes the layers that tables describe, the upper first; without a lower, an empty one.
+func newFolders(t *testing.T, upper string, lowers ...string) Config {
+	t.Helper()
+	base := t.TempDir()
+	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), ACL: true}
+	must(t, os.Mkdir(c.Upper, 0o755))
+	buildTree(t, c.Upper, upper)
+	if len(lowers) == 0 {
+		lowers = []string{""}
+	}
+	for i, table := range lowers {
+		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
+		must(t, os.Mkdir(lower, 0o755))
+		buildTree(t, lower, table)
+		c.Lowers = append(c.Lowers, lower)
+	}
+	return c
+}
+
+// newSite opens a stack of layers that tables describe, the upper first.
+func newSite(t *testing.T, upper string, lowers ...string) *site {
+	t.Helper()
+	return openSite(t, newFolders(t, upper, lowers...))
+}
+
+func openSite(t *testing.T, c Config) *site {
+	t.Helper()
+	s := &site{t: t, cfg: c}
+	s.open()
+	t.Cleanup(s.shut)
+	return s
+}
+
+func (s *site) open() {
+	s.t.Helper()
+	var err error
+	withoutClones(func() { s.Stack, err = Open(s.cfg) })
+	must(s.t, err)
+}
+
+// withoutClones runs f where no mount can be cloned, as for a plain user: to take a clone apart again, the kernel waits
+// for all its processors.
+func withoutClones(f func()) {
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "open_tree" {
+			return unix.EPERM
+		}
+		return nil
+	})
+	defer sys.SetFault(nil)
+	f()
+}
+
+// remount opens the same folders anew; the format stays what the test made it.
+func (s *site) remount() {
+	s.t.Helper()
+	format := s.format
+	s.shut()
+	s.open()
+	s.format = format
+}
+
+// shut closes the stack and all that was opened in it.
+func (s *site) shut() {
+	for _, d := range s.dirs {
+		d.close()
+	}
+	s.Close()
+	s.dirs, s.Stack = nil, &Stack{layers: make([]layer, 1)}
+}
+
+// folder is where a layer lies.
+func (s *site) folder(layer int) string {
+	if layer == Upper {
+		return s.cfg.Upper
+	}
+	return s.cfg.Lowers[layer-1]
+}
+
+func (s *site) wantEmptyWork() {
+	s.t.Helper()
+	left, err := os.ReadDir(filepath.Join(s.cfg.Work, workName))
+	must(s.t, err)
+	if len(left) > 0 {
+		s.t.Errorf("%d objects are left in the work directory, %s first", len(left), left[0].Name())
+	}
+}
+
+// merged is a merged directory in use, as the caller of the stack holds it.
+type merged struct {
+	Dir
+	s    *site
+	path string // below the root of each layer
+	open map[int]*sys.Dir
+}
+
+// Layer implements [Opened].
+func (m *merged) Layer(layer int) (*sys.Dir, error) {
+	if d := m.open[layer]; d != nil {
+		return d, nil
+	}
+	d, err := m.s.Root(layer).OpenDir(m.path)
+	if err == nil {
+		m.open[layer] = d
+	}
+	return d, err
+}
+
+func (m *merged) close() {
+	for _, d := range m.open {
+		d.Close()
+	}
+	m.open = map[int]*sys.Dir{}
+}
+
+// upper is the directory in the upper.
+func (m *merged) upper() *sys.Dir {
+	m.s.t.Helper()
+	d, err := m.Layer(Upper)
+	must(m.s.t, err)
+	return d
+}
+
+func (m *merged) lookup(name string) Found {
+	m.s.t.Helper()
+	var f Found
+	must(m.s.t, m.s.Lookup(&m.Dir, m, name, &f))
+	return f
+}
+
+// index lists the directory where that has not been done.
+func (m *merged) indexed() *merged {
+	m.s.t.Helper()
+	must(m.s.t, m.s.Index(&m.Dir, m))
+	return m
+}
+
+func (s *site) mergedDir(d Dir, path string) *merged {
+	s.t.Helper()
+	m := &merged{Dir: d, s: s, path: path, open: map[int]*sys.Dir{}}
+	s.dirs = append(s.dirs, m)
+	must(s.t, s.Load(&m.Dir, m))
+	return m
+}
+
+// dir looks the directory at path up, "" for the root, with nothing known before.
+func (s *site) dir(path string) *merged {
+	s.t.Helper()
+	m := s.mergedDir(s.RootDir(), "")
+	if path == "" {
+		return m
+	}
+	for name := range strings.SplitSeq(path, "/") {
+		f := m.lookup(name)
+		if !f.IsDir() {
+			s.t.Fatalf("%s: %q is no directory: %+v", path, name, f)
+		}
+		m = s.mergedDir(NewDir(f.Dirs), filepath.Join(m.path, name))
+	}
+	return m
+}
+
+// at looks a path up.
+func (s *site) at(path string) (*merged, string, Found) {
+	s.t.Helper()
+	dir, name := filepath.Split(path)
+	m := s.dir(strings.TrimSuffix(dir, "/"))
+	return m, name, m.lookup(name)
+}
+
+// names are the visible entries, in order.
+func (m *merged) names() []string {
+	m.s.t.Helper()
+	var names []string
+	m.indexed().List(0, func(e Listed) bool { names = append(names, e.Name); return true })
+	return names
+}
+
+// view tells what the stack shows, as a snapshot does.
+func (s *site) view() string {
+	s.t.Helper()
+	lines := s.viewDir(s.dir(""), nil)
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (s *site) viewDir(m *merged, lines []string) []string {
+	s.t.Helper()
+	defer m.close()
+	m.indexed().List(0, func(e Listed) bool {
+		f := m.lookup(e.Name)
+		path := filepath.Join(m.path, e.Name)
+		if !f.Exists() || direntType(f.Stat.Mode) != e.Type {
+			s.t.Fatalf("%s is listed with type %d and looked up as %+v", path, e.Type, f)
+		}
+		o, err := readObject(filepath.Join(s.folder(f.Layer), path))
+		must(s.t, err)
+		for name := range o.xattrs {
+			if whiteout.PrivateXattr(name) {
+				delete(o.xattrs, name)
+			}
+		}
+		o.path = path
+		lines = append(lines, o.String())
+		if f.IsDir() {
+			lines = s.viewDir(s.mergedDir(NewDir(f.Dirs), path), lines)
+		}
+		return true
+	})
+	return lines
+}
+
+// wantView fails the test when the stack shows anything else than the table, now or after a remount.
+func (s *site) wantView(what, table string) {
+	s.t.Helper()
+	folder := s.t.TempDir()
+	buildTree(s.t, folder, table)
+	want := snapshotTree(s.t, folder)
+	if d := diffLines(want, s.view()); d != "" {
+		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
+	}
+	s.remount()
+	if d := diffLines(want, s.view()); d != "" {
+		s.t.Errorf("%s: the view after a remount differs (- want, + have):\n%s", what, d)
+	}
+	s.wantEmptyWork()
+}
+
+// bothFormats runs f with whiteouts as devices and as markers.
+func bothFormats(t *testing.T, f func(t *testing.T, markers bool)) {
+	t.Run("devices", func(t *testing.T) { f(t, false) })
+	t.Run("markers", func(t *testing.T) { f(t, true) })
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(entries)
+}
+
+// calls runs f and returns the system calls it made.
+func calls(f func()) []string {
+	var made []string
+	sys.SetFault(func(op sys.Op) error { made = append(made, op.Call); return nil })
+	defer sys.SetFault(nil)
+	f()
+	return made
+}
+
+func mountTmpfs(t *testing.T, point string) {
+	t.Helper()
+	must(t, unix.Mount("tmpfs", point, "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
+}

@@ -1,0 +1,219 @@
+package stack
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// from returns up to n entries after a cookie, as one request for a part of a listing does.
+func (m *merged) from(cookie uint64, n int) []Listed {
+	var out []Listed
+	m.List(cookie, func(e Listed) bool {
+		if len(out) == n {
+			return false
+		}
+		out = append(out, e)
+		return true
+	})
+	return out
+}
+
+func TestListingMerges(t *testing.T) {
+	s := newSite(t, "file a\nwhite b\nfile .wh.c\ndir d", "file b\nfile c\nfile d\nfifo e", "symlink a x\ndir f\nfile .wh.f", "dir f\nfile g")
+	var got []string
+	for _, e := range s.dir("").indexed().from(0, 100) {
+		got = append(got, fmt.Sprint(e.Name, e.Type))
+	}
+	slices.Sort(got)
+	want := []string{fmt.Sprint("a", unix.DT_REG), fmt.Sprint("d", unix.DT_DIR), fmt.Sprint("e", unix.DT_FIFO), fmt.Sprint("f", unix.DT_DIR),
+		fmt.Sprint("g", unix.DT_REG)}
+	if !slices.Equal(got, want) {
+		t.Errorf("listed %v, want %v", got, want)
+	}
+}
+
+// A listing can be left and gone on with at any offset, and says the same again.
+func TestListingResumesAnywhere(t *testing.T) {
+	var table strings.Builder
+	for i := range 100 {
+		fmt.Fprintf(&table, "file %d\n", i)
+	}
+	d := newSite(t, "", table.String()).dir("").indexed()
+	all := d.from(0, 1000)
+	if len(all) != 100 || all[0].Cookie < firstCookie {
+		t.Fatalf("%d entries, the first is %+v", len(all), all[0])
+	}
+	for i, e := range all {
+		if rest := d.from(e.Cookie, 1000); !slices.Equal(rest, all[i+1:]) {
+			t.Errorf("after %+v: %v", e, rest)
+		}
+	}
+}
+
+// change is one step of what others do while a listing is read.
+type change struct {
+	*merged
+	r        *rand.Rand
+	made     int
+	expected map[string]bool // names that have been there since the listing began
+}
+
+func (c *change) step() {
+	names := c.from(0, 1<<20)
+	pick := func() string { return names[c.r.IntN(len(names))].Name }
+	switch c.r.IntN(6) {
+	case 0, 1:
+		c.made++
+		name := fmt.Sprint("new", c.made)
+		f := c.lookup(name)
+		must(c.s.t, c.s.Link(&c.Dir, c.upper(), name, &f, c.upper().At("source"), unix.S_IFREG))
+	case 2, 3:
+		if name := pick(); name != "source" {
+			must(c.s.t, c.remove(name))
+			delete(c.expected, name)
+		}
+	case 4: // replaces one by another
+		c.made++
+		tmp := fmt.Sprint("tmp", c.made)
+		f := c.lookup(tmp)
+		file, err := c.s.Create(&c.Dir, c.upper(), tmp, &f, &Object{Mode: unix.S_IFREG | 0o644})
+		must(c.s.t, err)
+		file.Close()
+		if to := c.end(pick()); to.Found.State == InUpper && to.Name != "source" {
+			must(c.s.t, c.s.Rename(c.end(tmp), to))
+		}
+	case 5:
+		a, b := c.end(pick()), c.end(pick())
+		if a.Found.State == InUpper && b.Found.State == InUpper && a.Found.Stat.Ino != b.Found.Stat.Ino {
+			must(c.s.t, c.s.Exchange(a, b))
+		}
+	}
+}
+
+// While names come and go, a listing in parts tells every name that is there all the time exactly once, none twice that
+// was not removed, none that was removed before, and offsets only grow.
+func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
+	for seed := range uint64(20) {
+		s := newSite(t, "file source", "")
+		for i := range 60 {
+			buildTree(t, s.folder(i%2), fmt.Sprintf("file %d \"%d\"\n", i, i))
+		}
+		c := &change{merged: s.dir("").indexed(), r: rand.New(rand.NewPCG(seed, 3)), expected: map[string]bool{}}
+		for _, name := range c.names() {
+			c.expected[name] = true
+		}
+		cookie, told := uint64(0), map[string]int{}
+		for part := 0; ; part++ {
+			entries := c.from(cookie, 1+c.r.IntN(5))
+			if len(entries) == 0 {
+				break
+			}
+			for _, e := range entries {
+				if e.Cookie <= cookie {
+					t.Fatalf("seed %d: offset %d after %d", seed, e.Cookie, cookie)
+				}
+				if f := c.lookup(e.Name); !f.Exists() {
+					t.Errorf("seed %d: %s is told and not there", seed, e.Name)
+				}
+				cookie = e.Cookie
+				if told[e.Name]++; told[e.Name] > 1 {
+					t.Errorf("seed %d: %s is told twice", seed, e.Name)
+				}
+			}
+			for range c.r.IntN(4) {
+				if part < 40 {
+					c.step()
+				}
+			}
+		}
+		for name := range c.expected {
+			if told[name] != 1 {
+				t.Errorf("seed %d: %s is told %d times", seed, name, told[name])
+			}
+		}
+		c.wantExact("after all")
+		s.shut()
+	}
+}
+
+// A directory in which names come and go all the time does not grow.
+func TestListingForgetsWhatHasGone(t *testing.T) {
+	s := newSite(t, "", "file below")
+	d := s.dir("").indexed()
+	for i := range 1000 {
+		name := fmt.Sprint(i)
+		f := d.lookup(name)
+		_, err := s.Create(&d.Dir, d.upper(), name, &f, &Object{Mode: unix.S_IFIFO | 0o600})
+		must(t, err)
+		must(t, d.remove(name))
+		if len(d.index.order) > 100 {
+			t.Fatalf("%d places for %d names", len(d.index.order), len(d.index.byName))
+		}
+	}
+	if names := d.names(); !slices.Equal(names, []string{"below"}) {
+		t.Errorf("listed %v", names)
+	}
+}
+
+// A copy-up leaves an entry in its place.
+func TestCopyUpKeepsThePlace(t *testing.T) {
+	s := newSite(t, "", "file a \"data\"\ndir d\nfile d/in\nfile z")
+	root := s.dir("").indexed()
+	before := root.from(0, 10)
+	for _, name := range []string{"d", "a"} {
+		f := root.lookup(name)
+		from, err := root.Layer(f.Layer)
+		must(t, err)
+		staged, err := s.Stage(from.At(name), &f.Stat, -1)
+		must(t, err)
+		must(t, staged.Publish(root.upper(), name))
+		if staged.File() != nil {
+			staged.File().Close()
+		}
+		s.Raised(&root.Dir, name)
+		s.Raised(&root.Dir, name) // once more changes nothing
+		if f := root.lookup(name); f.State != InUpper || !f.Below {
+			t.Errorf("%s is %+v", name, f)
+		}
+	}
+	if after := root.from(0, 10); !slices.Equal(after, before) {
+		t.Errorf("the listing was %v and is %v", before, after)
+	}
+	root.wantExact("copied up")
+	s.Raised(&root.Dir, "none")
+	root.wantExact("nothing copied up")
+}
+
+// Where the file system does not tell the type of an entry, it is asked for.
+func TestListingWithoutTypes(t *testing.T) {
+	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 16<<20))
+	run(t, "mkfs.ext4", "-q", "-O", "^filetype", image)
+	run(t, "mount", image, point)
+	t.Cleanup(func() { run(t, "umount", "-l", point) })
+	buildTree(t, point, "dir l1/d\nfile l1/f\nwhite l1/w\nchar l1/null 1/3\nfile l2/w\nfile l2/d/f\ndir upper")
+	s := openSite(t, Config{Lowers: []string{point + "/l1", point + "/l2"}, Upper: point + "/upper", Work: point + "/work"})
+	types := s.dir("").indexed().listed()
+	if len(types) != 3 || types["d"] != unix.DT_DIR || types["f"] != unix.DT_REG || types["null"] != unix.DT_CHR {
+		t.Errorf("listed %v", types)
+	}
+	if d := s.dir("d"); !slices.Equal(d.names(), []string{"f"}) {
+		t.Errorf("d lists %v", d.names())
+	}
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}

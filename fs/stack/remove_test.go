@@ -1,0 +1,180 @@
+package stack
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func (m *merged) remove(name string) error {
+	f := m.lookup(name)
+	if !f.IsDir() {
+		return m.s.Remove(&m.Dir, m.upper(), name, &f)
+	}
+	return m.s.RemoveDir(&m.Dir, m.upper(), name, &f)
+}
+
+// Each way in which a removable object may lie in the layers, as tables for the upper and the lower, and whether a lower
+// shows when the upper has nothing.
+var removables = map[string]struct {
+	upper, lower string
+	below        bool
+}{
+	"upper file":                   {"file x", "", false},
+	"upper file over a file":       {"file x", "file x", true},
+	"upper file over a directory":  {"file x", "dir x\nfile x/old", true},
+	"upper file and its marker":    {"file x\nfile .wh.x", "file x", true},
+	"upper file, needless marker":  {"file x\nfile .wh.x", "", false},
+	"upper symlink over a file":    {"symlink x y", "file x", true},
+	"lower file":                   {"", "file x", true},
+	"lower device":                 {"", "char x 1/3", true},
+	"upper directory":              {"dir x", "", false},
+	"upper directory, whiteouts":   {"dir x\nwhite x/a\nfile x/.wh.b\nfile x/.wh..wh..opq", "", false},
+	"merged directory":             {"dir x\nwhite x/old", "dir x\nfile x/old", true},
+	"merged directory, marker":     {"dir x\nfile x/.wh.old", "dir x\nfile x/old", true},
+	"merged directory, deep":       {"dir x\nwhite x/old\nopaque x/.wh.odd/a/b/c", "dir x\nfile x/old", true},
+	"opaque directory":             {"opaque x", "dir x\nfile x/old", true},
+	"opaque directory, closed":     {"opaque x 0000", "dir x\nfile x/old", true},
+	"directory over a file":        {"dir x", "file x", true},
+	"directory beside its marker":  {"dir x\nfile .wh.x", "dir x\nfile x/old", true},
+	"lower directory":              {"", "dir x", true},
+	"lower directory of whiteouts": {"", "dir x\nwhite x/old\nfile x/.wh.b", true},
+}
+
+// What is removed does not show again, now or after a remount, and a whiteout is left only where it hides something.
+func TestRemove(t *testing.T) {
+	allFormats(t, func(t *testing.T, format func(*site)) {
+		for name, c := range removables {
+			t.Run(name, func(t *testing.T) {
+				s := newSite(t, c.upper+"\nfile other", c.lower)
+				format(s)
+				root := s.dir("").indexed()
+				f := root.lookup("x")
+				if f.Below != c.below {
+					t.Errorf("below is %v", f.Below)
+				}
+				if err := root.remove("x"); err != nil {
+					t.Fatal(err)
+				}
+				root.wantExact("removed")
+				if f := root.lookup("x"); f.Exists() || (f.State == Whiteout) != c.below || f.Below != c.below {
+					t.Errorf("x is %+v", f)
+				}
+				want := []string{"file other 0644 \"\""}
+				switch {
+				case strings.Contains(c.upper, ".wh.x"): // is left, and may be accompanied
+					want = nil
+				case c.below && s.format.Devices:
+					want = append(want, "white x")
+				case c.below:
+					want = append([]string{"file .wh.x 0000 \"\""}, want...)
+				}
+				if have := snapshotTree(t, s.cfg.Upper); want != nil && have != strings.Join(want, "\n") {
+					t.Errorf("the upper holds\n%s\nwant\n%s", have, strings.Join(want, "\n"))
+				}
+				s.wantView("removed", "file other")
+
+				root = s.dir("") // and its name can be used again
+				create(t, s, "x", &Object{Mode: unix.S_IFDIR | 0o755})
+				s.wantView("made again", "file other\ndir x")
+			})
+		}
+	})
+}
+
+// A whiteout of a lower object is one system call; a file is replaced and a directory exchanged, never removed first.
+func TestRemovalIsOneStep(t *testing.T) {
+	for name, want := range map[string][]string{
+		"upper file":             {"unlinkat"},
+		"lower file":             {"mknodat"},
+		"lower directory":        {"mknodat"},
+		"upper file over a file": {"mknodat", "renameat2"},
+		"upper directory":        {"rmdir"},
+		"opaque directory":       {"mknodat", "renameat2", "fstatat", "rmdir"},
+	} {
+		c := removables[name]
+		s := newSite(t, c.upper, c.lower)
+		root := s.dir("").indexed()
+		f, up := root.lookup("x"), root.upper()
+		made := calls(func() {
+			if f.IsDir() {
+				must(t, s.RemoveDir(&root.Dir, up, "x", &f))
+			} else {
+				must(t, s.Remove(&root.Dir, up, "x", &f))
+			}
+		})
+		if !slices.Equal(made, want) {
+			t.Errorf("%s: %v, want %v", name, made, want)
+		}
+	}
+}
+
+// Removing copies nothing: neither the lower file's data nor its directory entry.
+func TestRemovingALargeLowerFileReadsNothing(t *testing.T) {
+	s := newSite(t, "", "file x\nsize x 1000000000000")
+	root := s.dir("").indexed()
+	for _, call := range calls(func() { must(t, root.remove("x")) }) {
+		if call == "pread64" || call == "copy_file_range" || call == "openat" {
+			t.Errorf("removing made a call %s", call)
+		}
+	}
+}
+
+// A name that leaves no room for ".wh." cannot be hidden by a marker; it stays as it is.
+func TestLongNamesInMarkerFormat(t *testing.T) {
+	for length, want := range map[int]error{NameMax - 4: nil, NameMax - 3: unix.ENAMETOOLONG, NameMax: unix.ENAMETOOLONG} {
+		name := strings.Repeat("n", length)
+		s := newSite(t, "", fmt.Sprintf("file %s\ndir %s", name, name[1:]+"d"))
+		formats["markers"](s)
+		root := s.dir("").indexed()
+		for _, n := range []string{name, name[1:] + "d"} {
+			if err := root.remove(n); err != want {
+				t.Errorf("%d bytes: %v, want %v", length, err, want)
+			}
+			root.wantExact("after a refusal")
+			if f := root.lookup(n); f.Exists() != (want != nil) {
+				t.Errorf("%d bytes: %+v", length, f)
+			}
+		}
+	}
+}
+
+// Where the last step fails, the name shows what it showed.
+func TestFailedRemovalChangesNothing(t *testing.T) {
+	for name, c := range removables {
+		s := newSite(t, c.upper, c.lower)
+		root := s.dir("").indexed()
+		f, up := root.lookup("x"), root.upper()
+		away := s.cfg.Upper + "2"
+		must(t, os.Rename(s.cfg.Upper, away))
+		must(t, os.RemoveAll(away)) // a directory that is gone takes neither names nor whiteouts
+		var err error
+		if f.IsDir() {
+			err = s.RemoveDir(&root.Dir, up, "x", &f)
+		} else {
+			err = s.Remove(&root.Dir, up, "x", &f)
+		}
+		if err != unix.ENOENT {
+			t.Errorf("%s: %v", name, err)
+		}
+		if f := root.index.byName["x"]; f == nil || f.absent {
+			t.Errorf("%s: the index has lost it", name)
+		}
+		s.wantEmptyWork()
+	}
+}
+
+// A directory that shows nothing and is closed to its owner, full of whiteouts and of what they hid, goes with all of it.
+func TestRemovedDirectoryIsSwept(t *testing.T) {
+	s := newSite(t, "dir x\nwhite x/old\ndir x/.wh.sub/a/b\nfile x/.wh.sub/a/f", "dir x\nfile x/old")
+	must(t, unix.Chmod(filepath.Join(s.cfg.Upper, "x/.wh.sub/a"), 0))
+	root := s.dir("").indexed()
+	must(t, root.remove("x"))
+	s.wantEmptyWork()
+	wantTree(t, "the upper", s.cfg.Upper, "white x")
+}

@@ -1,0 +1,139 @@
+package inodecache
+
+import (
+	"sync"
+	"testing"
+)
+
+func TestOneDeviceKeepsItsNumbers(t *testing.T) {
+	n := NewNumbers([]uint64{7})
+	for _, ino := range []uint64{1, 2, 1 << 63, ^uint64(0) >> 1} {
+		if got := n.Of(Key{7, ino}); got != ino {
+			t.Errorf("Of(%d) = %d", ino, got)
+		}
+	}
+}
+
+func TestManyDevicesShareTheRange(t *testing.T) {
+	for _, devices := range []int{2, 3, 4, 7, 8, 500} {
+		var devs []uint64
+		for i := range devices {
+			devs = append(devs, uint64(1000+i))
+		}
+		n := NewNumbers(devs)
+		seen := map[uint64]Key{}
+		for _, dev := range devs {
+			for _, ino := range []uint64{1, 2, 1<<32 - 1, 1 << 40} {
+				k := Key{dev, ino}
+				got := n.Of(k)
+				if other, ok := seen[got]; ok {
+					t.Fatalf("%d devices: %v and %v are both %#x", devices, other, k, got)
+				}
+				seen[got] = k
+				if again := n.Of(k); again != got {
+					t.Fatalf("%v is %#x and then %#x", k, got, again)
+				}
+				if got&(1<<n.shift-1) != ino {
+					t.Errorf("%d devices: %v has the number %#x, which does not end in its own", devices, k, got)
+				}
+			}
+		}
+		if again := NewNumbers(devs); again.Of(Key{devs[1], 5}) != n.Of(Key{devs[1], 5}) {
+			t.Error("another mount of the same layers has other numbers")
+		}
+	}
+}
+
+func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
+	n := NewNumbers([]uint64{1, 2})
+	if got := n.Of(Key{1, 12345}); got != 12345 {
+		t.Errorf("Of = %d", got)
+	}
+}
+
+// What does not fit gets a number that nobody else has or will have, however many devices there are.
+func TestNumbersThatDoNotFit(t *testing.T) {
+	for _, devs := range [][]uint64{{1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7}} {
+		n := NewNumbers(devs)
+		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // devices that are no layer's
+		if len(devs) > 1 {
+			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.shift})
+		}
+		seen := map[uint64]Key{}
+		for _, dev := range devs {
+			for _, ino := range []uint64{1, 2} {
+				k := Key{dev, ino}
+				seen[n.Of(k)] = k
+			}
+		}
+		for _, k := range keys {
+			got := n.Of(k)
+			if other, ok := seen[got]; ok {
+				t.Fatalf("%v: %v and %v are both %#x", devs, other, k, got)
+			}
+			seen[got] = k
+			if n.Of(k) != got {
+				t.Fatalf("the number of %v changes", k)
+			}
+			if len(devs) > 1 && got>>n.shift != 1<<(64-n.shift)-1 {
+				t.Errorf("%v has %#x, outside the range of numbers that do not fit", k, got)
+			}
+		}
+	}
+}
+
+func TestCopyUpKeepsTheNumber(t *testing.T) {
+	n := NewNumbers([]uint64{1, 2})
+	lower, upper := Key{2, 10}, Key{1, 20}
+	ino := n.Of(lower)
+	n.SetOrigin(upper, ino)
+	if got := n.Of(upper); got != ino {
+		t.Fatalf("%#x after the copy-up, %#x before", got, ino)
+	}
+	n.SetOrigin(upper, n.own(upper)) // the inode was freed and used again, by an object without an origin
+	if got := n.Of(upper); got != 20 {
+		t.Fatalf("a new object has the number %#x of an old one", got)
+	}
+}
+
+func TestGoneObjectsAreForgotten(t *testing.T) {
+	n := NewNumbers([]uint64{1})
+	k, foreign := Key{1, 20}, Key{9, 1}
+	n.SetOrigin(k, 10)
+	first := n.Of(foreign)
+	n.Gone(k)
+	n.Gone(foreign)
+	if got := n.Of(k); got != 20 {
+		t.Errorf("the inode's next object has number %d", got)
+	}
+	if got := n.Of(foreign); got == first {
+		t.Error("a number was given twice, while the kernel may know the first object")
+	}
+	if len(n.origins) != 0 || len(n.extra) != 1 {
+		t.Errorf("kept: %v %v", n.origins, n.extra)
+	}
+}
+
+func TestConcurrentNumbers(t *testing.T) {
+	n := NewNumbers([]uint64{1, 2})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for i := range uint64(500) {
+				foreign := Key{9, i % 10}
+				if n.Of(foreign) == 0 {
+					t.Error("no number")
+				}
+				n.SetOrigin(Key{1, i}, i+1000)
+				n.Of(Key{1, i})
+				n.Gone(Key{1, i})
+			}
+		}()
+	}
+	wg.Wait()
+	if len(n.extra) != 10 {
+		t.Errorf("%d numbers for 10 objects", len(n.extra))
+	}
+}
