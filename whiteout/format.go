@@ -1,6 +1,8 @@
 package whiteout
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
@@ -11,10 +13,39 @@ type Format struct {
 	// Devices: a whiteout is the character device 0/0; else it is a [Marker] file. Only where names can be exchanged too
 	// (RENAME_EXCHANGE): without that a directory and a device cannot take each other's place in one step.
 	Devices bool
+	// WhiteoutXattr: where neither devices nor .wh. files can be made, as on the mount of another overlay, a whiteout is an
+	// empty file with this extended attribute, in a directory prepared by [Format.Admit]. Else empty.
+	WhiteoutXattr string
 	// RenameWhiteout: renameat2(RENAME_WHITEOUT) leaves such a device behind. Only with Devices.
 	RenameWhiteout bool
 	// OpaqueXattr is the extended attribute that makes a directory opaque; empty: the [OpaqueMarker] file does.
 	OpaqueXattr string
+}
+
+// InPlace reports whether a whiteout stands under the name that it hides; a [Marker] stands beside it.
+func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattr != "" }
+
+// Stage makes a whiteout of an in-place form under a name of the work directory.
+func (f Format) Stage(work *sys.Dir, name string) error {
+	if f.Devices {
+		return work.Mknod(name, DeviceMode, DeviceRdev)
+	}
+	if err := touch(work, name); err != nil {
+		return err
+	}
+	return work.At(name).SetXattr(f.WhiteoutXattr, nil, 0)
+}
+
+// Admit prepares the directory d for a whiteout of an in-place form. One that is opaque has nothing to hide and stays so.
+func (f Format) Admit(d *sys.Dir) error {
+	if f.WhiteoutXattr == "" {
+		return nil
+	}
+	err := d.Ref().SetXattr(f.OpaqueXattr, []byte(opaqueWhiteouts), unix.XATTR_CREATE)
+	if err == unix.EEXIST {
+		return nil
+	}
+	return err
 }
 
 // MarkOpaque makes d opaque. For a directory that nobody sees yet, or that nothing lies below.
@@ -44,6 +75,7 @@ const (
 	trialFile   = "#probe-file"
 	trialMoved  = "#probe-moved"
 	trialDir    = "#probe-dir"
+	trialMarker = MarkerPrefix + "#probe"
 )
 
 // Probe finds the format by trying each way in the work directory, which must be the one the whiteouts will be made in,
@@ -88,7 +120,33 @@ func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
 			break
 		}
 	}
-	return f, nil
+	if f.Devices || forceMarkers || f.OpaqueXattr == "" {
+		return f, nil
+	}
+	if markers, err := available(tryMarker(work)); err != nil || markers {
+		return f, err
+	}
+	name := strings.TrimSuffix(f.OpaqueXattr, "opaque") + "whiteout"
+	ok, err := available(tryXattrWhiteout(work, name))
+	if ok {
+		f.WhiteoutXattr = name
+	}
+	return f, err
+}
+
+func tryMarker(work *sys.Dir) error {
+	if err := touch(work, trialMarker); err != nil {
+		return err
+	}
+	return work.Unlink(trialMarker)
+}
+
+// tryXattrWhiteout makes one and exchanges it for a directory, which is how a directory gets whited out.
+func tryXattrWhiteout(work *sys.Dir, name string) error {
+	if err := (Format{WhiteoutXattr: name}).Stage(work, trialFile); err != nil {
+		return err
+	}
+	return work.Rename(trialFile, work, trialDir, unix.RENAME_EXCHANGE)
 }
 
 // available turns the outcome of a trial into its meaning.
@@ -154,13 +212,14 @@ func tryXattr(d *sys.Dir, name string) error {
 
 // removeTrials removes the trials of this run, or of one that was killed.
 func removeTrials(work *sys.Dir) error {
-	for _, name := range []string{trialDevice, trialFile, trialMoved} {
-		if err := work.Unlink(name); err != nil && err != unix.ENOENT {
+	for _, name := range []string{trialDevice, trialFile, trialMoved, trialDir} {
+		err := work.Unlink(name)
+		if err == unix.EISDIR || err == unix.EPERM { // trialDir, or trialFile in its place
+			err = work.Rmdir(name)
+		}
+		if err != nil && err != unix.ENOENT {
 			return err
 		}
-	}
-	if err := work.Rmdir(trialDir); err != nil && err != unix.ENOENT {
-		return err
 	}
 	return nil
 }

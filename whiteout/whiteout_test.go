@@ -281,14 +281,16 @@ func TestProbe(t *testing.T) {
 		err    error
 		want   Format
 	}{
-		{"root on ext4", t.TempDir(), false, nil, nil, Format{true, true, trusted}},
-		{"markers wanted", t.TempDir(), true, nil, nil, Format{false, false, trusted}},
-		{"no attributes", ramfs(t), false, nil, nil, Format{true, false, ""}},
-		{"no devices", t.TempDir(), false, is("mknodat", ""), unix.EPERM, Format{false, false, trusted}},
-		{"no RENAME_WHITEOUT", t.TempDir(), false, is("renameat2", trialMoved), unix.EINVAL, Format{true, false, trusted}},
-		{"no RENAME_EXCHANGE", t.TempDir(), false, is("renameat2", trialFile), unix.EINVAL, Format{false, false, trusted}},
-		{"no trusted names", t.TempDir(), false, is("setxattr", trusted), unix.EPERM, Format{true, true, user}},
-		{"attributes that do not stay", t.TempDir(), false, is("getxattr", ""), unix.ENODATA, Format{true, true, ""}},
+		{"root on ext4", t.TempDir(), false, nil, nil, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: trusted}},
+		{"markers wanted", t.TempDir(), true, nil, nil, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no attributes", ramfs(t), false, nil, nil, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: ""}},
+		{"no devices", t.TempDir(), false, is("mknodat", ""), unix.EPERM, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"neither devices nor markers", t.TempDir(), false, func(op sys.Op) bool { return op.Call == "mknodat" || op.Name == trialMarker },
+			unix.EPERM, Format{OpaqueXattr: trusted, WhiteoutXattr: "trusted.overlay.whiteout"}},
+		{"no RENAME_WHITEOUT", t.TempDir(), false, is("renameat2", trialMoved), unix.EINVAL, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no RENAME_EXCHANGE", t.TempDir(), false, is("renameat2", trialFile), unix.EINVAL, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no trusted names", t.TempDir(), false, is("setxattr", trusted), unix.EPERM, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: user}},
+		{"attributes that do not stay", t.TempDir(), false, is("getxattr", ""), unix.ENODATA, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: ""}},
 	} {
 		work := open(t, c.base)
 		// a run that was killed in the middle
@@ -328,7 +330,7 @@ func TestProbeFaults(t *testing.T) {
 				f, err := Probe(work, false)
 				sys.SetFault(nil)
 				if n <= i {
-					if must(t, err); f != (Format{true, true, "trusted.overlay.opaque"}) {
+					if must(t, err); f != (Format{Devices: true, RenameWhiteout: true, OpaqueXattr: "trusted.overlay.opaque"}) {
 						t.Errorf("%+v", f)
 					}
 					break

@@ -13,6 +13,9 @@ import (
 var formats = map[string]func(*site){
 	"devices":            func(*site) {},
 	"no RENAME_WHITEOUT": func(s *site) { s.format.RenameWhiteout = false },
+	"xattr whiteouts": func(s *site) {
+		s.format.Devices, s.format.RenameWhiteout, s.format.WhiteoutXattr = false, false, "trusted.overlay.whiteout"
+	},
 	"devices, no xattrs": func(s *site) { s.format.OpaqueXattr = "" },
 	"markers":            func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false },
 	"markers, no xattrs": func(s *site) { s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, "" },

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Remove takes a name that is not a directory away: it is unlinked where nothing lies below it, else covered by a
@@ -15,7 +16,7 @@ func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 		err = up.Unlink(name)
 	case f.State == InLower:
 		err = s.coverNothing(up, name)
-	case s.format.Devices:
+	case s.format.InPlace():
 		err = s.coverFile(up, name)
 	default:
 		if err = mark(up, name); err == nil {
@@ -30,15 +31,26 @@ func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 
 // coverNothing puts a whiteout where the upper has nothing.
 func (s *Stack) coverNothing(up *sys.Dir, name string) error {
-	if s.format.Devices {
-		return up.Mknod(name, unix.S_IFCHR, 0)
+	switch {
+	case s.format.Devices:
+		return up.Mknod(name, whiteout.DeviceMode, whiteout.DeviceRdev)
+	case !s.format.InPlace():
+		return mark(up, name)
 	}
-	return mark(up, name)
+	tmp, err := s.makeWhiteout(up)
+	if err != nil {
+		return err
+	}
+	if err := s.work.Dir().Rename(tmp, up, name, unix.RENAME_NOREPLACE); err != nil {
+		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
+		return err
+	}
+	return nil
 }
 
-// coverFile puts a whiteout device in the place of a file: renamed over it, so there is no moment without either.
+// coverFile puts a whiteout in the place of a file: renamed over it, so there is no moment without either.
 func (s *Stack) coverFile(up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout()
+	tmp, err := s.makeWhiteout(up)
 	if err != nil {
 		return err
 	}
@@ -56,7 +68,7 @@ func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	switch {
 	case f.State == InLower:
 		err = s.coverNothing(up, name)
-	case f.Below && s.format.Devices:
+	case f.Below && s.format.InPlace():
 		err = s.coverDir(up, name)
 	case f.Below:
 		if err = mark(up, name); err == nil {
@@ -71,9 +83,9 @@ func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	return err
 }
 
-// coverDir exchanges a directory for a whiteout device.
+// coverDir exchanges a directory for a whiteout.
 func (s *Stack) coverDir(up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout()
+	tmp, err := s.makeWhiteout(up)
 	if err != nil {
 		return err
 	}

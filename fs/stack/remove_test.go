@@ -71,6 +71,8 @@ func TestRemove(t *testing.T) {
 					want = nil
 				case c.below && s.format.Devices:
 					want = append(want, "white x")
+				case c.below && s.format.InPlace():
+					want = append(want, `file x 0644 "" trusted.overlay.whiteout=""`)
 				case c.below:
 					want = append([]string{"file .wh.x 0000 \"\""}, want...)
 				}
@@ -79,7 +81,7 @@ func TestRemove(t *testing.T) {
 				}
 				s.wantView("removed", "file other")
 
-				root = s.dir("") // and its name can be used again
+				// and its name can be used again
 				create(t, s, "x", &Object{Mode: unix.S_IFDIR | 0o755})
 				s.wantView("made again", "file other\ndir x")
 			})

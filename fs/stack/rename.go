@@ -69,19 +69,19 @@ func (s *Stack) cutOff(from, to *End) error {
 func (s *Stack) move(from, to *End) (device bool, err error) {
 	isDir, overDevice := from.Found.IsDir(), to.Found.State == Whiteout && !to.Found.Marker
 	switch {
-	case overDevice && (isDir || from.Found.Below && s.format.Devices):
+	case overDevice && (isDir || from.Found.Below && s.format.InPlace()):
 		return s.moveByExchange(from, to)
 	case !from.Found.Below:
 		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
-	case !s.format.Devices:
+	case !s.format.InPlace():
 		if err := mark(from.Up, from.Name); err != nil { // hides the lower, not the object beside it
 			return false, err
 		}
 		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
 	case s.format.RenameWhiteout:
 		return true, from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
-	case !to.Found.Exists():
-		if err := to.Up.Mknod(to.Name, unix.S_IFCHR, 0); err != nil { // of nothing, or of what is hidden already
+	case s.format.Devices && !to.Found.Exists():
+		if err := to.Up.Mknod(to.Name, whiteout.DeviceMode, whiteout.DeviceRdev); err != nil { // of nothing, or of what is hidden already
 			return false, err
 		}
 		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
@@ -95,6 +95,11 @@ func (s *Stack) move(from, to *End) (device bool, err error) {
 // moveByExchange swaps the object and the whiteout device in its way: a directory cannot replace one, and the old name may
 // need one.
 func (s *Stack) moveByExchange(from, to *End) (device bool, err error) {
+	if from.Found.Below {
+		if err := s.format.Admit(from.Up); err != nil {
+			return false, err
+		}
+	}
 	if err := from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE); err != nil {
 		return false, err
 	}
@@ -107,7 +112,7 @@ func (s *Stack) moveByExchange(from, to *End) (device bool, err error) {
 // moveByLink replaces a file in two steps: both names show the object for a moment, which is not lost and hides its
 // lower; then the old one is covered.
 func (s *Stack) moveByLink(from, to *End) error {
-	cover, err := s.makeWhiteout()
+	cover, err := s.makeWhiteout(from.Up)
 	if err != nil {
 		return err
 	}

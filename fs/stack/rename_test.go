@@ -90,6 +90,18 @@ func TestRename(t *testing.T) {
 	})
 }
 
+// refuses: a directory whose old name needs a whiteout cannot be moved in one step where RENAME_WHITEOUT does not leave
+// one, unless there is a whiteout in its way, or a device can be put there, to change places with.
+func (s *site) refuses(src, dst *End) bool {
+	if !src.Found.IsDir() || !src.Found.Below || !s.format.InPlace() || s.format.RenameWhiteout {
+		return false
+	}
+	if s.format.Devices {
+		return dst.Found.Exists()
+	}
+	return dst.Found.State != Whiteout || dst.Found.Marker
+}
+
 func renameOne(s *site, from movable, toPath string) {
 	s.t.Helper()
 	p, q := s.dir("p"), s.dir("q")
@@ -98,7 +110,7 @@ func renameOne(s *site, from movable, toPath string) {
 	}
 	src, dst := p.end("from"), q.end("to")
 	err := s.Rename(src, dst)
-	if from.isDir && src.Found.Below && dst.Found.Exists() && s.format.Devices && !s.format.RenameWhiteout {
+	if s.refuses(src, dst) {
 		if err != unix.EXDEV {
 			s.t.Errorf("error %v, want EXDEV", err)
 		}

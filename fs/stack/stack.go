@@ -95,7 +95,7 @@ func (d *Dir) note(name string, mode uint32) {
 // noteAbsent records in d's index that name is gone, with a whiteout where a lower lies below.
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
 	if below {
-		d.noteWhiteout(name, !s.format.Devices, true)
+		d.noteWhiteout(name, !s.format.InPlace(), true)
 	} else if d.index != nil {
 		d.index.remove(name)
 	}
@@ -108,10 +108,17 @@ func (d *Dir) noteWhiteout(name string, marker, below bool) {
 	}
 }
 
-// makeWhiteout stages a whiteout device and returns its name in the work directory.
-func (s *Stack) makeWhiteout() (string, error) {
+// makeWhiteout stages a whiteout that is to stand in up, and returns its name in the work directory.
+func (s *Stack) makeWhiteout(up *sys.Dir) (string, error) {
+	if err := s.format.Admit(up); err != nil {
+		return "", err
+	}
 	tmp := s.work.Name()
-	return tmp, s.work.Dir().Mknod(tmp, unix.S_IFCHR, 0)
+	if err := s.format.Stage(s.work.Dir(), tmp); err != nil {
+		_ = s.work.Remove(tmp) // the error to tell is the first
+		return "", err
+	}
+	return tmp, nil
 }
 
 // mark writes the .wh. file of name; one that is there already is as good.

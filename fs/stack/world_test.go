@@ -260,8 +260,9 @@ func (w *world) rename(from string, f Found) string {
 	if same(&src.Found, &dst.Found) {
 		return ""
 	}
+	refused := w.refuses(src, dst)
 	switch err := w.Rename(src, dst); {
-	case err == unix.EXDEV && f.IsDir() && g.Exists() && !w.format.RenameWhiteout:
+	case refused && err == unix.EXDEV:
 		return "refused: rename " + from + " " + to
 	case err != nil:
 		w.t.Fatal(err)
