@@ -133,10 +133,9 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
 		return err
 	}
 	n.mu.Lock()
-	old, layer := n.kept, n.layer
-	n.kept, n.layer = kept, stack.Upper
+	layer := n.layer
+	n.former, n.kept, n.layer = n.kept, kept, stack.Upper
 	n.mu.Unlock()
-	old.Close()
 	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
 	o.handles.Evict(handleKey{n.ID(), layer, useRead})
 	return nil

@@ -118,6 +118,7 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 		file.Close()
 		return nil, err
 	}
+	n.bare.Store(true)
 	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
 	return n, nil
 }

@@ -14,40 +14,41 @@ func (o *Overlay) Forget(id, count uint64) {
 	}
 }
 
-// drop removes a node that nobody refers to, and then its parents that were only kept for it.
+// drop removes a node that nobody refers to, and then the directories that were only kept for it.
 func (o *Overlay) drop(n *Node) {
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
-	for n != nil && n != o.root {
-		p := n.place()
-		if !o.dropOne(n, p) {
-			return
+	for unused := []*Node{n}; len(unused) > 0; {
+		n, unused = unused[0], unused[1:]
+		if n != o.root {
+			unused = append(unused, o.dropOne(n)...)
 		}
-		n = p.parent
 	}
 }
 
-// dropOne reports whether the node was removed. Precondition: renameMu R.
-func (o *Overlay) dropOne(n *Node, p place) bool {
-	p.parent.dir.mu.Lock()
+// dropOne removes the node if it can go, and returns the directories of its names. Precondition: renameMu R.
+func (o *Overlay) dropOne(n *Node) (dirs []*Node) {
+	parent := n.place().parent
+	parent.dir.mu.Lock()
 	dropped := !o.hasChildren(n) && o.nodes.Drop(n)
-	if dropped && p.parent.dir.children[p.name] == n {
-		delete(p.parent.dir.children, p.name)
-	}
-	p.parent.dir.mu.Unlock()
+	parent.dir.mu.Unlock()
 	if !dropped {
-		return false
+		return nil
 	}
 	n.mu.Lock()
-	others, kept, key := n.others, n.kept, n.key
-	n.kept = nil
+	names, kept, key := append([]placed{{n.parent, n.name}}, n.others...), n.kept, n.key
+	if n.former != nil {
+		n.former.Close()
+	}
+	n.kept, n.former = nil, nil
 	n.mu.Unlock()
-	for _, other := range others {
-		other.parent.dir.mu.Lock()
-		if other.parent.dir.children[other.name] == n {
-			delete(other.parent.dir.children, other.name)
+	for _, at := range names {
+		at.parent.dir.mu.Lock()
+		if at.parent.dir.children[at.name] == n {
+			delete(at.parent.dir.children, at.name)
 		}
-		other.parent.dir.mu.Unlock()
+		at.parent.dir.mu.Unlock()
+		dirs = append(dirs, at.parent)
 	}
 	o.nodes.Unlink(key, n)
 	o.evict(n)
@@ -58,7 +59,7 @@ func (o *Overlay) dropOne(n *Node, p place) bool {
 		}
 		kept.Close()
 	}
-	return true
+	return dirs
 }
 
 // hasChildren reports whether nodes hang below n: they need it for their paths. Precondition: the parent's dir.mu held.

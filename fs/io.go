@@ -29,7 +29,12 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 			file, err = o.openStubborn(n, u)
 		}
 		if err == nil {
-			return o.handles.Add(handleKey{n.ID(), p.layer, u}, handle{file: file}), nil
+			k := handleKey{n.ID(), p.layer, u}
+			h := o.handles.Add(k, handle{file: file})
+			if n.place().layer != p.layer { // copied up meanwhile: nobody will look for it again
+				o.handles.Evict(k)
+			}
+			return h, nil
 		}
 		if n.place() == p {
 			return nil, err
@@ -133,10 +138,12 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		return 0, o.status("write", err)
 	}
 	defer o.handles.Release(h)
-	done, err := h.Value.file.Pwrite(data, int64(in.Offset))
-	if err == nil && in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		err = o.killSuid(n)
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // first, as file_remove_privs: no new data behind an old suid
+		if err := o.killSuid(n); err != nil {
+			return 0, o.status("write", err)
+		}
 	}
+	done, err := h.Value.file.Pwrite(data, int64(in.Offset))
 	if err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}

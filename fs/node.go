@@ -18,6 +18,7 @@ type Node struct {
 
 	kind uint32        // S_IFMT; immutable
 	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
+	bare atomic.Bool   // known to have no file capabilities
 	dir  *dirState     // of a directory; immutable
 
 	upMu sync.Mutex // one copy-up of this object at a time
@@ -29,6 +30,7 @@ type Node struct {
 	others []placed   // further names of the object that the kernel knows
 	gone   bool       // the last known name was removed; kept leads to the object
 	kept   *sys.Object
+	former *sys.Object    // what kept led to before a copy-up: who has read place before it may still use it
 	key    inodecache.Key // the object's identity in the upper; zero while in a lower
 }
 
@@ -146,14 +148,9 @@ func (n *Node) lastName() bool {
 	return len(n.others) == 0
 }
 
-// keep holds the object open for when its last name goes, until the node is dropped.
+// keep holds the object open for when its last name goes, until the node is dropped. What an earlier removal that failed
+// has kept may be another object by now: that of the lower, before a copy-up.
 func (n *Node) keep(r sys.Ref) error {
-	n.mu.Lock()
-	have := n.kept != nil
-	n.mu.Unlock()
-	if have {
-		return nil
-	}
 	kept, err := r.Open()
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 
 const (
 	selinuxXattr  = "security.selinux"
+	capability    = "security.capability"
 	defaultACL    = "system.posix_acl_default"
 	accessACL     = "system.posix_acl_access"
 	errNoSuchAttr = fuse.Status(unix.ENODATA)
@@ -32,6 +33,9 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	n, err := o.node(h.NodeId)
 	if err != nil {
 		return 0, o.status("getxattr", err)
+	}
+	if attr == capability && n.bare.Load() {
+		return 0, errNoSuchAttr // the kernel asks before the first write of every file
 	}
 	var value []byte
 	err = o.with(n, func(r sys.Ref) (err error) { value, err = r.GetXattr(stored); return err })
@@ -89,6 +93,9 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r sys.Ref, stored s
 	n, err := o.node(id)
 	if err != nil {
 		return err
+	}
+	if attr == capability {
+		n.bare.Store(false)
 	}
 	if err := o.change(n, func(r sys.Ref) error { return f(r, stored) }); err != nil {
 		return err

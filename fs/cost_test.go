@@ -1,0 +1,118 @@
+package fs
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+func names(ops []sys.Op) []string {
+	var out []string
+	for _, op := range ops {
+		out = append(out, op.Call)
+	}
+	return out
+}
+
+// Once a directory is indexed, looking a name up costs the same with any number of layers, and a missing name nothing.
+func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
+	costs := map[string][]string{}
+	for _, layers := range []int{1, 8, 128} {
+		lowers := slices.Repeat([]string{"file d/other"}, layers)
+		lowers[layers-1] += "\nfile d/first\nfile d/second\ndir d/dir"
+		s := newSite(t, "", lowers...)
+		dir, err := s.walk("d")
+		must(t, err)
+		if _, err := s.list(dir, 4096); err != nil {
+			t.Fatal(err)
+		}
+		s.forget(func(id uint64) bool { return id != dir }) // so that nodes are made anew
+		look := func(name string, wanted error) func() {
+			return func() { _, err := s.lookup(dir, name); want(t, name, err, wanted) }
+		}
+		looks := map[string]func(){"new name": look("first", nil), "missing name": look("none", unix.ENOENT)}
+		for what, f := range looks {
+			made := names(calls(f))
+			if known, ok := costs[what]; ok && !slices.Equal(known, made) {
+				t.Errorf("%s with %d layers: %v; with fewer: %v", what, layers, made, known)
+			}
+			costs[what] = made
+		}
+		if made := names(calls(look("first", nil))); !slices.Equal(made, []string{"fstatat"}) {
+			t.Errorf("%d layers: a known name again costs %v", layers, made)
+		}
+	}
+	if len(costs["missing name"]) != 0 {
+		t.Errorf("a missing name costs %v", costs["missing name"])
+	}
+	if made := costs["new name"]; !slices.Equal(made, []string{"fstatat"}) {
+		t.Errorf("a name costs %v", made)
+	}
+}
+
+func TestFiveHundredLowersServe(t *testing.T) {
+	const layers = 500
+	var lowers []string
+	for i := range layers {
+		lowers = append(lowers, fmt.Sprintf("file own%d \"%d\"\nfile all \"%d\"\nfile d/%d", i, i, i, i))
+	}
+	lowers[1] += "\nwhite own7\nfile d/.wh.9"
+	s := newSite(t, "file d/upper", lowers...)
+	root, err := s.list(1, 64<<10)
+	must(t, err)
+	d, err := s.walk("d")
+	must(t, err)
+	inside, err := s.list(d, 64<<10)
+	must(t, err)
+	if len(root) != layers-1+2+2 || len(inside) != layers-1+1+2 {
+		t.Errorf("%d names in the root, %d in d", len(root), len(inside))
+	}
+	for _, i := range []int{0, 1, 250, 499} {
+		if text, err := s.read(fmt.Sprint("own", i)); err != nil || text != fmt.Sprint(i) {
+			t.Errorf("own%d reads %q, %v", i, text, err)
+		}
+	}
+	s.do(s.write("own499", 0, "new"))
+	s.do(s.unlink("all"))
+	wantTree(t, "the upper", s.cfg.Upper, "file d/upper\nfile own499 \"new\"\nwhite all")
+}
+
+// What a request may cost on a lower file of a terabyte: not its data.
+func TestRequestsThatCopyNoData(t *testing.T) {
+	for what, ask := range map[string]func(s *site) request{
+		"truncate to nothing": func(s *site) request { return s.truncate("d/f", 0) },
+		"unlink":              func(s *site) request { return s.unlink("d/f") },
+		"replace": func(s *site) request {
+			s.do(s.mknod("d/new", unix.S_IFREG|0o644, 0))
+			return s.rename("d/new", "d/f", 0)
+		},
+	} {
+		s := newSite(t, "", "file d/f \"head\"\nsize d/f 1000000000000\nown d/f 1 2")
+		r := ask(s)
+		for _, op := range calls(func() { s.do(r) }) {
+			switch op.Call {
+			case "pread64", "copy_file_range", "ioctl", "lseek":
+				t.Errorf("%s makes a call %s", what, op.Call)
+			}
+		}
+		s.wantEmptyWork(what)
+	}
+}
+
+// Removing what only a lower has is one whiteout; the object is not copied up.
+func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
+	changes := []string{"mknodat", "mkdirat", "symlinkat", "linkat", "renameat2", "setxattr", "fchownat", "pwrite64"}
+	s := newSite(t, "dir d", "file d/f \"text\"\ndir d/e\nsymlink d/l x")
+	for name, ask := range map[string]func(string) request{"f": s.unlink, "e": s.rmdir, "l": s.unlink} {
+		r := ask("d/" + name)
+		made := slices.DeleteFunc(calls(func() { s.do(r) }), func(op sys.Op) bool { return !slices.Contains(changes, op.Call) })
+		if len(made) != 1 || made[0].Call != "mknodat" || made[0].Name != name {
+			t.Errorf("removing %s: %v", name, made)
+		}
+	}
+	wantTree(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/l")
+}

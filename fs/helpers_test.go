@@ -1,0 +1,313 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+func TestMain(m *testing.M) {
+	unix.Umask(0) // as in the daemon
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
+		os.Exit(1)
+	}
+	useMemory()
+	os.Exit(m.Run())
+}
+
+// useMemory makes the temporary folders in memory where that takes all that a layer needs: the tests make many small
+// trees, and what a disk adds is tested through a mount.
+func useMemory() {
+	const memory = "/dev/shm"
+	dir, err := os.MkdirTemp(memory, "")
+	if err != nil {
+		return
+	}
+	if unix.Setxattr(dir, "user.overlay.test", nil, 0) == nil { // tmpfs since Linux 6.6
+		_ = os.Setenv("TMPDIR", memory)
+	}
+	_ = os.Remove(dir)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func want(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if err != want {
+		t.Errorf("%s: %v, want %v", what, err, want)
+	}
+}
+
+// site is an overlay on folders of its own, and the kernel that asks it.
+type site struct {
+	*kernel
+	t       *testing.T
+	cfg     Config
+	markers bool // whiteouts are written as markers
+}
+
+// newFolders makes the layers that tables describe, the upper first.
+func newFolders(t *testing.T, upper string, lowers ...string) Config {
+	t.Helper()
+	base := t.TempDir()
+	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), Log: zap.NewNop()}
+	must(t, os.Mkdir(c.Upper, 0o755))
+	buildTree(t, c.Upper, upper)
+	for i, table := range lowers {
+		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
+		must(t, os.Mkdir(lower, 0o755))
+		buildTree(t, lower, table)
+		c.Lowers = append(c.Lowers, lower)
+	}
+	return c
+}
+
+// newSite opens an overlay of layers that tables describe, the upper first.
+func newSite(t *testing.T, upper string, lowers ...string) *site {
+	t.Helper()
+	return openSite(t, newFolders(t, upper, lowers...), false)
+}
+
+func openSite(t *testing.T, c Config, markers bool) *site {
+	t.Helper()
+	s := &site{t: t, cfg: c, markers: markers}
+	s.open()
+	t.Cleanup(s.shut)
+	return s
+}
+
+// open opens the overlay as a mount does. Mounts are not cloned: to take a clone apart again, the kernel waits for all its
+// processors.
+func (s *site) open() {
+	s.t.Helper()
+	if s.markers {
+		s.t.Setenv(markersVariable, "1")
+	} else {
+		s.t.Setenv(markersVariable, "")
+	}
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "open_tree" {
+			return unix.EPERM
+		}
+		return nil
+	})
+	defer sys.SetFault(nil)
+	o, err := Open(s.cfg)
+	must(s.t, err)
+	s.kernel = newKernel(o)
+}
+
+// shut closes the overlay, which the kernel has forgotten.
+func (s *site) shut() {
+	if s.kernel != nil {
+		s.forget(nil)
+		s.o.Close()
+	}
+	s.kernel = nil
+}
+
+func (s *site) remount() {
+	s.t.Helper()
+	s.shut()
+	s.open()
+}
+
+// do makes a request that must succeed.
+func (s *site) do(r request) {
+	s.t.Helper()
+	must(s.t, r())
+}
+
+func (s *site) wantEmptyWork(what string) {
+	s.t.Helper()
+	left, err := os.ReadDir(filepath.Join(s.cfg.Work, "work"))
+	must(s.t, err)
+	if len(left) > 0 {
+		s.t.Errorf("%s: %d objects are left in the work directory, %s first", what, len(left), left[0].Name())
+	}
+}
+
+// view tells what the overlay shows, as a snapshot of a folder does.
+func (k *kernel) view() (string, error) {
+	var lines []string
+	err := k.walkTree(1, "", func(p string, id uint64) error {
+		o, err := k.describe(id)
+		if err == nil {
+			o.path = p
+			lines = append(lines, o.String())
+		}
+		return err
+	})
+	slices.Sort(lines)
+	return strings.Join(lines, "\n"), err
+}
+
+func (s *site) view() string {
+	s.t.Helper()
+	v, err := s.kernel.view()
+	must(s.t, err)
+	return v
+}
+
+// walkTree calls f for everything below a directory.
+func (k *kernel) walkTree(id uint64, at string, f func(p string, id uint64) error) error {
+	entries, err := k.list(id, 4096)
+	if err != nil {
+		return fmt.Errorf("list %q: %w", at, err)
+	}
+	for _, e := range entries {
+		if e.name == "." || e.name == ".." {
+			continue
+		}
+		p := filepath.Join(at, e.name)
+		if err := f(p, e.entry.NodeId); err != nil {
+			return fmt.Errorf("%s: %w", p, err)
+		}
+		if e.entry.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if err := k.walkTree(e.entry.NodeId, p, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// describe asks for all of an object.
+func (k *kernel) describe(id uint64) (*described, error) {
+	a, err := k.getattr(id)
+	if err != nil {
+		return nil, err
+	}
+	o := &described{mode: a.Mode, uid: a.Uid, gid: a.Gid, rdev: libcDev(a.Rdev), xattrs: map[string]string{}}
+	h, buf := k.header(id), make([]byte, 4096)
+	n, s := k.o.ListXAttr(nil, &h, buf)
+	if err := errorOf(s); err != nil {
+		return nil, err
+	}
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if name == "" {
+			continue
+		}
+		value := make([]byte, 4096)
+		n, s := k.o.GetXAttr(nil, &h, name, value)
+		if err := errorOf(s); err != nil {
+			return nil, err
+		}
+		o.xattrs[name] = string(value[:n])
+	}
+	switch a.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		data, err := k.readNode(id, 0, int(a.Size)+1)
+		if err == nil && uint64(len(data)) != a.Size {
+			err = fmt.Errorf("%d bytes of %d", len(data), a.Size)
+		}
+		o.data = []byte(data)
+		return o, err
+	case unix.S_IFLNK:
+		target, s := k.o.Readlink(nil, &h)
+		o.target = string(target)
+		return o, errorOf(s)
+	}
+	return o, nil
+}
+
+// audit asks for everything in every way and fails the test where the answers do not agree.
+func (s *site) audit(what string) {
+	s.t.Helper()
+	check := func(p string, id uint64) error {
+		a, err := s.getattr(id)
+		if err != nil || a.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return err
+		}
+		return s.auditDir(id, a.Nlink)
+	}
+	if err := errors.Join(check("", 1), s.walkTree(1, "", check)); err != nil {
+		s.t.Errorf("%s: %v", what, err)
+	}
+}
+
+func (s *site) auditDir(id uint64, links uint32) error {
+	entries, err := s.list(id, 64<<10)
+	if err != nil {
+		return err
+	}
+	parts, err := s.list(id, 512)
+	if err != nil {
+		return err
+	}
+	if len(parts) != len(entries) {
+		return fmt.Errorf("%d entries at once, %d in parts", len(entries), len(parts))
+	}
+	seen, subdirs := map[string]bool{}, uint32(0)
+	for i, e := range entries {
+		if seen[e.name] || parts[i].name != e.name || parts[i].off != e.off {
+			return fmt.Errorf("entry %d is %q at %d, in parts %q at %d, seen before: %v", i, e.name, e.off, parts[i].name, parts[i].off,
+				seen[e.name])
+		}
+		seen[e.name] = true
+		if e.name == "." || e.name == ".." {
+			continue
+		}
+		found, err := s.lookup(id, e.name)
+		if err != nil {
+			return fmt.Errorf("%s is listed: %w", e.name, err)
+		}
+		a, err := s.getattr(found.NodeId)
+		if err != nil {
+			return fmt.Errorf("%s: %w", e.name, err)
+		}
+		a.Atime, a.Atimensec = found.Atime, found.Atimensec
+		if found.NodeId != e.entry.NodeId || found.Attr != a || e.ino != a.Ino || e.typ != a.Mode>>12 {
+			return fmt.Errorf("%s is listed as %+v, looked up as %+v, and has %+v", e.name, e, found, a)
+		}
+		if a.Mode&unix.S_IFMT == unix.S_IFDIR {
+			subdirs++
+		}
+	}
+	if links != subdirs+2 {
+		return fmt.Errorf("%d links of a directory with %d directories", links, subdirs)
+	}
+	return nil
+}
+
+// wantView fails the test when the overlay shows anything else than the table.
+func (s *site) wantView(what, table string) {
+	s.t.Helper()
+	folder := s.t.TempDir()
+	buildTree(s.t, folder, table)
+	if d := diffLines(snapshotTree(s.t, folder), s.view()); d != "" {
+		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
+	}
+}
+
+func openFDs(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	return len(entries)
+}
+
+// calls runs f and returns the system calls it made.
+func calls(f func()) []sys.Op {
+	var made []sys.Op
+	sys.SetFault(func(op sys.Op) error { made = append(made, op); return nil })
+	defer sys.SetFault(nil)
+	f()
+	return made
+}

@@ -1,0 +1,289 @@
+package fs
+
+import (
+	"crypto/sha256"
+	"fmt"
+	iofs "io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A tree is a table with one object a line; words may be quoted as in Go, and parents need not be named:
+//
+//	dir     PATH [MODE]             0755 unless said
+//	file    PATH [MODE] ["TEXT"]    0644 unless said
+//	link    PATH EXISTING           hard link
+//	symlink PATH TARGET
+//	fifo    PATH [MODE]
+//	sock    PATH [MODE]
+//	char    PATH MAJOR/MINOR [MODE]
+//	block   PATH MAJOR/MINOR [MODE]
+//	white   PATH                    whiteout: character device 0/0
+//	opaque  PATH [MODE]             directory with trusted.overlay.opaque
+//	xattr   PATH NAME VALUE
+//	own     PATH UID GID
+//	size    PATH BYTES              truncates, or extends with a hole
+
+// buildTree makes the objects of a table in a folder.
+func buildTree(t *testing.T, dir, table string) {
+	t.Helper()
+	for line := range strings.SplitSeq(table, "\n") {
+		words, err := splitWords(line)
+		if err == nil && len(words) > 0 {
+			err = buildLine(dir, append(words, make([]string, 3)...))
+		}
+		if err != nil {
+			t.Fatalf("line %q: %v", strings.TrimSpace(line), err)
+		}
+	}
+}
+
+func buildLine(dir string, words []string) error {
+	path, arg := filepath.Join(dir, words[1]), words[2:]
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	if mode, ok := kinds[words[0]]; ok {
+		return buildNode(path, mode, arg)
+	}
+	switch words[0] {
+	case "opaque":
+		if err := buildNode(path, unix.S_IFDIR|0o755, arg); err != nil {
+			return err
+		}
+		return unix.Lsetxattr(path, "trusted.overlay.opaque", []byte("y"), 0)
+	case "white":
+		return unix.Mknod(path, unix.S_IFCHR, 0)
+	case "link":
+		return os.Link(filepath.Join(dir, arg[0]), path)
+	case "xattr":
+		return unix.Lsetxattr(path, arg[0], []byte(arg[1]), 0)
+	case "own":
+		var uid, gid int
+		if _, err := fmt.Sscan(arg[0], &uid); err != nil {
+			return err
+		}
+		if _, err := fmt.Sscan(arg[1], &gid); err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, gid)
+	case "size":
+		size, err := strconv.ParseInt(arg[0], 10, 64)
+		if err != nil {
+			return err
+		}
+		return os.Truncate(path, size)
+	}
+	return fmt.Errorf("unknown word %q", words[0])
+}
+
+// kinds are the words that make an object, with its type and usual permissions.
+var kinds = map[string]uint32{
+	"dir": unix.S_IFDIR | 0o755, "file": unix.S_IFREG | 0o644, "symlink": unix.S_IFLNK, "fifo": unix.S_IFIFO | 0o644,
+	"sock": unix.S_IFSOCK | 0o644, "char": unix.S_IFCHR | 0o644, "block": unix.S_IFBLK | 0o644,
+}
+
+func buildNode(path string, mode uint32, arg []string) error {
+	var err error
+	kind := mode & unix.S_IFMT
+	switch kind {
+	case unix.S_IFLNK:
+		return os.Symlink(arg[0], path)
+	case unix.S_IFDIR:
+		err = os.MkdirAll(path, 0o755)
+	case unix.S_IFREG:
+		text := arg[1]
+		if _, ok := modeOf(arg[0]); !ok {
+			text = arg[0]
+		}
+		err = os.WriteFile(path, []byte(text), 0o644)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		var major, minor uint32
+		if _, err := fmt.Sscanf(arg[0], "%d/%d", &major, &minor); err != nil {
+			return err
+		}
+		arg = arg[1:]
+		err = unix.Mknod(path, mode, int(unix.Mkdev(major, minor)))
+	default:
+		err = unix.Mknod(path, mode, 0)
+	}
+	if err != nil {
+		return err
+	}
+	if perm, ok := modeOf(arg[0]); ok {
+		mode = perm
+	}
+	return unix.Chmod(path, mode&0o7777)
+}
+
+func modeOf(s string) (uint32, bool) {
+	mode, err := strconv.ParseUint(s, 8, 12)
+	return uint32(mode), err == nil && len(s) == 4
+}
+
+// splitWords splits at blanks outside of Go quotes.
+func splitWords(line string) ([]string, error) {
+	var words []string
+	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
+		if rest[0] != '"' {
+			word, after, _ := strings.Cut(rest, " ")
+			words, rest = append(words, word), after
+			continue
+		}
+		quoted, err := strconv.QuotedPrefix(rest)
+		if err != nil {
+			return nil, err
+		}
+		word, err := strconv.Unquote(quoted)
+		if err != nil {
+			return nil, err
+		}
+		words, rest = append(words, word), rest[len(quoted):]
+	}
+	return words, nil
+}
+
+// described is what a snapshot tells of one object: all but numbers and times.
+type described struct {
+	path     string
+	mode     uint32 // with the type
+	uid, gid uint32
+	rdev     uint64
+	target   string // of a symbolic link
+	data     []byte // of a regular file
+	xattrs   map[string]string
+}
+
+// String is the line of a table, with owner and extended attributes at its end where there are any.
+func (o *described) String() string {
+	var b strings.Builder
+	kind := o.mode & unix.S_IFMT
+	if kind == unix.S_IFCHR && o.rdev == 0 {
+		return "white " + o.path
+	}
+	for word, mode := range kinds {
+		if mode&unix.S_IFMT == kind {
+			fmt.Fprintf(&b, "%s %s", word, o.path)
+		}
+	}
+	switch kind {
+	case unix.S_IFLNK:
+		b.WriteString(" " + o.target)
+	case unix.S_IFCHR, unix.S_IFBLK:
+		fmt.Fprintf(&b, " %d/%d %04o", unix.Major(o.rdev), unix.Minor(o.rdev), o.mode&0o7777)
+	case unix.S_IFREG:
+		fmt.Fprintf(&b, " %04o %s", o.mode&0o7777, quoted(string(o.data)))
+	default:
+		fmt.Fprintf(&b, " %04o", o.mode&0o7777)
+	}
+	if o.uid != 0 || o.gid != 0 {
+		fmt.Fprintf(&b, " own %d %d", o.uid, o.gid)
+	}
+	var marks []string
+	for name, value := range o.xattrs {
+		marks = append(marks, fmt.Sprintf(" %s=%s", name, quoted(value)))
+	}
+	slices.Sort(marks)
+	b.WriteString(strings.Join(marks, ""))
+	return b.String()
+}
+
+// quoted is a short text as it is, and a long one by its beginning, size and sum.
+func quoted(text string) string {
+	if len(text) <= 64 {
+		return strconv.Quote(text)
+	}
+	sum := sha256.Sum256([]byte(text))
+	return fmt.Sprintf("%q...%d bytes %x", text[:8], len(text), sum[:6])
+}
+
+// snapshotTree tells of everything in a folder, one object a line, sorted.
+func snapshotTree(t *testing.T, dir string) string {
+	t.Helper()
+	var lines []string
+	err := filepath.WalkDir(dir, func(path string, _ iofs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		o, err := readObject(path)
+		if err != nil {
+			return err
+		}
+		if o.path, err = filepath.Rel(dir, path); err != nil {
+			return err
+		}
+		lines = append(lines, o.String())
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func readObject(path string) (*described, error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return nil, err
+	}
+	o := &described{mode: st.Mode, uid: st.Uid, gid: st.Gid, rdev: st.Rdev, xattrs: map[string]string{}}
+	buf := make([]byte, 64<<10)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil && err != unix.EOPNOTSUPP {
+		return nil, err
+	}
+	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
+		if name == "" {
+			continue
+		}
+		value := make([]byte, 64<<10)
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			return nil, err
+		}
+		o.xattrs[name] = string(value[:n])
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		o.data, err = os.ReadFile(path)
+	case unix.S_IFLNK:
+		o.target, err = os.Readlink(path)
+	default:
+		err = nil
+	}
+	return o, err
+}
+
+// wantTree fails the test when a folder does not hold exactly the objects of a table.
+func wantTree(t *testing.T, what, dir, table string) {
+	t.Helper()
+	want := t.TempDir()
+	buildTree(t, want, table)
+	if d := diffLines(snapshotTree(t, want), snapshotTree(t, dir)); d != "" {
+		t.Errorf("%s differs (- want, + have):\n%s", what, d)
+	}
+}
+
+// diffLines tells the lines that differ: "- " before those of a alone, "+ " before those of b alone.
+func diffLines(a, b string) string {
+	var out []string
+	was, is := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for _, line := range was {
+		if line != "" && !slices.Contains(is, line) {
+			out = append(out, "- "+line)
+		}
+	}
+	for _, line := range is {
+		if line != "" && !slices.Contains(was, line) {
+			out = append(out, "+ "+line)
+		}
+	}
+	return strings.Join(out, "\n")
+}
