@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// deviation is a deliberate difference from the kernel's overlayfs; docs/SEMANTICS.md has the same numbers.
+type deviation struct {
+	id, what, why string
+	// match tells whether the results of an operation differ by this deviation; nil where the comparison leaves
+	// the thing out altogether.
+	match func(o op, kernel, ours string) bool
+}
+
+var deviations = []deviation{
+	{"D1", "st_nlink of a merged directory is its number of subdirectories + 2, the kernel shows 1",
+		"find(1) and tests of leaf directories get the truth", nil},
+	{"D2", "a file opened for writing is copied up at the first write, the kernel copies up at open",
+		"a FUSE server without OPEN requests is not told of the open", nil},
+	{"D3", "a mapping made before the copy-up shows the new data, in the kernel it goes on showing the old",
+		"all data goes through one inode; POSIX wants the new data", nil},
+	{"D4", "sizes and block counts of directories, and ctime, are those of our upper objects",
+		"they differ between any two file systems", nil},
+	{"D5", "user.overlay.* names are hidden in every mode, the kernel hides those of its own prefix only",
+		"one mount reads both prefixes", nil},
+	{"D6", "O_TMPFILE is EOPNOTSUPP", "a nameless file would need a handle, and opens are not seen", nil},
+	{"D7", "with writeback=1 a full or failing upper is told at fsync and close, not at write",
+		"the kernel collects small writes", nil},
+	{"D8", "a file that the daemon may not read fails at read, not at open", "opens are not seen", nil},
+	{"D9", "names that begin with .wh. are markers in any layer; to the kernel they are files like others",
+		"container engines unpack layers this way", nil},
+	{"D10", "a rename onto a directory that is not empty fails and changes nothing; in the kernel it changes the parents' mtime",
+		"what fails leaves no trace", nil},
+}
+
+// equalise undoes what a failed operation changed on the kernel's side only (D10), so that the comparison can go on.
+func equalise(o op, result string, sides ...*side) {
+	if o.name != "rename" || result != "ENOTEMPTY" {
+		return
+	}
+	for _, s := range sides {
+		for _, p := range []string{o.path, o.path2} {
+			_ = setTimes(filepath.Dir(s.o.path(p)), oldTime)
+		}
+	}
+}
+
+// deviates tells whether two results differ by a deviation of the table.
+func deviates(o op, kernel, ours string) bool {
+	for _, d := range deviations {
+		if d.match != nil && d.match(o, kernel, ours) {
+			return true
+		}
+	}
+	return false
+}
+
+func compareMerged(what string, left, right *side) string {
+	v := exact
+	want, err := snapshot(left.o.mnt, v)
+	if err != nil {
+		return what + ": kernel: " + err.Error()
+	}
+	got, err := snapshot(right.o.mnt, v)
+	if err != nil {
+		return what + ": ours: " + err.Error()
+	}
+	if d := diffLines(want, got); d != "" {
+		return what + ":\n" + d
+	}
+	return ""
+}
+
+// compareUppers compares what the two mounts left on disk.
+func compareUppers(e *env, left, right *side) string {
+	want, err := snapshot(left.o.upper, upperView(e, left.o))
+	if err != nil {
+		return "upper: kernel: " + err.Error()
+	}
+	got, err := snapshot(right.o.upper, upperView(e, right.o))
+	if err != nil {
+		return "upper: ours: " + err.Error()
+	}
+	if d := diffLines(want, got); d != "" {
+		return "upper on disk:\n" + d
+	}
+	return ""
+}
+
+// upperView shows an upper in a form that is equal for equal meanings: private attributes that only describe where an
+// object came from are left out, and an opaque mark counts only where it hides something.
+func upperView(e *env, o *overlay) view {
+	v := exact
+	v.xattr = func(rel, name string) (string, bool) {
+		tail, private := strings.CutPrefix(name, "trusted.overlay.")
+		if !private {
+			tail, private = strings.CutPrefix(name, "user.overlay.")
+		}
+		if !private {
+			return name, true
+		}
+		switch tail {
+		case "opaque":
+			return "opaque", hides(e, o, rel)
+		case "origin", "impure", "nlink", "uuid":
+			return "", false
+		}
+		return name, true
+	}
+	return v
+}
+
+// hides tells whether the lowers have a directory that a directory of the upper at the same path would merge with.
+func hides(e *env, o *overlay, rel string) bool {
+	layers := o.lowers
+	for _, p := range append(parents(rel), rel) {
+		if p != rel && isOpaque(filepath.Join(o.upper, p)) {
+			return false
+		}
+		var kept []string
+	search:
+		for _, layer := range layers {
+			path := filepath.Join(layer, p)
+			switch kindOf(path) {
+			case 0:
+			case unix.S_IFDIR:
+				kept = append(kept, layer)
+				if isOpaque(path) {
+					break search
+				}
+			default:
+				break search
+			}
+		}
+		layers = kept
+	}
+	return len(layers) > 0
+}
+
+// parents lists the proper ancestors of a relative path, the highest first, without the root.
+func parents(rel string) []string {
+	var list []string
+	for p := filepath.Dir(rel); p != "." && p != "/"; p = filepath.Dir(p) {
+		list = append([]string{p}, list...)
+	}
+	return list
+}
+
+func kindOf(path string) uint32 {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return 0
+	}
+	return st.Mode & unix.S_IFMT
+}
+
+func isOpaque(path string) bool {
+	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
+		if v, err := getXattr(path, name); err == nil && v == "y" {
+			return true
+		}
+	}
+	return false
+}
+
+// identityFaults tells where d_ino is not st_ino, or objects of one mount have different device numbers.
+func identityFaults(root string) string {
+	var b strings.Builder
+	var top unix.Stat_t
+	if err := unix.Lstat(root, &top); err != nil {
+		return err.Error()
+	}
+	var walk func(dir string)
+	walk = func(dir string) {
+		entries, err := listDir(dir, 32<<10)
+		if err != nil {
+			fmt.Fprintf(&b, "%s: %v\n", dir, err)
+			return
+		}
+		for _, entry := range entries {
+			if entry.name == "." || entry.name == ".." {
+				continue
+			}
+			path := filepath.Join(dir, entry.name)
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil {
+				fmt.Fprintf(&b, "%s: %v\n", path, err)
+				continue
+			}
+			if st.Ino != entry.ino || st.Dev != top.Dev {
+				fmt.Fprintf(&b, "%s: d_ino %d, st_ino %d, st_dev %d of %d\n", path, entry.ino, st.Ino, st.Dev, top.Dev)
+			}
+			if st.Mode&unix.S_IFMT != uint32(entry.kind)<<12 {
+				fmt.Fprintf(&b, "%s: d_type %d, st_mode %o\n", path, entry.kind, st.Mode)
+			}
+			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				walk(path)
+			}
+		}
+	}
+	walk(root)
+	return b.String()
+}
+
+func digest(data []byte) string {
+	if len(data) < 40 {
+		return quote(string(data))
+	}
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("%x", sum[:8])
+}
+
+// dirent is one entry as getdents64 tells it.
+type dirent struct {
+	name string
+	ino  uint64
+	off  int64
+	kind uint8
+}
+
+// listDir lists a directory with a buffer of the given size.
+func listDir(dir string, size int) ([]dirent, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var all []dirent
+	for {
+		entries, err := getdents(f, size)
+		if err != nil || len(entries) == 0 {
+			return all, err
+		}
+		all = append(all, entries...)
+	}
+}

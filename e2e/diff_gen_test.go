@@ -1,0 +1,375 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// generator makes layers and operations from a seed. It looks at the kernel's side to name mostly what exists.
+type generator struct {
+	*rand.Rand
+	mode  mode
+	live  []string // what exists, as of the last look
+	dirs  []string
+	files []string // regular ones
+	other []string // neither directories nor regular files
+	known []string // what ever was named
+}
+
+func newGenerator(seed uint64, m mode) *generator {
+	return &generator{Rand: rand.New(rand.NewPCG(seed, 42)), mode: m}
+}
+
+var (
+	names      = []string{"a", "b", "c", "d", "f", "g", "h", "file with blank", "\xffbytes\n", strings.Repeat("n", 255)}
+	diffModes  = []string{"0644", "0600", "0755", "0777", "0400", "4755", "2755", "6711"}
+	dirModes   = []string{"0755", "0777", "1777", "2775", "0700", "2777"}
+	owners     = []string{"0 0", "1000 1000", "1001 1000", "0 1000"}
+	xattrKeys  = []string{"user.a", "user.long.name.of.an.attribute", "trusted.t", "security.s"}
+	upperCount = 4 // layers: three lowers and the upper
+)
+
+func pick[T any](g *generator, list []T) T { return list[g.IntN(len(list))] }
+
+func (g *generator) chance(percent int) bool { return g.IntN(100) < percent }
+
+// layers makes the tables of all layers, the upper first.
+func (g *generator) layers() []string {
+	below := map[string]string{} // what some lower layer has: path → kind
+	tables := make([]string, upperCount)
+	for i := upperCount - 1; i >= 0; i-- {
+		tables[i] = g.layer(below)
+	}
+	for p := range below {
+		g.known = append(g.known, p)
+	}
+	slices.Sort(g.known)
+	return tables
+}
+
+// layer makes the table of one layer and adds what it has to below.
+func (g *generator) layer(below map[string]string) string {
+	var lines []string
+	own := map[string]string{}
+	var files, whites []string
+	for range 8 + g.IntN(14) {
+		p := g.layerPath(own)
+		if p == "" || own[p] != "" {
+			continue
+		}
+		kind := g.layerKind(below[p])
+		switch kind {
+		case "file":
+			lines = append(lines, fmt.Sprintf("file %s %s %q", word1(p), pick(g, diffModes), g.content()))
+			files = append(files, p)
+		case "link":
+			if len(files) == 0 {
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("link %s %s", word1(p), word1(pick(g, files))))
+		case "symlink":
+			lines = append(lines, fmt.Sprintf("symlink %s %s", word1(p), pick(g, []string{"a", "b/f", "../a", "missing", "."})))
+		case "dir", "opaque":
+			lines = append(lines, fmt.Sprintf("%s %s %s", kind, word1(p), pick(g, dirModes)))
+		case "white":
+			whites = append(whites, p)
+		case "char":
+			lines = append(lines, fmt.Sprintf("char %s 1/3 0666", word1(p)))
+		case "block":
+			lines = append(lines, fmt.Sprintf("block %s 7/250 0660", word1(p)))
+		default: // fifo, sock
+			lines = append(lines, fmt.Sprintf("%s %s", kind, word1(p)))
+		}
+		own[p] = kind
+		if kind == "white" {
+			continue
+		}
+		lines = append(lines, g.attributes(p, kind)...)
+	}
+	for _, p := range whites {
+		// The kernel lists a whiteout in a directory that merges with nothing, as a name that cannot be looked up.
+		if !slices.ContainsFunc(parents(p), func(q string) bool { return own[q] == "opaque" || !isDirKind(below[q]) }) {
+			lines = append(lines, "white "+word1(p))
+		}
+	}
+	maps.DeleteFunc(below, func(p, _ string) bool { // what the layer hides
+		return slices.ContainsFunc(append(parents(p), p), func(q string) bool { return own[q] != "" && own[q] != "dir" })
+	})
+	for p, kind := range own {
+		if kind != "white" {
+			below[p] = kind
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func isDirKind(kind string) bool { return kind == "dir" || kind == "opaque" }
+
+// layerPath picks a path whose parents are directories of the layer, or not in it yet.
+func (g *generator) layerPath(own map[string]string) string {
+	p := ""
+	for range 1 + g.IntN(3) {
+		p = filepath.Join(p, pick(g, names[:5+g.IntN(len(names)-4)]))
+		for parent := filepath.Dir(p); parent != "."; parent = filepath.Dir(parent) {
+			if k := own[parent]; k != "" && k != "dir" && k != "opaque" {
+				return ""
+			}
+		}
+	}
+	for parent := filepath.Dir(p); parent != "."; parent = filepath.Dir(parent) {
+		if own[parent] == "" {
+			own[parent] = "dir" // made by the table builder
+		}
+	}
+	return p
+}
+
+func (g *generator) layerKind(below string) string {
+	if below != "" && g.chance(35) {
+		if below == "dir" && g.chance(50) {
+			return "opaque"
+		}
+		return "white"
+	}
+	kinds := []string{"file", "file", "file", "file", "dir", "dir", "dir", "link", "link", "symlink", "fifo", "sock"}
+	if g.mode == modeRoot {
+		kinds = append(kinds, "char", "block")
+	}
+	return pick(g, kinds)
+}
+
+func (g *generator) attributes(p, kind string) []string {
+	var lines []string
+	if kind != "link" {
+		lines = append(lines, fmt.Sprintf("own %s %s", word1(p), pick(g, owners)))
+	}
+	if (kind == "file" || kind == "dir") && g.chance(30) {
+		lines = append(lines, fmt.Sprintf("xattr %s %s v%d", word1(p), g.xattrKey(), g.IntN(100)))
+	}
+	return append(lines, fmt.Sprintf("time %s %d", word1(p), oldTime.Unix()+int64(g.IntN(1000))))
+}
+
+func (g *generator) xattrKey() string {
+	if g.mode != modeRoot {
+		return pick(g, xattrKeys[:2])
+	}
+	return pick(g, xattrKeys)
+}
+
+// content is short mostly, sometimes more than a page, rarely more than a request.
+func (g *generator) content() string {
+	n := g.IntN(12)
+	switch {
+	case g.chance(10):
+		n = 3000 + g.IntN(9000)
+	case g.chance(2):
+		n = 150_000 + g.IntN(200_000)
+	}
+	return strings.Repeat(string(rune('a'+g.IntN(26))), n)
+}
+
+// look takes note of what exists on one side.
+func (g *generator) look(root string) {
+	g.live, g.dirs, g.files, g.other = nil, []string{"."}, nil, nil
+	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == root {
+			return nil
+		}
+		rel, _ := filepath.Rel(root, path)
+		g.live = append(g.live, rel)
+		switch {
+		case d.IsDir():
+			g.dirs = append(g.dirs, rel)
+		case d.Type().IsRegular():
+			g.files = append(g.files, rel)
+		default:
+			g.other = append(g.other, rel)
+		}
+		return nil
+	})
+}
+
+// path names something that likely exists.
+func (g *generator) path() string {
+	switch {
+	case len(g.live) > 0 && g.chance(80):
+		return pick(g, g.live)
+	case len(g.known) > 0 && g.chance(60):
+		return pick(g, g.known)
+	}
+	return g.fresh()
+}
+
+// fresh names something new, or gone, in a directory that likely exists.
+func (g *generator) fresh() string {
+	if len(g.known) > 0 && g.chance(40) {
+		return pick(g, g.known)
+	}
+	dir := "."
+	if len(g.dirs) > 0 {
+		dir = pick(g, g.dirs)
+	}
+	if strings.Count(dir, "/") > 3 {
+		dir = "."
+	}
+	p := filepath.Join(dir, pick(g, names))
+	if g.chance(1) {
+		p += strings.Repeat("x", 256)
+	} else {
+		g.known = append(g.known, p)
+	}
+	return p
+}
+
+func (g *generator) dir() string {
+	if len(g.dirs) > 1 && g.chance(85) {
+		return pick(g, g.dirs[1:])
+	}
+	return g.path()
+}
+
+// file names a regular file mostly; object something that is not a directory.
+func (g *generator) file() string {
+	if len(g.files) > 0 && g.chance(85) {
+		return pick(g, g.files)
+	}
+	return g.path()
+}
+
+func (g *generator) object() string {
+	if len(g.other) > 0 && g.chance(25) {
+		return pick(g, g.other)
+	}
+	return g.file()
+}
+
+func (g *generator) offset() int64 {
+	if g.chance(10) {
+		return int64(g.IntN(300_000))
+	}
+	return int64(g.IntN(20))
+}
+
+func (g *generator) perm(dir bool) int64 {
+	list := diffModes
+	if dir {
+		list = dirModes
+	}
+	var n int64
+	_, _ = fmt.Sscanf(pick(g, list), "%o", &n)
+	return n
+}
+
+// weights tells how often each operation comes.
+var weights = []struct {
+	n    int
+	name string
+}{
+	{8, "create"}, {5, "overwrite"}, {6, "append"}, {5, "pwrite"}, {4, "truncate"}, {8, "mkdir"}, {8, "rmdir"},
+	{10, "unlink"}, {14, "rename"}, {6, "link"}, {4, "symlink"}, {4, "mknod"}, {5, "chmod"}, {4, "chown"},
+	{4, "utimes"}, {5, "setxattr"}, {3, "removexattr"}, {2, "getxattr"}, {2, "listxattr"}, {4, "readdir"}, {5, "read"},
+	{2, "readlink"}, {3, "stat"}, {7, "slot-open"}, {3, "slot-write"}, {3, "slot-read"}, {2, "slot-truncate"},
+	{3, "slot-stat"}, {1, "slot-sync"}, {1, "slot-chmod"}, {2, "slot-fallocate"}, {2, "slot-close"},
+}
+
+var weightSum = func() (n int) {
+	for _, w := range weights {
+		n += w.n
+	}
+	return n
+}()
+
+func (g *generator) op() op {
+	n := g.IntN(weightSum)
+	name := ""
+	for _, w := range weights {
+		if n -= w.n; n < 0 {
+			name = w.name
+			break
+		}
+	}
+	o := op{name: name, path: g.path(), slot: g.IntN(slots)}
+	if g.chance(15) {
+		o.uid = 1000 + g.IntN(2)
+	}
+	g.fill(&o)
+	if strings.HasPrefix(o.name, "slot-") && o.name != "slot-open" {
+		o.path = ""
+	}
+	return o
+}
+
+// fill gives an operation its arguments.
+func (g *generator) fill(o *op) {
+	switch o.name {
+	case "create", "overwrite":
+		o.n, o.text = g.perm(false), g.content()+"."
+		if g.chance(70) {
+			o.path = g.fresh()
+		}
+	case "append":
+		o.path, o.text = g.file(), g.content()+"."
+	case "pwrite", "slot-write":
+		o.path, o.n, o.text = g.file(), g.offset(), g.content()+"."
+	case "truncate", "slot-truncate":
+		o.path, o.n = g.file(), g.offset()*int64(g.IntN(3))
+	case "unlink":
+		o.path = g.object()
+	case "read":
+		o.path = g.file()
+	case "mkdir":
+		o.path, o.n = g.fresh(), g.perm(true)
+	case "readlink":
+		if len(g.other) > 0 {
+			o.path = pick(g, g.other)
+		}
+	case "rmdir", "readdir":
+		o.path = g.dir()
+	case "rename":
+		if g.chance(60) {
+			o.path = g.object()
+		}
+		o.path2 = g.path()
+		if g.chance(60) {
+			o.path2 = g.fresh()
+		}
+		o.n = pick(g, []int64{0, 0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE})
+	case "link":
+		o.path, o.path2 = g.object(), g.fresh()
+	case "symlink":
+		o.path, o.text = g.fresh(), pick(g, []string{"a", "b/c", "../f", "nowhere", "."})
+	case "mknod":
+		o.path = g.fresh()
+		node := pick(g, [][2]int64{{unix.S_IFIFO, 0}, {unix.S_IFSOCK, 0}, {unix.S_IFREG, 0}, {unix.S_IFCHR, 0},
+			{unix.S_IFCHR, int64(unix.Mkdev(1, 3))}, {unix.S_IFBLK, int64(unix.Mkdev(7, 251))}})
+		o.n, o.m = node[0]|0o640, node[1]
+	case "chmod", "slot-chmod":
+		o.n = g.perm(g.chance(50))
+	case "chown":
+		o.n, o.m = pick(g, []int64{0, 1000, 1001}), pick(g, []int64{0, 1000})
+	case "utimes":
+		o.n, o.m = oldTime.Unix()+int64(g.IntN(1000)), int64(g.IntN(1_000_000_000))
+	case "setxattr":
+		if g.chance(50) {
+			o.path = g.file()
+		}
+		o.key, o.text = g.xattrKey(), fmt.Sprintf("w%d", g.IntN(1000))
+		o.n = pick(g, []int64{0, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE})
+	case "removexattr", "getxattr":
+		o.key = g.xattrKey()
+	case "slot-open":
+		o.path = g.file()
+		o.n = pick(g, []int64{0, 0, 0, unix.O_APPEND, unix.O_TRUNC, unix.O_CREAT})
+	case "slot-fallocate":
+		o.n = pick(g, []int64{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_PUNCH_HOLE})
+		o.m, o.text = g.offset(), strings.Repeat("-", 1+g.IntN(9))
+	}
+}

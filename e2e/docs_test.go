@@ -1,0 +1,30 @@
+package e2e
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// The deviations that the tests know are those that docs/SEMANTICS.md promises.
+func TestDeviationsAreDocumented(t *testing.T) {
+	text, err := os.ReadFile("../docs/SEMANTICS.md")
+	check(t, err)
+	var documented []string
+	for _, m := range regexp.MustCompile(`(?m)^\| (D\d+) \|`).FindAllSubmatch(text, -1) {
+		documented = append(documented, string(m[1]))
+	}
+	var known []string
+	for _, d := range deviations {
+		known = append(known, d.id)
+		if d.what == "" || d.why == "" {
+			t.Errorf("%s: without a text or a reason", d.id)
+		}
+	}
+	slices.Sort(documented)
+	slices.Sort(known)
+	if !slices.Equal(known, documented) {
+		t.Errorf("the tests know %v, the documentation %v", known, documented)
+	}
+}

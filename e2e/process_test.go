@@ -1,0 +1,279 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The daemon lets go of all that is its caller's.
+func TestDaemonLetsGoOfItsCaller(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file f \"x\"")
+		extra, err := os.CreateTemp(e.dir, "inherited")
+		check(t, err)
+		defer extra.Close()
+		cmd := exec.Command(binPath, "-o", o.options(), o.mnt)
+		cmd.Dir = e.dir
+		cmd.ExtraFiles = []*os.File{extra}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		equal(t, "written", string(out), "")
+		o.guard()
+		pids := daemonsOf(o.mnt)
+		if len(pids) != 1 {
+			t.Fatalf("daemons: %v", pids)
+		}
+		o.pid = pids[0]
+		fds := openFDs(o.pid)
+		for i := range 3 {
+			equal(t, fmt.Sprintf("descriptor %d", i), fds[i], "/dev/null")
+		}
+		for n, target := range fds {
+			if target == extra.Name() {
+				t.Errorf("descriptor %d is still %s", n, target)
+			}
+		}
+		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", o.pid))
+		check(t, err)
+		equal(t, "working directory", cwd, "/")
+		f := statFields(o.pid)
+		session, _ := unix.Getsid(0)
+		if f[3] == fmt.Sprint(session) {
+			t.Error("the daemon is in the session of its caller")
+		}
+		equal(t, "its own session", f[3], fmt.Sprint(o.pid))
+		equal(t, "parent", f[1], parentOfOrphans(t))
+		m, ok := mountAt(o.mnt)
+		if !ok || m.kind != "fuse."+filepath.Base(binPath) {
+			t.Errorf("mounted %v as %s", ok, m.kind)
+		}
+		var limit unix.Rlimit
+		check(t, unix.Prlimit(o.pid, unix.RLIMIT_NOFILE, nil, &limit))
+		equal(t, "RLIMIT_NOFILE raised", limit.Cur, limit.Max)
+		o.unmount()
+	})
+}
+
+// parentOfOrphans is who adopts processes here: init, or a subreaper above us.
+func parentOfOrphans(t *testing.T) string {
+	t.Helper()
+	out := strings.Fields(sh(t, "", "bash -c 'sleep 0.3 & echo $!'; sleep 0.05"))
+	if f := statFields(atoi(out[0])); len(f) > 1 {
+		return f[1]
+	}
+	return "1"
+}
+
+// HUP, INT and TERM unmount and end the daemon; also in the foreground, with exit 0.
+func TestSignalsUnmount(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM} {
+			t.Run(unix.SignalName(sig), func(t *testing.T) {
+				o := newEnv(t, e.mode).mounted(t, "file f \"x\"")
+				write(t, o.path("f"), "written before the signal")
+				check(t, syscall.Kill(o.pid, sig))
+				o.expectEnd()
+				if o.isMounted() {
+					t.Error("still mounted")
+				}
+				wantText(t, filepath.Join(o.upper, "f"), "written before the signal")
+
+				cmd := exec.Command(binPath, "-f", "-o", o.options(), o.mnt)
+				check(t, cmd.Start())
+				if !eventually(5*time.Second, o.isMounted) {
+					t.Fatal("not mounted in the foreground")
+				}
+				wantText(t, o.path("f"), "written before the signal")
+				check(t, cmd.Process.Signal(sig))
+				done := make(chan error, 1)
+				go func() { done <- cmd.Wait() }()
+				select {
+				case err := <-done:
+					if err != nil {
+						t.Errorf("the foreground process ended with %v, want exit 0", err)
+					}
+				case <-time.After(10 * time.Second):
+					t.Error("the foreground process goes on")
+					_ = cmd.Process.Kill()
+				}
+				if o.isMounted() {
+					t.Error("still mounted after the foreground process")
+				}
+			})
+		}
+	})
+}
+
+// A signal while somebody works in the mount: it goes away from the tree, what was written is in the upper.
+func TestSignalOnBusyMount(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file f \"x\"")
+		f := open(t, o.path("f"), os.O_WRONLY)
+		_, err := f.WriteString("busy")
+		check(t, err)
+		check(t, syscall.Kill(o.pid, syscall.SIGTERM))
+		if !eventually(10*time.Second, func() bool { return !o.isMounted() }) {
+			t.Error("still mounted")
+		}
+		_ = f.Close()
+		o.expectEnd()
+		wantText(t, filepath.Join(o.upper, "f"), "busy")
+	})
+}
+
+// The daemon ends when the mount is gone, whoever took it away; with a lazy unmount when the last user is.
+func TestDaemonEndsWithTheMount(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file f \"x\"")
+		f := open(t, o.path("f"), os.O_RDWR)
+		check(t, o.detach())
+		time.Sleep(100 * time.Millisecond)
+		if !alive(o.pid) {
+			t.Fatal("the daemon left while a file was open")
+		}
+		_, err := f.WriteString("written after the lazy unmount")
+		check(t, err)
+		check(t, f.Close())
+		o.expectEnd()
+		wantText(t, filepath.Join(o.upper, "f"), "written after the lazy unmount")
+	})
+}
+
+// mount(8) finds the program by the type of the file system.
+func TestMountByType(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file f \"x\"")
+		name := "fuse-overlay"
+		// The helper ignores PATH: the program is put in place in a private mount namespace.
+		bin := filepath.Join(e.dir, "bin")
+		mkdir(t, bin)
+		check(t, copyFile(binPath, filepath.Join(bin, name)))
+		script := fmt.Sprintf(`
+			mount --bind %[1]s /usr/local/sbin
+			mount -t fuse.%[2]s overlay %[3]s -o lowerdir=%[4]s,upperdir=%[5]s,workdir=%[6]s
+			cat %[3]s/f; echo -n new > %[3]s/new
+			grep -q ' %[3]s fuse.%[2]s rw' /proc/self/mounts
+			umount %[3]s
+			mount -r -t fuse.%[2]s overlay %[3]s -o lowerdir=%[4]s,nosuid,nodev
+			grep -q ' %[3]s fuse.%[2]s ro,nosuid,nodev' /proc/self/mounts
+			cat %[3]s/f; ! touch %[3]s/f 2>/dev/null
+			umount %[3]s`, bin, name, o.mnt, o.lowers[0], o.upper, o.work)
+		out, err := runIn("/", nil, commandLimit, "unshare", "-m", "bash", "-euc", script)
+		if err != nil || out != "xx" {
+			t.Errorf("mount -t fuse.%s: %v: %q", name, err, out)
+		}
+		wantTree(t, "the upper", o.upper, "file new \"new\"")
+		if !eventually(5*time.Second, func() bool { return len(processesOf(filepath.Join(bin, name))) == 0 }) {
+			t.Error("a daemon is left")
+		}
+	})
+}
+
+// Layers may lie under the mount point.
+func TestLayersUnderTheMountPoint(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		root := filepath.Join(e.dir, "R")
+		o := e.overlay(t)
+		o.lowers, o.upper, o.work, o.mnt = []string{root + "/lower"}, root+"/upper", root+"/work", root
+		mkdir(t, root+"/lower", o.upper, o.work)
+		write(t, root+"/lower/f", "lower")
+		o.mount()
+		wantTree(t, "merged", root, "file f \"lower\"")
+		appendTo(t, root+"/f", "+")
+		write(t, root+"/new", "new")
+		o.unmount()
+		wantTree(t, "the upper", o.upper, "file f \"lower+\"\nfile new \"new\"")
+	})
+}
+
+// The whole system as the lower, with the layers inside of it.
+func TestRootAsLower(t *testing.T) {
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		o := e.overlay(t)
+		o.lowers = []string{"/"}
+		victim := e.dir + "/victim"
+		write(t, victim, "of the system")
+		o.mount()
+		wantText(t, o.path("etc/passwd"), readText(t, "/etc/passwd"))
+		out, err := runCommand("chroot", o.mnt, "/bin/bash", "-euc", fmt.Sprintf(
+			"cat %[1]s; echo changed >%[1]s; rm %[1]s; test ! -e %[1]s; echo new >/etc/e2e-new; cat /etc/e2e-new", victim))
+		if err != nil || out != "of the systemnew\n" {
+			t.Errorf("chroot: %v %q", err, out)
+		}
+		wantAbsent(t, "/etc/e2e-new")
+		wantText(t, victim, "of the system")
+		if _, err := os.Stat(o.path("proc/self")); err == nil {
+			t.Error("mounts inside of the lower are not part of it, but /proc is there")
+		}
+		o.unmount()
+		wantTree(t, "the upper", o.upper, "file etc/e2e-new \"new\\n\"\nwhite "+strings.TrimPrefix(victim, "/"))
+	})
+}
+
+func readText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	check(t, err)
+	return string(text)
+}
+
+// A FUSE device that somebody else has opened and mounted.
+func TestMountPointIsADescriptor(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file f \"x\"")
+		dev, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+		check(t, err)
+		defer dev.Close()
+		data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", dev.Fd())
+		check(t, unix.Mount("src", o.mnt, "fuse.given", 0, data))
+		o.guard()
+		cmd := exec.Command(binPath, "-o", o.options(), "/dev/fd/3")
+		cmd.ExtraFiles = []*os.File{dev}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		check(t, dev.Close())
+		if pids := daemonsOf("/dev/fd/3"); len(pids) == 1 {
+			o.pid = pids[0]
+		} else {
+			t.Errorf("daemons: %v", pids)
+		}
+		wantText(t, o.path("f"), "x")
+		appendTo(t, o.path("f"), "+")
+		o.unmount()
+		wantText(t, filepath.Join(o.upper, "f"), "x+")
+	})
+}
+
+// What a dead daemon leaves in the way is told as such.
+func TestDeadMountInTheWay(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file f \"x\"")
+		pid := o.pid
+		kill(pid, syscall.SIGKILL)
+		waitGone(pid, 5*time.Second)
+		out, err := runCommand(binPath, "-o", o.options(), o.mnt)
+		if exitCode(err) != 1 || !strings.Contains(out, o.mnt) {
+			t.Errorf("mounting over a dead mount: exit %d, %q", exitCode(err), out)
+		}
+	})
+}

@@ -1,0 +1,233 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Whole root file systems as the lower: programs change them by chroot, and the result is compared with the same done
+// on a plain copy.
+
+// legitimate are the paths whose content differs between any two runs of the same commands, and why.
+var legitimate = map[string]string{
+	"var/log":                         "time stamps",
+	"var/cache/ldconfig/aux-cache":    "inode numbers and ctimes of libraries",
+	"var/cache/apt/pkgcache.bin":      "times of the package lists",
+	"var/cache/apt/srcpkgcache.bin":   "times of the package lists",
+	"var/lib/systemd/random-seed":     "random",
+	"etc/machine-id":                  "random",
+	"var/lib/dbus/machine-id":         "random",
+	"var/cache/debconf/config.dat":    "order of a hash",
+	"var/cache/debconf/templates.dat": "order of a hash",
+	"root/.bash_history":              "time stamps",
+}
+
+var rootView = view{mode: true, owner: true, nlink: true, dirNlink: !oracle, xattrs: true,
+	skip: func(rel string) bool { _, ok := legitimate[rel]; return ok }}
+
+func sameTree(t *testing.T, what, plainCopy, mount string) {
+	t.Helper()
+	want, err := snapshot(plainCopy, rootView)
+	check(t, err)
+	got, err := snapshot(mount, rootView)
+	check(t, err)
+	delete(want, ".")
+	delete(got, ".")
+	if len(want) < 50 {
+		t.Fatalf("%s: only %d objects in the plain copy", what, len(want))
+	}
+	if d := diffLines(want, got); d != "" {
+		t.Errorf("%s: a plain copy and the mount differ:\n%s", what, brief2(d))
+	}
+}
+
+func brief2(s string) string {
+	if len(s) > 6000 {
+		return s[:6000] + "..."
+	}
+	return s
+}
+
+// chroot runs a script inside a root file system.
+func chroot(t *testing.T, root, shell, script string) string {
+	t.Helper()
+	out, err := runIn("/", []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
+		3*time.Minute, "chroot", root, shell, "-euc", script)
+	if err != nil {
+		t.Fatalf("in %s: %s: %v\n%s", root, script, err, out)
+	}
+	return out
+}
+
+const busyboxChanges = `
+	echo host >/etc/hostname; sed -i s/root/toor/ /etc/passwd; echo x:x:1::/:/bin/sh >>/etc/group
+	mkdir -p /srv/www; tar cf - etc | tar xf - -C /srv/www
+	rm /bin/vi /bin/wget; ln -s busybox /bin/new; mv /bin/ls /bin/list; cp -a /etc /etc.bak
+	rm -r /usr/share/doc; mkdir /usr/share/doc; echo r >/usr/share/doc/README
+	find /usr/share/man -type f | xargs rm; chmod -R go-w /usr; chown -R 1:1 /home
+	mknod /run/pipe p; ln /etc/hostname /etc/hostname2; echo more >>/etc/hostname
+	i=0; while [ $i -lt 300 ]; do echo $i >/tmp/f$i; i=$((i+1)); done; rm /tmp/f1*
+	mv /opt/tree /opt/tree2; rm -rf /opt/gone; gzip /usr/share/big; touch -d 2001-01-01 /etc/passwd`
+
+func TestBusyboxRoot(t *testing.T) {
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		var table strings.Builder
+		table.WriteString("file etc/passwd \"root:x:0:0::/:/bin/sh\\n\"\nfile etc/group \"root:x:0:\\n\"\nfile etc/hostname \"h\\n\"\ndir tmp 1777\ndir run\nfile home/u/f \"x\"\n")
+		for i := range 60 {
+			fmt.Fprintf(&table, "file usr/share/doc/p%d/copyright \"c\"\nfile usr/share/man/m%d \"m\"\nfile opt/tree/a%d/f \"x\"\nfile opt/gone/g%d \"x\"\n", i, i, i, i)
+		}
+		fmt.Fprintf(&table, "file usr/share/big %q\n", strings.Repeat("text ", 50_000))
+		o := e.overlay(t, table.String())
+		plainCopy := filepath.Join(e.dir, "plain")
+		check(t, os.Mkdir(plainCopy, 0o755))
+		mkdir(t, o.lowers[0]+"/bin")
+		check(t, copyFile(busybox(t), o.lowers[0]+"/bin/busybox"))
+		equal(t, "busybox in a chroot", sh(t, "", "chroot "+o.lowers[0]+" /bin/busybox echo runs"), "runs\n")
+		for _, applet := range strings.Fields(sh(t, "", "busybox --list")) {
+			if applet != "busybox" {
+				check(t, os.Symlink("busybox", o.lowers[0]+"/bin/"+applet))
+			}
+		}
+		sh(t, e.dir, "cp -a lower0/. plain; cp -a lower0 before")
+		o.mount()
+		for _, root := range []string{plainCopy, o.mnt} {
+			chroot(t, root, "/bin/sh", busyboxChanges)
+		}
+		sameTree(t, "changed", plainCopy, o.mnt)
+		o.remount()
+		sameTree(t, "after a remount", plainCopy, o.mnt)
+		compareTrees(t, "the lower", e.dir+"/before", o.lowers[0], exact)
+	})
+}
+
+// debianRoot answers with a debootstrap root, made once and kept.
+func debianRoot(t *testing.T) string {
+	t.Helper()
+	root := filepath.Join(cache(), "bookworm")
+	if _, err := os.Stat(root + ".complete"); err == nil {
+		return root
+	}
+	check(t, os.RemoveAll(root))
+	mkdir(t, cache())
+	out, err := runIn("/", nil, 8*time.Minute, "debootstrap", "--variant=minbase", "bookworm", root, mirror(t))
+	if err != nil {
+		t.Fatalf("debootstrap: %v\n%s", err, out)
+	}
+	write(t, root+".complete", "")
+	return root
+}
+
+func cache() string {
+	if dir := os.Getenv(envCache); dir != "" {
+		return dir
+	}
+	return filepath.Join("/var/tmp", "fuse-overlay-e2e-cache")
+}
+
+// mirror is the Debian mirror this machine uses.
+func mirror(t *testing.T) string {
+	t.Helper()
+	files, _ := filepath.Glob("/etc/apt/sources.list.d/*")
+	for _, name := range append([]string{"/etc/apt/sources.list"}, files...) {
+		f, err := os.Open(name)
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		for in := bufio.NewScanner(f); in.Scan(); {
+			for _, word := range strings.Fields(in.Text()) {
+				if strings.Contains(word, "://") && strings.HasSuffix(strings.TrimSuffix(word, "/"), "/debian") {
+					return word
+				}
+			}
+		}
+	}
+	return "http://deb.debian.org/debian"
+}
+
+// packages are those that are installed and purged: small, with conffiles, alternatives and maintainer scripts.
+var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-utils"}
+
+// debs answers with the folder of the packages, downloaded once.
+func debs(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(cache(), "debs")
+	if _, err := os.Stat(dir + ".complete"); err == nil {
+		return dir
+	}
+	mkdir(t, dir)
+	args := append([]string{"-o", "APT::Sandbox::User=root", "download"}, packages...)
+	if _, err := runIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+		_, _ = runIn("/", nil, 3*time.Minute, "apt-get", "update")
+		if out, err := runIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+			t.Fatalf("apt-get download: %v\n%s", err, out)
+		}
+	}
+	write(t, dir+".complete", "")
+	return dir
+}
+
+var debianSteps = []struct{ what, script string }{
+	{"packages are installed", `
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
+		dpkg -i /root/debs/hello*.deb /root/debs/ed_*.deb
+		apt-get -qq install -y --no-install-recommends /root/debs/cron*.deb /root/debs/sensible*.deb >/dev/null
+		hello; echo changed >>/etc/crontab; adduser --quiet --disabled-password --gecos '' e2e
+		dpkg --verify`},
+	{"packages are purged", `
+		dpkg --purge hello; apt-get -qq purge -y cron cron-daemon-common >/dev/null; dpkg --purge ed
+		dpkg --purge --force-depends tzdata
+		userdel -r e2e 2>/dev/null
+		dpkg --audit`},
+	{"the tree is worked on", `
+		rm -rf /usr/share/doc /usr/share/locale; mkdir /usr/share/doc; echo r >/usr/share/doc/README
+		mv /etc/apt /etc/apt2; mv /etc/apt2 /etc/apt; cp -a /etc /etc.bak; sed -i s/root/toor/ /etc.bak/passwd
+		chown -R 0:4 /var/lib/apt /usr/lib/apt; find /usr/share/man -delete; perl -e 'print "perl\n"'
+		tar --sort=name --mtime=@0 -cf /root/etc.tar /etc; ldconfig; dpkg-query -l >/root/list`},
+}
+
+func TestDebianRoot(t *testing.T) {
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		root, packages := debianRoot(t), debs(t)
+		o := e.overlay(t)
+		o.lowers = []string{root}
+		plainCopy := filepath.Join(e.dir, "plain")
+		sh(t, e.dir, "cp -a "+root+" plain")
+		o.mount()
+		for i, step := range debianSteps {
+			for _, r := range []string{plainCopy, o.mnt} {
+				if i == 0 {
+					sh(t, r, "cp -r "+packages+" root/debs")
+				}
+				chroot(t, r, "/bin/sh", step.script)
+			}
+			sameTree(t, step.what, plainCopy, o.mnt)
+			o.remount()
+		}
+		sameTree(t, "after a remount", plainCopy, o.mnt)
+		if d := identityFaults(o.mnt); d != "" && !oracle {
+			t.Error(brief2(d))
+		}
+		o.unmount()
+		// The kernel shows the same on our upper.
+		o.kernel = true
+		o.mount()
+		v := rootView
+		v.dirNlink = false
+		want, err := snapshot(plainCopy, v)
+		check(t, err)
+		got, err := snapshot(o.mnt, v)
+		check(t, err)
+		delete(want, ".")
+		delete(got, ".")
+		if d := diffLines(want, got); d != "" {
+			t.Errorf("mounted by the kernel:\n%s", brief2(d))
+		}
+		o.unmount()
+	})
+}
