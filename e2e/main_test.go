@@ -48,12 +48,14 @@ func run(m *testing.M) int {
 		base, binPath = os.Getenv(envBase), os.Getenv(envBin)
 		return m.Run()
 	}
+	defer func() {
+		if base != "" && os.Getenv(envKeep) == "" {
+			removeTree(base)
+		}
+	}()
 	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
-	}
-	if os.Getenv(envKeep) == "" {
-		defer removeTree(base)
 	}
 	code := m.Run()
 	if err := leaks(); err != nil {

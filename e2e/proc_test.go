@@ -107,10 +107,21 @@ func daemonsOf(point string) []int {
 	return pids
 }
 
-// alive tells whether a process exists and is not a zombie.
+// alive tells whether a process has a thread that is not yet dead: the first thread may be a zombie while others still
+// hold the descriptors.
 func alive(pid int) bool {
-	stat := statFields(pid)
-	return len(stat) > 0 && stat[0] != "Z" && stat[0] != "X"
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		state := strings.TrimSpace(string(text[bytes.LastIndexByte(text, ')')+1:]))
+		if state != "" && state[0] != 'Z' && state[0] != 'X' {
+			return true
+		}
+	}
+	return false
 }
 
 // statFields are the fields of /proc/PID/stat from the state on: state, ppid, pgrp, session, ...

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A kill at any moment leaves each file as it was before or as it is after, and the next mount sweeps the rest.
+func TestCrashThenRemount(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		content := strings.Repeat("0123456789abcde\n", 8192) // 128 KiB
+		var table strings.Builder
+		const n = 120
+		for i := range n {
+			fmt.Fprintf(&table, "file d%d/f%d 0644 %q\n", i%7, i, content)
+		}
+		r := rand.New(rand.NewPCG(3, 4))
+		o := e.overlay(t, table.String())
+		for round := range 6 {
+			o.mount()
+			stop := make(chan struct{})
+			done := make(chan struct{})
+			go func() { // errors are expected once the daemon is gone
+				defer close(done)
+				for i := 0; ; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					k := i % n
+					p := fmt.Sprintf("%s/d%d/f%d", o.mnt, k%7, k)
+					switch i % 4 {
+					case 0:
+						_ = os.Chmod(p, 0o600)
+					case 1:
+						_ = os.WriteFile(p+".new", []byte("replaced"), 0o644)
+						_ = os.Rename(p+".new", p)
+					case 2:
+						_ = os.Remove(p)
+					case 3:
+						_ = os.Mkdir(p+".dir", 0o755)
+						_ = os.Rename(p, p+".dir/moved")
+					}
+				}
+			}()
+			time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
+			kill(o.pid, syscall.SIGKILL)
+			close(stop)
+			select {
+			case <-done:
+			case <-time.After(20 * time.Second):
+				t.Fatal("a system call hangs after the death of the daemon")
+			}
+			o.crash()
+			o.mount()
+			checkCrashed(t, o, content, n)
+			o.unmount()
+			if rest := workRest(o.work); len(rest) > 0 {
+				t.Errorf("round %d: the work directory still holds %v", round, rest)
+			}
+		}
+		compareTrees(t, "the lower", o.lowers[0], rebuilt(t, e, table.String()), exact)
+	})
+}
+
+// rebuilt builds a table anew, to compare with.
+func rebuilt(t *testing.T, e *env, table string) string {
+	dir := filepath.Join(e.dir, "rebuilt")
+	mkdir(t, dir)
+	build(t, e, dir, table)
+	return dir
+}
+
+// checkCrashed accepts whole old files, whole replacements, and absence; nothing else.
+func checkCrashed(t *testing.T, o *overlay, content string, n int) {
+	t.Helper()
+	for k := range n {
+		p := fmt.Sprintf("%s/d%d/f%d", o.mnt, k%7, k)
+		for _, path := range []string{p, p + ".dir/moved"} {
+			text, err := os.ReadFile(path)
+			if os.IsNotExist(err) {
+				continue
+			}
+			check(t, err)
+			// A replacement was written without fsync before its rename: it may be empty, as on a plain file system.
+			if s := string(text); s != content && s != "replaced" && s != "" {
+				t.Errorf("%s holds %d bytes that were never written: %s", path, len(s), brief(s))
+			}
+		}
+	}
+}
+
+// What fsync promised is there after a kill.
+func TestSyncedDataSurvivesAKill(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file low \"lower\"")
+		for _, name := range []string{"low", "new"} {
+			f := open(t, o.path(name), os.O_RDWR|os.O_CREATE|os.O_APPEND)
+			_, err := f.WriteString("synced")
+			check(t, err)
+			check(t, f.Sync())
+		}
+		closed := open(t, o.path("closed"), os.O_RDWR|os.O_CREATE)
+		_, err := closed.WriteString("closed")
+		check(t, err)
+		check(t, closed.Close()) // close writes back
+		o.crash()
+		o.mount()
+		wantText(t, o.path("low"), "lowersynced")
+		wantText(t, o.path("new"), "synced")
+		wantText(t, o.path("closed"), "closed")
+	})
+}
+
+// A killed daemon answers with an error, not with a hang, and its mount can be taken away.
+func TestDeadDaemonIsAnError(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file f \"x\"")
+		kill(o.pid, syscall.SIGKILL)
+		waitGone(o.pid, 5*time.Second)
+		_, err := os.ReadDir(o.mnt)
+		wantErr(t, "listing", err, syscall.ENOTCONN, syscall.ECONNABORTED)
+		o.crash()
+		o.mount()
+		wantText(t, o.path("f"), "x")
+	})
+}
