@@ -17,7 +17,7 @@ type scenario struct {
 	ask          func(s *site) request
 	change       string // of the view, as diffLines tells it; empty: nothing
 	formats      bool   // whiteouts matter: run with markers as well
-	copies       bool   // something is copied up: run without syncing as well
+	copies       bool   // it is about a copy-up: run without syncing as well
 }
 
 // setting is one way of running a scenario.
@@ -184,7 +184,6 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 			r.t.Errorf("%s: the second try, after a remount, gives\n%s", where, d)
 		}
 	}
-	s.audit(where)
 	s.shut()
 	if now := openFDs(r.t); now != fds {
 		r.t.Errorf("%s: %d descriptors are left open", where, now-fds)

@@ -85,6 +85,10 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 		if err != nil {
 			return nil, err
 		}
+		if d.n.place().gone { // removed meanwhile, and another may have its name
+			dir.Close()
+			return nil, unix.ENOENT
+		}
 		h = d.o.handles.Add(k, handle{dir: dir})
 	}
 	d.layers, d.held = append(d.layers, layer), append(d.held, h)
@@ -127,7 +131,7 @@ func (o *Overlay) object(p place) (object, error) {
 	return object{h.At(p.name), d}, nil
 }
 
-// with calls f on n's object, and again when the object went elsewhere meanwhile (a copy-up, a removal).
+// with calls f on n's object, and again when the object was no longer there (a copy-up, a removal).
 func (o *Overlay) with(n *Node, f func(sys.Ref) error) error {
 	for {
 		o.renameMu.RLock()
@@ -137,8 +141,9 @@ func (o *Overlay) with(n *Node, f func(sys.Ref) error) error {
 			err = f(r.Ref)
 			r.release()
 		}
+		left := n.left(p, err)
 		o.renameMu.RUnlock()
-		if err == nil || n.place() == p {
+		if !left {
 			return err
 		}
 	}

@@ -28,17 +28,21 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		if err == unix.EACCES && p.layer == stack.Upper {
 			file, err = o.openStubborn(n, u)
 		}
-		if err == nil {
-			k := handleKey{n.ID(), p.layer, u}
-			h := o.handles.Add(k, handle{file: file})
-			if n.place().layer != p.layer { // copied up meanwhile: nobody will look for it again
-				o.handles.Evict(k)
+		if n.left(p, err) {
+			if err == nil {
+				file.Close()
 			}
-			return h, nil
+			continue
 		}
-		if n.place() == p {
+		if err != nil {
 			return nil, err
 		}
+		k := handleKey{n.ID(), p.layer, u}
+		h := o.handles.Add(k, handle{file: file})
+		if n.place().layer != p.layer { // copied up meanwhile: nobody will look for it again
+			o.handles.Evict(k)
+		}
+		return h, nil
 	}
 }
 
@@ -70,6 +74,10 @@ func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
 	defer n.upMu.Unlock()
 	var file *sys.File
 	err := o.with(n, func(r sys.Ref) error {
+		if file != nil { // of an earlier round
+			file.Close()
+			file = nil
+		}
 		var st sys.Stat
 		if err := r.Stat(&st); err != nil {
 			return err

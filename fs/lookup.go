@@ -102,7 +102,12 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 			return nil, err
 		}
 	} else if f.Layer == stack.Upper && manyLinks(&f.Stat) {
-		o.nodes.Link(n.key, n)
+		if first, made := o.nodes.Link(n.key, n); !made { // another of its names was looked up at the same time
+			o.unref(n)
+			o.nodes.Drop(n)
+			first.addName(placed{p, name})
+			n = first
+		}
 	}
 	p.dir.children[name] = n
 	return n, nil

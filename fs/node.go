@@ -66,6 +66,17 @@ func (n *Node) place() place {
 	return place{placed{n.parent, n.name}, n.layer, n.gone, n.kept}
 }
 
+// left reports whether the object was no longer at p when something was done there, which ended with err: it may have been
+// done to another object that has got the name. A name goes before its node knows; so after an error whoever is just
+// removing it is waited for. Precondition: no directory's mu is held.
+func (n *Node) left(p place, err error) bool {
+	if err != nil && p.parent != nil {
+		p.parent.dir.mu.Lock()
+		defer p.parent.dir.mu.Unlock()
+	}
+	return n.place() != p
+}
+
 // inUpper reports whether the object can be changed without a copy-up.
 func (n *Node) inUpper() bool {
 	n.mu.Lock()

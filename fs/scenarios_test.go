@@ -150,7 +150,7 @@ func lastError(err error) error {
 
 var creations = []scenario{
 	{
-		name: "create a file in a lower directory", copies: true, lower: "file d/e/other",
+		name: "create a file in a lower directory", lower: "file d/e/other",
 		ask:    func(s *site) request { return s.mknod("d/e/f", unix.S_IFREG|0o640, 0) },
 		change: "+ file d/e/f 0640 \"\"",
 	},
@@ -203,12 +203,12 @@ var creations = []scenario{
 		change: "+ symlink l to/nowhere",
 	},
 	{
-		name: "link of a lower file", copies: true, lower: "file d/f \"text\"\ndir e\nfile e/other",
+		name: "link of a lower file", lower: "file d/f \"text\"\ndir e\nfile e/other",
 		ask:    func(s *site) request { return s.link("d/f", "e/g") },
 		change: "+ file e/g 0644 \"text\"",
 	},
 	{
-		name: "link of a lower file over a whiteout", formats: true, copies: true, upper: "white g", lower: "file f \"text\"\ndir g",
+		name: "link of a lower file over a whiteout", formats: true, upper: "white g", lower: "file f \"text\"\ndir g",
 		ask:    func(s *site) request { return s.link("f", "g") },
 		change: "+ file g 0644 \"text\"",
 	},
@@ -221,7 +221,7 @@ var creations = []scenario{
 
 var removals = []scenario{
 	{
-		name: "unlink of a lower file", formats: true, copies: true, lower: "file d/e/f \"old\"",
+		name: "unlink of a lower file", formats: true, lower: "file d/e/f \"old\"",
 		ask:    func(s *site) request { return s.unlink("d/e/f") },
 		change: "- file d/e/f 0644 \"old\"",
 	},
@@ -246,7 +246,7 @@ var removals = []scenario{
 		change: "- dir d 0755 own 1 1",
 	},
 	{
-		name: "rmdir of a lower directory", formats: true, copies: true, lower: "dir p/d 0700",
+		name: "rmdir of a lower directory", formats: true, lower: "dir p/d 0700",
 		ask:    func(s *site) request { return s.rmdir("p/d") },
 		change: "- dir p/d 0700",
 	},
@@ -264,12 +264,12 @@ var removals = []scenario{
 
 var renames = []scenario{
 	{
-		name: "rename a file over a lower file", formats: true, copies: true, upper: "file a \"new\"", lower: "file b \"old\"",
+		name: "rename a file over a lower file", formats: true, upper: "file a \"new\"", lower: "file b \"old\"",
 		ask:    func(s *site) request { return s.rename("a", "b", 0) },
 		change: "- file a 0644 \"new\"\n- file b 0644 \"old\"\n+ file b 0644 \"new\"",
 	},
 	{
-		name: "rename a lower file", formats: true, copies: true, lower: "file d/a \"old\"\nfile e/x",
+		name: "rename a lower file", formats: true, lower: "file d/a \"old\"\nfile e/x",
 		ask:    func(s *site) request { return s.rename("d/a", "e/b", 0) },
 		change: "- file d/a 0644 \"old\"\n+ file e/b 0644 \"old\"",
 	},
@@ -301,7 +301,7 @@ var renames = []scenario{
 		change: "- dir d 0755\n- dir e 0700 own 1 2 user.note=\"x\"\n- file d/f 0644 \"\"\n+ dir e 0755\n+ file e/f 0644 \"\"",
 	},
 	{
-		name: "rename a directory over a lower one", formats: true, copies: true, upper: "file d/f", lower: "dir e 0700",
+		name: "rename a directory over a lower one", formats: true, upper: "file d/f", lower: "dir e 0700",
 		ask:    func(s *site) request { return s.rename("d", "e", 0) },
 		change: "- dir d 0755\n- dir e 0700\n- file d/f 0644 \"\"\n+ dir e 0755\n+ file e/f 0644 \"\"",
 	},
@@ -316,12 +316,12 @@ var renames = []scenario{
 		change: "- file a 0644 \"new\"\n+ file b 0644 \"new\"",
 	},
 	{
-		name: "exchange two files", formats: true, copies: true, upper: "file a \"upper\"", lower: "file a\nfile d/b \"lower\"",
+		name: "exchange two files", formats: true, upper: "file a \"upper\"", lower: "file a\nfile d/b \"lower\"",
 		ask:    func(s *site) request { return s.rename("a", "d/b", unix.RENAME_EXCHANGE) },
 		change: "- file a 0644 \"upper\"\n- file d/b 0644 \"lower\"\n+ file a 0644 \"lower\"\n+ file d/b 0644 \"upper\"",
 	},
 	{
-		name: "exchange a directory and a file", formats: true, copies: true, upper: "file d/f", lower: "file a \"lower\"",
+		name: "exchange a directory and a file", formats: true, upper: "file d/f", lower: "file a \"lower\"",
 		ask: func(s *site) request { return s.rename("a", "d", unix.RENAME_EXCHANGE) },
 		change: "- dir d 0755\n- file a 0644 \"lower\"\n- file d/f 0644 \"\"\n+ dir a 0755\n+ file a/f 0644 \"\"\n" +
 			"+ file d 0644 \"lower\"",

@@ -144,11 +144,16 @@ func (t *Table[N]) Linked(k Key) (N, bool) {
 	return none, false
 }
 
-// Link remembers n as the node of the object k.
-func (t *Table[N]) Link(k Key, n N) {
+// Link makes n the node of the object k and returns it. Where there is another already, that is returned, with one reference
+// more, and made is false.
+func (t *Table[N]) Link(k Key, n N) (node N, made bool) {
 	t.linkMu.Lock()
+	defer t.linkMu.Unlock()
+	if first, ok := t.links[k]; ok && first != n && t.Ref(first) {
+		return first, false
+	}
 	t.links[k] = n
-	t.linkMu.Unlock()
+	return n, true
 }
 
 // Unlink forgets k if n is its node.

@@ -156,6 +156,33 @@ func TestLinked(t *testing.T) {
 	}
 }
 
+// Of two that make a node of one object at the same time, the first wins, unless it has been dropped.
+func TestTheFirstLinkWins(t *testing.T) {
+	table, _ := newTree()
+	k := Key{Dev: 1, Ino: 2}
+	a, b, c := &thing{name: "a"}, &thing{name: "b"}, &thing{name: "c"}
+	for _, n := range []*thing{a, b, c} {
+		table.Insert(n)
+	}
+	for range 2 { // again changes nothing
+		if n, made := table.Link(k, a); n != a || !made {
+			t.Fatalf("the first is %v, %v", n, made)
+		}
+	}
+	if n, made := table.Link(k, b); n != a || made {
+		t.Fatalf("the second gives %v, %v", n, made)
+	}
+	if _, last := table.Unref(a.ID(), 1); last {
+		t.Fatal("the second got no reference")
+	}
+	if _, last := table.Unref(a.ID(), 1); !last || !table.Drop(a) {
+		t.Fatal("the first took a reference for itself")
+	}
+	if n, made := table.Link(k, c); n != c || !made {
+		t.Fatalf("after the first is gone: %v, %v", n, made)
+	}
+}
+
 // Whoever gets a reference holds a node that stays until it is given back, whatever others do meanwhile.
 func TestConcurrentReferences(t *testing.T) {
 	table, _ := newTree()
@@ -173,9 +200,12 @@ func TestConcurrentReferences(t *testing.T) {
 				i := r.IntN(keys)
 				n, ok := table.Linked(key(i))
 				if !ok {
-					n = &thing{}
-					table.Insert(n)
-					table.Link(key(i), n)
+					mine := &thing{}
+					table.Insert(mine)
+					if n, ok = table.Link(key(i), mine); !ok {
+						table.Unref(mine.ID(), 1)
+						table.Drop(mine)
+					}
 				}
 				count, _ := inUse[i].LoadOrStore(n, &atomic.Int64{})
 				count.(*atomic.Int64).Add(1)
@@ -202,7 +232,6 @@ func TestConcurrentReferences(t *testing.T) {
 		}()
 	}
 	wg.Wait()
-	// Two that found no node for a key at the same time both made one; the loser's is dropped by its last user as well.
 	if n := table.Len(); n != 1 {
 		t.Fatalf("%d nodes are left", n-1)
 	}

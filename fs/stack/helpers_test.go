@@ -281,12 +281,6 @@ func (s *site) wantView(what, table string) {
 	s.wantEmptyWork()
 }
 
-// bothFormats runs f with whiteouts as devices and as markers.
-func bothFormats(t *testing.T, f func(t *testing.T, markers bool)) {
-	t.Run("devices", func(t *testing.T) { f(t, false) })
-	t.Run("markers", func(t *testing.T) { f(t, true) })
-}
-
 func openFDs(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

@@ -28,7 +28,7 @@ func (s *Stack) Rename(from, to *End) error {
 			return err
 		}
 	}
-	device, err := s.move(from, to)
+	inPlace, err := s.move(from, to)
 	if emptied != "" {
 		if err != nil {
 			_ = s.work.Dir().Rename(emptied, to.Up, to.Name, unix.RENAME_EXCHANGE) // back: it may be in use
@@ -41,7 +41,7 @@ func (s *Stack) Rename(from, to *End) error {
 	if to.Found.Marker {
 		s.unmark(to.Up, to.Name)
 	}
-	if device {
+	if inPlace {
 		from.Dir.noteWhiteout(from.Name, false, from.Found.Below)
 	} else {
 		s.noteAbsent(from.Dir, from.Name, from.Found.Below)
@@ -64,9 +64,9 @@ func (s *Stack) cutOff(from, to *End) error {
 	return s.format.MarkOpaque(h)
 }
 
-// move is the rename itself. The old name gets a whiteout where a lower would show; device: it has a whiteout device,
-// whatever the format.
-func (s *Stack) move(from, to *End) (device bool, err error) {
+// move is the rename itself. The old name gets a whiteout where a lower would show; inPlace: one that stands under the
+// name itself, whatever the format.
+func (s *Stack) move(from, to *End) (inPlace bool, err error) {
 	isDir, overDevice := from.Found.IsDir(), to.Found.State == Whiteout && !to.Found.Marker
 	switch {
 	case overDevice && (isDir || from.Found.Below && s.format.InPlace()):
@@ -80,8 +80,8 @@ func (s *Stack) move(from, to *End) (device bool, err error) {
 		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
 	case s.format.RenameWhiteout:
 		return true, from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
-	case s.format.Devices && !to.Found.Exists():
-		if err := to.Up.Mknod(to.Name, whiteout.DeviceMode, whiteout.DeviceRdev); err != nil { // of nothing, or of what is hidden already
+	case !to.Found.Exists():
+		if err := s.coverNothing(to.Up, to.Name); err != nil { // a whiteout of nothing, or of what is hidden already
 			return false, err
 		}
 		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
@@ -92,13 +92,11 @@ func (s *Stack) move(from, to *End) (device bool, err error) {
 	return true, s.moveByLink(from, to)
 }
 
-// moveByExchange swaps the object and the whiteout device in its way: a directory cannot replace one, and the old name may
+// moveByExchange swaps the object and the whiteout in its way: a directory cannot replace one, and the old name may
 // need one.
-func (s *Stack) moveByExchange(from, to *End) (device bool, err error) {
-	if from.Found.Below {
-		if err := s.format.Admit(from.Up); err != nil {
-			return false, err
-		}
+func (s *Stack) moveByExchange(from, to *End) (inPlace bool, err error) {
+	if err := s.fitWhiteout(from, to); err != nil {
+		return false, err
 	}
 	if err := from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE); err != nil {
 		return false, err
@@ -107,6 +105,22 @@ func (s *Stack) moveByExchange(from, to *End) (device bool, err error) {
 		return true, nil
 	}
 	return from.Up.Unlink(from.Name) != nil, nil // a whiteout of nothing hides nothing
+}
+
+// fitWhiteout sees to it that the whiteout at to is one under the name of from as well: one in the form of an attribute is
+// an empty file in a directory that does not admit it.
+func (s *Stack) fitWhiteout(from, to *End) error {
+	if s.format.WhiteoutXattr != "" {
+		return s.format.Admit(from.Up)
+	}
+	var st sys.Stat
+	switch err := to.Up.At(to.Name).Stat(&st); {
+	case err != nil || sys.IsWhiteoutDevice(&st):
+		return err
+	case s.format.Devices:
+		return s.coverFile(to.Up, to.Name)
+	}
+	return unix.EXDEV
 }
 
 // moveByLink replaces a file in two steps: both names show the object for a moment, which is not lost and hides its

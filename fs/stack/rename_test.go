@@ -44,6 +44,7 @@ var targets = map[string]target{
 	"a whiteout of nothing":   {"white %[1]s", "", true, true, false},
 	"a whiteout of a file":    {"white %[1]s", "file %[1]s", true, true, false},
 	"a whiteout of a dir":     {"white %[1]s", "dir %[1]s\nfile %[1]s/old", true, true, false},
+	"a whiteout xattr":        {"xattr %[3]s trusted.overlay.opaque x\nfile %[1]s\nxattr %[1]s trusted.overlay.whiteout y", "file %[1]s", true, true, false},
 	"a marker of nothing":     {"file %[2]s", "", true, true, false},
 	"a marker of a file":      {"file %[2]s", "file %[1]s", true, true, false},
 	"a marker of a dir":       {"file %[2]s", "dir %[1]s\nfile %[1]s/old", true, true, false},
@@ -61,10 +62,10 @@ var targets = map[string]target{
 	"a dir beside its marker": {"dir %[1]s\nfile %[2]s", "dir %[1]s\nfile %[1]s/old", false, true, true},
 }
 
-// fill puts a path, and the name of its marker, into a table.
+// fill puts a path, the name of its marker and its directory into a table.
 func fill(table, path string) string {
 	marker := filepath.Join(filepath.Dir(path), ".wh."+filepath.Base(path))
-	return strings.NewReplacer("%[1]s", path, "%[2]s", marker).Replace(table) + "\n"
+	return strings.NewReplacer("%[1]s", path, "%[2]s", marker, "%[3]s", filepath.Dir(path)).Replace(table) + "\n"
 }
 
 func TestRename(t *testing.T) {
@@ -90,16 +91,17 @@ func TestRename(t *testing.T) {
 	})
 }
 
-// refuses: a directory whose old name needs a whiteout cannot be moved in one step where RENAME_WHITEOUT does not leave
-// one, unless there is a whiteout in its way, or a device can be put there, to change places with.
+// refuses: a directory whose old name needs a whiteout cannot replace another in one step where RENAME_WHITEOUT does not
+// leave one; and with markers, a whiteout in the form of an attribute cannot be moved out of a directory's way.
 func (s *site) refuses(src, dst *End) bool {
-	if !src.Found.IsDir() || !src.Found.Below || !s.format.InPlace() || s.format.RenameWhiteout {
+	if !src.Found.IsDir() {
 		return false
 	}
-	if s.format.Devices {
-		return dst.Found.Exists()
+	if !s.format.InPlace() {
+		value, err := dst.Up.Ref().GetXattr("trusted.overlay.opaque")
+		return err == nil && string(value) == "x" && dst.Found.State == Whiteout && !dst.Found.Marker
 	}
-	return dst.Found.State != Whiteout || dst.Found.Marker
+	return src.Found.Below && !s.format.RenameWhiteout && dst.Found.Exists()
 }
 
 func renameOne(s *site, from movable, toPath string) {
@@ -125,7 +127,6 @@ func renameOne(s *site, from movable, toPath string) {
 		s.t.Errorf("the old name is %+v", left)
 	}
 	s.wantView("renamed", "dir p\ndir q\n"+fill(from.shows, toPath))
-	p, q = s.dir("p"), s.dir(toPath[:1])
 	create(s.t, s, "p/from", &Object{Mode: unix.S_IFDIR | 0o755}) // the old name is free
 	s.wantView("used again", "dir p\ndir q\ndir p/from\n"+fill(from.shows, toPath))
 	if err := s.dir(toPath[:1]).remove("to"); err != nil && !from.isDir {
