@@ -30,7 +30,7 @@ func TestLargeDirectoryIsLinear(t *testing.T) {
 			t.Errorf("first listing of %d entries: %s", n, first)
 		}
 		list()
-		wantCounts(t, "a further listing", o.during(list), nil, nil)
+		wantCounts(t, "a further listing", o.settled(list), nil, nil)
 
 		created := o.during(func() {
 			for i := range n {

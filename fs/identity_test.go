@@ -137,3 +137,25 @@ func TestLinksLookedUpTogetherAreOneNode(t *testing.T) {
 	}
 	s.settled(fds)
 }
+
+// A file that lost the name it was opened by and one that is looked up by another of its names are one file.
+func TestLinkOfARemovedNameIsTheSameFile(t *testing.T) {
+	s := newSite(t, "file a \"text\"\nlink d/b a", "")
+	id, err := s.walk("a")
+	must(t, err)
+	a, err := s.getattr(id)
+	must(t, err)
+	s.do(s.unlink("a"))
+	if again, err := s.walk("d/b"); err != nil || again != id {
+		t.Errorf("the other name is node %d, %v; want %d", again, err, id)
+	}
+	s.do(s.truncate("d/b", 2))
+	if text, err := s.readNode(id, 0, 100); err != nil || text != "te" {
+		t.Errorf("it reads %q, %v", text, err)
+	}
+	s.do(s.unlink("d/b"))
+	s.wantRemoved(id, a.Ino, "te")
+	s.forget(nil)
+	s.do(s.mknod("new", unix.S_IFREG|0o600, 0)) // its inode number may be used again
+	s.audit("another file")
+}

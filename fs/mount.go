@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -85,10 +87,19 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		server.Serve()
 		close(mounted.done)
 	}()
-	if err := server.WaitMount(); err != nil {
+	if err := Quietly(server.WaitMount); err != nil {
 		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
 	}
 	return mounted, nil
+}
+
+// Quietly calls f, which enters the mount that this process itself serves, with no garbage collection under way or to
+// come. A collection stops every thread, and the thread in f's system call cannot stop before the request that it waits for
+// is answered, which the stopped threads cannot do: seen as a mount that hung for up to a minute.
+func Quietly(f func() error) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC() // ends the one that may be under way
+	return f()
 }
 
 func mountError(point string, err error) error {
@@ -103,7 +114,9 @@ func (m *Mount) Wait() { <-m.done }
 
 // Unmount writes back what the kernel keeps and takes the mount out of the tree; one that is in use is detached. It does
 // not wait for the mount's users, there or in other mount namespaces, to go.
-func (m *Mount) Unmount() error {
+func (m *Mount) Unmount() error { return Quietly(m.unmount) }
+
+func (m *Mount) unmount() error {
 	if err := sys.SyncMount(m.point); err != nil {
 		return fmt.Errorf("mount point %q: cannot write back: %w", m.point, err)
 	}

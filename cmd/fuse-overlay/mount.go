@@ -33,7 +33,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		a.mount = mountOfOthers{m}
 		return a, nil
 	}
-	if err := checkAnswers(req.mount.Point); err != nil {
+	if err := fs.Quietly(func() error { return checkAnswers(req.mount.Point) }); err != nil {
 		a.detach()
 		return nil, err
 	}
