@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // together runs f in many goroutines, each a kernel of its own, and fails the test when one is stuck.
@@ -55,7 +57,7 @@ func (s *site) settled(fds int) {
 	}
 	s.remount()
 	s.wantEmptyWork("afterwards")
-	if d := diffLines(view, s.view()); d != "" {
+	if d := treetest.Diff(view, s.view()); d != "" {
 		s.t.Errorf("a fresh look gives another view (- was shown, + lies there):\n%s", d)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 func names(ops []sys.Op) []string {
@@ -78,7 +79,7 @@ func TestFiveHundredLowersServe(t *testing.T) {
 	}
 	s.do(s.write("own499", 0, "new"))
 	s.do(s.unlink("all"))
-	wantTree(t, "the upper", s.cfg.Upper, "file d/upper\nfile own499 \"new\"\nwhite all")
+	treetest.Want(t, "the upper", s.cfg.Upper, "file d/upper\nfile own499 \"new\"\nwhite all")
 }
 
 // What a request may cost on a lower file of a terabyte: not its data.
@@ -114,5 +115,5 @@ func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 			t.Errorf("removing %s: %v", name, made)
 		}
 	}
-	wantTree(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/l")
+	treetest.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/l")
 }

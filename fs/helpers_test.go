@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 func TestMain(m *testing.M) {
@@ -67,11 +68,11 @@ func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	base := t.TempDir()
 	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), Log: zap.NewNop()}
 	must(t, os.Mkdir(c.Upper, 0o755))
-	buildTree(t, c.Upper, upper)
+	treetest.Build(t, c.Upper, upper)
 	for i, table := range lowers {
 		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
 		must(t, os.Mkdir(lower, 0o755))
-		buildTree(t, lower, table)
+		treetest.Build(t, lower, table)
 		c.Lowers = append(c.Lowers, lower)
 	}
 	return c
@@ -148,7 +149,7 @@ func (k *kernel) view() (string, error) {
 	err := k.walkTree(1, "", func(p string, id uint64) error {
 		o, err := k.describe(id)
 		if err == nil {
-			o.path = p
+			o.Path = p
 			lines = append(lines, o.String())
 		}
 		return err
@@ -189,12 +190,12 @@ func (k *kernel) walkTree(id uint64, at string, f func(p string, id uint64) erro
 }
 
 // describe asks for all of an object.
-func (k *kernel) describe(id uint64) (*described, error) {
+func (k *kernel) describe(id uint64) (*treetest.Object, error) {
 	a, err := k.getattr(id)
 	if err != nil {
 		return nil, err
 	}
-	o := &described{mode: a.Mode, uid: a.Uid, gid: a.Gid, rdev: libcDev(a.Rdev), xattrs: map[string]string{}}
+	o := &treetest.Object{Mode: a.Mode, UID: a.Uid, GID: a.Gid, Rdev: libcDev(a.Rdev), Xattrs: map[string]string{}}
 	h, buf := k.header(id), make([]byte, 4096)
 	n, s := k.o.ListXAttr(nil, &h, buf)
 	if err := errorOf(s); err != nil {
@@ -209,7 +210,7 @@ func (k *kernel) describe(id uint64) (*described, error) {
 		if err := errorOf(s); err != nil {
 			return nil, err
 		}
-		o.xattrs[name] = string(value[:n])
+		o.Xattrs[name] = string(value[:n])
 	}
 	switch a.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
@@ -217,11 +218,11 @@ func (k *kernel) describe(id uint64) (*described, error) {
 		if err == nil && uint64(len(data)) != a.Size {
 			err = fmt.Errorf("%d bytes of %d", len(data), a.Size)
 		}
-		o.data = []byte(data)
+		o.Data = []byte(data)
 		return o, err
 	case unix.S_IFLNK:
 		target, s := k.o.Readlink(nil, &h)
-		o.target = string(target)
+		o.Target = string(target)
 		return o, errorOf(s)
 	}
 	return o, nil
@@ -290,8 +291,8 @@ func (s *site) auditDir(id uint64, links uint32) error {
 func (s *site) wantView(what, table string) {
 	s.t.Helper()
 	folder := s.t.TempDir()
-	buildTree(s.t, folder, table)
-	if d := diffLines(snapshotTree(s.t, folder), s.view()); d != "" {
+	treetest.Build(s.t, folder, table)
+	if d := treetest.Diff(treetest.Snapshot(s.t, folder), s.view()); d != "" {
 		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
 	}
 }

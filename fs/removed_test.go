@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // Where a file that is removed while it is open may lie.
@@ -40,7 +41,7 @@ func TestRemovedFileGoesOnWorking(t *testing.T) {
 			must(t, errorOf(s.o.SetXAttr(nil, &fuse.SetXAttrIn{InHeader: s.header(id)}, "user.note", []byte("v"))))
 			s.wantRemoved(id, before.Ino, "Text")
 			must(t, errorOf(s.o.Fsync(nil, &fuse.FsyncIn{InHeader: s.header(id)})))
-			if o, err := s.kernel.describe(id); err != nil || o.mode != unix.S_IFREG|0o600 || o.xattrs["user.note"] != "v" {
+			if o, err := s.kernel.describe(id); err != nil || o.Mode != unix.S_IFREG|0o600 || o.Xattrs["user.note"] != "v" {
 				t.Errorf("it is %v, %v", o, err)
 			}
 			dir, err := s.walk("d")
@@ -193,5 +194,5 @@ func TestFailedRemovalThenCopyUpThenRemoval(t *testing.T) {
 		t.Errorf("it reads %q, %v", got, err)
 	}
 	must(t, s.writeNode(id, 3, "er"))
-	wantTree(t, "the lower", s.cfg.Lowers[0], "file f \"old\"")
+	treetest.Want(t, "the lower", s.cfg.Lowers[0], "file f \"old\"")
 }

@@ -5,12 +5,16 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // sparse is a file with data at both ends of a hole.
 const sparse = "file f \"head\"\nsize f 300000"
 
-func sparseText(tail string) string { return quoted("head" + strings.Repeat("\x00", 300000-4) + tail) }
+func sparseText(tail string) string {
+	return treetest.Quoted("head" + strings.Repeat("\x00", 300000-4) + tail)
+}
 
 // noteACL lets user 1234 read.
 const noteACL = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\xd2\x04\x00\x00" +
@@ -96,7 +100,7 @@ var copyUps = []scenario{
 	{
 		name: "ACL of a lower file", copies: true, lower: "file f",
 		ask:    func(s *site) request { return s.setxattr("f", accessACL, noteACL) },
-		change: "- file f 0644 \"\"\n+ file f 0640 \"\" system.posix_acl_access=" + quoted(noteACL),
+		change: "- file f 0644 \"\"\n+ file f 0640 \"\" system.posix_acl_access=" + treetest.Quoted(noteACL),
 	},
 	{
 		name: "fallocate in a lower file", copies: true, lower: "file f \"text\"",

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // aclText gives the value of an ACL in setfacl's short form, such as "u::rwx,u:1234:r--,g::r-x,m::r-x,o::---".
@@ -123,7 +125,7 @@ func create(t *testing.T, s *site, path string, o *Object) {
 // describe tells an object without its name.
 func describe(t *testing.T, path string) string {
 	t.Helper()
-	o, err := readObject(path)
+	o, err := treetest.Read(path)
 	must(t, err)
 	return o.String()
 }
@@ -142,12 +144,12 @@ func TestInheritanceDoesNotDependOnTheOwner(t *testing.T) {
 				make := func(who string, uid, gid uint32) string {
 					name := fmt.Sprint(who, i)
 					create(t, s, "d/"+name, &Object{Mode: mode, UID: uid, GID: gid, Target: "target"})
-					o, err := readObject(filepath.Join(path, name))
+					o, err := treetest.Read(filepath.Join(path, name))
 					must(t, err)
-					if o.uid != uid || o.gid != 55 {
-						t.Errorf("mode %o: owner %d:%d, want %d:55", mode, o.uid, o.gid, uid)
+					if o.UID != uid || o.GID != 55 {
+						t.Errorf("mode %o: owner %d:%d, want %d:55", mode, o.UID, o.GID, uid)
 					}
-					o.uid = 0
+					o.UID = 0
 					return o.String()
 				}
 				inPlace, staged := make("root", 0, 0), make("user", 1000, 1000)

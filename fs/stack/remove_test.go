@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 func (m *merged) remove(name string) error {
@@ -76,7 +78,7 @@ func TestRemove(t *testing.T) {
 				case c.below:
 					want = append([]string{"file .wh.x 0000 \"\""}, want...)
 				}
-				if have := snapshotTree(t, s.cfg.Upper); want != nil && have != strings.Join(want, "\n") {
+				if have := treetest.Snapshot(t, s.cfg.Upper); want != nil && have != strings.Join(want, "\n") {
 					t.Errorf("the upper holds\n%s\nwant\n%s", have, strings.Join(want, "\n"))
 				}
 				s.wantView("removed", "file other")
@@ -178,5 +180,5 @@ func TestRemovedDirectoryIsSwept(t *testing.T) {
 	root := s.dir("").indexed()
 	must(t, root.remove("x"))
 	s.wantEmptyWork()
-	wantTree(t, "the upper", s.cfg.Upper, "white x")
+	treetest.Want(t, "the upper", s.cfg.Upper, "white x")
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // world is a stack that is changed at random, with the directories held as the caller of the stack holds them, and a
@@ -301,7 +303,7 @@ func (w *world) wantShown() {
 		lines = append(lines, kind+" "+p+" "+rest)
 	}
 	slices.Sort(lines)
-	if d := diffLines(strings.Join(lines, "\n"), w.view()); d != "" {
+	if d := treetest.Diff(strings.Join(lines, "\n"), w.view()); d != "" {
 		w.t.Errorf("the view differs (- want, + have):\n%s", d)
 	}
 }

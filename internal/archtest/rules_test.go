@@ -43,9 +43,14 @@ var bans = []ban{
 	},
 	{
 		imports: "os",
-		except:  []string{"fs/...", "cmd/...", "internal/sys", "bench/...", "e2e/..."},
+		except:  []string{"fs/...", "cmd/...", "internal/sys", "internal/treetest", "bench/...", "e2e/..."},
 		inTests: []string{"..."},
 		reason:  osReason,
+	},
+	{
+		imports: module + "/internal/treetest",
+		inTests: []string{"..."},
+		reason:  "it is made for tests, and ends the program where a test would fail",
 	},
 	{
 		imports: "unsafe",
@@ -57,27 +62,29 @@ var bans = []ban{
 
 // allowed lists, for each room, the rooms of the module it may import. Nothing points up.
 var allowed = map[string][]string{
-	"internal/sys": {},
-	"inodecache":   {},
-	"copyup":       {"internal/sys"},
-	"whiteout":     {"internal/sys"},
-	"fs/stack":     {"copyup", "whiteout", "internal/sys"},
-	"fs":           {"fs/stack", "copyup", "whiteout", "inodecache", "internal/sys"},
-	"cmd/...":      {"fs", "internal/sys", "cmd/..."},
-	"bench/...":    {"bench/..."},
-	"e2e/...":      {"e2e/..."},
+	"internal/sys":      {},
+	"internal/treetest": {},
+	"inodecache":        {},
+	"copyup":            {"internal/sys"},
+	"whiteout":          {"internal/sys"},
+	"fs/stack":          {"copyup", "whiteout", "internal/sys", "internal/treetest"},
+	"fs":                {"fs/stack", "copyup", "whiteout", "inodecache", "internal/sys", "internal/treetest"},
+	"cmd/...":           {"fs", "internal/sys", "cmd/..."},
+	"bench/...":         {"bench/..."},
+	"e2e/...":           {"e2e/..."},
 }
 
 var reasons = map[string]string{
-	"internal/sys": "the room of system calls decides nothing, so it needs nobody's opinion",
-	"inodecache":   "identity and caching are pure data structures: the standard library and nothing else",
-	"copyup":       "how an object gets up whole does not depend on whiteouts, layers or nodes",
-	"whiteout":     "how absence is written does not depend on copy-up, layers or nodes",
-	"fs/stack":     "what a name means does not depend on who asks, nor on nodes and locks",
-	"fs":           "nodes know the rooms below them, not what the user typed",
-	"cmd/...":      "the command knows options and processes, not layers",
-	"bench/...":    "measured is the built program, through a mount point, as every other candidate",
-	"e2e/...":      "tested is the built program, through a mount point",
+	"internal/sys":      "the room of system calls decides nothing, so it needs nobody's opinion",
+	"internal/treetest": "what a test compares with must not depend on what it tests",
+	"inodecache":        "identity and caching are pure data structures: the standard library and nothing else",
+	"copyup":            "how an object gets up whole does not depend on whiteouts, layers or nodes",
+	"whiteout":          "how absence is written does not depend on copy-up, layers or nodes",
+	"fs/stack":          "what a name means does not depend on who asks, nor on nodes and locks",
+	"fs":                "nodes know the rooms below them, not what the user typed",
+	"cmd/...":           "the command knows options and processes, not layers",
+	"bench/...":         "measured is the built program, through a mount point, as every other candidate",
+	"e2e/...":           "tested is the built program, through a mount point",
 }
 
 // onlyStandard are the rooms that import the standard library and nothing else.
@@ -97,6 +104,10 @@ var callRules = []callRule{
 	{imports: unixPath, room: "cmd/...", functions: processControl},
 	{imports: syscallPath, room: "cmd/...", functions: processControl},
 	{imports: unixPath, room: "...", functions: arithmetic},
+
+	// Trees of tests, by plain paths: what is seen must not depend on what is tested.
+	{imports: unixPath, room: "internal/treetest"},
+	{imports: osPath, room: "internal/treetest"},
 
 	{imports: osPath, room: "cmd/..."},
 	{imports: osPath, room: "bench/..."},

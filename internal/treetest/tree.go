@@ -1,4 +1,7 @@
-package stack
+// Package treetest builds trees from text tables and compares trees with them, for the tests of other rooms. It goes by
+// plain paths, past the gate that internal/sys is, so that what the tests see does not depend on what they test. It knows
+// no layer.
+package treetest
 
 import (
 	"crypto/sha256"
@@ -14,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tree is a table with one object a line; words may be quoted as in Go, and parents need not be named:
+// A tree is a table with one object a line; words may be Quoted as in Go, and parents need not be named:
 //
 //	dir     PATH [MODE]             0755 unless said
 //	file    PATH [MODE] ["TEXT"]    0644 unless said
@@ -30,11 +33,11 @@ import (
 //	own     PATH UID GID
 //	size    PATH BYTES              truncates, or extends with a hole
 
-// buildTree makes the objects of a table in a folder.
-func buildTree(t *testing.T, dir, table string) {
+// Build makes the objects of a table in a folder.
+func Build(t *testing.T, dir, table string) {
 	t.Helper()
 	for line := range strings.SplitSeq(table, "\n") {
-		words, err := splitWords(line)
+		words, err := Words(line)
 		if err == nil && len(words) > 0 {
 			err = buildLine(dir, append(words, make([]string, 3)...))
 		}
@@ -127,8 +130,8 @@ func modeOf(s string) (uint32, bool) {
 	return uint32(mode), err == nil && len(s) == 4
 }
 
-// splitWords splits at blanks outside of Go quotes.
-func splitWords(line string) ([]string, error) {
+// Words splits at blanks outside of Go quotes.
+func Words(line string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
 		if rest[0] != '"' {
@@ -136,66 +139,66 @@ func splitWords(line string) ([]string, error) {
 			words, rest = append(words, word), after
 			continue
 		}
-		quoted, err := strconv.QuotedPrefix(rest)
+		literal, err := strconv.QuotedPrefix(rest)
 		if err != nil {
 			return nil, err
 		}
-		word, err := strconv.Unquote(quoted)
+		word, err := strconv.Unquote(literal)
 		if err != nil {
 			return nil, err
 		}
-		words, rest = append(words, word), rest[len(quoted):]
+		words, rest = append(words, word), rest[len(literal):]
 	}
 	return words, nil
 }
 
-// described is what a snapshot tells of one object: all but numbers and times.
-type described struct {
-	path     string
-	mode     uint32 // with the type
-	uid, gid uint32
-	rdev     uint64
-	target   string // of a symbolic link
-	data     []byte // of a regular file
-	xattrs   map[string]string
+// Object is what a snapshot tells of one object: all but numbers and times.
+type Object struct {
+	Path     string
+	Mode     uint32 // with the type
+	UID, GID uint32
+	Rdev     uint64
+	Target   string // of a symbolic link
+	Data     []byte // of a regular file
+	Xattrs   map[string]string
 }
 
 // String is the line of a table, with owner and extended attributes at its end where there are any.
-func (o *described) String() string {
+func (o *Object) String() string {
 	var b strings.Builder
-	kind := o.mode & unix.S_IFMT
-	if kind == unix.S_IFCHR && o.rdev == 0 {
-		return "white " + o.path
+	kind := o.Mode & unix.S_IFMT
+	if kind == unix.S_IFCHR && o.Rdev == 0 {
+		return "white " + o.Path
 	}
 	for word, mode := range kinds {
 		if mode&unix.S_IFMT == kind {
-			fmt.Fprintf(&b, "%s %s", word, o.path)
+			fmt.Fprintf(&b, "%s %s", word, o.Path)
 		}
 	}
 	switch kind {
 	case unix.S_IFLNK:
-		b.WriteString(" " + o.target)
+		b.WriteString(" " + o.Target)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		fmt.Fprintf(&b, " %d/%d %04o", unix.Major(o.rdev), unix.Minor(o.rdev), o.mode&0o7777)
+		fmt.Fprintf(&b, " %d/%d %04o", unix.Major(o.Rdev), unix.Minor(o.Rdev), o.Mode&0o7777)
 	case unix.S_IFREG:
-		fmt.Fprintf(&b, " %04o %s", o.mode&0o7777, quoted(string(o.data)))
+		fmt.Fprintf(&b, " %04o %s", o.Mode&0o7777, Quoted(string(o.Data)))
 	default:
-		fmt.Fprintf(&b, " %04o", o.mode&0o7777)
+		fmt.Fprintf(&b, " %04o", o.Mode&0o7777)
 	}
-	if o.uid != 0 || o.gid != 0 {
-		fmt.Fprintf(&b, " own %d %d", o.uid, o.gid)
+	if o.UID != 0 || o.GID != 0 {
+		fmt.Fprintf(&b, " own %d %d", o.UID, o.GID)
 	}
 	var marks []string
-	for name, value := range o.xattrs {
-		marks = append(marks, fmt.Sprintf(" %s=%s", name, quoted(value)))
+	for name, value := range o.Xattrs {
+		marks = append(marks, fmt.Sprintf(" %s=%s", name, Quoted(value)))
 	}
 	slices.Sort(marks)
 	b.WriteString(strings.Join(marks, ""))
 	return b.String()
 }
 
-// quoted is a short text as it is, and a long one by its beginning, size and sum.
-func quoted(text string) string {
+// Quoted is a short text as it is, and a long one by its beginning, size and sum.
+func Quoted(text string) string {
 	if len(text) <= 64 {
 		return strconv.Quote(text)
 	}
@@ -203,19 +206,19 @@ func quoted(text string) string {
 	return fmt.Sprintf("%q...%d bytes %x", text[:8], len(text), sum[:6])
 }
 
-// snapshotTree tells of everything in a folder, one object a line, sorted.
-func snapshotTree(t *testing.T, dir string) string {
+// Snapshot tells of everything in a folder, one object a line, sorted.
+func Snapshot(t *testing.T, dir string) string {
 	t.Helper()
 	var lines []string
 	err := filepath.WalkDir(dir, func(path string, _ iofs.DirEntry, err error) error {
 		if err != nil || path == dir {
 			return err
 		}
-		o, err := readObject(path)
+		o, err := Read(path)
 		if err != nil {
 			return err
 		}
-		if o.path, err = filepath.Rel(dir, path); err != nil {
+		if o.Path, err = filepath.Rel(dir, path); err != nil {
 			return err
 		}
 		lines = append(lines, o.String())
@@ -228,12 +231,13 @@ func snapshotTree(t *testing.T, dir string) string {
 	return strings.Join(lines, "\n")
 }
 
-func readObject(path string) (*described, error) {
+// Read tells what lies at a path, without its Path.
+func Read(path string) (*Object, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return nil, err
 	}
-	o := &described{mode: st.Mode, uid: st.Uid, gid: st.Gid, rdev: st.Rdev, xattrs: map[string]string{}}
+	o := &Object{Mode: st.Mode, UID: st.Uid, GID: st.Gid, Rdev: st.Rdev, Xattrs: map[string]string{}}
 	buf := make([]byte, 64<<10)
 	n, err := unix.Llistxattr(path, buf)
 	if err != nil && err != unix.EOPNOTSUPP {
@@ -248,31 +252,31 @@ func readObject(path string) (*described, error) {
 		if err != nil {
 			return nil, err
 		}
-		o.xattrs[name] = string(value[:n])
+		o.Xattrs[name] = string(value[:n])
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		o.data, err = os.ReadFile(path)
+		o.Data, err = os.ReadFile(path)
 	case unix.S_IFLNK:
-		o.target, err = os.Readlink(path)
+		o.Target, err = os.Readlink(path)
 	default:
 		err = nil
 	}
 	return o, err
 }
 
-// wantTree fails the test when a folder does not hold exactly the objects of a table.
-func wantTree(t *testing.T, what, dir, table string) {
+// Want fails the test when a folder does not hold exactly the objects of a table.
+func Want(t *testing.T, what, dir, table string) {
 	t.Helper()
 	want := t.TempDir()
-	buildTree(t, want, table)
-	if d := diffLines(snapshotTree(t, want), snapshotTree(t, dir)); d != "" {
+	Build(t, want, table)
+	if d := Diff(Snapshot(t, want), Snapshot(t, dir)); d != "" {
 		t.Errorf("%s differs (- want, + have):\n%s", what, d)
 	}
 }
 
-// diffLines tells the lines that differ: "- " before those of a alone, "+ " before those of b alone.
-func diffLines(a, b string) string {
+// Diff tells the lines that differ: "- " before those of a alone, "+ " before those of b alone.
+func Diff(a, b string) string {
 	var out []string
 	was, is := strings.Split(a, "\n"), strings.Split(b, "\n")
 	for _, line := range was {
