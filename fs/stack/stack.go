@@ -55,9 +55,6 @@ func (s *Stack) Devices() []uint64 {
 	return devs
 }
 
-// Format is how absence is written in the upper.
-func (s *Stack) Format() whiteout.Format { return s.format }
-
 // Stage begins the copy-up of the object at src; see [copyup.Copier.Stage].
 func (s *Stack) Stage(src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
 	return s.copier.Stage(src, st, size)
