@@ -30,6 +30,7 @@ func (o *Overlay) copyUp(n *Node, size int64) error {
 	broken, err := o.copyUpLocked(n, size)
 	n.upMu.Unlock()
 	if broken && o.server != nil {
+		o.slow() // the kernel may ask before it has done
 		// The link count and the number that the kernel remembers, here and in listings, are the lower hard link's.
 		o.server.InodeNotify(n.ID(), -1, 0)
 		o.server.InodeNotify(n.place().parent.ID(), 0, 0)
@@ -54,6 +55,7 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	if err := src.Stat(&st); err != nil {
 		return false, err
 	}
+	o.slow()
 	staged, err := o.stack.Stage(src.Ref, &st, size)
 	if err != nil {
 		return false, err

@@ -115,23 +115,35 @@ func (o *Overlay) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
+// slowRead is the size, in bytes, of a READ that another request should not have to wait for: those of read-ahead.
+const slowRead = 128 << 10
+
 // Read answers READ.
 func (o *Overlay) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, status := o.read(in, buf)
+	if status != fuse.OK {
+		return nil, status
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// read fills buf as far as there is data.
+func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	o.counts.add(opRead)
 	n, err := o.node(in.NodeId)
 	if err != nil {
-		return nil, o.status("read", err)
+		return 0, o.status("read", err)
+	}
+	if len(buf) >= slowRead {
+		o.slow()
 	}
 	h, err := o.file(n, useRead)
 	if err != nil {
-		return nil, o.status("read", err)
+		return 0, o.status("read", err)
 	}
 	defer o.handles.Release(h)
 	got, err := h.Value.file.Pread(buf, int64(in.Offset))
-	if err != nil {
-		return nil, o.status("read", err)
-	}
-	return fuse.ReadResultData(buf[:got]), fuse.OK
+	return got, o.status("read", err)
 }
 
 // Write answers WRITE; the first one to a lower file copies it up.
@@ -176,6 +188,7 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
 		return fuse.OK
 	}
+	o.slow()
 	h, err := o.file(n, useRead)
 	if err != nil {
 		return o.status("fsync", err)
@@ -200,6 +213,7 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
 		return fuse.OK
 	}
+	o.slow()
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	d := o.open(n)
@@ -221,6 +235,7 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	if err != nil {
 		return o.status("fallocate", err)
 	}
+	o.slow()
 	h, err := o.writable(n)
 	if err != nil {
 		return o.status("fallocate", err)
@@ -251,6 +266,7 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 		return o.status("lseek", err)
 	}
 	if o.stack.Writable() && o.server != nil {
+		o.slow() // the pages come as WRITE requests, before this one is answered
 		o.server.InodeNotify(n.ID(), int64(in.Offset), 0)
 	}
 	h, err := o.file(n, useRead)
@@ -274,6 +290,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
+	o.slow()
 	to, err := o.writable(dst) // first: source and target may be one file
 	if err != nil {
 		return 0, o.status("copy_file_range", err)

@@ -3,21 +3,24 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/readers"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Mount is an attached overlay.
 type Mount struct {
-	server *fuse.Server
 	point  string
 	direct bool
 	done   chan struct{} // closed when the mount is gone
@@ -28,6 +31,9 @@ const defaultMaxWrite = 1 << 20
 
 // background is how many requests that nobody waits for (read-ahead, write-back) the kernel keeps under way.
 const background = 64
+
+// devFD begins the mount points that are descriptors: of a mount that somebody else has made.
+const devFD = "/dev/fd/"
 
 // mountFlags are the flags of mount(2) by the names that fusermount3 takes.
 var mountFlags = []struct {
@@ -43,54 +49,111 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if !o.stack.Writable() {
 		m.Flags |= unix.MS_RDONLY
 	}
-	flags := m.Flags
-	if flags == 0 {
-		flags = unix.MS_MGC_VAL // go-fuse takes 0 for its own default; this the kernel takes for 0
+	direct := m.Direct && !strings.HasPrefix(m.Point, devFD)
+	maxWrite := o.cfg.MaxWrite
+	if maxWrite == 0 {
+		maxWrite = defaultMaxWrite
 	}
-	direct := m.Direct && !strings.HasPrefix(m.Point, "/dev/fd/")
+	dev, err := attach(m, direct, maxWrite)
+	if err != nil {
+		return nil, mountError(m.Point, err)
+	}
+	mounted := &Mount{point: m.Point, direct: direct, done: make(chan struct{})}
+	serve, err := o.connect(dev, m, maxWrite)
+	if err != nil {
+		dev.Close()
+		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
+	}
+	go func() {
+		serve()
+		close(mounted.done)
+	}()
+	return mounted, nil
+}
+
+// attach makes the mount. Nobody serves it yet.
+func attach(m MountConfig, direct bool, maxWrite int) (*sys.Device, error) {
+	if fd, ok := strings.CutPrefix(m.Point, devFD); ok {
+		n, err := strconv.Atoi(fd)
+		if err != nil {
+			return nil, unix.EINVAL
+		}
+		return sys.AdoptDevice(n)
+	}
+	options := []string{"default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
+	if m.AllowOther {
+		options = append(options, "allow_other")
+	}
+	if direct {
+		return attachDirectly(m, options)
+	}
+	for _, f := range mountFlags {
+		if m.Flags&f.flag != 0 {
+			options = append(options, f.name)
+		}
+	}
+	escape := strings.NewReplacer(`\`, `\\`, ",", `\,`)
+	options = append(options, "fsname="+escape.Replace(m.Source), "subtype="+escape.Replace(m.Type))
+	return sys.MountByHelper("fusermount3", m.Point, strings.Join(options, ","))
+}
+
+// attachDirectly calls mount(2) as fusermount3 does.
+func attachDirectly(m MountConfig, options []string) (*sys.Device, error) {
+	dev, err := sys.OpenDevice()
+	if err != nil {
+		return nil, err
+	}
+	options = append(options, fmt.Sprintf("rootmode=%o,user_id=%d,group_id=%d", unix.S_IFDIR, os.Geteuid(), os.Getegid()))
+	if err := dev.Mount(m.Source, m.Point, "fuse."+m.Type, m.Flags, strings.Join(options, ",")); err != nil {
+		dev.Close()
+		return nil, err
+	}
+	return dev, nil
+}
+
+// connect answers INIT and returns what serves the connection until it ends.
+func (o *Overlay) connect(dev *sys.Device, m MountConfig, maxWrite int) (serve func(), err error) {
+	fd, err := dev.Dup()
+	if err != nil {
+		return nil, err
+	}
 	opts := &fuse.MountOptions{
-		AllowOther:               m.AllowOther,
-		Options:                  []string{"default_permissions"},
 		MaxBackground:            background,
-		MaxWrite:                 o.cfg.MaxWrite,
-		FsName:                   m.Source,
-		Name:                     m.Type,
+		MaxWrite:                 maxWrite,
 		Debug:                    m.Debug,
 		Logger:                   zap.NewStdLog(o.log),
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
-		DirectMountStrict:        direct,
-		DirectMountFlags:         flags,
 		EnableAcl:                !o.cfg.NoACL && !o.cfg.NoXattrs,
 		ExtraCapabilities:        o.capabilities(),
-		PanicHandler: func(v any) fuse.Status {
-			o.log.Error("panic while serving a request", zap.Any("panic", v), zap.Stack("stack"))
-			return fuse.EIO
-		},
+		PanicHandler:             o.panicked,
 	}
-	if opts.MaxWrite == 0 {
-		opts.MaxWrite = defaultMaxWrite
-	}
-	if !direct {
-		for _, f := range mountFlags {
-			if m.Flags&f.flag != 0 {
-				opts.Options = append(opts.Options, f.name)
-			}
-		}
-	}
-	server, err := fuse.NewServer(o, m.Point, opts)
+	server, err := fuse.NewServer(o, devFD+strconv.Itoa(fd), opts)
 	if err != nil {
-		return nil, mountError(m.Point, err)
+		return nil, err
 	}
-	mounted := &Mount{server: server, point: m.Point, direct: direct, done: make(chan struct{})}
-	go func() {
-		server.Serve()
-		close(mounted.done)
-	}()
-	if err := Quietly(server.WaitMount); err != nil {
-		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
+	if err := dev.SetNonblock(); err != nil {
+		return nil, err
 	}
-	return mounted, nil
+	rest := protocol(o, opts, server.KernelSettings())
+	newWorker := func() readers.Worker { return o.newWorker(dev, rest, maxWrite, m.Debug) }
+	o.pool = readers.New(dev, newWorker, sys.Yield)
+	return func() {
+		if err := o.pool.Run(); err != unix.ENODEV {
+			o.log.Warn("the connection to the kernel has ended", zap.Error(err))
+		}
+		dev.Close()
+		server.Serve() // finds the connection ended, and closes its descriptor
+	}, nil
+}
+
+// protocol is go-fuse's decoder of single requests, told what was settled by INIT.
+func protocol(o *Overlay, opts *fuse.MountOptions, settled *fuse.InitIn) *fuse.ProtocolServer {
+	p := fuse.NewProtocolServer(o, opts)
+	init := *settled
+	init.Opcode, init.Length = codeInit, uint32(sizeOf(&init))
+	p.HandleRequest([][]byte{unsafe.Slice((*byte)(unsafe.Pointer(&init)), sizeOf(&init))}, [][]byte{make([]byte, pageSize)})
+	return p
 }
 
 // Quietly calls f, which enters the mount that this process itself serves, with no garbage collection under way or to

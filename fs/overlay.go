@@ -10,6 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/readers"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -28,7 +29,8 @@ type Overlay struct {
 	selinux bool // the host has SELinux: security.selinux means something
 
 	policy policy       // set by Init, before any request is served
-	server *fuse.Server // set by Init
+	server *fuse.Server // set by Init; for notifications
+	pool   *readers.Pool
 
 	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
 	// directory's mu, which is only ever taken under R.

@@ -1,0 +1,258 @@
+// Package readers decides who waits for the next request of a FUSE connection, and how.
+//
+// What a request costs is mostly waking a sleeping thread on another CPU, twice: 15 µs each where CPUs are virtual, against
+// 2 µs of work. So whoever has answered looks for the next request a little longer before it sleeps, giving way to
+// others that want its CPU, and one reader alone is at the door as a rule: a second one that waits there would be woken
+// for nothing by each request. It is joined by another before something that takes long, and by a watchdog when it does not
+// come back.
+package readers
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Device is where requests come from. internal/sys.Device is one.
+type Device interface {
+	// TryRead takes a request; EAGAIN when there is none. Any other error ends the pool.
+	TryRead(buf []byte) (int, error)
+	// Wait returns when there may be a request, or when TryRead has an error to tell.
+	Wait() error
+}
+
+// Worker serves requests, one at a time.
+type Worker interface {
+	// Buffer is where the next request goes.
+	Buffer() []byte
+	// Serve answers the request in the first n bytes of Buffer.
+	Serve(n int)
+}
+
+const (
+	// patience is how long a reader looks for the next request before it sleeps: longer than a caller takes from an
+	// answer to its next request, shorter than anybody minds the CPU for.
+	patience = 50 * time.Microsecond
+	// discouraged is after how many vain looks in a row a reader sleeps at once, until requests come fast again.
+	discouraged = 4
+	// tick is how often the watchdog looks, and calm after how many idle looks it sleeps as well.
+	tick = time.Millisecond
+	calm = 50
+	// spare is how many readers are kept for when they are needed again; most is how many there are at any time.
+	spare = 4
+	most  = 64
+)
+
+// Pool is the readers of one connection.
+type Pool struct {
+	device    Device
+	newWorker func() Worker
+	yield     func()
+
+	door     atomic.Int32  // readers that look for a request or wait for one
+	served   atomic.Uint64 // requests taken
+	vain     atomic.Int32  // looks in a row that found nothing
+	watching atomic.Bool   // the watchdog is awake
+	alarm    chan struct{} // wakes it
+	done     chan struct{} // closed when the connection has ended
+	all      sync.WaitGroup
+
+	mu      sync.Mutex // guards the rest
+	parked  []*reader
+	running int
+	err     error
+	ended   bool
+}
+
+type reader struct {
+	pool   *Pool
+	worker Worker
+	wake   chan struct{}
+}
+
+// New returns a pool. yield lets another thread run on the CPU.
+func New(d Device, newWorker func() Worker, yield func()) *Pool {
+	return &Pool{
+		device: d, newWorker: newWorker, yield: yield,
+		alarm: make(chan struct{}, 1), done: make(chan struct{}),
+	}
+}
+
+// Run serves until the connection ends and every reader has come back. It returns the device's last error.
+func (p *Pool) Run() error {
+	p.promote()
+	p.watch()
+	p.all.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.err
+}
+
+// Slow is for a worker that is about to do something that may take long: somebody else will be at the door.
+func (p *Pool) Slow() {
+	if p.door.Load() == 0 {
+		p.promote()
+	}
+}
+
+// promote sends a further reader to the door.
+func (p *Pool) promote() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return
+	}
+	if last := len(p.parked) - 1; last >= 0 {
+		r := p.parked[last]
+		p.parked = p.parked[:last]
+		p.door.Add(1)
+		r.wake <- struct{}{}
+		return
+	}
+	if p.running < most {
+		p.running++
+		p.door.Add(1)
+		p.all.Add(1)
+		r := &reader{pool: p, worker: p.newWorker(), wake: make(chan struct{}, 1)}
+		go r.run()
+	}
+}
+
+func (r *reader) run() {
+	p := r.pool
+	defer p.all.Done()
+	for {
+		n, err := r.next()
+		if err != nil {
+			p.end(err)
+			return
+		}
+		if n == 0 {
+			return // there are readers enough
+		}
+		p.door.Add(-1)
+		p.served.Add(1)
+		if !p.watching.Load() && p.watching.CompareAndSwap(false, true) {
+			p.alarm <- struct{}{}
+		}
+		r.worker.Serve(n)
+		p.door.Add(1)
+	}
+}
+
+// next takes the next request; 0 without an error is the end of this reader only.
+func (r *reader) next() (int, error) {
+	p := r.pool
+	buf := r.worker.Buffer()
+	start := time.Now()
+	for looks := 0; ; looks++ {
+		n, err := p.device.TryRead(buf)
+		if err != unix.EAGAIN {
+			if looks > 0 && err == nil {
+				p.vain.Store(0)
+			}
+			return n, err
+		}
+		if p.vain.Load() < discouraged && time.Since(start) < patience {
+			p.yield()
+			continue
+		}
+		if p.leave() {
+			if !p.park(r) {
+				return 0, nil
+			}
+		} else {
+			p.vain.Add(1)
+			if err := p.device.Wait(); err != nil {
+				return 0, err
+			}
+			if time.Since(start) < patience {
+				p.vain.Store(0) // looking on would have paid
+			}
+		}
+		start, looks = time.Now(), -1
+	}
+}
+
+// leave takes a reader away from the door unless it is the last one there.
+func (p *Pool) leave() bool {
+	for {
+		d := p.door.Load()
+		if d <= 1 {
+			return false
+		}
+		if p.door.CompareAndSwap(d, d-1) {
+			return true
+		}
+	}
+}
+
+// park waits until r is needed again. It reports whether r is: not when others are kept already, or at the end.
+func (p *Pool) park(r *reader) bool {
+	p.mu.Lock()
+	if p.ended || len(p.parked) >= spare {
+		p.running--
+		p.mu.Unlock()
+		return false
+	}
+	p.parked = append(p.parked, r)
+	p.mu.Unlock()
+	select {
+	case <-r.wake:
+		return true
+	case <-p.done:
+		return false
+	}
+}
+
+// end notes that the connection has ended.
+func (p *Pool) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.ended, p.err = true, err
+		close(p.done)
+	}
+}
+
+// watch sends a reader to the door whenever there was none for a whole tick, until the connection ends. It sleeps while
+// there is nothing to do.
+func (p *Pool) watch() {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		ticker.Stop()
+		select {
+		case <-p.alarm:
+		case <-p.done:
+			return
+		}
+		ticker.Reset(tick)
+		for last, idle := p.served.Load(), 0; ; {
+			select {
+			case <-ticker.C:
+			case <-p.done:
+				return
+			}
+			now := p.served.Load()
+			switch {
+			case now != last:
+				last, idle = now, 0
+			case p.door.Load() == 0:
+				p.promote()
+			default:
+				idle++
+			}
+			if idle < calm {
+				continue
+			}
+			p.watching.Store(false)
+			if p.served.Load() == last || !p.watching.CompareAndSwap(false, true) {
+				break
+			}
+			idle = 0 // a request came just now, and its reader took the watchdog to be awake
+		}
+	}
+}

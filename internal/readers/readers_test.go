@@ -1,0 +1,241 @@
+package readers
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+var errEnded = errors.New("ended")
+
+// fake is a device whose requests are single bytes, put in by the test.
+type fake struct {
+	requests chan byte
+	end      chan struct{}
+	bell     chan struct{} // rung for who waits
+}
+
+func newFake() *fake {
+	return &fake{requests: make(chan byte, 1000), end: make(chan struct{}), bell: make(chan struct{}, 1)}
+}
+
+func (f *fake) send(b byte) {
+	f.requests <- b
+	select {
+	case f.bell <- struct{}{}:
+	default:
+	}
+}
+
+func (f *fake) TryRead(buf []byte) (int, error) {
+	select {
+	case buf[0] = <-f.requests:
+		return 1, nil
+	default:
+	}
+	select {
+	case <-f.end:
+		return 0, errEnded
+	default:
+		return 0, unix.EAGAIN
+	}
+}
+
+func (f *fake) Wait() error {
+	select {
+	case <-f.bell:
+	case <-f.end:
+	}
+	return nil
+}
+
+// served is a worker that calls the test's function.
+type served struct {
+	buf [1]byte
+	do  func(byte)
+}
+
+func (s *served) Buffer() []byte { return s.buf[:] }
+func (s *served) Serve(int)      { s.do(s.buf[0]) }
+
+// start runs a pool that ends with the test and leaves no goroutine behind.
+func start(t *testing.T, do func(*Pool, byte)) (f *fake, p *Pool, workers *atomic.Int32) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	f, workers = newFake(), &atomic.Int32{}
+	p = New(f, func() Worker {
+		workers.Add(1)
+		return &served{do: func(b byte) { do(p, b) }}
+	}, runtime.Gosched)
+	ended := make(chan error)
+	go func() { ended <- p.Run() }()
+	t.Cleanup(func() {
+		close(f.end)
+		select {
+		case err := <-ended:
+			if !errors.Is(err, errEnded) {
+				t.Errorf("Run returned %v, want the device's error", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("Run did not return after the device had ended")
+		}
+		for range 100 {
+			if runtime.NumGoroutine() <= before {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("%d goroutines at the end, %d at the beginning", runtime.NumGoroutine(), before)
+	})
+	return f, p, workers
+}
+
+func within(t *testing.T, what string, c <-chan byte) byte {
+	t.Helper()
+	select {
+	case b := <-c:
+		return b
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: nothing came", what)
+		return 0
+	}
+}
+
+func TestOneCallerNeedsOneReader(t *testing.T) {
+	answers := make(chan byte)
+	f, _, workers := start(t, func(_ *Pool, b byte) { answers <- b })
+	for i := range 2000 {
+		f.send(byte(i))
+		if got := within(t, "answer", answers); got != byte(i) {
+			t.Fatalf("request %d: answered %d", byte(i), got)
+		}
+	}
+	// A watchdog's tick may meet a reader that the machine has not let run.
+	if n := workers.Load(); n > 3 {
+		t.Errorf("%d readers for one caller", n)
+	}
+}
+
+func TestStuckReaderDoesNotHoldUpOthers(t *testing.T) {
+	const stuck, quick = 1, 2
+	release, answers := make(chan struct{}), make(chan byte, 10)
+	f, _, _ := start(t, func(_ *Pool, b byte) {
+		if b == stuck {
+			<-release
+		}
+		answers <- b
+	})
+	for range 3 { // each takes a reader away
+		f.send(stuck)
+	}
+	f.send(quick)
+	if got := within(t, "the answer that is ready", answers); got != quick {
+		t.Fatalf("answered %d", got)
+	}
+	close(release)
+	for range 3 {
+		within(t, "a slow answer", answers)
+	}
+}
+
+func TestSlowCallsAnotherAtOnce(t *testing.T) {
+	const asking, quick = 1, 2
+	atDoor := make(chan byte, 1)
+	release, answers := make(chan struct{}), make(chan byte, 10)
+	f, _, workers := start(t, func(p *Pool, b byte) {
+		if b == asking {
+			p.Slow()
+			atDoor <- byte(p.door.Load())
+			<-release
+		}
+		answers <- b
+	})
+	f.send(asking)
+	if n := within(t, "Slow", atDoor); n != 1 {
+		t.Errorf("%d readers at the door after Slow, want 1", n)
+	}
+	f.send(quick)
+	within(t, "the other's answer", answers)
+	close(release)
+	within(t, "its own answer", answers)
+	if n := workers.Load(); n < 2 {
+		t.Errorf("%d readers, want 2", n)
+	}
+}
+
+func TestManyAtOnceAllAnswered(t *testing.T) {
+	const callers, each = 8, 500
+	var mu sync.Mutex
+	count := map[byte]int{}
+	answers := make(chan byte, 100)
+	f, _, workers := start(t, func(p *Pool, b byte) {
+		if b%2 == 0 {
+			p.Slow()
+			time.Sleep(50 * time.Microsecond)
+		}
+		mu.Lock()
+		count[b]++
+		mu.Unlock()
+		answers <- b
+	})
+	for c := range callers {
+		go func() {
+			for range each {
+				f.send(byte(c))
+			}
+		}()
+	}
+	for range callers * each {
+		within(t, "answer", answers)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	for c := range callers {
+		if count[byte(c)] != each {
+			t.Errorf("caller %d: %d answers of %d", c, count[byte(c)], each)
+		}
+	}
+	if n := workers.Load(); n > most {
+		t.Errorf("%d readers, at most %d allowed", n, most)
+	}
+}
+
+func TestReadersAfterAStormGo(t *testing.T) {
+	release, answers := make(chan struct{}), make(chan byte, 100)
+	f, p, _ := start(t, func(p *Pool, b byte) {
+		p.Slow()
+		<-release
+		answers <- b
+	})
+	const storm = 20
+	for range storm {
+		f.send(0)
+	}
+	for range 1000 {
+		if len(f.requests) == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	close(release)
+	for range storm {
+		within(t, "answer", answers)
+	}
+	running := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.running
+	}
+	for range 1000 {
+		if running() <= spare+1 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Errorf("%d readers stay after a storm of %d, want at most %d", running(), storm, spare+1)
+}

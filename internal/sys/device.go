@@ -1,0 +1,122 @@
+package sys
+
+import (
+	"os"
+	"os/exec"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Device is the daemon's end of a FUSE connection (/dev/fuse). It belongs to no layer, so its calls do not pass the fault
+// seam.
+type Device struct{ fd int }
+
+// OpenDevice opens /dev/fuse for a mount to come.
+func OpenDevice() (*Device, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &Device{fd}, nil
+}
+
+// AdoptDevice takes over a descriptor of /dev/fuse that somebody else has mounted.
+func AdoptDevice(fd int) (*Device, error) {
+	unix.CloseOnExec(fd)
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
+		return nil, err
+	}
+	return &Device{fd}, nil
+}
+
+// Close gives the descriptor back.
+func (d *Device) Close() { _ = unix.Close(d.fd) }
+
+// Dup returns a further descriptor of the connection, which belongs to the caller.
+func (d *Device) Dup() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 3) }
+
+// Mount attaches the connection at path. data are the mount options besides fd, as in Documentation/filesystems/fuse.rst.
+func (d *Device) Mount(source, path, fstype string, flags uintptr, data string) error {
+	return unix.Mount(source, path, fstype, flags, "fd="+strconv.Itoa(d.fd)+","+data)
+}
+
+// SetNonblock makes reads return EAGAIN when there is no request, for all descriptors of the connection's open file.
+func (d *Device) SetNonblock() error { return unix.SetNonblock(d.fd, true) }
+
+// TryRead takes the next request, whole; EAGAIN when there is none, ENODEV after the mount is gone, ECONNABORTED after the
+// connection was aborted. Precondition: SetNonblock.
+func (d *Device) TryRead(buf []byte) (int, error) {
+	for {
+		// Raw: the call does not block, so the scheduler need not hear of it.
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR, unix.ENOENT: // a request that was taken back meanwhile
+			continue
+		}
+		return 0, errno
+	}
+}
+
+// Wait returns when there may be a request, or the connection has ended.
+func (d *Device) Wait() error {
+	return retry(func() error {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, -1)
+		return err
+	})
+}
+
+// Write gives an answer or a notification to the kernel in one piece.
+func (d *Device) Write(msg []byte) error {
+	return retry(func() error { _, err := unix.Write(d.fd, msg); return err })
+}
+
+// Yield lets another thread that is ready run on this CPU (sched_yield).
+func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
+
+// MountByHelper has a program mount at path and pass the connection over a socket, which it finds in descriptor 3: the
+// protocol of fusermount3 (util/fusermount.c of libfuse). What the program says goes to stderr.
+func MountByHelper(program, path, options string) (*Device, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(pair[0]) }()
+	theirs := os.NewFile(uintptr(pair[1]), "socket")
+	cmd := exec.Command(program, "-o", options, "--", path)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	err = cmd.Run()
+	_ = theirs.Close()
+	if err != nil {
+		return nil, err
+	}
+	return receiveDevice(pair[0])
+}
+
+// receiveDevice takes the descriptor that was sent over the socket.
+func receiveDevice(socket int) (*Device, error) {
+	data, rights := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	var n int
+	err := retry(func() (err error) {
+		_, n, _, _, err = unix.Recvmsg(socket, data, rights, unix.MSG_CMSG_CLOEXEC)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:n])
+	if err != nil {
+		return nil, err
+	}
+	for i := range messages {
+		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil && len(fds) == 1 {
+			return &Device{fds[0]}, nil
+		}
+	}
+	return nil, unix.EPROTO
+}
