@@ -81,7 +81,7 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 		if d.n.place().gone {
 			return nil, unix.ENOENT
 		}
-		dir, err := d.o.stack.Root(layer).OpenDir(d.n.path())
+		dir, err := d.openLayer(layer)
 		if err != nil {
 			return nil, err
 		}
@@ -93,6 +93,17 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 	}
 	d.layers, d.held = append(d.layers, layer), append(d.held, h)
 	return h.Value.dir, nil
+}
+
+// openLayer opens the directory from its parent, when that is open already, or from the root. Precondition: renameMu R.
+func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
+	if up := d.n.parent; up.parent != nil {
+		if h := d.o.handles.Acquire(handleKey{up.ID(), layer, useDir}); h != nil {
+			defer d.o.handles.Release(h)
+			return h.Value.dir.OpenDir(d.n.name)
+		}
+	}
+	return d.o.stack.Root(layer).OpenDir(d.n.path())
 }
 
 func (d *openDir) release() {

@@ -14,8 +14,9 @@ import (
 // kernel calls an overlay as the kernel does, without one: it looks a name up before it does something with it, holds the
 // references that it is handed, and gives them back.
 type kernel struct {
-	o   *Overlay
-	uid uint32 // the caller of what is asked
+	o *Overlay
+	// The caller of what is asked. Thread 0 is one that the daemon cannot see.
+	uid, thread uint32
 
 	mu   sync.Mutex // guards refs
 	refs map[uint64]uint64
@@ -36,7 +37,7 @@ func errorOf(s fuse.Status) error {
 }
 
 func (k *kernel) header(id uint64) fuse.InHeader {
-	return fuse.InHeader{NodeId: id, Caller: fuse.Caller{Owner: fuse.Owner{Uid: k.uid, Gid: k.uid}}}
+	return fuse.InHeader{NodeId: id, Caller: fuse.Caller{Owner: fuse.Owner{Uid: k.uid, Gid: k.uid}, Pid: k.thread}}
 }
 
 // took notes a reference.
@@ -273,19 +274,28 @@ func (k *kernel) readdir(id, offset uint64, size int) ([]dirent, error) {
 	if err := errorOf(k.o.ReadDirPlus(nil, &in, list)); err != nil {
 		return nil, err
 	}
-	var out []dirent
-	for b := list.Bytes(); len(b) > 0; {
-		var e dirent
-		if err := binary.Read(bytes.NewReader(b), binary.NativeEndian, &e.entry); err != nil {
-			return nil, err
-		}
-		d := b[direntPlusSize-direntSize:]
-		e.ino, e.off = binary.NativeEndian.Uint64(d), binary.NativeEndian.Uint64(d[8:])
-		length := int(binary.NativeEndian.Uint32(d[16:]))
-		e.typ, e.name = binary.NativeEndian.Uint32(d[20:]), string(d[direntSize:direntSize+length])
+	entries, err := parseDirents(list.Bytes(), true)
+	for _, e := range entries {
 		k.took(e.entry.NodeId)
+	}
+	return entries, err
+}
+
+// parseDirents reads the answer to READDIR or READDIRPLUS.
+func parseDirents(b []byte, plus bool) (out []dirent, err error) {
+	for len(b) > 0 {
+		var e dirent
+		if plus {
+			if err := binary.Read(bytes.NewReader(b), binary.NativeEndian, &e.entry); err != nil {
+				return nil, err
+			}
+			b = b[direntPlusSize-direntSize:]
+		}
+		e.ino, e.off = binary.NativeEndian.Uint64(b), binary.NativeEndian.Uint64(b[8:])
+		length := int(binary.NativeEndian.Uint32(b[16:]))
+		e.typ, e.name = binary.NativeEndian.Uint32(b[20:]), string(b[direntSize:direntSize+length])
 		out = append(out, e)
-		b = b[direntPlusSize+(length+7)&^7:]
+		b = b[direntSize+(length+7)&^7:]
 	}
 	return out, nil
 }

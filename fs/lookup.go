@@ -28,6 +28,9 @@ func (o *Overlay) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *
 		out.SetEntryTimeout(o.policy.timeout)
 		return fuse.OK
 	}
+	if n.dir == nil {
+		o.listers.looked(p.dir.lister.Swap(0))
+	}
 	return o.status("lookup", o.entry(n, &st, out))
 }
 
@@ -49,29 +52,53 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 
 // childLocked is child for who holds p.dir.mu. Preconditions: renameMu R, p.dir.mu held, p loaded, d opens p.
 func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*Node, error) {
-	if n := p.dir.children[name]; n != nil && o.nodes.Ref(n) {
-		n.mu.Lock()
-		layer := n.layer
-		n.mu.Unlock()
-		h, err := d.Layer(layer)
-		if err == nil {
-			err = h.At(name).Stat(st)
-		}
-		if err == nil && st.Mode&unix.S_IFMT == n.kind {
-			return n, nil
-		}
-		o.unref(n)
-		if err != nil && err != unix.ENOENT {
-			return nil, err
-		}
-		delete(p.dir.children, name) // a layer changed under the mount: look again
+	if n, err := o.knownLocked(p, d, name, st); n != nil || err != nil {
+		return n, err
 	}
 	var f stack.Found
 	if err := o.stack.Lookup(&p.dir.Dir, d, name, &f); err != nil || !f.Exists() {
 		return nil, err
 	}
 	*st = f.Stat
-	return o.adopt(p, name, &f)
+	return o.adopt(p, strings.Clone(name), &f) // the caller's may lie in a buffer
+}
+
+// listedLocked is childLocked for an entry of a listing of p under way.
+func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Stat) (*Node, error) {
+	if n, err := o.knownLocked(p, d, l.Name, st); n != nil || err != nil {
+		return n, err
+	}
+	var f stack.Found
+	if err := o.stack.LookupListed(l, d, &f); err != nil || !f.Exists() {
+		return nil, err
+	}
+	*st = f.Stat
+	return o.adopt(p, l.Name, &f)
+}
+
+// knownLocked returns the node that a name has already, with one reference more; nil where there is none or not any more.
+// Preconditions: those of childLocked.
+func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*Node, error) {
+	n := p.dir.children[name]
+	if n == nil || !o.nodes.Ref(n) {
+		return nil, nil
+	}
+	n.mu.Lock()
+	layer := n.layer
+	n.mu.Unlock()
+	h, err := d.Layer(layer)
+	if err == nil {
+		err = h.At(name).Stat(st)
+	}
+	if err == nil && st.Mode&unix.S_IFMT == n.kind {
+		return n, nil
+	}
+	o.unref(n)
+	if err != nil && err != unix.ENOENT {
+		return nil, err
+	}
+	delete(p.dir.children, name) // a layer changed under the mount: look again
+	return nil, nil
 }
 
 // unref gives back a reference that was not handed to the kernel. The node stays for a FORGET or the next look to drop.

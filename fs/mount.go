@@ -68,6 +68,10 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		serve()
 		close(mounted.done)
 	}()
+	if direct {
+		err := Quietly(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
+		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))
+	}
 	return mounted, nil
 }
 

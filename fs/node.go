@@ -42,6 +42,8 @@ type placed struct {
 
 // dirState is what only a directory has.
 type dirState struct {
+	lister atomic.Uint32 // who was told entries without their attributes last; 0: nobody
+
 	mu sync.Mutex // guards the rest
 	stack.Dir
 	children map[string]*Node // nodes by name; a dropped one may linger until it is met

@@ -25,6 +25,7 @@ type Overlay struct {
 	numbers *inodecache.Numbers
 	handles *inodecache.LRU[handleKey, handle]
 	counts  *counter
+	listers listers
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 

@@ -5,6 +5,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -67,7 +68,7 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 		return unix.ENOTDIR
 	}
 	l := &listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus}
-	entries, err := l.collect(in.Offset)
+	entries, err := l.collect(in.Pid, in.Offset)
 	defer func() {
 		for _, n := range l.drop {
 			o.forgetOne(n)
@@ -81,38 +82,55 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 
 // listed is an entry on its way into the reply.
 type listed struct {
-	stack.Listed
-	node *Node
-	st   sys.Stat
+	name   string
+	cookie uint64
+	kind   uint32 // S_IFMT
+	ino    uint64
+	node   *Node // nil: told without its attributes
+	st     sys.Stat
 }
 
 // collect finds the entries that fit the reply, with a reference on each node.
-func (l *listing) collect(offset uint64) ([]listed, error) {
+func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 	o := l.o
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	defer l.d.release()
-	l.n.dir.mu.Lock()
-	defer l.n.dir.mu.Unlock()
+	dir := l.n.dir
+	dir.mu.Lock()
+	defer dir.mu.Unlock()
 	if l.n.place().gone {
 		return nil, nil
 	}
-	if err := o.stack.Index(&l.n.dir.Dir, l.d); err != nil {
+	if err := o.stack.Index(&dir.Dir, l.d); err != nil {
 		return nil, err
 	}
 	l.dots(offset)
 	if offset == 0 {
 		// Without an end set now, a listing would go on for as long as somebody makes entries faster than it is read.
-		l.n.dir.horizon = l.n.dir.NextCookie()
+		dir.horizon = dir.NextCookie()
 	}
-	var entries []listed
-	l.n.dir.List(offset, func(e stack.Listed) bool {
-		if l.n.dir.horizon != 0 && e.Cookie >= l.n.dir.horizon || !l.takes(e.Name) {
+	tell := tellNames
+	if l.plus {
+		tell = l.tell(thread)
+	}
+	entries := make([]listed, 0, min(dir.Visible(), l.room/direntPlusSize+1))
+	dir.List(offset, func(e *stack.Listed) bool {
+		if dir.horizon != 0 && e.Cookie >= dir.horizon || !l.takes(e.Name) {
 			return false
 		}
-		next := listed{Listed: e}
+		next := listed{name: e.Name, cookie: e.Cookie}
+		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
+			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
+			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
+			entries = append(entries, next)
+			if tell == tellButOne {
+				tell = tellAll
+			}
+			return true
+		}
 		var err error
-		next.node, err = o.childLocked(l.n, l.d, e.Name, &next.st)
+		next.node, err = o.listedLocked(l.n, l.d, e, &next.st)
 		if err != nil {
 			l.err = err
 			return false
@@ -126,6 +144,18 @@ func (l *listing) collect(offset uint64) ([]listed, error) {
 		l.err = nil // told when the listing goes on from there
 	}
 	return entries, l.err
+}
+
+// tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.
+func (l *listing) tell(thread uint32) telling {
+	if l.n.dir.Visible() == l.n.dir.Subdirs() {
+		return tellAll // no sample to be had
+	}
+	t := l.o.listers.lists(thread)
+	if t != tellAll {
+		l.n.dir.lister.Store(thread)
+	}
+	return t
 }
 
 // takes reports whether a further entry fits, and counts it.
@@ -155,6 +185,8 @@ func (l *listing) dots(offset uint64) {
 	}
 }
 
+// add puts an entry into the reply and returns where its attributes go, if they are told. An entry without a node id is one
+// whose attributes are not (fuse_direntplus_link).
 func (l *listing) add(e fuse.DirEntry) *fuse.EntryOut {
 	if l.plus {
 		return l.out.AddDirLookupEntry(e)
@@ -167,17 +199,23 @@ func (l *listing) add(e fuse.DirEntry) *fuse.EntryOut {
 func (l *listing) fill(entries []listed) error {
 	for i := range entries {
 		e := &entries[i]
+		if e.node == nil {
+			l.add(fuse.DirEntry{Name: e.name, Mode: e.kind, Ino: e.ino, Off: e.cookie})
+			continue
+		}
 		var a fuse.Attr
 		if err := l.o.attr(e.node, &e.st, &a); err != nil {
 			for ; i < len(entries); i++ {
-				l.drop = append(l.drop, entries[i].node)
+				if n := entries[i].node; n != nil {
+					l.drop = append(l.drop, n)
+				}
 			}
 			if i > 0 && len(l.out.Bytes()) > 0 {
 				return nil // told when the listing goes on from there
 			}
 			return err
 		}
-		out := l.add(fuse.DirEntry{Name: e.Name, Mode: e.node.kind, Ino: a.Ino, Off: e.Cookie})
+		out := l.add(fuse.DirEntry{Name: e.name, Mode: e.node.kind, Ino: a.Ino, Off: e.cookie})
 		if out == nil {
 			l.drop = append(l.drop, e.node)
 			continue

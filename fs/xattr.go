@@ -14,17 +14,17 @@ const (
 	defaultACL    = "system.posix_acl_default"
 	accessACL     = "system.posix_acl_access"
 	errNoSuchAttr = fuse.Status(unix.ENODATA)
-	errNoXattrs   = fuse.Status(unix.EOPNOTSUPP)
+	errNoXattrs   = fuse.ENOSYS // the kernel then says EOPNOTSUPP by itself, and asks no more
 )
 
 // GetXAttr answers GETXATTR.
 func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	o.counts.add(opGetxattr)
-	if attr == selinuxXattr && !o.selinux {
-		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
-	}
 	if o.cfg.NoXattrs {
 		return 0, errNoXattrs
+	}
+	if attr == selinuxXattr && !o.selinux {
+		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
 	}
 	stored, ok := whiteout.StoredXattr(attr)
 	if !ok {

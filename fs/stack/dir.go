@@ -131,6 +131,9 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 // Subdirs is the number of directories in d. Precondition: indexed.
 func (d *Dir) Subdirs() int { return d.index.subdirs }
 
+// Visible is the number of entries that d shows. Precondition: indexed.
+func (d *Dir) Visible() int { return d.index.visible }
+
 // Indexed reports whether the names of d are known.
 func (d *Dir) Indexed() bool { return d.index != nil }
 

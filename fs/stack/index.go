@@ -13,6 +13,7 @@ import (
 type entry struct {
 	name   string
 	cookie uint64   // its place in the listing: grows, never used twice
+	ino    uint64   // of the topmost object in its layer, as listed; 0: not known
 	lower  []uint16 // a directory's further layers, top first, before opaque marks are looked at
 	layer  uint16   // the topmost layer that has the name
 	typ    uint8    // DT_*
@@ -98,7 +99,7 @@ func isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
 func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
 	e := x.byName[d.Name]
 	if e == nil {
-		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, absent: absent})
+		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino, absent: absent})
 		return
 	}
 	if e.closed {
@@ -196,7 +197,7 @@ func (x *index) raise(name string) {
 	if e.typ == unix.DT_DIR {
 		e.lower = append([]uint16{e.layer}, e.lower...)
 	}
-	e.layer = Upper
+	e.layer, e.ino = Upper, 0
 }
 
 // cover makes name absent by a whiteout of the upper. below: a lower would show without it.
@@ -233,16 +234,25 @@ type Listed struct {
 	Name   string
 	Cookie uint64 // the offset to go on from
 	Type   uint8  // DT_*
+	Layer  int    // the topmost layer that has the entry
+	Ino    uint64 // of a lower's object, in its layer; 0 where only a look at the object can tell
+
+	entry *entry
 }
 
 // List calls f for each visible entry after cookie, in stable order, until f returns false. Entries made meanwhile come
 // at the end, removed ones no more: nothing is told twice or left out. Precondition: indexed.
-func (d *Dir) List(cookie uint64, f func(Listed) bool) {
+func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
+	var l Listed
 	for _, e := range d.index.from(cookie) {
 		if e.gone || e.absent {
 			continue
 		}
-		if !f(Listed{e.name, e.cookie, e.typ}) {
+		l = Listed{e.name, e.cookie, e.typ, int(e.layer), 0, e}
+		if e.layer != Upper {
+			l.Ino = e.ino
+		}
+		if !f(&l) {
 			return
 		}
 	}

@@ -54,24 +54,38 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	if whiteout.IsMarker(name) {
 		return nil
 	}
-	layer, xattrWhiteouts := int(d.parts[0].layer), d.parts[0].xattrWhiteouts
 	if d.index != nil {
-		e := d.index.byName[name]
-		if e == nil {
-			return nil
-		}
-		f.Below, f.Marker = e.belowUpper(), e.marker
-		if e.absent {
-			if e.layer == Upper {
-				f.State = Whiteout
-			}
-			return nil
-		}
-		layer, xattrWhiteouts = int(e.layer), false
-		if e.typ == unix.DT_DIR {
-			f.Dirs = append(append(make([]uint16, 0, 1+len(e.lower)), e.layer), e.lower...)
-		}
+		return s.lookupEntry(d.index.byName[name], o, f)
 	}
+	return s.look(o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
+}
+
+// LookupListed is Lookup for an entry that [Dir.List] has just told.
+func (s *Stack) LookupListed(l *Listed, o Opened, f *Found) error {
+	*f = Found{}
+	return s.lookupEntry(l.entry, o, f)
+}
+
+// lookupEntry looks at the object of an index entry; nil is a name that is not there.
+func (s *Stack) lookupEntry(e *entry, o Opened, f *Found) error {
+	if e == nil {
+		return nil
+	}
+	f.Below, f.Marker = e.belowUpper(), e.marker
+	if e.absent {
+		if e.layer == Upper {
+			f.State = Whiteout
+		}
+		return nil
+	}
+	if e.typ == unix.DT_DIR {
+		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lower)), e.layer), e.lower...)
+	}
+	return s.look(o, e.name, int(e.layer), false, f)
+}
+
+// look tells what a layer has under a name.
+func (s *Stack) look(o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err

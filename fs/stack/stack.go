@@ -55,6 +55,9 @@ func (s *Stack) Devices() []uint64 {
 	return devs
 }
 
+// Device is the device number of a layer's root.
+func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
+
 // Stage begins the copy-up of the object at src; see [copyup.Copier.Stage].
 func (s *Stack) Stage(src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
 	return s.copier.Stage(src, st, size)

@@ -2,6 +2,7 @@ package sys
 
 import (
 	"encoding/binary"
+	"math"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -20,9 +21,21 @@ const listBuffer = 64 << 10
 
 var listBuffers = sync.Pool{New: func() any { b := make([]byte, listBuffer); return &b }}
 
-// List calls f for every entry but "." and "..", in the order of the file system, and stops at f's first error. The
-// directory's own descriptor is not moved, so any number of lists may run at once.
+// List calls f for every entry but "." and "..", in the order of the file system, and stops at f's first error. One list
+// at a time: it moves the directory's own descriptor.
 func (d *Dir) List(f func(Dirent) error) error {
+	_, err := unix.Seek(d.fd, 0, unix.SEEK_SET)
+	if err == unix.EBADF { // opened for searching only, or a clone of a mount
+		return d.listAnew(f)
+	}
+	if err != nil {
+		return err
+	}
+	return list(d.fd, f)
+}
+
+// listAnew lists by a descriptor of its own.
+func (d *Dir) listAnew(f func(Dirent) error) error {
 	if err := fault("openat", "."); err != nil {
 		return err
 	}
@@ -31,6 +44,10 @@ func (d *Dir) List(f func(Dirent) error) error {
 		return err
 	}
 	defer func() { _ = unix.Close(fd) }()
+	return list(fd, f)
+}
+
+func list(fd int, f func(Dirent) error) error {
 	buf := listBuffers.Get().(*[]byte)
 	defer listBuffers.Put(buf)
 	for {
@@ -45,19 +62,24 @@ func (d *Dir) List(f func(Dirent) error) error {
 		if n <= 0 {
 			return nil
 		}
-		if err := parseDirents((*buf)[:n], f); err != nil {
+		next, err := parseDirents((*buf)[:n], f)
+		if err != nil {
 			return err
+		}
+		if next == math.MaxInt64 { // nothing can follow: so ext4 and others mark the end, which spares a call
+			return nil
 		}
 	}
 }
 
-// parseDirents reads struct linux_dirent64 records: ino 8, off 8, reclen 2, type 1, name up to a NUL.
-func parseDirents(b []byte, f func(Dirent) error) error {
+// parseDirents reads struct linux_dirent64 records: ino 8, off 8, reclen 2, type 1, name up to a NUL. next is the offset to go
+// on from.
+func parseDirents(b []byte, f func(Dirent) error) (next int64, err error) {
 	const nameAt = 19
 	for len(b) >= nameAt {
 		size := int(binary.NativeEndian.Uint16(b[16:]))
 		if size < nameAt || size > len(b) {
-			return unix.EIO
+			return 0, unix.EIO
 		}
 		name := b[nameAt:size]
 		for i, c := range name {
@@ -68,10 +90,11 @@ func parseDirents(b []byte, f func(Dirent) error) error {
 		}
 		if s := string(name); s != "." && s != ".." {
 			if err := f(Dirent{Name: s, Ino: binary.NativeEndian.Uint64(b), Type: b[18]}); err != nil {
-				return err
+				return 0, err
 			}
 		}
+		next = int64(binary.NativeEndian.Uint64(b[8:]))
 		b = b[size:]
 	}
-	return nil
+	return next, nil
 }

@@ -1,0 +1,123 @@
+package fs
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// told lists a directory for a thread and says which of its entries came with their attributes.
+func (k *kernel) told(id uint64, thread uint32) (map[string]bool, error) {
+	k.thread = thread
+	defer func() { k.thread = 0 }()
+	entries, err := k.readdir(id, 0, 1<<16)
+	told := map[string]bool{}
+	for _, e := range entries {
+		if e.name != "." && e.name != ".." {
+			told[e.name] = e.entry.NodeId != 0
+		}
+	}
+	return told, err
+}
+
+// forests makes directories of two files and a directory each.
+func forests(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "file d%d/f x\nfile d%d/g x\ndir d%d/sub\n", i, i, i)
+	}
+	return b.String()
+}
+
+// Who lists and never looks gets names alone after a few samples, as soon as somebody looks all again.
+func TestListersAreToldWhatTheyLookAt(t *testing.T) {
+	const thread, other, count = 77, 78, 12
+	s := newSite(t, "", forests(count), "file d0/f below\nfile e/x y")
+	dir := func(i int) uint64 {
+		id, err := s.walk(fmt.Sprint("d", i))
+		must(t, err)
+		return id
+	}
+	list := func(i int, thread uint32) (files int) {
+		t.Helper()
+		told, err := s.told(dir(i), thread)
+		must(t, err)
+		if len(told) != 3 || !told["sub"] {
+			t.Fatalf("d%d: %v, want three entries, the directory with its attributes", i, told)
+		}
+		for _, name := range []string{"f", "g"} {
+			if told[name] {
+				files++
+			}
+		}
+		return files
+	}
+	for i := range enoughSamples {
+		if n := list(i, thread); n != 1 {
+			t.Errorf("listing %d: %d files with attributes, want all but a sample", i, n)
+		}
+	}
+	for i := enoughSamples; i < enoughSamples+2; i++ {
+		if n := list(i, thread); n != 0 {
+			t.Errorf("listing %d: %d files with attributes, want none", i, n)
+		}
+	}
+	if n := list(enoughSamples, other); n != 1 {
+		t.Errorf("another thread: %d files with attributes, want all but a sample", n)
+	}
+	if n := list(enoughSamples, 0); n != 2 {
+		t.Errorf("an unknown thread: %d files with attributes, want all", n)
+	}
+	// Somebody else looks at an entry that the thread was not told.
+	if _, err := s.lookup(dir(enoughSamples+1), "f"); err != nil {
+		t.Fatal(err)
+	}
+	for i := enoughSamples + 2; i < count; i++ {
+		if n := list(i, thread); n != 2 {
+			t.Errorf("after a look, listing %d: %d files with attributes, want all", i, n)
+		}
+	}
+}
+
+// What a listing tells without a look at the object is what the object says.
+func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
+	s := newSite(t, "file d1/new x", forests(3))
+	for _, p := range []string{"d0", "d1", "d2"} {
+		id, err := s.walk(p)
+		must(t, err)
+		in := fuse.ReadIn{InHeader: s.header(id), Size: 1 << 16}
+		list := fuse.NewDirEntryList(make([]byte, in.Size), 0)
+		must(t, errorOf(s.o.ReadDir(nil, &in, list)))
+		entries, err := parseDirents(list.Bytes(), false)
+		must(t, err)
+		for _, e := range entries {
+			if e.name == "." || e.name == ".." {
+				continue
+			}
+			out, err := s.lookup(id, e.name)
+			must(t, err)
+			if out.Ino != e.ino || out.Mode>>12 != e.typ {
+				t.Errorf("%s/%s: listed as %d of type %d, is %d of type %d", p, e.name, e.ino, e.typ, out.Ino, out.Mode>>12)
+			}
+		}
+	}
+}
+
+// TestOldListersGo: the memory of listers is bounded, and one that is forgotten is judged anew.
+func TestOldListersGo(t *testing.T) {
+	var l listers
+	for range enoughSamples {
+		l.lists(1)
+	}
+	if l.lists(1) != tellNames {
+		t.Fatal("a lister of names is not known as one")
+	}
+	for thread := range uint32(len(l.known)) {
+		l.lists(1000 + thread)
+	}
+	if got := l.lists(1); got != tellButOne {
+		t.Errorf("after %d others: %v, want a new judgement", len(l.known), got)
+	}
+}
