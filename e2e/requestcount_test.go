@@ -47,6 +47,21 @@ func visit(t *testing.T, root string) (files int) {
 	return files
 }
 
+// Who lists and does not look is told names, who looks is told all: neither asks for single entries.
+func TestRequestsFirstVisit(t *testing.T) {
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		const dirs = 21
+		setUp := counts{"STATFS": 1, "OPENDIR": 1, "GETATTR": 3} // what a mount is asked once
+		o := e.mounted(t, thousandFiles())
+		got := o.during(func() { sh(t, o.mnt, "find . -type f | wc -l") })
+		wantCounts(t, "find", got, counts{"READDIRPLUS": 2 * dirs}, setUp)
+		o = newEnv(t, e.mode).mounted(t, thousandFiles())
+		got = o.during(func() { sh(t, o.mnt, "find . -printf '%s\\n' | wc -l") })
+		setUp["LOOKUP"] = 4 // the samples that tell one from the other
+		wantCounts(t, "find that looks", got, counts{"READDIRPLUS": 2 * dirs}, setUp)
+	})
+}
+
 func TestRequestsRepeatedWalk(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, thousandFiles())

@@ -30,6 +30,9 @@ type Config struct {
 	StaticNlink bool
 	// Writeback lets the kernel collect writes (FUSE_WRITEBACK_CACHE).
 	Writeback bool
+	// CacheInodes bounds how many inodes the kernel keeps of this mount when nobody uses them, and so the memory of both; 0
+	// is no bound. Those in use stay.
+	CacheInodes int
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 

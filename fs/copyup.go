@@ -105,7 +105,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 	var now sys.Stat
 	err = up.At(p.name).Stat(&now)
 	n.mu.Lock()
-	old := n.layer
+	old := int(n.layer)
 	n.layer, n.key = stack.Upper, keyOf(&now)
 	n.mu.Unlock()
 	switch {
@@ -135,8 +135,9 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
 		return err
 	}
 	n.mu.Lock()
-	layer := n.layer
-	n.former, n.kept, n.layer = n.kept, kept, stack.Upper
+	layer := int(n.layer)
+	rare := n.setRareLocked()
+	rare.former, rare.kept, n.layer = rare.kept, kept, stack.Upper
 	n.mu.Unlock()
 	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
 	o.handles.Evict(handleKey{n.ID(), layer, useRead})

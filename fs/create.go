@@ -111,12 +111,19 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 		return nil, err
 	}
 	n, err := o.adopt(p, name, &stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st})
-	if file == nil {
-		return n, err
-	}
 	if err != nil {
-		file.Close()
+		if file != nil {
+			file.Close()
+		}
 		return nil, err
+	}
+	if n.dir != nil {
+		n.dir.mu.Lock()
+		n.dir.Dir = stack.NewEmptyDir()
+		n.dir.mu.Unlock()
+	}
+	if file == nil {
+		return n, nil
 	}
 	n.bare.Store(true)
 	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))

@@ -36,11 +36,12 @@ func (o *Overlay) dropOne(n *Node) (dirs []*Node) {
 		return nil
 	}
 	n.mu.Lock()
-	names, kept, key := append([]placed{{n.parent, n.name}}, n.others...), n.kept, n.key
-	if n.former != nil {
-		n.former.Close()
+	rare, key := n.rareLocked(), n.key
+	names, kept := append([]placed{{n.parent, n.name}}, rare.others...), rare.kept
+	if rare.former != nil {
+		rare.former.Close()
 	}
-	n.kept, n.former = nil, nil
+	n.rare = nil
 	n.mu.Unlock()
 	for _, at := range names {
 		at.parent.dir.mu.Lock()
@@ -76,7 +77,7 @@ func (o *Overlay) hasChildren(n *Node) bool {
 func (o *Overlay) evict(n *Node) {
 	if n.dir == nil {
 		n.mu.Lock()
-		layer := n.layer
+		layer := int(n.layer)
 		n.mu.Unlock()
 		o.handles.Evict(handleKey{n.ID(), layer, useRead})
 		o.handles.Evict(handleKey{n.ID(), stack.Upper, useWrite})

@@ -33,9 +33,12 @@ const (
 	tellNames
 )
 
-// lists says what to tell a thread that begins to list a directory with files in it. Thread 0 is one that the daemon cannot see,
-// or several.
-func (l *listers) lists(thread uint32) telling {
+// manyEntries is how far a listing comes with attributes for a thread that nothing is known of.
+const manyEntries = 4096
+
+// lists says what to tell a thread that lists a directory with files in it, from a place on. Thread 0 is one that the daemon
+// cannot see, or several.
+func (l *listers) lists(thread uint32, from uint64) telling {
 	if thread == 0 {
 		return tellAll
 	}
@@ -50,8 +53,10 @@ func (l *listers) lists(thread uint32) telling {
 	switch {
 	case k.looks:
 		return tellAll
-	case k.samples >= enoughSamples:
+	case k.samples >= enoughSamples, from > manyEntries:
 		return tellNames
+	case from > 0:
+		return tellAll
 	}
 	k.samples++
 	return tellButOne

@@ -81,6 +81,24 @@ func TestListersAreToldWhatTheyLookAt(t *testing.T) {
 	}
 }
 
+// A long listing comes with attributes so far and no further, unless its reader is known to look.
+func TestLongListings(t *testing.T) {
+	var l listers
+	if got := l.lists(1, 0); got != tellButOne {
+		t.Errorf("at the beginning: %v", got)
+	}
+	if got := l.lists(1, manyEntries); got != tellAll {
+		t.Errorf("at %d: %v, want all", manyEntries, got)
+	}
+	if got := l.lists(1, manyEntries+1); got != tellNames {
+		t.Errorf("beyond: %v, want names", got)
+	}
+	l.looked(1)
+	if got := l.lists(1, manyEntries+1); got != tellAll {
+		t.Errorf("beyond, to who looks: %v, want all", got)
+	}
+}
+
 // What a listing tells without a look at the object is what the object says.
 func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
 	s := newSite(t, "file d1/new x", forests(3))
@@ -109,15 +127,15 @@ func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
 func TestOldListersGo(t *testing.T) {
 	var l listers
 	for range enoughSamples {
-		l.lists(1)
+		l.lists(1, 0)
 	}
-	if l.lists(1) != tellNames {
+	if l.lists(1, 0) != tellNames {
 		t.Fatal("a lister of names is not known as one")
 	}
 	for thread := range uint32(len(l.known)) {
-		l.lists(1000 + thread)
+		l.lists(1000+thread, 0)
 	}
-	if got := l.lists(1); got != tellButOne {
+	if got := l.lists(1, 0); got != tellButOne {
 		t.Errorf("after %d others: %v, want a new judgement", len(l.known), got)
 	}
 }

@@ -84,7 +84,7 @@ func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 		return nil, nil
 	}
 	n.mu.Lock()
-	layer := n.layer
+	layer := int(n.layer)
 	n.mu.Unlock()
 	h, err := d.Layer(layer)
 	if err == nil {
@@ -116,7 +116,7 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 			return n, nil
 		}
 	}
-	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: f.Layer}
+	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
 	}
@@ -125,6 +125,7 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 		n.dir = newDirState(stack.NewDir(f.Dirs))
 	}
 	o.nodes.Insert(n)
+	o.crowded()
 	if n.dir != nil {
 		if err := o.settleDir(n); err != nil {
 			o.unref(n)
@@ -157,7 +158,7 @@ func (o *Overlay) settleDir(n *Node) error {
 		}
 		from = n.dir.TopLower()
 	}
-	if from == n.layer && n.parent != nil {
+	if from == int(n.layer) && n.parent != nil {
 		return nil // adopt has set it
 	}
 	h, err := d.Layer(from)

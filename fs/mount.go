@@ -68,6 +68,9 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		serve()
 		close(mounted.done)
 	}()
+	if o.cfg.CacheInodes > 0 {
+		go o.prune(mounted.done)
+	}
 	if direct {
 		err := Quietly(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
 		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))

@@ -17,21 +17,42 @@ type Node struct {
 	inodecache.Entry
 
 	kind uint32        // S_IFMT; immutable
-	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
 	bare atomic.Bool   // known to have no file capabilities
+	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
 	dir  *dirState     // of a directory; immutable
 
 	upMu sync.Mutex // one copy-up of this object at a time
 
-	mu     sync.Mutex // guards the rest: where the object lies
-	parent *Node      // of a directory: changes under renameMu W besides, so R suffices to read it
-	name   string     // as parent
-	layer  int        // that attributes and data come from
-	others []placed   // further names of the object that the kernel knows
-	gone   bool       // the last known name was removed; kept leads to the object
-	kept   *sys.Object
-	former *sys.Object    // what kept led to before a copy-up: who has read place before it may still use it
+	mu     sync.Mutex     // guards the rest: where the object lies
+	parent *Node          // of a directory: changes under renameMu W besides, so R suffices to read it
+	name   string         // as parent
+	layer  int32          // that attributes and data come from
+	gone   bool           // the last known name was removed; kept leads to the object
+	rare   *rareState     // nil: the zero value
 	key    inodecache.Key // the object's identity in the upper; zero while in a lower
+}
+
+// rareState is what few nodes have. It is guarded by the node's mu.
+type rareState struct {
+	others []placed // further names of the object that the kernel knows
+	kept   *sys.Object
+	former *sys.Object // what kept led to before a copy-up: who has read place before it may still use it
+}
+
+// rareLocked returns the rare state to read. Precondition: n.mu is held.
+func (n *Node) rareLocked() rareState {
+	if n.rare == nil {
+		return rareState{}
+	}
+	return *n.rare
+}
+
+// setRareLocked returns the rare state to change. Precondition: n.mu is held.
+func (n *Node) setRareLocked() *rareState {
+	if n.rare == nil {
+		n.rare = &rareState{}
+	}
+	return n.rare
 }
 
 // placed is one name of an object.
@@ -65,7 +86,7 @@ type place struct {
 func (n *Node) place() place {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return place{placed{n.parent, n.name}, n.layer, n.gone, n.kept}
+	return place{placed{n.parent, n.name}, int(n.layer), n.gone, n.rareLocked().kept}
 }
 
 // left reports whether the object was no longer at p when something was done there, which ended with err: it may have been
@@ -84,6 +105,18 @@ func (n *Node) inUpper() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.layer == stack.Upper
+}
+
+// leaf reports whether no node hangs below n. A directory that is being changed is taken to have one.
+func (n *Node) leaf() bool {
+	if n.dir == nil {
+		return true
+	}
+	if !n.dir.mu.TryLock() {
+		return false
+	}
+	defer n.dir.mu.Unlock()
+	return len(n.dir.children) == 0
 }
 
 // path is where a directory lies below the root of each of its layers. Precondition: renameMu R.
@@ -114,7 +147,8 @@ func (n *Node) addName(p placed) {
 		return
 	}
 	if (placed{n.parent, n.name}) != p {
-		n.others = append(n.others, p)
+		rare := n.setRareLocked()
+		rare.others = append(rare.others, p)
 	}
 }
 
@@ -122,21 +156,22 @@ func (n *Node) addName(p placed) {
 func (n *Node) removeName(p placed) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for i, other := range n.others {
+	others := n.rareLocked().others
+	for i, other := range others {
 		if other == p {
-			n.others = append(n.others[:i], n.others[i+1:]...)
+			n.rare.others = append(others[:i], others[i+1:]...)
 			return
 		}
 	}
 	if (placed{n.parent, n.name}) != p {
 		return
 	}
-	if len(n.others) == 0 {
+	if len(others) == 0 {
 		n.gone = true
 		return
 	}
-	n.parent, n.name = n.others[0].parent, n.others[0].name
-	n.others = n.others[1:]
+	n.parent, n.name = others[0].parent, others[0].name
+	n.rare.others = others[1:]
 }
 
 // moveName replaces one name of the object by another.
@@ -147,9 +182,9 @@ func (n *Node) moveName(from, to placed) {
 		n.parent, n.name = to.parent, to.name
 		return
 	}
-	for i, other := range n.others {
+	for i, other := range n.rareLocked().others {
 		if other == from {
-			n.others[i] = to
+			n.rare.others[i] = to
 		}
 	}
 }
@@ -158,7 +193,7 @@ func (n *Node) moveName(from, to placed) {
 func (n *Node) lastName() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return len(n.others) == 0
+	return len(n.rareLocked().others) == 0
 }
 
 // keep holds the object open for when its last name goes, until the node is dropped. What an earlier removal that failed
@@ -174,8 +209,9 @@ func (n *Node) keep(r sys.Ref) error {
 
 func (n *Node) setKept(kept *sys.Object) {
 	n.mu.Lock()
-	old := n.kept
-	n.kept = kept
+	rare := n.setRareLocked()
+	old := rare.kept
+	rare.kept = kept
 	n.mu.Unlock()
 	if old != nil {
 		old.Close()

@@ -33,6 +33,8 @@ type Overlay struct {
 	server *fuse.Server // set by Init; for notifications
 	pool   *readers.Pool
 
+	overfull chan struct{} // wakes the pruner
+
 	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
 	// directory's mu, which is only ever taken under R.
 	renameMu sync.RWMutex
@@ -63,6 +65,7 @@ func Open(cfg Config) (*Overlay, error) {
 		counts:        &counter{},
 		log:           cfg.Log,
 		selinux:       sys.HasSELinux(),
+		overfull:      make(chan struct{}, 1),
 	}
 	if err := o.openRoot(); err != nil {
 		o.Close()
@@ -73,7 +76,7 @@ func Open(cfg Config) (*Overlay, error) {
 
 func (o *Overlay) openRoot() error {
 	dir := o.stack.RootDir()
-	n := &Node{kind: unix.S_IFDIR, layer: dir.Top(), dir: newDirState(dir)}
+	n := &Node{kind: unix.S_IFDIR, layer: int32(dir.Top()), dir: newDirState(dir)}
 	o.nodes.Insert(n)
 	o.root = n
 	return o.settleDir(n)

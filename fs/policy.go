@@ -25,11 +25,10 @@ const endless = math.MaxInt32 * time.Second
 //	HANDLE_KILLPRIV_V2 no GETXATTR of security.capability before a write
 //	SETXATTR_EXT       tells when an ACL takes sgid away
 //	DONT_MASK          the umask comes along: a default ACL takes its place
-//	READDIRPLUS_AUTO   the first part of a listing comes with attributes; the others only if somebody looks at entries
 //	IOCTL_DIR          lsattr and chattr of directories
 func (o *Overlay) capabilities() uint64 {
 	caps := uint64(fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
-		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR | fuse.CAP_READDIRPLUS_AUTO)
+		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR)
 	if o.cfg.Writeback && o.stack.Writable() {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}

@@ -112,7 +112,7 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 	}
 	tell := tellNames
 	if l.plus {
-		tell = l.tell(thread)
+		tell = l.tell(thread, offset)
 	}
 	entries := make([]listed, 0, min(dir.Visible(), l.room/direntPlusSize+1))
 	dir.List(offset, func(e *stack.Listed) bool {
@@ -147,11 +147,11 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 }
 
 // tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.
-func (l *listing) tell(thread uint32) telling {
+func (l *listing) tell(thread uint32, offset uint64) telling {
 	if l.n.dir.Visible() == l.n.dir.Subdirs() {
 		return tellAll // no sample to be had
 	}
-	t := l.o.listers.lists(thread)
+	t := l.o.listers.lists(thread, offset)
 	if t != tellAll {
 		l.n.dir.lister.Store(thread)
 	}

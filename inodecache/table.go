@@ -43,6 +43,9 @@ type shard[N Node] struct {
 type Table[N Node] struct {
 	shard [shards]shard[N]
 	last  atomic.Uint64
+	count atomic.Int64
+
+	sampled atomic.Uint32
 
 	linkMu sync.Mutex // guards links; taken before a shard's mutex
 	links  map[Key]N
@@ -68,6 +71,7 @@ func (t *Table[N]) Insert(n N) {
 	s.mu.Lock()
 	s.nodes[e.id] = n
 	s.mu.Unlock()
+	t.count.Add(1)
 }
 
 // Get returns the node with that id.
@@ -117,19 +121,38 @@ func (t *Table[N]) Drop(n N) bool {
 	}
 	e.dropped = true
 	delete(s.nodes, e.id)
+	t.count.Add(-1)
 	return true
 }
 
 // Len is the number of nodes.
-func (t *Table[N]) Len() int {
-	total := 0
-	for i := range t.shard {
-		s := &t.shard[i]
+func (t *Table[N]) Len() int { return int(t.count.Load()) }
+
+// Sample returns up to limit nodes for which f is true, from all over the table and others each time. f must not use the
+// table.
+func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
+	some := make([]N, 0, limit)
+	each := limit/shards + 1
+	first := int(t.sampled.Add(1))
+	for i := range shards {
+		if len(some) == limit {
+			break
+		}
+		s := &t.shard[(first+i)%shards]
 		s.mu.Lock()
-		total += len(s.nodes)
+		taken := 0
+		for _, n := range s.nodes { // in Go's random order
+			if taken == each || len(some) == limit {
+				break
+			}
+			if f(n) {
+				some = append(some, n)
+				taken++
+			}
+		}
 		s.mu.Unlock()
 	}
-	return total
+	return some
 }
 
 // Linked returns the node of an object with several names, with one reference more; false when none is known.

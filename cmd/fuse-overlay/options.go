@@ -65,6 +65,7 @@ var optionTable = []optionGroup{
 		{"volatile", noValue, flag(func(r *request) *bool { return &r.overlay.Volatile }), "never wait for the disk; a power cut may damage upperdir"},
 		{"fsync", may("0|1"), off(func(r *request) *bool { return &r.overlay.NoFsync }), "0: fsync by applications does nothing"},
 		{"writeback", may("0|1"), on(func(r *request) *bool { return &r.overlay.Writeback }), "1: the kernel collects small writes, and asks for attributes after each close"},
+		{"cache_inodes", needs("NUMBER"), setCacheInodes, "how many unused inodes the kernel may keep, and so the memory of the mount (default: as many as it wants)"},
 		{"timeout", needs("SECONDS"), setTimeout, "how long the kernel may remember names and attributes (default: without end)"},
 		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
 		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},
@@ -96,7 +97,6 @@ var optionTable = []optionGroup{
 		{"squash_to_uid", needs("UID"), unsupported, ""},
 		{"squash_to_gid", needs("GID"), unsupported, ""},
 		{"ino32_t", noValue, unsupported, ""},
-		{"cache_inodes", needs("N"), unsupported, ""},
 	}},
 	{"as in mount(8)", []option{
 		{"ro", noValue, mountFlags(unix.MS_RDONLY, 0), "read-only"},

@@ -95,3 +95,12 @@ func setMaxWrite(r *request, value string) error {
 	r.overlay.MaxWrite = int(bytes)
 	return nil
 }
+
+func setCacheInodes(r *request, value string) error {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q is not a number of inodes", value)
+	}
+	r.overlay.CacheInodes = n
+	return nil
+}

@@ -34,6 +34,11 @@ type Dir struct {
 // NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them.
 func NewDir(layers []uint16) Dir { return Dir{layers: layers} }
 
+// NewEmptyDir returns a directory that was just made in the upper: nothing is in it, and nothing shows through.
+func NewEmptyDir() Dir {
+	return Dir{layers: []uint16{Upper}, parts: []part{{layer: Upper}}, index: newIndex()}
+}
+
 // HasUpper reports whether the upper takes part: entries can be made in it.
 func (d *Dir) HasUpper() bool { return d.layers[0] == Upper }
 
