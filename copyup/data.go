@@ -24,13 +24,20 @@ type deviceSet struct{ m sync.Map }
 func (s *deviceSet) has(dev uint64) bool { _, ok := s.m.Load(dev); return ok }
 func (s *deviceSet) add(dev uint64)      { s.m.Store(dev, struct{}{}) }
 
-// copyData fills the empty file to. size is that of [Copier.Stage].
-func (c *Copier) copyData(to, from *sys.File, st *sys.Stat, size int64) error {
+// copyData fills the empty file of s. from is nil where nothing is to be copied; size is that of [Copier.Stage].
+func (c *Copier) copyData(s *Staged, from *sys.File, st *sys.Stat, size int64) error {
+	if from == nil {
+		if size <= 0 {
+			return nil
+		}
+		return s.file.Truncate(size)
+	}
 	limit := st.Size
 	if size >= 0 {
 		limit = min(limit, size)
 	}
-	end, err := c.fill(to, from, st.Dev, limit)
+	s.hasData = true
+	end, err := c.fill(s.file, from, st, limit)
 	if err != nil {
 		return err
 	}
@@ -48,25 +55,29 @@ func (c *Copier) copyData(to, from *sys.File, st *sys.Stat, size int64) error {
 	if final == end {
 		return nil
 	}
-	return to.Truncate(final)
+	return s.file.Truncate(final)
 }
 
 // fill copies the first limit bytes, or more, and returns where the file to ends now. A hole at its end is left out.
-func (c *Copier) fill(to, from *sys.File, dev uint64, limit int64) (end int64, err error) {
-	if !c.noClone.has(dev) {
+func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64, err error) {
+	if !c.noClone.has(st.Dev) {
 		switch err := to.Clone(from); {
 		case err == nil:
 			var now sys.Stat
 			err := to.Ref().Stat(&now)
 			return now.Size, err
 		case refusedForAll(err):
-			c.noClone.add(dev)
+			c.noClone.add(st.Dev)
 		case !refused(err):
 			return 0, err
 		}
 	}
+	whole := st.Blocks*512 >= st.Size // no holes worth looking for
 	for off := int64(0); off < limit; {
-		start, stop, err := nextExtent(from, off, limit)
+		start, stop, err := off, limit, error(nil)
+		if !whole {
+			start, stop, err = nextExtent(from, off, limit)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -74,7 +85,7 @@ func (c *Copier) fill(to, from *sys.File, dev uint64, limit int64) (end int64, e
 			break
 		}
 		off = stop
-		copied, err := c.copyExtent(to, from, dev, start, stop)
+		copied, err := c.copyExtent(to, from, st.Dev, start, stop)
 		if err != nil {
 			return 0, err
 		}

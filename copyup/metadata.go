@@ -14,19 +14,25 @@ import (
 //
 //	step                why here
 //	xattrs              after the data; before the owner, while the copy is still ours and open to us
-//	owner               clears set-user-id, set-group-id and security.capability
+//	owner               clears set-user-id, set-group-id and security.capability. Left out where it is the copy's already
 //	mode                after the owner for that reason; after the ACL, which touches the group bits and set-group-id.
-//	                    A symbolic link has none
+//	                    A symbolic link has none. Left out where the copy was made with it
 //	security.capability after data and owner, which clear it
 //	times               last: the data changed mtime
 var steps = []func(*metadata) error{
 	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name != capability }) },
-	func(m *metadata) error { return m.dst.Chown(m.st.Uid, m.st.Gid) },
 	func(m *metadata) error {
-		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if m.st.Uid == m.uid && m.st.Gid == m.gid {
 			return nil
 		}
-		return m.dst.Chmod(m.st.Mode & 0o7777)
+		return m.dst.Chown(m.st.Uid, m.st.Gid)
+	},
+	func(m *metadata) error {
+		mode := m.st.Mode & 0o7777
+		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK || mode == m.mode && len(m.xattrs) == 0 {
+			return nil
+		}
+		return m.dst.Chmod(mode)
 	},
 	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name == capability }) },
 	func(m *metadata) error { return m.dst.Utimes(m.st.Atim, m.st.Mtim) },
@@ -68,19 +74,31 @@ type metadata struct {
 	src, dst sys.Ref
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
+
+	uid, gid uint32 // what the copy was made with; [sys.Unchanged]: not known
+	mode     uint32 // likewise; [unknownMode]
 }
 
-func (c *Copier) copyMetadata(src, dst sys.Ref, st *sys.Stat) error {
-	names, err := src.ListXattr()
+// unknownMode is no mode that an object could have.
+const unknownMode = ^uint32(0)
+
+// list notes which extended attributes are to be copied.
+func (m *metadata) list(keep func(name string) bool) error {
+	names, err := m.src.ListXattr()
 	if err != nil {
 		return err
 	}
-	m := &metadata{src: src, dst: dst, st: st}
 	for _, name := range names {
-		if c.KeepXattr(name) {
+		if keep(name) {
 			m.xattrs = append(m.xattrs, name)
 		}
 	}
+	return nil
+}
+
+// copy takes all steps for the copy at dst.
+func (m *metadata) copy(dst sys.Ref) error {
+	m.dst = dst
 	for _, step := range steps {
 		if err := step(m); err != nil {
 			return err

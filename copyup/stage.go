@@ -10,7 +10,8 @@ import (
 type Copier struct {
 	// Work is where copies are made; on the mount of the upper. Immutable, as all exported fields.
 	Work *Work
-	// Sync makes a copy durable before it is published; false for volatile.
+	// Sync keeps a copy whole over a power cut: what must be on the disk first is waited for before it is published. False
+	// for volatile.
 	Sync bool
 	// KeepXattr says which extended attributes, by their names in the layer, belong to the object and are copied with
 	// it; the others speak of its place in the layer. Required.
@@ -23,11 +24,13 @@ type Copier struct {
 // Staged is a complete copy in the work directory. It ends with one of Publish, Orphan and Discard; Discard after one
 // of the others does nothing, so it may be deferred.
 type Staged struct {
-	work *Work
-	name string    // in the work directory; empty once the copy has left it
-	file *sys.File // of a regular file
-	dir  *sys.Dir  // of a directory
-	mode uint32    // the permission bits of the source
+	work    *Work
+	pending bool      // neither published nor given up
+	name    string    // in the work directory; empty for a file that has none
+	file    *sys.File // of a regular file
+	dir     *sys.Dir  // of a directory
+	mode    uint32    // the permission bits of the source
+	hasData bool      // data was written into file
 }
 
 // Stage makes a complete copy of the object at src, of any kind, in the work directory; of a directory, without its
@@ -39,7 +42,7 @@ type Staged struct {
 //
 // After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
 func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
-	s := &Staged{work: c.Work, name: c.Work.Name(), mode: st.Mode & 0o7777}
+	s := &Staged{work: c.Work, pending: true, mode: st.Mode & 0o7777}
 	if err := c.stage(s, src, st, size); err != nil {
 		s.Discard()
 		return nil, err
@@ -48,30 +51,45 @@ func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
 }
 
 func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
-	if err := c.create(s, src, st, size); err != nil {
+	var from *sys.File
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && size != 0 && st.Size != 0 {
+		var err error
+		if from, err = openSource(src); err != nil {
+			return err
+		}
+		defer from.Close()
+		src = from.Ref()
+	}
+	m := &metadata{src: src, st: st, uid: sys.Unchanged, gid: sys.Unchanged, mode: unknownMode}
+	if err := m.list(c.KeepXattr); err != nil {
 		return err
 	}
-	if err := c.copyMetadata(src, s.ref(), st); err != nil {
+	if err := c.create(s, m); err != nil {
 		return err
 	}
-	if !c.Sync {
-		return nil
+	if s.file != nil {
+		if err := c.copyData(s, from, st, size); err != nil {
+			return err
+		}
 	}
-	switch {
-	case s.file != nil:
-		return s.file.Sync()
-	case s.dir != nil:
-		return s.dir.Sync()
+	if err := m.copy(s.ref()); err != nil {
+		return err
 	}
-	return nil
+	return c.makeDurable(s)
 }
 
-// create makes the object with its data, accessible to nobody else yet.
-func (c *Copier) create(s *Staged, src sys.Ref, st *sys.Stat, size int64) (err error) {
+// create makes the object, without data, accessible to nobody else yet.
+func (c *Copier) create(s *Staged, m *metadata) (err error) {
+	kind := m.st.Mode & unix.S_IFMT
+	if kind == unix.S_IFREG && c.Work.trust.nameless {
+		return c.createNameless(s, m)
+	}
 	dir := c.Work.Dir()
-	switch st.Mode & unix.S_IFMT {
+	s.name = c.Work.Name()
+	switch kind {
 	case unix.S_IFREG:
-		return c.createFile(s, src, st, size)
+		s.file, err = dir.CreateFile(s.name, 0o600)
+		return err
 	case unix.S_IFDIR:
 		if err := dir.Mkdir(s.name, 0o700); err != nil {
 			return err
@@ -79,35 +97,33 @@ func (c *Copier) create(s *Staged, src sys.Ref, st *sys.Stat, size int64) (err e
 		s.dir, err = dir.OpenDir(s.name) // now: the final mode may not let us
 		return err
 	case unix.S_IFLNK:
-		target, err := src.Readlink()
+		target, err := m.src.Readlink()
 		if err != nil {
 			return err
 		}
 		return dir.Symlink(target, s.name)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return dir.Mknod(s.name, st.Mode&unix.S_IFMT|0o600, st.Rdev)
+		return dir.Mknod(s.name, kind|0o600, m.st.Rdev)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return dir.Mknod(s.name, st.Mode&unix.S_IFMT|0o600, 0)
+		return dir.Mknod(s.name, kind|0o600, 0)
 	}
 	return unix.EINVAL
 }
 
-func (c *Copier) createFile(s *Staged, src sys.Ref, st *sys.Stat, size int64) (err error) {
-	if size == 0 || st.Size == 0 {
-		if s.file, err = c.Work.Dir().CreateFile(s.name, 0o600); err != nil || size <= 0 {
-			return err
-		}
-		return s.file.Truncate(size)
+// createNameless makes a regular file that nobody can find. What it begins with is noted in m, and need not be set. The
+// owner must be able to write attributes until they are copied; where there are none, it has its permissions from the start.
+func (c *Copier) createNameless(s *Staged, m *metadata) (err error) {
+	mode := uint32(0o600)
+	if len(m.xattrs) == 0 {
+		mode = m.st.Mode & 0o777
 	}
-	from, err := openSource(src)
-	if err != nil {
+	if s.file, err = c.Work.Dir().CreateNameless(mode); err != nil {
 		return err
 	}
-	defer from.Close()
-	if s.file, err = c.Work.Dir().CreateFile(s.name, 0o600); err != nil {
-		return err
+	if m.uid, m.gid = c.Work.uid, c.Work.gid; m.uid != sys.Unchanged {
+		m.mode = mode
 	}
-	return c.copyData(s.file, from, st, size)
+	return nil
 }
 
 // openSource opens a lower file for reading, without touching its access time where that is allowed: to its owner and
@@ -135,7 +151,7 @@ func (s *Staged) ref() sys.Ref {
 // the caller, who closes it.
 func (s *Staged) File() *sys.File { return s.file }
 
-// Publish moves the copy to its place: the entry name of parent, which must not exist. parent's access and modification
+// Publish brings the copy to its place: the entry name of parent, which must not exist. parent's access and modification
 // times stay what they were, because nothing changes in the merged view.
 //
 // After an error the copy is still staged. The rename decides: times that cannot be set back afterwards are not an error
@@ -147,16 +163,23 @@ func (s *Staged) Publish(parent *sys.Dir, name string) error {
 	if err := parent.Ref().Stat(&before); err != nil {
 		return err
 	}
-	err := s.work.rename(s.name, parent, name)
-	if err == unix.EACCES && s.dir != nil && s.mode&0o200 == 0 {
-		err = s.publishReadOnly(parent, name)
-	}
-	if err != nil {
+	if err := s.put(parent, name); err != nil {
 		return err
 	}
 	_ = parent.Ref().Utimes(before.Atim, before.Mtim)
 	s.leave()
 	return nil
+}
+
+func (s *Staged) put(parent *sys.Dir, name string) error {
+	if s.name == "" {
+		return parent.Link(s.file.Ref(), name)
+	}
+	err := s.work.rename(s.name, parent, name)
+	if err == unix.EACCES && s.dir != nil && s.mode&0o200 == 0 {
+		return s.publishReadOnly(parent, name)
+	}
+	return err
 }
 
 // publishReadOnly publishes a directory that its owner may not write to, where the daemon has no more rights than he: the
@@ -188,22 +211,24 @@ func (w *Work) rename(staged string, parent *sys.Dir, name string) error {
 	}
 }
 
-// Orphan takes the name from the staged copy of a regular file and leaves the open file: the copy of a lower file that
+// Orphan leaves of the staged copy of a regular file the open file alone, without a name: the copy of a lower file that
 // is unlinked and still in use. The file belongs to the caller. After an error the copy is still staged.
 func (s *Staged) Orphan() (*sys.File, error) {
 	if s.file == nil {
 		return nil, unix.EINVAL
 	}
-	if err := s.work.Dir().Unlink(s.name); err != nil {
-		return nil, err
+	if s.name != "" {
+		if err := s.work.Dir().Unlink(s.name); err != nil {
+			return nil, err
+		}
 	}
 	s.leave()
 	return s.file, nil
 }
 
-// leave notes that the copy is no longer in the work directory and that its file is the caller's.
+// leave notes that the copy is no longer staged and that its file is the caller's.
 func (s *Staged) leave() {
-	s.name = ""
+	s.pending = false
 	if s.dir != nil {
 		s.dir.Close()
 		s.dir = nil
@@ -212,10 +237,12 @@ func (s *Staged) leave() {
 
 // Discard removes the copy and closes it. What cannot be removed waits for the next [Work.Sweep].
 func (s *Staged) Discard() {
-	if s.name == "" {
+	if !s.pending {
 		return
 	}
-	_ = s.work.Remove(s.name)
+	if s.name != "" {
+		_ = s.work.Remove(s.name)
+	}
 	if s.file != nil {
 		s.file.Close()
 		s.file = nil

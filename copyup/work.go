@@ -15,13 +15,21 @@ import (
 type Work struct {
 	dir  *sys.Dir      // immutable, not owned
 	last atomic.Uint64 // the number of the name given out last
+
+	trust    trust  // immutable
+	uid, gid uint32 // immutable; what a nameless file belongs to, its mode being as asked for. [sys.Unchanged]: not known
 }
 
 // namePrefix begins every staging name, as in the kernel's work directory.
 const namePrefix = "#"
 
-// OpenWork uses dir as the staging area. [Work.Sweep] comes first where an earlier run may have left something.
-func OpenWork(dir *sys.Dir) *Work { return &Work{dir: dir} }
+// OpenWork uses dir as the staging area, and finds out how far its file system is trusted. [Work.Sweep] comes first where
+// an earlier run may have left something.
+func OpenWork(dir *sys.Dir) *Work {
+	w := &Work{dir: dir}
+	w.learn()
+	return w
+}
 
 // Dir is the staging directory itself.
 func (w *Work) Dir() *sys.Dir { return w.dir }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestNamesAreUnique(t *testing.T) {
-	w := OpenWork(nil)
+	var w Work
 	var seen sync.Map
 	var all sync.WaitGroup
 	for range 8 {

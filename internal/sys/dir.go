@@ -142,6 +142,20 @@ func (d *Dir) CreateFile(name string, mode uint32) (*File, error) {
 	return &File{Object{fd}}, nil
 }
 
+// CreateNameless makes a regular file without a name on d's file system and opens it for reading and writing (O_TMPFILE);
+// [Dir.Link] can give it one, else it is gone once closed. EOPNOTSUPP where the file system has no such files. The process
+// umask is expected to be 0.
+func (d *Dir) CreateNameless(mode uint32) (*File, error) {
+	if err := fault("openat", "."); err != nil {
+		return nil, err
+	}
+	fd, err := unix.Openat(d.fd, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return nil, err
+	}
+	return &File{Object{fd}}, nil
+}
+
 // Mknod makes a file, device, fifo or socket.
 func (d *Dir) Mknod(name string, mode uint32, rdev uint64) error {
 	if err := fault("mknodat", name); err != nil {
@@ -184,6 +198,10 @@ func (d *Dir) Link(src Ref, name string) error {
 		return unix.EINVAL
 	}
 	if src.name == "" {
+		err := unix.Linkat(src.fd, "", d.fd, name, unix.AT_EMPTY_PATH)
+		if err != unix.ENOENT { // what it is before Linux 6.10 without CAP_DAC_READ_SEARCH
+			return err
+		}
 		return unix.Linkat(unix.AT_FDCWD, src.procPath(), d.fd, name, unix.AT_SYMLINK_FOLLOW)
 	}
 	return unix.Linkat(src.fd, src.name, d.fd, name, 0)

@@ -3,6 +3,7 @@ package sys
 import (
 	"errors"
 	"strconv"
+	"unsafe"
 
 	"github.com/pkg/xattr"
 	"golang.org/x/sys/unix"
@@ -96,7 +97,15 @@ func (r Ref) Utimes(atime, mtime unix.Timespec) error {
 	}
 	ts := []unix.Timespec{atime, mtime}
 	if r.name == "" {
-		return unix.UtimesNanoAt(unix.AT_FDCWD, r.procPath(), ts, 0)
+		// Without a path it is futimens, which x/sys does not have.
+		_, _, errno := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(r.fd), 0, uintptr(unsafe.Pointer(&ts[0])), 0, 0, 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EBADF: // O_PATH
+			return unix.UtimesNanoAt(unix.AT_FDCWD, r.procPath(), ts, 0)
+		}
+		return errno
 	}
 	return unix.UtimesNanoAt(r.fd, r.name, ts, unix.AT_SYMLINK_NOFOLLOW)
 }
@@ -164,6 +173,10 @@ func (r Ref) ListXattr() ([]string, error) {
 	}
 	list := xattr.LList
 	if r.name == "" {
+		// Most objects have none, which one call can tell where the descriptor is not O_PATH.
+		if n, err := unix.Flistxattr(r.fd, nil); err == nil && n == 0 {
+			return nil, nil
+		}
 		list = xattr.List
 	}
 	names, err := list(r.procPath())
