@@ -28,10 +28,17 @@ var plans = []plan{
 // copying data: afterwards the upper has either nothing or the whole, the next sweep empties the work directory, and
 // another try succeeds.
 func TestEveryFault(t *testing.T) {
-	disk, memory := t.TempDir(), mountFS(t, "tmpfs", "")
-	for _, layout := range []struct{ name, lower, upper string }{
-		{"one file system", disk, disk},
-		{"two file systems", memory, disk},
+	memory, bare := mountFS(t, "tmpfs", ""), mountImage(t, "ext4", "", "-O", "^has_journal")
+	ext4, xfs := mountFS(t, "ext4", ""), mountFS(t, "xfs", "")
+	for _, layout := range []struct {
+		name, lower, upper string
+		trust              trust
+	}{
+		{"one file system", bare, bare, trust{nameless: true}},
+		{"two file systems", memory, bare, trust{nameless: true}},
+		{"nothing trusted", memory, memory, trust{}},
+		{"order trusted", ext4, ext4, trust{ordered: true, nameless: true}},
+		{"order trusted, clones", xfs, xfs, trust{ordered: true, nameless: true}},
 	} {
 		for _, k := range kinds() {
 			if layout.lower != layout.upper && k.name != "regular" && k.name != "sparse" {
@@ -40,6 +47,9 @@ func TestEveryFault(t *testing.T) {
 			for _, p := range plans {
 				t.Run(layout.name+"/"+k.name+"/"+p.name, func(t *testing.T) {
 					s := newSite(t, subdir(t, layout.lower), subdir(t, layout.upper))
+					if s.work.trust != layout.trust {
+						t.Fatalf("the file system is trusted with %+v, want %+v", s.work.trust, layout.trust)
+					}
 					k.build(t, filepath.Join(s.lowerPath, k.name))
 					for i := 0; faultAt(t, s, k.name, p, i); i++ {
 					}

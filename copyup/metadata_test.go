@@ -179,6 +179,8 @@ func TestPlainUser(t *testing.T) {
 	s := newSite(t, base, base)
 	in := func(name string) string { return filepath.Join(s.lowerPath, name) }
 	must(t, os.WriteFile(in("mine"), pattern(5000), 0o640))
+	must(t, os.WriteFile(in("noted"), pattern(5000), 0o444))
+	setXattr(t, in("noted"), "user.a", "1")
 	must(t, os.WriteFile(in("closed"), pattern(5000), 0o000))
 	must(t, os.Mkdir(in("readonly"), 0o555))
 	must(t, os.Mkdir(in("nothing"), 0o000))
@@ -187,12 +189,14 @@ func TestPlainUser(t *testing.T) {
 	chownTree(t, base, 1000)
 	must(t, os.WriteFile(in("others"), pattern(5000), 0o644))
 	must(t, unix.Mknod(in("device"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
+	must(t, os.Chown(s.workPath, 1000, 1000))
+	asUser(t, 1000, func() { s.work = OpenWork(s.work.Dir()) })
 
 	cases := []struct {
 		name string
 		want error
 	}{
-		{"mine", nil}, {"readonly", nil}, {"nothing", nil}, {"link", nil}, {"fifo", nil},
+		{"mine", nil}, {"noted", nil}, {"readonly", nil}, {"nothing", nil}, {"link", nil}, {"fifo", nil},
 		{"closed", unix.EACCES}, {"others", unix.EPERM}, {"device", unix.EPERM},
 	}
 	for _, c := range cases {

@@ -1,0 +1,294 @@
+package copyup
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Which file systems are trusted with what, as the host describes them.
+func TestTrustIn(t *testing.T) {
+	none, nameless, all := trust{}, trust{nameless: true}, trust{ordered: true, nameless: true}
+	for _, c := range []struct {
+		fs   sys.FileSystem
+		want trust
+	}{
+		{sys.FileSystem{Type: "ext4", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
+		{sys.FileSystem{Type: "ext3", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "fc_debug_force"}, OwnJournal: true}, nameless},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "dax=always"}, OwnJournal: true}, nameless},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=writeback"}, OwnJournal: true}, nameless},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered"}}, nameless},
+		{sys.FileSystem{Type: "ext4"}, nameless},
+		{sys.FileSystem{Type: "ext2", Options: []string{"rw"}}, none},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "attr2", "noquota"}}, all},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "logdev=/dev/x"}}, nameless},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "rtdev=/dev/x"}}, nameless},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "dax=inode"}}, nameless},
+		{sys.FileSystem{Type: "btrfs", OwnJournal: true}, none},
+		{sys.FileSystem{Type: "fuse.sshfs"}, none},
+		{sys.FileSystem{}, none},
+	} {
+		if got := trustIn(c.fs); got != c.want {
+			t.Errorf("%+v: %+v, want %+v", c.fs, got, c.want)
+		}
+	}
+}
+
+// Real file systems are told apart.
+func TestTrustInRealFileSystems(t *testing.T) {
+	nameless, all := trust{nameless: true}, trust{ordered: true, nameless: true}
+	ext4 := func(options string, args ...string) func(t *testing.T) string {
+		return func(t *testing.T) string { return mountImage(t, "ext4", options, args...) }
+	}
+	for _, c := range []struct {
+		name  string
+		mount func(t *testing.T) string
+		want  trust
+	}{
+		{"ext4", ext4(""), all},
+		{"ext3", func(t *testing.T) string { return mountImage(t, "ext3", "") }, all},
+		{"ext4 data=journal", ext4("data=journal"), nameless},
+		{"ext4 data=writeback", ext4("data=writeback"), nameless},
+		{"ext4 journal_async_commit", ext4("data=writeback,journal_async_commit"), nameless},
+		{"ext4 with fast commits", ext4("", "-O", "fast_commit"), nameless},
+		{"ext4 without a journal", ext4("", "-O", "^has_journal"), nameless},
+		{"ext4 with an external journal", externalJournal, nameless},
+		{"ext2", func(t *testing.T) string { return mountImage(t, "ext2", "") }, trust{}},
+		{"xfs", func(t *testing.T) string { return mountImage(t, "xfs", "") }, all},
+		{"btrfs", func(t *testing.T) string { return mountImage(t, "btrfs", "") }, trust{}},
+		{"tmpfs", func(t *testing.T) string { return mountFS(t, "tmpfs", "") }, trust{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			base := c.mount(t)
+			if s := newSite(t, base, base); s.work.trust != c.want {
+				t.Errorf("%+v, want %+v", s.work.trust, c.want)
+			}
+		})
+	}
+}
+
+func externalJournal(t *testing.T) string {
+	journal := makeImage(t, "mke2fs", "-O", "journal_dev", "-b", "4096")
+	device := strings.TrimSpace(output(t, "losetup", "--find", "--show", journal))
+	t.Cleanup(func() { run(t, "losetup", "-d", device) })
+	return mountImage(t, "ext4", "", "-b", "4096", "-J", "device="+device)
+}
+
+// What the host does not show is not trusted.
+func TestTrustNeedsTheHost(t *testing.T) {
+	base := mountFS(t, "ext4", "")
+	s := newSite(t, base, base)
+	hidden := func(name string) trust {
+		var w *Work
+		failing(func(op sys.Op) bool { return op.Call == "open" && strings.HasPrefix(op.Name, name) }, unix.EACCES, func() {
+			w = OpenWork(s.work.Dir())
+		})
+		return w.trust
+	}
+	for _, name := range []string{"/proc/self/mountinfo", "/proc/fs/ext4"} {
+		if got := hidden(name); got != (trust{}) {
+			t.Errorf("without %s: %+v", name, got)
+		}
+	}
+	failing(call("openat"), unix.EOPNOTSUPP, func() {
+		if w := OpenWork(s.work.Dir()); w.trust != (trust{ordered: true}) {
+			t.Errorf("without nameless files: %+v", w.trust)
+		}
+	})
+}
+
+// What is published is whole on the disk first, in the way of its file system: the data sync of either kind comes last
+// before the publication. Volatile waits for nothing.
+func TestCallOrder(t *testing.T) {
+	for _, base := range []string{mountFS(t, "ext4", ""), mountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""),
+		mountFS(t, "tmpfs", "")} {
+		for _, k := range kinds() {
+			s := newSite(t, subdir(t, base), subdir(t, base))
+			k.build(t, filepath.Join(s.lowerPath, k.name))
+			what := fmt.Sprintf("%s, trusted with %+v", k.name, s.work.trust)
+			st := s.stat(t, k.name)
+			for _, size := range []int64{-1, 0, st.Size + 5, max(st.Size-5, 0)} {
+				if size >= 0 && st.Mode&unix.S_IFMT != unix.S_IFREG {
+					continue
+				}
+				names := s.copyUpCalls(t, s.copier(), st, k.name, size)
+				checkSync(t, fmt.Sprintf("%s, size %d", what, size), names, wantedSync(s.work.trust, st, size))
+			}
+			names := s.copyUpCalls(t, s.copier(), st, k.name, -1)
+			checkSteps(t, what, names)
+			c := s.copier()
+			c.Sync = false
+			checkSync(t, what+", volatile", s.copyUpCalls(t, c, st, k.name, -1), "")
+		}
+	}
+}
+
+// wantedSync is the call that a copy-up must wait with, if any.
+func wantedSync(in trust, st *sys.Stat, size int64) string {
+	kind := st.Mode & unix.S_IFMT
+	switch {
+	case !in.ordered && (kind == unix.S_IFREG || kind == unix.S_IFDIR):
+		return "fsync"
+	case in.ordered && kind == unix.S_IFREG && st.Size > 0 && size != 0:
+		return "sync_file_range"
+	}
+	return ""
+}
+
+// copyUpCalls copies up, names the system calls, and removes the copy again. The capability is noted with its name.
+func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, size int64) []string {
+	t.Helper()
+	ops := calls(func() {
+		staged, err := c.Stage(s.lower.At(name), st, size)
+		must(t, err)
+		must(t, staged.Publish(s.upper, name))
+		if f := staged.File(); f != nil {
+			f.Close()
+		}
+	})
+	must(t, os.RemoveAll(filepath.Join(s.upperPath, name)))
+	names := make([]string, len(ops))
+	for i, op := range ops {
+		names[i] = op.Call
+		if op.Call == "setxattr" && op.Name == capability {
+			names[i] += " " + op.Name
+		}
+	}
+	return names
+}
+
+// publishing is where the call is that publishes.
+func publishing(names []string) int {
+	return slices.IndexFunc(names, func(n string) bool { return n == "renameat2" || n == "linkat" })
+}
+
+// checkSync checks that exactly the wanted sync is made, and nothing but a look at the parent between it and the
+// publication.
+func checkSync(t *testing.T, what string, names []string, want string) {
+	t.Helper()
+	var syncs []string
+	at := 0
+	for i, n := range names {
+		if strings.Contains(n, "sync") {
+			syncs, at = append(syncs, n), i
+		}
+	}
+	published := publishing(names)
+	if published < 0 {
+		t.Fatalf("%s: nothing was published: %v", what, names)
+	}
+	if want == "" {
+		if len(syncs) > 0 {
+			t.Errorf("%s: %v for nothing: %v", what, syncs, names)
+		}
+		return
+	}
+	if !slices.Equal(syncs, []string{want}) {
+		t.Fatalf("%s: synced by %v, want %s: %v", what, syncs, want, names)
+	}
+	if at > published || slices.ContainsFunc(names[at+1:published], func(n string) bool { return n != "fstatat" }) {
+		t.Errorf("%s: changed between sync and publication: %v", what, names)
+	}
+}
+
+// checkSteps checks the order of the metadata.
+func checkSteps(t *testing.T, what string, names []string) {
+	t.Helper()
+	last := -1
+	for _, n := range []string{"fchownat", "fchmodat2", "setxattr " + capability, "utimensat", names[publishing(names)]} {
+		i := slices.Index(names, n)
+		if i < 0 {
+			continue
+		}
+		if i < last {
+			t.Errorf("%s: %s at %d, want after %d: %v", what, n, i, last, names)
+		}
+		last = i
+	}
+}
+
+// An ordinary file comes up with no call too many, and what it begins with is not set again.
+func TestFewCalls(t *testing.T) {
+	base := mountFS(t, "ext4", "")
+	s := newSite(t, base, base)
+	c := s.copier()
+	usual := []string{"openat", "listxattr", "openat", "copy_file_range", "utimensat", "sync_file_range", "fstatat", "linkat", "utimensat"}
+	for _, f := range []struct {
+		name  string
+		mode  uint32
+		owner int
+		note  bool
+		want  []string
+	}{
+		{"first", 0o644, 0, false, slices.Insert(slices.Clone(usual), 3, "ioctl")}, // FICLONE, once
+		{"usual", 0o644, 0, false, usual},
+		{"executable", 0o755, 0, false, usual},
+		{"closed", 0o000, 0, false, usual},
+		{"setuid", 0o4755, 0, false, slices.Insert(slices.Clone(usual), 4, "fchmodat2")},
+		{"sticky", 0o1644, 0, false, slices.Insert(slices.Clone(usual), 4, "fchmodat2")},
+		{"others", 0o644, 1001, false, slices.Insert(slices.Clone(usual), 4, "fchownat")},
+		{"noted", 0o640, 0, true, slices.Insert(slices.Clone(usual), 4, "getxattr", "setxattr", "fchmodat2")},
+	} {
+		path := filepath.Join(s.lowerPath, f.name)
+		must(t, os.WriteFile(path, pattern(5000), 0o600))
+		must(t, os.Chown(path, f.owner, f.owner))
+		must(t, unix.Chmod(path, f.mode))
+		if f.note {
+			setXattr(t, path, "user.note", "x")
+		}
+		want := describe(t, path)
+		ops := calls(func() { must(t, s.copyUp(c, s.stat(t, f.name), f.name)) })
+		var names []string
+		for _, op := range ops[1:] { // the first is the test's own look
+			names = append(names, op.Call)
+		}
+		if !slices.Equal(names, f.want) {
+			t.Errorf("%s: %v, want %v", f.name, names, f.want)
+		}
+		if got := describe(t, filepath.Join(s.upperPath, f.name)); got != want {
+			t.Errorf("%s: upper\n%s\nwant\n%s", f.name, got, want)
+		}
+	}
+
+	// A umask hides what a file would begin with: all is set then, and right.
+	unix.Umask(0o077)
+	s.work = OpenWork(s.work.Dir())
+	unix.Umask(0)
+	if s.work.uid != sys.Unchanged {
+		t.Error("made with a umask, and taken for what was asked for")
+	}
+	must(t, os.Remove(filepath.Join(s.upperPath, "usual")))
+	names := s.copyUpCalls(t, s.copier(), s.stat(t, "usual"), "usual", -1)
+	if !slices.Contains(names, "fchownat") || !slices.Contains(names, "fchmodat2") {
+		t.Errorf("not known what it was made with, and not set: %v", names)
+	}
+}
+
+// A failing write-back is a failing copy-up, and the old state.
+func TestSyncFails(t *testing.T) {
+	for _, c := range []struct{ fstype, call string }{{"ext4", "sync_file_range"}, {"xfs", "sync_file_range"}, {"tmpfs", "fsync"}} {
+		base := mountFS(t, c.fstype, "")
+		s := newSite(t, base, base)
+		must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o644))
+		st := s.stat(t, "f")
+		for _, errno := range []unix.Errno{unix.EIO, unix.ENOSPC} {
+			failing(call(c.call), errno, func() {
+				if err := s.copyUp(s.copier(), st, "f"); err != errno {
+					t.Errorf("%s: %v, want %v", c.fstype, err, errno)
+				}
+			})
+			if _, err := os.Lstat(filepath.Join(s.upperPath, "f")); !os.IsNotExist(err) {
+				t.Errorf("%s: published in spite of %v", c.fstype, errno)
+			}
+			s.wantEmptyWork(t)
+		}
+	}
+}
