@@ -38,7 +38,7 @@ func TestPowerCut(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				whole := 0
-				for round := range 4 {
+				for round := range 3 {
 					p := &powerCut{t: t, e: newEnv(t, e.mode), r: r, fstype: c.fstype, options: c.options}
 					p.prepare(c.beside, c.mkfs)
 					p.cut()

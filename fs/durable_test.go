@@ -2,48 +2,72 @@ package fs
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// What is copied up is durable before it shows, each directory and each file; without syncing, nothing is synced at all.
+// What is copied up is safe on the disk before it shows: by fsync, each directory and each file, where the upper's file
+// system is not trusted with the order, else by the write-back of each file's data. Volatile waits for nothing.
 func TestCopyUpIsSyncedBeforeItIsPublished(t *testing.T) {
-	for _, c := range copyUps {
-		if !c.copies {
-			continue
-		}
-		for _, volatile := range []bool{false, true} {
-			cfg := newFolders(t, c.upper, c.lower)
-			cfg.Volatile = volatile
-			s := openSite(t, cfg, false)
-			ask := c.ask(s)
-			made := calls(func() { s.do(ask) })
-			if volatile {
-				for _, op := range made {
-					if strings.Contains(op.Call, "sync") {
-						t.Errorf("%s: volatile, and calls %s", c.name, op.Call)
-					}
-				}
-			} else if err := syncedBeforeRename(made); err != nil {
-				t.Errorf("%s: %v", c.name, err)
+	for _, where := range []struct {
+		name, sync string
+		base       func(*testing.T) string
+	}{
+		{"in memory", "fsync", func(*testing.T) string { return "" }},
+		{"on a journal", "sync_file_range", journaled},
+	} {
+		t.Run(where.name, func(t *testing.T) {
+			if base := where.base(t); base != "" {
+				t.Setenv("TMPDIR", base)
 			}
-			s.shut()
-		}
+			for _, c := range copyUps {
+				if !c.copies {
+					continue
+				}
+				t.Run(c.name, func(t *testing.T) { // its folders are made where TMPDIR leads now
+					if err := publications(c.madeBy(t, false), where.sync); err != nil {
+						t.Error(err)
+					}
+					for _, op := range c.madeBy(t, true) {
+						if strings.Contains(op.Call, "sync") {
+							t.Errorf("volatile, and calls %s", op.Call)
+						}
+					}
+				})
+			}
+		})
 	}
 }
 
-// syncedBeforeRename reports a copy-up that was published without an fsync after the last change of the copy. Symbolic links
-// and special files have nothing to be made durable.
-func syncedBeforeRename(made []sys.Op) error {
-	changes := []string{"pwrite64", "copy_file_range", "ftruncate", "setxattr", "fchownat", "fchmodat2", "utimensat"}
+// madeBy are the system calls of a scenario's request.
+func (c *scenario) madeBy(t *testing.T, volatile bool) []sys.Op {
+	cfg := newFolders(t, c.upper, c.lower)
+	cfg.Volatile = volatile
+	s := openSite(t, cfg, false)
+	defer s.shut()
+	ask := c.ask(s)
+	return calls(func() { s.do(ask) })
+}
+
+// publications reports a copy-up that was published without the sync it needs after the last change that this must cover:
+// any change for fsync, one of data for sync_file_range. Symbolic links and special files need none.
+func publications(made []sys.Op, sync string) error {
+	changes := []string{"pwrite64", "copy_file_range"}
+	if sync == "fsync" {
+		changes = append(changes, "openat", "mkdirat", "ftruncate", "setxattr", "fchownat", "fchmodat2", "utimensat")
+	}
 	published, begin := 0, 0
 	for i, op := range made {
-		if op.Call != "renameat2" {
+		if op.Call != "renameat2" && op.Call != "linkat" {
 			continue
 		}
 		staging := names(made[begin:i])
@@ -51,15 +75,40 @@ func syncedBeforeRename(made []sys.Op) error {
 		if slices.Contains(staging, "mknodat") || slices.Contains(staging, "symlinkat") {
 			continue
 		}
-		synced := slices.Index(staging, "fsync")
-		if synced < 0 || slices.ContainsFunc(staging[synced:], func(c string) bool { return slices.Contains(changes, c) }) {
-			return fmt.Errorf("published and not durable: %v", staging)
+		changed := lastIndex(staging, changes)
+		if synced := slices.Index(staging, sync); changed >= 0 && synced < changed {
+			return fmt.Errorf("published and not safe: %v", staging)
 		}
 	}
 	if published == 0 {
 		return fmt.Errorf("nothing was published: %v", names(made))
 	}
 	return nil
+}
+
+// lastIndex is where the last of any of these is, -1 without.
+func lastIndex(in, these []string) int {
+	for i := len(in) - 1; i >= 0; i-- {
+		if slices.Contains(these, in[i]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// journaled mounts a file system that copy-up trusts with the order.
+func journaled(t *testing.T) string {
+	t.Helper()
+	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 100<<20))
+	for _, c := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, point}} {
+		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", c, err, out)
+		}
+	}
+	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
+	return point
 }
 
 // The durability that programs ask for.

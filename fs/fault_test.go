@@ -18,22 +18,22 @@ type scenario struct {
 	ask          func(s *site) request
 	change       string // of the view, as diffLines tells it; empty: nothing
 	formats      bool   // whiteouts matter: run with markers as well
-	copies       bool   // it is about a copy-up: run without syncing as well
+	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
 }
 
 // setting is one way of running a scenario.
 type setting struct {
-	name              string
-	markers, volatile bool
+	name                       string
+	markers, volatile, journal bool
 }
 
 func (c *scenario) settings() []setting {
-	all := []setting{{"devices", false, false}}
+	all := []setting{{name: "devices"}}
 	if c.formats {
-		all = append(all, setting{"markers", true, false})
+		all = append(all, setting{name: "markers", markers: true})
 	}
 	if c.copies {
-		all = append(all, setting{"volatile", false, true})
+		all = append(all, setting{name: "volatile", volatile: true}, setting{name: "journal", journal: true})
 	}
 	return all
 }
@@ -55,9 +55,13 @@ func asMarkers(table string) string {
 // state before or the state after, nothing else, and a clean work directory, and another try succeeds: in a new overlay,
 // and in the one that met the error.
 func TestEveryFault(t *testing.T) {
+	journal := journaled(t)
 	for _, c := range scenarios {
 		for _, set := range c.settings() {
 			t.Run(c.name+"/"+set.name, func(t *testing.T) {
+				if set.journal {
+					t.Setenv("TMPDIR", journal)
+				}
 				run := &faultRun{t: t, scenario: c, setting: set}
 				run.findStates()
 				for i := 0; !t.Failed() && run.thenRemount(i, unix.EIO, false); i++ {
