@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// copyChunk is the most that one copy_file_range is asked for, so that a kill does not wait for a whole file.
-	copyChunk = 1 << 30
+	// copyChunk is the most that one copy_file_range is asked for: a kill does not wait for a whole file, and the disk
+	// writes one chunk while the next is copied.
+	copyChunk = 16 << 20
 	// bufferSize is that of reading and writing where the kernel cannot copy by itself.
 	bufferSize = 1 << 20
 )
@@ -138,6 +139,11 @@ func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (in
 			return off, err
 		}
 		off += int64(n)
+		if c.Sync && n == copyChunk {
+			if err := to.StartWriteBack(off-int64(n), int64(n)); err != nil && !refused(err) {
+				return off, err
+			}
+		}
 	}
 	if off >= stop {
 		return off, nil

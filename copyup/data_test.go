@@ -317,3 +317,33 @@ func TestSideBySide(t *testing.T) {
 	}
 	s.wantEmptyWork(t)
 }
+
+// The disk is kept busy while a large file is copied, unless volatile.
+func TestWriteBackAlongTheCopy(t *testing.T) {
+	base := mountFS(t, "ext4", "")
+	s := newSite(t, base, base)
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), bytes.Repeat(pattern(1<<20), 40), 0o600))
+	st := s.stat(t, "f")
+	for _, sync := range []bool{true, false} {
+		c := s.copier()
+		c.Sync = sync
+		want := 0
+		if sync {
+			want = 3 // two whole chunks, and the wait
+		}
+		if got := count(calls(func() { must(t, s.copyUp(c, st, "f")) }), call("sync_file_range")); got != want {
+			t.Errorf("sync %v: %d times sync_file_range, want %d", sync, got, want)
+		}
+		sameData(t, filepath.Join(s.lowerPath, "f"), filepath.Join(s.upperPath, "f"))
+		must(t, os.Remove(filepath.Join(s.upperPath, "f")))
+	}
+	for _, c := range []struct{ err, want error }{{unix.EIO, unix.EIO}, {unix.EPERM, nil}} {
+		first := true
+		failing(func(op sys.Op) bool { is := op.Call == "sync_file_range" && first; first = first && !is; return is }, c.err, func() {
+			if err := s.copyUp(s.copier(), st, "f"); err != c.want {
+				t.Errorf("write-back fails with %v: %v", c.err, err)
+			}
+		})
+	}
+	s.wantEmptyWork(t)
+}

@@ -75,10 +75,11 @@ func (w *Work) learn() {
 	const every = 0o777
 	probe, err := w.dir.CreateNameless(every)
 	if err != nil {
-		w.trust.nameless = false
+		w.trust = trust{}
 		return
 	}
 	defer probe.Close()
+	w.trust.ordered = w.trust.ordered && probe.WriteBack() == nil // a seccomp filter may not know it
 	var st sys.Stat
 	if probe.Ref().Stat(&st) == nil && st.Mode&0o7777 == every {
 		w.uid, w.gid = st.Uid, st.Gid

@@ -82,7 +82,7 @@ func externalJournal(t *testing.T) string {
 	return mountImage(t, "ext4", "", "-b", "4096", "-J", "device="+device)
 }
 
-// What the host does not show is not trusted.
+// What the host does not show, or does not let us do, is not trusted.
 func TestTrustNeedsTheHost(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
@@ -98,11 +98,16 @@ func TestTrustNeedsTheHost(t *testing.T) {
 			t.Errorf("without %s: %+v", name, got)
 		}
 	}
-	failing(call("openat"), unix.EOPNOTSUPP, func() {
-		if w := OpenWork(s.work.Dir()); w.trust != (trust{ordered: true}) {
-			t.Errorf("without nameless files: %+v", w.trust)
-		}
-	})
+	for _, c := range []struct {
+		refused string
+		want    trust
+	}{{"openat", trust{}}, {"sync_file_range", trust{nameless: true}}} {
+		failing(call(c.refused), unix.EPERM, func() {
+			if w := OpenWork(s.work.Dir()); w.trust != c.want {
+				t.Errorf("without %s: %+v, want %+v", c.refused, w.trust, c.want)
+			}
+		})
+	}
 }
 
 // What is published is whole on the disk first, in the way of its file system: the data sync of either kind comes last

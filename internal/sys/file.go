@@ -76,6 +76,15 @@ func (f *File) WriteBack() error {
 	return retry(func() error { return unix.SyncFileRange(f.fd, 0, 0, all) })
 }
 
+// StartWriteBack has the dirty data of a range written back, and waits for the device only where its queue is full
+// (sync_file_range).
+func (f *File) StartWriteBack(off, n int64) error {
+	if err := fault("sync_file_range", ""); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 // Datasync makes the data, and what is needed to find it, durable (fdatasync).
 func (f *File) Datasync() error {
 	if err := fault("fdatasync", ""); err != nil {
