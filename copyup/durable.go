@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -58,42 +60,44 @@ func trustIn(fs sys.FileSystem) trust {
 	return trust{}
 }
 
-// learn finds out what the file system of the staging area is trusted with and what a nameless file in it begins with.
-// What cannot be found out is not used.
+// learn finds out what the file system of the staging area is trusted with and what an object made in it begins with. What
+// cannot be found out is not used.
 func (w *Work) learn() {
-	w.uid, w.gid = sys.Unchanged, sys.Unchanged
 	fs, err := w.dir.FileSystem()
 	if err != nil {
 		return
 	}
-	w.trust = trustIn(fs)
-	// Until Linux 5.2 sync_file_range could pass over pages.
-	w.trust.ordered = w.trust.ordered && sys.LinuxAtLeast(5, 2)
-	if !w.trust.nameless {
+	in := trustIn(fs)
+	if !in.nameless {
 		return
 	}
 	const every = 0o777
 	probe, err := w.dir.CreateNameless(every)
 	if err != nil {
-		w.trust = trust{}
 		return
 	}
 	defer probe.Close()
-	w.trust.ordered = w.trust.ordered && probe.WriteBack() == nil // a seccomp filter may not know it
-	var st sys.Stat
-	if probe.Ref().Stat(&st) == nil && st.Mode&0o7777 == every {
-		w.uid, w.gid = st.Uid, st.Gid
+	w.trust = in
+	// Until Linux 5.2 sync_file_range could pass over pages; and a seccomp filter may not know it.
+	w.trust.ordered = in.ordered && sys.LinuxAtLeast(5, 2) && probe.WriteBack() == nil
+	var dir, made sys.Stat
+	if w.dir.Ref().Stat(&dir) != nil || probe.Ref().Stat(&made) != nil {
+		return
 	}
+	// A umask or a default ACL shows here; set-group-id is handed down to directories only.
+	w.uid, w.gid = made.Uid, made.Gid
+	w.known = made.Mode&0o7777 == every && dir.Mode&unix.S_ISGID == 0
 }
+
+// syncs says whether a copy is made durable by fsync.
+func (c *Copier) syncs() bool { return c.Sync && !c.Work.trust.ordered }
 
 // makeDurable sees to it that a power cut after the publication finds the copy whole. Precondition: nothing is changed
 // between this and the publication.
 func (c *Copier) makeDurable(s *Staged) error {
 	switch {
-	case !c.Sync:
-		return nil
-	case c.Work.trust.ordered:
-		if s.file != nil && s.hasData {
+	case !c.syncs():
+		if c.Sync && s.hasData {
 			return s.file.WriteBack()
 		}
 		return nil

@@ -263,11 +263,26 @@ func TestFewCalls(t *testing.T) {
 		}
 	}
 
+	dir, link := filepath.Join(s.lowerPath, "dir"), filepath.Join(s.lowerPath, "link")
+	must(t, os.Mkdir(dir, 0o755))
+	must(t, os.Symlink("x", link))
+	for _, k := range []struct {
+		name string
+		want []string
+	}{
+		{"dir", []string{"listxattr", "mkdirat", "utimensat", "fstatat", "renameat2", "utimensat"}},
+		{"link", []string{"listxattr", "readlinkat", "symlinkat", "utimensat", "fstatat", "renameat2", "utimensat"}},
+	} {
+		if names := s.copyUpCalls(t, c, s.stat(t, k.name), k.name, -1); !slices.Equal(names, k.want) {
+			t.Errorf("%s: %v, want %v", k.name, names, k.want)
+		}
+	}
+
 	// A umask hides what a file would begin with: all is set then, and right.
 	unix.Umask(0o077)
 	s.work = OpenWork(s.work.Dir())
 	unix.Umask(0)
-	if s.work.uid != sys.Unchanged {
+	if s.work.known {
 		t.Error("made with a umask, and taken for what was asked for")
 	}
 	must(t, os.Remove(filepath.Join(s.upperPath, "usual")))

@@ -22,14 +22,14 @@ import (
 var steps = []func(*metadata) error{
 	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name != capability }) },
 	func(m *metadata) error {
-		if m.st.Uid == m.uid && m.st.Gid == m.gid {
+		if m.known && m.st.Uid == m.uid && m.st.Gid == m.gid {
 			return nil
 		}
 		return m.dst.Chown(m.st.Uid, m.st.Gid)
 	},
 	func(m *metadata) error {
 		mode := m.st.Mode & 0o7777
-		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK || mode == m.mode && len(m.xattrs) == 0 {
+		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK || m.known && mode == m.mode && len(m.xattrs) == 0 {
 			return nil
 		}
 		return m.dst.Chmod(mode)
@@ -75,12 +75,25 @@ type metadata struct {
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
 
-	uid, gid uint32 // what the copy was made with; [sys.Unchanged]: not known
-	mode     uint32 // likewise; [unknownMode]
+	// Set by begin: what the copy is made with. Without known, nothing is taken for granted.
+	uid, gid, mode uint32
+	known          bool
 }
 
-// unknownMode is no mode that an object could have.
-const unknownMode = ^uint32(0)
+// begin gives the permissions to make the copy with: those it is to have in the end, unless they would keep its owner from
+// what is still to be done with it, as writing attributes.
+func (m *metadata) begin(w *Work) uint32 {
+	least := uint32(0o600)
+	if m.st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		least = 0o700
+	}
+	m.uid, m.gid, m.mode, m.known = w.uid, w.gid, least, w.known
+	final := m.st.Mode & 0o777
+	if w.known && (final&least == least || len(m.xattrs) == 0 && m.st.Mode&unix.S_IFMT == unix.S_IFREG) {
+		m.mode = final
+	}
+	return m.mode
+}
 
 // list notes which extended attributes are to be copied.
 func (m *metadata) list(keep func(name string) bool) error {

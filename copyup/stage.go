@@ -28,7 +28,8 @@ type Staged struct {
 	pending bool      // neither published nor given up
 	name    string    // in the work directory; empty for a file that has none
 	file    *sys.File // of a regular file
-	dir     *sys.Dir  // of a directory
+	dir     *sys.Dir  // of a directory that is to be synced
+	kind    uint32    // S_IFMT
 	mode    uint32    // the permission bits of the source
 	hasData bool      // data was written into file
 }
@@ -42,7 +43,7 @@ type Staged struct {
 //
 // After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
 func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
-	s := &Staged{work: c.Work, pending: true, mode: st.Mode & 0o7777}
+	s := &Staged{work: c.Work, pending: true, kind: st.Mode & unix.S_IFMT, mode: st.Mode & 0o7777}
 	if err := c.stage(s, src, st, size); err != nil {
 		s.Discard()
 		return nil, err
@@ -52,7 +53,7 @@ func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
 
 func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
 	var from *sys.File
-	if st.Mode&unix.S_IFMT == unix.S_IFREG && size != 0 && st.Size != 0 {
+	if s.kind == unix.S_IFREG && size != 0 && st.Size != 0 {
 		var err error
 		if from, err = openSource(src); err != nil {
 			return err
@@ -60,7 +61,7 @@ func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
 		defer from.Close()
 		src = from.Ref()
 	}
-	m := &metadata{src: src, st: st, uid: sys.Unchanged, gid: sys.Unchanged, mode: unknownMode}
+	m := &metadata{src: src, st: st}
 	if err := m.list(c.KeepXattr); err != nil {
 		return err
 	}
@@ -78,20 +79,20 @@ func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
 	return c.makeDurable(s)
 }
 
-// create makes the object, without data, accessible to nobody else yet.
+// create makes the object, without data, where nobody else can reach it.
 func (c *Copier) create(s *Staged, m *metadata) (err error) {
-	kind := m.st.Mode & unix.S_IFMT
-	if kind == unix.S_IFREG && c.Work.trust.nameless {
-		return c.createNameless(s, m)
+	dir, mode := c.Work.Dir(), m.begin(c.Work)
+	if s.kind == unix.S_IFREG && c.Work.trust.nameless {
+		s.file, err = dir.CreateNameless(mode)
+		return err
 	}
-	dir := c.Work.Dir()
 	s.name = c.Work.Name()
-	switch kind {
+	switch s.kind {
 	case unix.S_IFREG:
-		s.file, err = dir.CreateFile(s.name, 0o600)
+		s.file, err = dir.CreateFile(s.name, mode)
 		return err
 	case unix.S_IFDIR:
-		if err := dir.Mkdir(s.name, 0o700); err != nil {
+		if err := dir.Mkdir(s.name, mode); err != nil || !c.syncs() {
 			return err
 		}
 		s.dir, err = dir.OpenDir(s.name) // now: the final mode may not let us
@@ -103,27 +104,11 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 		}
 		return dir.Symlink(target, s.name)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return dir.Mknod(s.name, kind|0o600, m.st.Rdev)
+		return dir.Mknod(s.name, s.kind|mode, m.st.Rdev)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return dir.Mknod(s.name, kind|0o600, 0)
+		return dir.Mknod(s.name, s.kind|mode, 0)
 	}
 	return unix.EINVAL
-}
-
-// createNameless makes a regular file that nobody can find. What it begins with is noted in m, and need not be set. The
-// owner must be able to write attributes until they are copied; where there are none, it has its permissions from the start.
-func (c *Copier) createNameless(s *Staged, m *metadata) (err error) {
-	mode := uint32(0o600)
-	if len(m.xattrs) == 0 {
-		mode = m.st.Mode & 0o777
-	}
-	if s.file, err = c.Work.Dir().CreateNameless(mode); err != nil {
-		return err
-	}
-	if m.uid, m.gid = c.Work.uid, c.Work.gid; m.uid != sys.Unchanged {
-		m.mode = mode
-	}
-	return nil
 }
 
 // openSource opens a lower file for reading, without touching its access time where that is allowed: to its owner and
@@ -138,11 +123,8 @@ func openSource(src sys.Ref) (*sys.File, error) {
 
 // ref names the staged object.
 func (s *Staged) ref() sys.Ref {
-	switch {
-	case s.file != nil:
+	if s.file != nil {
 		return s.file.Ref()
-	case s.dir != nil:
-		return s.dir.Ref()
 	}
 	return s.work.Dir().At(s.name)
 }
@@ -176,7 +158,7 @@ func (s *Staged) put(parent *sys.Dir, name string) error {
 		return parent.Link(s.file.Ref(), name)
 	}
 	err := s.work.rename(s.name, parent, name)
-	if err == unix.EACCES && s.dir != nil && s.mode&0o200 == 0 {
+	if err == unix.EACCES && s.kind == unix.S_IFDIR && s.mode&0o200 == 0 {
 		return s.publishReadOnly(parent, name)
 	}
 	return err
@@ -185,12 +167,14 @@ func (s *Staged) put(parent *sys.Dir, name string) error {
 // publishReadOnly publishes a directory that its owner may not write to, where the daemon has no more rights than he: the
 // kernel lets only a writable directory get another parent. A kill between the calls leaves the owner the right to write.
 func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
-	if err := s.dir.Ref().Chmod(s.mode | 0o200); err != nil {
+	if err := s.ref().Chmod(s.mode | 0o200); err != nil {
 		return err
 	}
-	err := s.work.rename(s.name, parent, name)
-	_ = s.dir.Ref().Chmod(s.mode) // the rename has decided
-	return err
+	if err := s.work.rename(s.name, parent, name); err != nil {
+		return err
+	}
+	_ = parent.At(name).Chmod(s.mode) // the rename has decided
+	return nil
 }
 
 // rename moves a staged object to a name that must not exist.

@@ -16,8 +16,11 @@ type Work struct {
 	dir  *sys.Dir      // immutable, not owned
 	last atomic.Uint64 // the number of the name given out last
 
-	trust    trust  // immutable
-	uid, gid uint32 // immutable; what a nameless file belongs to, its mode being as asked for. [sys.Unchanged]: not known
+	// Immutable: how far the file system is trusted; and, where known, what is made here belongs to and that its mode is
+	// the one that was asked for.
+	trust    trust
+	uid, gid uint32
+	known    bool
 }
 
 // namePrefix begins every staging name, as in the kernel's work directory.
