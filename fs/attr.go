@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -27,8 +29,16 @@ func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	if err := o.attr(n, &st, &out.Attr); err != nil {
 		return err
 	}
-	out.SetTimeout(o.policy.timeout)
+	out.SetTimeout(o.attrTimeout(n))
 	return nil
+}
+
+// attrTimeout is how long the kernel may keep n's attributes.
+func (o *Overlay) attrTimeout(n *Node) time.Duration {
+	if n.unseen.Load() != 0 {
+		return 0
+	}
+	return o.policy.timeout
 }
 
 // entry fills the reply that hands a reference on n to the kernel; after an error the reference is taken back.
@@ -45,7 +55,7 @@ func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
 func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.NodeId, out.Generation = n.ID(), 1
 	out.SetEntryTimeout(o.policy.timeout)
-	out.SetAttrTimeout(o.policy.timeout)
+	out.SetAttrTimeout(o.attrTimeout(n))
 }
 
 // forgetOne takes back a reference that the kernel did not get.

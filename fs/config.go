@@ -33,6 +33,9 @@ type Config struct {
 	// CacheInodes bounds how many inodes the kernel keeps of this mount when nobody uses them, and so the memory of both; 0
 	// is no bound. Those in use stay.
 	CacheInodes int
+	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes Writeback; [Overlay.Mount] fails where it
+	// cannot be had.
+	IO IO
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 

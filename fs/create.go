@@ -9,9 +9,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Create answers CREATE with ENOSYS: the kernel then uses MKNOD and opens by itself, one request a file.
-func (o *Overlay) Create(<-chan struct{}, *fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
+// Create answers CREATE: without passthrough by ENOSYS, whereupon the kernel uses MKNOD and opens by itself, one request a
+// file.
+func (o *Overlay) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	o.counts.add(opCreate)
+	if o.policy.passthrough {
+		return o.createOpen(in, name, out)
+	}
 	return fuse.ENOSYS
 }
 

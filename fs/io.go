@@ -96,18 +96,31 @@ func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
 	return file, err
 }
 
-// Open answers OPEN with ENOSYS where the kernel then opens by itself and keeps its pages (FUSE_NO_OPEN_SUPPORT).
-func (o *Overlay) Open(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+// Open answers OPEN: without passthrough by ENOSYS, where the kernel then opens by itself and keeps its pages
+// (FUSE_NO_OPEN_SUPPORT).
+func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	o.counts.add(opOpen)
-	if o.policy.noOpen {
+	switch {
+	case o.policy.passthrough:
+		n, err := o.node(in.NodeId)
+		if err == nil {
+			err = o.answerOpen(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
+		}
+		return o.status("open", err)
+	case o.policy.noOpen:
 		return fuse.ENOSYS
 	}
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	return fuse.OK
 }
 
-// Release answers RELEASE; there is nothing to do, since an open file is not known here.
-func (o *Overlay) Release(<-chan struct{}, *fuse.ReleaseIn) { o.counts.add(opRelease) }
+// Release answers RELEASE. Without passthrough an open file is not known here.
+func (o *Overlay) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	o.counts.add(opRelease)
+	if o.policy.passthrough {
+		o.closed(in.NodeId)
+	}
+}
 
 // Flush answers FLUSH with ENOSYS: the kernel writes its pages back at close and asks no more.
 func (o *Overlay) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {

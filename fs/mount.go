@@ -49,7 +49,8 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if !o.stack.Writable() {
 		m.Flags |= unix.MS_RDONLY
 	}
-	direct := m.Direct && !strings.HasPrefix(m.Point, devFD)
+	given := strings.HasPrefix(m.Point, devFD) // mounted by somebody else, who also unmounts it
+	direct := m.Direct && !given
 	maxWrite := o.cfg.MaxWrite
 	if maxWrite == 0 {
 		maxWrite = defaultMaxWrite
@@ -62,6 +63,9 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	serve, err := o.connect(dev, m, maxWrite)
 	if err != nil {
 		dev.Close()
+		if given {
+			return nil, mountError(m.Point, err)
+		}
 		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
 	}
 	go func() {
@@ -70,6 +74,14 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	}()
 	if o.cfg.CacheInodes > 0 {
 		go o.prune(mounted.done)
+	}
+	if o.cfg.passthrough() { // only a mount can tell whether it can be had
+		if err := o.checkPassthrough(); err != nil {
+			if given {
+				return nil, err
+			}
+			return nil, errors.Join(err, mounted.Unmount())
+		}
 	}
 	if direct {
 		err := Quietly(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
@@ -133,6 +145,7 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, maxWrite int) (serve f
 		ExplicitDataCacheControl: true,
 		EnableAcl:                !o.cfg.NoACL && !o.cfg.NoXattrs,
 		ExtraCapabilities:        o.capabilities(),
+		DisabledCapabilities:     o.unwanted(),
 		PanicHandler:             o.panicked,
 	}
 	server, err := fuse.NewServer(o, devFD+strconv.Itoa(fd), opts)

@@ -20,6 +20,8 @@ type Node struct {
 	bare atomic.Bool   // known to have no file capabilities
 	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
 	dir  *dirState     // of a directory; immutable
+	// unseen says by what attributes may change without the kernel noticing, so that it must not keep them.
+	unseen atomic.Uint32
 
 	upMu sync.Mutex // one copy-up of this object at a time
 

@@ -29,9 +29,12 @@ type Overlay struct {
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 
-	policy policy       // set by Init, before any request is served
-	server *fuse.Server // set by Init; for notifications
-	pool   *readers.Pool
+	policy  policy       // set by Init, before any request is served
+	server  *fuse.Server // set by Init; for notifications
+	backer  backer       // the server; set by Init
+	opens   opens        // with passthrough
+	refusal sync.Once    // that the kernel does not take a file for passthrough is told once
+	pool    *readers.Pool
 
 	overfull chan struct{} // wakes the pruner
 
@@ -66,6 +69,7 @@ func Open(cfg Config) (*Overlay, error) {
 		log:           cfg.Log,
 		selinux:       sys.HasSELinux(),
 		overfull:      make(chan struct{}, 1),
+		opens:         opens{byNode: map[uint64]opened{}},
 	}
 	if err := o.openRoot(); err != nil {
 		o.Close()

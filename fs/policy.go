@@ -12,7 +12,22 @@ type policy struct {
 	timeout   time.Duration
 	noOpen    bool // OPEN is answered by ENOSYS
 	noOpendir bool // OPENDIR is answered by ENOSYS
+
+	passthrough bool // OPEN is answered, with a backing file where that can be
 }
+
+// IO is how the kernel comes to the data of files.
+type IO int
+
+// The values of option io.
+const (
+	IOAuto        IO = iota // what is faster
+	IOCached                // opens cost nothing; data goes through the page cache of the mount
+	IOPassthrough           // opens cost two requests; data goes to the layer's file directly
+)
+
+// passthrough settles io=auto: until more has been measured, it is cached.
+func (c *Config) passthrough() bool { return c.IO == IOPassthrough }
 
 // endless is as good as no timeout: 68 years.
 const endless = math.MaxInt32 * time.Second
@@ -26,23 +41,40 @@ const endless = math.MaxInt32 * time.Second
 //	SETXATTR_EXT       tells when an ACL takes sgid away
 //	DONT_MASK          the umask comes along: a default ACL takes its place
 //	IOCTL_DIR          lsattr and chattr of directories
+//	ATOMIC_O_TRUNC     with passthrough: OPEN says that the data is not needed, before it is copied up
+//
+// PASSTHROUGH is go-fuse's own choice, and is taken away where it is not wanted (unwanted).
 func (o *Overlay) capabilities() uint64 {
 	caps := uint64(fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
 		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR)
 	if o.cfg.Writeback && o.stack.Writable() {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}
+	if o.cfg.passthrough() {
+		caps |= fuse.CAP_ATOMIC_O_TRUNC
+	}
 	return caps
+}
+
+// unwanted are the INIT flags that go-fuse would ask for. A mount with PASSTHROUGH counts as one more level of stacked file
+// systems, of which the kernel allows two.
+func (o *Overlay) unwanted() uint64 {
+	if o.cfg.passthrough() {
+		return 0
+	}
+	return fuse.CAP_PASSTHROUGH
 }
 
 // Init settles the policy by what the kernel offers.
 func (o *Overlay) Init(s *fuse.Server) {
-	o.server = s
+	o.server, o.backer = s, s
 	offered := s.KernelSettings().Flags64()
 	o.policy = policy{
 		timeout:   o.cfg.Timeout,
 		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0,
 		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0,
+
+		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
 	}
 	if o.policy.timeout < 0 {
 		o.policy.timeout = endless

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 func unsupported(*request, string) error { return errUnsupported }
@@ -81,6 +83,18 @@ func setTimeout(r *request, value string) error {
 	} else {
 		r.overlay.Timeout = time.Duration(seconds * float64(time.Second))
 	}
+	return nil
+}
+
+// ioValues are the values of option io.
+var ioValues = map[string]fs.IO{"auto": fs.IOAuto, "cached": fs.IOCached, "passthrough": fs.IOPassthrough}
+
+func setIO(r *request, value string) error {
+	io, ok := ioValues[value]
+	if !ok {
+		return fmt.Errorf("%q is none of auto, cached and passthrough", value)
+	}
+	r.overlay.IO = io
 	return nil
 }
 
