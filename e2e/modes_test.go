@@ -37,11 +37,21 @@ type env struct {
 	opts []string // given to every mount
 }
 
+// passthrough is the option for which the kernel does I/O on the upper's files itself.
+const passthrough = "io=passthrough"
+
 // eachIO is eachMode, once for each way the kernel may handle data.
 func eachIO(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
 	t.Helper()
 	eachMode(t, modes, func(t *testing.T, e *env) {
-		for _, opt := range []string{"writeback=0", "writeback=1"} {
+		opts := []string{"writeback=0", "writeback=1"}
+		if e.mode == modeRoot && !oracle {
+			opts = append(opts, passthrough)
+		}
+		for _, opt := range opts {
+			if len(e.opts) > 0 && opt != passthrough {
+				continue
+			}
 			t.Run(opt, func(t *testing.T) {
 				e := newEnv(t, e.mode)
 				e.opts = []string{opt}
@@ -86,7 +96,11 @@ func newEnv(t *testing.T, m mode) *env {
 			removeTree(dir)
 		}
 	})
-	return &env{mode: m, dir: dir}
+	e := &env{mode: m, dir: dir}
+	if io := os.Getenv(envIO); io != "" && m == modeRoot {
+		e.opts = []string{"io=" + io}
+	}
+	return e
 }
 
 var copySelf = sync.OnceValues(func() (string, error) {
