@@ -254,19 +254,27 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 		return o.status("fallocate", err)
 	}
 	defer o.handles.Release(h)
-	err = h.Value.file.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
-	if err == nil {
-		err = o.killSuidFor(n, in.Uid)
-	}
-	return o.status("fallocate", err)
+	return o.status("fallocate", o.changeData(n, h, in.Uid, func(f *sys.File) error {
+		return f.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
+	}))
 }
 
-// killSuidFor is killSuid for the requests that do not say whether the caller has the right to keep the bits: root has.
-func (o *Overlay) killSuidFor(n *Node, uid uint32) error {
-	if uid == 0 {
-		return nil
+// changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid
+// and sgid: root has. A daemon without that right has taken them away by f already.
+func (o *Overlay) changeData(n *Node, h *held, uid uint32, f func(*sys.File) error) error {
+	var st sys.Stat
+	if err := h.Value.file.Ref().Stat(&st); err != nil {
+		return err
 	}
-	return o.killSuid(n)
+	err := f(h.Value.file)
+	if !dropsPrivileges(st.Mode) {
+		return err
+	}
+	if err == nil && uid != 0 {
+		_, err = o.killSuidBits(n)
+	}
+	o.forgetAttr(n)
+	return err
 }
 
 // Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
@@ -315,9 +323,10 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	defer o.handles.Release(from)
 	const largest = math.MaxInt32 &^ 0xfff
-	done, err := to.Value.file.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
-	if err == nil {
-		err = o.killSuidFor(dst, in.Uid)
-	}
+	done := 0
+	err = o.changeData(dst, to, in.Uid, func(f *sys.File) (err error) {
+		done, err = f.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
+		return err
+	})
 	return uint32(done), o.status("copy_file_range", err)
 }

@@ -126,8 +126,8 @@ func (o *Overlay) expectUnseen(n *Node, mappings, fresh bool) {
 	if before := n.unseen.Or(bits); before&bits == bits {
 		return
 	}
-	if o.server != nil && !fresh {
-		o.server.InodeNotify(n.ID(), -1, 0) // what it remembers, it would keep
+	if !fresh {
+		o.forgetAttr(n) // what it remembers, it would keep
 	}
 }
 
@@ -157,7 +157,7 @@ func (o *Overlay) register(n *Node) int32 {
 	if o.stack.Writable() {
 		var st sys.Stat
 		if err := h.Value.file.Ref().Stat(&st); err != nil || dropsPrivileges(st.Mode) {
-			return throughCache
+			return throughCache // passthrough would drop them as well for who may keep them: the daemon writes
 		}
 	}
 	id, err := o.back(h.Value.file)
@@ -168,12 +168,6 @@ func (o *Overlay) register(n *Node) int32 {
 		return throughCache
 	}
 	return id
-}
-
-// dropsPrivileges reports whether a write by a caller without CAP_FSETID clears bits of mode. Who has that right keeps them,
-// which needs the caller: passthrough writes with the daemon's.
-func dropsPrivileges(mode uint32) bool {
-	return mode&unix.S_ISUID != 0 || mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
 }
 
 func (o *Overlay) back(f *sys.File) (id int32, err error) {

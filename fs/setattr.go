@@ -106,20 +106,42 @@ func (o *Overlay) truncate(n *Node, size uint64, killSuid bool) error {
 // killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2): suid, and sgid of a
 // file that its group may execute. File capabilities go with the write itself, by the layer's file system.
 func (o *Overlay) killSuid(n *Node) error {
+	killed, err := o.killSuidBits(n)
+	if killed {
+		o.forgetAttr(n)
+	}
+	return err
+}
+
+// forgetAttr makes the kernel ask for the attributes anew: after a change of data it doubts size and times, but it would let
+// n be executed with the suid it knows. Precondition: no lock is held.
+func (o *Overlay) forgetAttr(n *Node) {
+	if o.server != nil {
+		o.server.InodeNotify(n.ID(), -1, 0)
+	}
+}
+
+func (o *Overlay) killSuidBits(n *Node) (killed bool, err error) {
 	n.upMu.Lock()
 	defer n.upMu.Unlock()
-	return o.with(n, func(r sys.Ref) error {
+	err = o.with(n, func(r sys.Ref) error {
 		var st sys.Stat
 		if err := r.Stat(&st); err != nil {
 			return err
+		}
+		if killed = dropsPrivileges(st.Mode); !killed {
+			return nil
 		}
 		mode := st.Mode &^ unix.S_ISUID
 		if mode&unix.S_IXGRP != 0 {
 			mode &^= unix.S_ISGID
 		}
-		if mode == st.Mode {
-			return nil
-		}
 		return r.Chmod(mode & 0o7777)
 	})
+	return killed, err
+}
+
+// dropsPrivileges reports whether a write by a caller without CAP_FSETID clears bits of mode.
+func dropsPrivileges(mode uint32) bool {
+	return mode&unix.S_ISUID != 0 || mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
 }
