@@ -46,11 +46,15 @@ func TestDifferential(t *testing.T) {
 func TestDifferentialOptions(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192"} {
+		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", passthrough} {
 			t.Run(opt, func(t *testing.T) {
 				e := newEnv(t, e.mode)
 				e.opts = []string{opt}
-				differential(t, e, false, 12)
+				n := 12
+				if opt == passthrough {
+					n = 60
+				}
+				differential(t, e, false, n)
 			})
 		}
 	})
@@ -138,7 +142,7 @@ func (s *sequence) step(left, right *side, o op) string {
 	if want != got && !deviates(o, want, got) {
 		return fmt.Sprintf("%s\n  kernel %s\n  ours   %s", o, want, got)
 	}
-	equalise(o, want, left, right)
+	equalise(s.e, o, want, left, right)
 	if !failure.MatchString(want) {
 		s.worked++
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -40,6 +41,17 @@ type env struct {
 // passthrough is the option for which the kernel does I/O on the upper's files itself.
 const passthrough = "io=passthrough"
 
+// has reports whether all mounts get an option.
+func (e *env) has(opt string) bool { return slices.Contains(e.opts, opt) }
+
+// needCached leaves out what holds only where opens cost nothing.
+func (e *env) needCached(t *testing.T) {
+	t.Helper()
+	if e.has(passthrough) {
+		t.Skip("with io=passthrough the kernel tells of each open")
+	}
+}
+
 // eachIO is eachMode, once for each way the kernel may handle data.
 func eachIO(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
 	t.Helper()
@@ -52,6 +64,24 @@ func eachIO(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
 			if len(e.opts) > 0 && opt != passthrough {
 				continue
 			}
+			t.Run(opt, func(t *testing.T) {
+				e := newEnv(t, e.mode)
+				e.opts = []string{opt}
+				fn(t, e)
+			})
+		}
+	})
+}
+
+// eachPolicy is eachMode, and as root once more with passthrough.
+func eachPolicy(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
+	t.Helper()
+	eachMode(t, modes, func(t *testing.T, e *env) {
+		if e.mode != modeRoot || oracle || len(e.opts) > 0 {
+			fn(t, e)
+			return
+		}
+		for _, opt := range []string{"io=cached", passthrough} {
 			t.Run(opt, func(t *testing.T) {
 				e := newEnv(t, e.mode)
 				e.opts = []string{opt}

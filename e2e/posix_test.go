@@ -21,7 +21,7 @@ func posixCases() []string {
 
 // TestPosix runs all cases of go-fuse's posixtest, each in a fresh directory of the upper and in one of the lower.
 func TestPosix(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	eachPolicy(t, allModes, func(t *testing.T, e *env) {
 		var lower strings.Builder
 		for name := range posixtest.All {
 			fmt.Fprintf(&lower, "dir lower/%s 0777\n", name)
@@ -47,7 +47,7 @@ var onLowerFiles = map[string]string{
 }
 
 func TestPosixOnLowerFiles(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	eachPolicy(t, allModes, func(t *testing.T, e *env) {
 		var lower strings.Builder
 		for name, file := range onLowerFiles {
 			fmt.Fprintf(&lower, "file %s/%s 0755 %q\n", name, file, strings.Repeat("what the lower holds ", 1000))

@@ -64,6 +64,7 @@ func TestRequestsFirstVisit(t *testing.T) {
 
 func TestRequestsRepeatedWalk(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
+		e.needCached(t)
 		o := e.mounted(t, thousandFiles())
 		equal(t, "files", visit(t, o.mnt), 1000)
 		second := o.during(func() { visit(t, o.mnt) })
@@ -78,6 +79,7 @@ func TestRequestsRepeatedWalk(t *testing.T) {
 
 func TestRequestsRepeatedWalkOfUpper(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		e.needCached(t)
 		o := e.overlay(t, "dir x")
 		build(t, e, o.upper, thousandFiles())
 		o.mount()
@@ -164,6 +166,7 @@ func TestRequestsMissingName(t *testing.T) {
 
 func TestRequestsReadlinkAndACL(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
+		e.needCached(t)
 		o := e.mounted(t, "file f \"abc\"\nsymlink s f\ndir d 0750")
 		look := func() {
 			target, err := os.Readlink(o.path("s"))
@@ -182,6 +185,7 @@ func TestRequestsReadlinkAndACL(t *testing.T) {
 // A request may not cost more because there are more layers: the counts are those of one layer.
 func TestRequestsDoNotGrowWithLayers(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		e.needCached(t)
 		tables := []string{thousandFiles()}
 		for i := range 127 {
 			tables = append(tables, fmt.Sprintf("file d00/only%d \"x\"", i))

@@ -29,13 +29,14 @@ func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	if err := o.attr(n, &st, &out.Attr); err != nil {
 		return err
 	}
-	out.SetTimeout(o.attrTimeout(n))
+	out.SetTimeout(o.attrTimeout(n, out.Mode))
 	return nil
 }
 
-// attrTimeout is how long the kernel may keep n's attributes.
-func (o *Overlay) attrTimeout(n *Node) time.Duration {
-	if n.unseen.Load() != 0 {
+// attrTimeout is how long the kernel may keep n's attributes, of which mode is one.
+func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
+	switch unseen := n.unseen.Load(); {
+	case unseen&unseenMappings != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
 		return 0
 	}
 	return o.policy.timeout
@@ -55,7 +56,7 @@ func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
 func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.NodeId, out.Generation = n.ID(), 1
 	out.SetEntryTimeout(o.policy.timeout)
-	out.SetAttrTimeout(o.attrTimeout(n))
+	out.SetAttrTimeout(o.attrTimeout(n, out.Mode))
 }
 
 // forgetOne takes back a reference that the kernel did not get.

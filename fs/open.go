@@ -77,8 +77,8 @@ func (t *opens) remove(id uint64, last func()) (closed int32) {
 
 // Bits of Node.unseen.
 const (
-	unseenWrites   = 1 << iota // while the file is open by passthrough for writing
-	unseenMappings             // a mapping may outlive the open that it was made from
+	unseenWrites   = 1 << iota // while it is open by passthrough for writing: a write may clear suid and sgid
+	unseenMappings             // a mapping, which may outlive the open that it was made from, may change times and blocks
 )
 
 // answerOpen opens n: a file of the upper by passthrough, others through the page cache, because a copy-up would change the
@@ -96,8 +96,11 @@ func (o *Overlay) answerOpen(n *Node, flags uint32, killSuid, fresh bool, out *f
 	if err != nil {
 		return err
 	}
-	backing, ok := o.opens.add(n.ID(), undecided)
-	if !ok {
+	backing, joined := o.opens.add(n.ID(), undecided)
+	if !joined {
+		if writes { // before its mode is looked at, so that no chmod slips in between
+			n.unseen.Or(unseenWrites)
+		}
 		id := o.register(n)
 		if backing, _ = o.opens.add(n.ID(), id); backing != id && id != throughCache {
 			o.unregister(id) // somebody else was first
@@ -110,25 +113,20 @@ func (o *Overlay) answerOpen(n *Node, flags uint32, killSuid, fresh bool, out *f
 	// Without FOPEN_KEEP_CACHE the kernel drops what the page cache of the mount holds of the file, and with passthrough
 	// nothing comes in again: a later open through the cache finds no stale pages.
 	out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, backing
-	if writes {
-		o.expectUnseen(n, flags&unix.O_ACCMODE == unix.O_RDWR, fresh)
+	if writes && n.expectUnseen(flags) && !fresh {
+		o.forgetAttr(n)
 	}
 	return nil
 }
 
-// expectUnseen makes the kernel ask for n's attributes each time from now on: it does not notice that passthrough writes
-// clear suid, nor that a mapping changes times and blocks.
-func (o *Overlay) expectUnseen(n *Node, mappings, fresh bool) {
+// expectUnseen notes what of n's attributes the kernel will not see changing, and reports whether that is new: then it may
+// remember such.
+func (n *Node) expectUnseen(flags uint32) bool {
 	bits := uint32(unseenWrites)
-	if mappings {
+	if flags&unix.O_ACCMODE == unix.O_RDWR {
 		bits |= unseenMappings
 	}
-	if before := n.unseen.Or(bits); before&bits == bits {
-		return
-	}
-	if !fresh {
-		o.forgetAttr(n) // what it remembers, it would keep
-	}
+	return n.unseen.Or(bits)&bits != bits
 }
 
 // closed counts one open less of a file.
@@ -198,7 +196,7 @@ func (o *Overlay) createOpen(in *fuse.CreateIn, name string, out *fuse.CreateOut
 		o.forgetOne(n)
 		return o.status("create", err)
 	}
-	out.SetAttrTimeout(o.attrTimeout(n))
+	out.SetAttrTimeout(o.attrTimeout(n, out.Attr.Mode))
 	return fuse.OK
 }
 

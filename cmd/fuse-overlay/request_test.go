@@ -237,6 +237,8 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,context="a,b M`, `unknown option "b"`},
 		{`fuse-overlay -s -o lowerdir=l M`, `unknown flag "-s"`},
 		{`fuse-overlay --forground -o lowerdir=l M`, `unknown flag "--forground"; the nearest known one is --foreground`},
+		{`fuse-overlay -o lowerdir=l,io=fast M`, `option io: "fast" is none of auto, cached and passthrough`},
+		{`fuse-overlay -o lowerdir=l,io=passthrough,writeback=1 M`, "io=passthrough and writeback=1 exclude each other"},
 		{`fuse-overlayfs -o lowerdir=l,volatile=1 M`, "option volatile takes no value"},
 	} {
 		_, err := parsed(tt.line)
@@ -254,7 +256,7 @@ func TestUnsupportedOptions(t *testing.T) {
 		uidmapping=:0:1000:1:1:100000:65536 uidmapping=:0:200000:65536 gidmapping=:0:200000:65536
 		uidmapping=:0:1:1001:1001:0:1:1002:1002:64535
 		squash_to_root squash_to_uid=0 squash_to_gid=0 xattr_permissions=1 xattr_permissions=2
-		ino32_t io=passthrough io=fast`) {
+		ino32_t`) {
 		for _, name := range []string{ownName, compatName} {
 			_, err := parsed(name + " -o lowerdir=l,," + option + " M")
 			want := "option " + option + " is not supported by this version"
