@@ -49,7 +49,7 @@ func TestPassthroughRequests(t *testing.T) {
 			o.closing(1, read(name))
 			wantCounts(t, "reading "+name+" again", o.closing(1, read(name)), once, counts{"GETATTR": 1})
 		}
-		write(t, o.path("first"), "learns what the kernel need not ask")
+		o.closing(1, func() { write(t, o.path("first"), "learns what the kernel need not ask") })
 		got := o.closing(1, func() { write(t, o.path("new"), strings.Repeat("text", 100_000)) })
 		wantCounts(t, "create and write", got, counts{"LOOKUP": 1, "CREATE": 1, "RELEASE": 1}, byKernel)
 		got = o.closing(1, func() { write(t, o.path("over"), "other") })
@@ -192,10 +192,16 @@ func TestPassthroughMapping(t *testing.T) {
 		o := e.mounted(t, "file d/low \"\"\nsize d/low 8192")
 		write(t, o.path("new"), string(make([]byte, 8192)))
 		for _, name := range []string{"new", "d/low"} {
-			lstat(t, o.path(name))
+			check(t, setTimes(o.path(name), oldTime))
 			f := open(t, o.path(name), os.O_RDWR)
 			m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			check(t, err)
+			copy(m[1000:], "mapped")
+			var st unix.Statx_t // the mtime alone: mapping makes the kernel doubt the atime, so that stat asks anyway
+			check(t, unix.Statx(unix.AT_FDCWD, o.path(name), 0, unix.STATX_MTIME, &st))
+			if st.Mtime.Sec == oldTime.Unix() {
+				t.Errorf("%s: the kernel goes on with the mtime it knew before the mapping", name)
+			}
 			for i, closed := range []bool{false, true} {
 				if closed {
 					check(t, f.Close())
@@ -292,6 +298,38 @@ func TestPassthroughLeaksNothing(t *testing.T) {
 		if now := len(openFDs(o.pid)); now > fds+8 {
 			t.Errorf("%d descriptors, %d before", now, fds)
 		}
+	})
+}
+
+// The kernel makes EIO of an open that is not answered as those before: nobody meets that, however opens of both layers,
+// copy-ups and changes of the mode fall together.
+func TestPassthroughOpensAtTheSameTime(t *testing.T) {
+	eachPassthrough(t, func(t *testing.T, e *env) {
+		const files = 12
+		var table strings.Builder
+		for i := range files {
+			fmt.Fprintf(&table, "file f%d \"text\"\n", i)
+		}
+		o := e.mounted(t, table.String())
+		flags := []int{os.O_RDONLY, os.O_RDWR, os.O_RDONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDONLY, os.O_WRONLY | os.O_APPEND}
+		var wg sync.WaitGroup
+		for w := range 6 {
+			wg.Go(func() {
+				for i := range 1500 {
+					path := o.path(fmt.Sprint("f", i/100%files))
+					f, err := os.OpenFile(path, flags[(i+w)%len(flags)], 0)
+					if err == nil && i%9 == 0 {
+						err = f.Chmod([]os.FileMode{0o644, 0o755 | os.ModeSetuid}[w%2])
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_ = f.Close()
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 

@@ -107,12 +107,12 @@ func (o *Overlay) answerOpen(n *Node, flags uint32, killSuid, fresh bool, out *f
 		}
 	}
 	if backing == throughCache {
-		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
 		return nil
 	}
 	// Without FOPEN_KEEP_CACHE the kernel drops what the page cache of the mount holds of the file, and with passthrough
 	// nothing comes in again: a later open through the cache finds no stale pages.
-	out.OpenFlags, out.BackingID = fuse.FOPEN_PASSTHROUGH, backing
+	*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_PASSTHROUGH, BackingID: backing}
 	if writes && n.expectUnseen(flags) && !fresh {
 		o.forgetAttr(n)
 	}
