@@ -20,7 +20,7 @@ const (
 	envSeed   = "FUSE_OVERLAY_SEED"
 	envSeqs   = "FUSE_OVERLAY_SEQS"
 	envKeep   = "FUSE_OVERLAY_KEEP"
-	envIO     = "FUSE_OVERLAY_IO" // option io of all mounts that root makes
+	envIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
 	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
 	envMode   = "FUSE_OVERLAY_E2E_MODE"
 )
