@@ -1,75 +1,187 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 )
 
 // A layout is a set of lower layers, the topmost first, and what they look like merged.
 type layout struct {
+	// home is where sessions on these layers have upper, work and mount point: on the same file system.
+	home string
+	// dir holds the layers; it is where mount programs are started.
+	dir string
+	// layers are names in dir.
 	layers []string
 	merged string
 	files  int
 	bytes  int64
 }
 
-// layouts are the lowers that workloads are done on.
+// layouts makes the lowers that workloads are done on, each when the first workload wants it.
 type layouts struct {
-	// tree is a real source tree, its files dealt out to the layers one by one, so that every directory is merged.
-	tree layout
-	// empty is one empty lower.
-	empty layout
-	// big is one lower with one large file.
-	big layout
-	// archive is a tar of a part of tree, to be unpacked.
-	archive string
+	dir, tree string
+	sizes     sizes
+	made      map[string]*layout
+	failed    map[string]error
+	// mounts are file systems on loop devices.
+	mounts []string
+	// described tells what was made.
+	described []string
+}
+
+// errUnavailable marks what this machine does not have: the workload is left out.
+var errUnavailable = errors.New("not available here")
+
+func newLayouts(dir string, opts *options) *layouts {
+	return &layouts{dir: dir, tree: opts.tree, sizes: opts.sizes(), made: map[string]*layout{}, failed: map[string]error{}}
+}
+
+// once makes a layout of so many layers and fills it; about is told in the report if it is not empty.
+func (l *layouts) once(name, about string, layers int, fill func(*layout) error) (*layout, error) {
+	if made, ok := l.made[name]; ok {
+		return made, nil
+	}
+	if err := l.failed[name]; err != nil {
+		return nil, err
+	}
+	made, err := newLayout(l.dir, name, layers)
+	if err == nil {
+		err = fill(made)
+	}
+	if err != nil {
+		l.failed[name] = err
+		return nil, err
+	}
+	if about != "" {
+		l.described = append(l.described, fmt.Sprintf("%s: %d files, %d MiB, over %d layers", about, made.files, made.bytes>>20, layers))
+	}
+	l.made[name] = made
+	return made, nil
+}
+
+func newLayout(home, name string, layers int) (*layout, error) {
+	made := &layout{home: home, dir: filepath.Join(home, name)}
+	made.merged = filepath.Join(made.dir, "merged")
+	if err := os.MkdirAll(made.merged, 0o755); err != nil {
+		return nil, err
+	}
+	for i := range layers {
+		made.layers = append(made.layers, strconv.Itoa(i))
+		if err := os.Mkdir(filepath.Join(made.dir, made.layers[i]), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return made, nil
+}
+
+// roots are the directories in which a file of layer i lies: that layer, and the merged copy.
+func (l *layout) roots(i int) []string {
+	return []string{filepath.Join(l.dir, l.layers[i%len(l.layers)]), l.merged}
+}
+
+// empty is one empty lower.
+func (l *layouts) empty() (*layout, error) {
+	return l.once("empty", "", 1, func(*layout) error { return nil })
+}
+
+// shallow is a real source tree, its files dealt out to the layers one by one, so that every directory is merged.
+func (l *layouts) shallow() (*layout, error) { return l.source("tree", l.sizes.layers) }
+
+// many is the same over many layers.
+func (l *layouts) many() (*layout, error) { return l.source("deep", l.sizes.deep) }
+
+func (l *layouts) source(name string, layers int) (*layout, error) {
+	return l.once(name, l.tree, layers, func(made *layout) error {
+		return made.deal(l.tree, "", l.sizes.every, nil)
+	})
+}
+
+// archive is a tar of a part of the tree, to be unpacked.
+func (l *layouts) archive() (string, error) {
+	made, err := l.shallow()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(l.dir, "archive.tar")
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	return path, pack(made.merged, part, path)
 }
 
 const bigName = "big"
 
-func makeLayouts(dir, tree string, count int, sizes sizes) (*layouts, error) {
-	l := &layouts{archive: filepath.Join(dir, "archive.tar")}
-	var err error
-	if l.tree, err = newLayout(filepath.Join(dir, "tree"), count); err != nil {
-		return nil, err
-	}
-	if err := l.tree.deal(tree, sizes.every); err != nil {
-		return nil, fmt.Errorf("%s: %w", tree, err)
-	}
-	if l.empty, err = newLayout(filepath.Join(dir, "empty"), 1); err != nil {
-		return nil, err
-	}
-	if l.big, err = newLayout(filepath.Join(dir, "big"), 1); err != nil {
-		return nil, err
-	}
-	for _, root := range []string{l.big.layers[0], l.big.merged} {
-		if err := writeFile(filepath.Join(root, bigName), sizes.bulk); err != nil {
-			return nil, err
-		}
-	}
-	l.big.files, l.big.bytes = 1, sizes.bulk
-	return l, pack(l.tree.merged, part, l.archive)
+// big is one lower with one large file, on the file system that everything is on.
+func (l *layouts) big() (*layout, error) {
+	return l.once("big", "", 1, func(made *layout) error { return made.fillBig(l.sizes.bulk) })
 }
 
-func newLayout(dir string, count int) (layout, error) {
-	l := layout{merged: filepath.Join(dir, "merged")}
+func (l *layout) fillBig(size int64) error {
+	for _, root := range l.roots(0) {
+		if err := writeFile(filepath.Join(root, bigName), size); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// numbered names the i-th of many files.
+func numbered(i int) string { return fmt.Sprintf("file-%07d", i) }
+
+// listing is the directory of listings: one with many entries, in one layer or dealt out to several.
+const listing = "listing"
+
+func (l *layouts) listed(layers int) (*layout, error) {
+	return l.once(fmt.Sprint("listing", layers), "", layers, func(made *layout) error {
+		return made.fillFlat(listing, l.sizes.entries)
+	})
+}
+
+// fillFlat makes a directory of so many empty files, dealt out to the layers in turn.
+func (l *layout) fillFlat(dir string, count int) error {
+	for _, root := range append([]string{l.merged}, l.paths()...) {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
 	for i := range count {
-		l.layers = append(l.layers, filepath.Join(dir, fmt.Sprintf("layer%d", i)))
-	}
-	for _, root := range append([]string{l.merged}, l.layers...) {
-		if err := os.MkdirAll(root, 0o755); err != nil {
-			return layout{}, err
+		for _, root := range l.roots(i) {
+			if err := touch(filepath.Join(root, dir, numbered(i))); err != nil {
+				return err
+			}
 		}
 	}
-	return l, nil
+	return nil
 }
 
-// deal copies a tree, or of each so many files one, into the merged directory, and file by file into the layers in turn.
-func (l *layout) deal(tree string, every int) error {
+// paths are the layers' whole paths.
+func (l *layout) paths() []string {
+	var paths []string
+	for _, name := range l.layers {
+		paths = append(paths, filepath.Join(l.dir, name))
+	}
+	return paths
+}
+
+func touch(path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// deal copies a tree, or of each so many files one, below a name into the merged directory, and file by file into the
+// layers in turn. Directories that leave names are passed over.
+func (l *layout) deal(tree, below string, every int, leave []string) error {
 	seen := 0
 	return filepath.WalkDir(tree, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
@@ -80,7 +192,10 @@ func (l *layout) deal(tree string, every int) error {
 			return err
 		}
 		if entry.IsDir() {
-			return os.MkdirAll(filepath.Join(l.merged, name), 0o755)
+			if slices.Contains(leave, entry.Name()) {
+				return fs.SkipDir
+			}
+			return nil
 		}
 		if !entry.Type().IsRegular() && entry.Type() != fs.ModeSymlink {
 			return nil
@@ -89,19 +204,17 @@ func (l *layout) deal(tree string, every int) error {
 			return nil
 		}
 		l.files++
-		layer := l.layers[l.files%len(l.layers)]
-		if err := os.MkdirAll(filepath.Join(layer, filepath.Dir(name)), 0o755); err != nil {
-			return err
-		}
-		for _, root := range []string{l.merged, layer} {
-			n, err := copyEntry(path, filepath.Join(root, name), entry)
-			if err != nil {
+		var n int64
+		for _, root := range l.roots(l.files) {
+			to := filepath.Join(root, below, name)
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 				return err
 			}
-			if root == layer {
-				l.bytes += n
+			if n, err = copyEntry(path, to, entry); err != nil {
+				return err
 			}
 		}
+		l.bytes += n
 		return nil
 	})
 }
@@ -164,8 +277,4 @@ func noise() []byte {
 		block[i] = byte(random.Uint32())
 	}
 	return block
-}
-
-func (l *layouts) describe(tree string) string {
-	return fmt.Sprintf("%s: %d files, %d MiB, over %d layers", tree, l.tree.files, l.tree.bytes>>20, len(l.tree.layers))
 }

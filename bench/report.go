@@ -2,25 +2,21 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
-	"text/tabwriter"
-	"time"
 )
 
 // A report is everything that was measured, and on what.
 type report struct {
 	Date       string          `json:"date"`
 	Machine    machine         `json:"machine"`
-	Tree       string          `json:"tree"`
+	Tools      []string        `json:"tools"`
+	Layers     []string        `json:"layers"`
 	Rounds     int             `json:"rounds"`
 	Quick      bool            `json:"quick"`
 	Candidates []candidateInfo `json:"candidates"`
 	Results    []result        `json:"results"`
+	LeftOut    []omission      `json:"left_out"`
 }
 
 type candidateInfo struct {
@@ -28,20 +24,42 @@ type candidateInfo struct {
 	Version string `json:"version"`
 }
 
-// A result is one workload, on all candidates.
-type result struct {
-	Workload string    `json:"workload"`
-	About    string    `json:"about"`
-	Figures  []figures `json:"candidates"`
+// An omission is what was not measured, and why. An empty workload or candidate is all of them.
+type omission struct {
+	Workload  string `json:"workload,omitempty"`
+	Candidate string `json:"candidate,omitempty"`
+	Why       string `json:"why"`
 }
 
-// figures are what one candidate needed for one workload.
+func (o omission) String() string {
+	what := o.Workload
+	switch {
+	case what == "":
+		what = o.Candidate
+	case o.Candidate != "":
+		what += " on " + o.Candidate
+	}
+	return what + ": " + strings.ReplaceAll(o.Why, "\n", " ")
+}
+
+// A result is one row: one reading of a workload, on all candidates that it was taken on.
+type result struct {
+	Name    string    `json:"name"`
+	About   string    `json:"about"`
+	Group   group     `json:"group"`
+	Unit    unit      `json:"unit"`
+	Figures []figures `json:"candidates"`
+}
+
+// figures are what one candidate needed, in the unit of the result; less is better.
 type figures struct {
-	Candidate string          `json:"candidate"`
-	Samples   []time.Duration `json:"samples_ns"`
-	Median    time.Duration   `json:"median_ns"`
-	// Ratio compares with the base in the same round; nil where the base was not measured.
+	Candidate string    `json:"candidate"`
+	Samples   []float64 `json:"samples"`
+	Median    float64   `json:"median"`
+	// Ratio compares with the base in the same round; nil where the base was not measured, or is this one.
 	Ratio *spread `json:"ratio,omitempty"`
+	// Requests are those of one session, where they were counted; of several readings the first has them.
+	Requests counts `json:"requests,omitempty"`
 }
 
 // A spread is the median of the rounds' ratios, and the least and the most of them.
@@ -51,17 +69,74 @@ type spread struct {
 	Max    float64 `json:"max"`
 }
 
-// newResult computes medians and ratios.
-func newResult(w workload, candidates []candidate, samples map[string][]time.Duration) result {
-	out := result{Workload: w.name, About: w.about}
-	for _, c := range candidates {
-		f := figures{Candidate: c.name, Samples: samples[c.name], Median: median(samples[c.name])}
-		if len(samples[base]) > 0 {
-			f.Ratio = ratio(samples[c.name], samples[base])
-		}
-		out.Figures = append(out.Figures, f)
+// figures finds those of a candidate; nil is not measured.
+func (r *result) figures(candidate string) *figures {
+	i := slices.IndexFunc(r.Figures, func(f figures) bool { return f.Candidate == candidate })
+	if i < 0 {
+		return nil
 	}
-	return out
+	return &r.Figures[i]
+}
+
+// samples collect the readings of one workload.
+type samples struct {
+	// rows are the readings' names and units, in the order met.
+	rows []reading
+	// values are by row and candidate, one for each round.
+	values   map[string]map[string][]float64
+	requests map[string]counts
+}
+
+func newSamples() *samples {
+	return &samples{values: map[string]map[string][]float64{}, requests: map[string]counts{}}
+}
+
+func (s *samples) add(candidate string, readings []reading, requests counts) {
+	for _, m := range readings {
+		if s.values[m.name] == nil {
+			s.rows = append(s.rows, m)
+			s.values[m.name] = map[string][]float64{}
+		}
+		s.values[m.name][candidate] = append(s.values[m.name][candidate], m.value)
+	}
+	if requests != nil {
+		s.requests[candidate] = requests
+	}
+}
+
+// drop forgets a candidate that did not get through: ratios want the same rounds of all.
+func (s *samples) drop(candidate string) {
+	for _, row := range s.values {
+		delete(row, candidate)
+	}
+	delete(s.requests, candidate)
+}
+
+// results computes medians and ratios.
+func (s *samples) results(w workload, candidates []candidate) []result {
+	var all []result
+	for i, row := range s.rows {
+		out := result{Name: row.name, About: w.about, Group: w.group, Unit: row.unit}
+		values := s.values[row.name]
+		for _, c := range candidates {
+			taken := values[c.name]
+			if len(taken) == 0 {
+				continue
+			}
+			f := figures{Candidate: c.name, Samples: taken, Median: median(taken)}
+			if i == 0 {
+				f.Requests = s.requests[c.name]
+			}
+			if c.name != base && len(values[base]) > 0 {
+				f.Ratio = ratio(taken, values[base])
+			}
+			out.Figures = append(out.Figures, f)
+		}
+		if len(out.Figures) > 0 {
+			all = append(all, out)
+		}
+	}
+	return all
 }
 
 // median is the middle of the values, or the larger of the two in the middle.
@@ -70,88 +145,11 @@ func median[T cmp.Ordered](values []T) T {
 	return sorted[len(sorted)/2]
 }
 
-func ratio(samples, base []time.Duration) *spread {
+// ratio pairs the samples of each round.
+func ratio(samples, base []float64) *spread {
 	var ratios []float64
 	for i := range samples {
-		ratios = append(ratios, float64(samples[i])/float64(base[i]))
+		ratios = append(ratios, samples[i]/base[i])
 	}
 	return &spread{Median: median(ratios), Min: slices.Min(ratios), Max: slices.Max(ratios)}
-}
-
-func (r *report) writeJSON(path string) error {
-	out, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(out, '\n'), 0o644)
-}
-
-// print writes the conditions and the table.
-func (r *report) print(out io.Writer, markdown bool) error {
-	var b strings.Builder
-	quick := ""
-	if r.Quick {
-		quick = ", quick"
-	}
-	fmt.Fprintf(&b, "%s, %d rounds%s\n%s\n%s\n", r.Date, r.Rounds, quick, r.Machine, r.Tree)
-	for _, c := range r.Candidates {
-		fmt.Fprintf(&b, "%s: %s\n", c.Name, c.Version)
-	}
-	fmt.Fprintf(&b, "Medians; in brackets the ratio to %s: median (least to most) of the rounds.\n\n", base)
-	if markdown {
-		r.markdown(&b)
-	} else if err := r.table(&b); err != nil {
-		return err
-	}
-	_, err := io.WriteString(out, b.String())
-	return err
-}
-
-func (r *report) table(b *strings.Builder) error {
-	w := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, strings.Join(r.header(), "\t"))
-	for _, result := range r.Results {
-		fmt.Fprintln(w, strings.Join(result.row(), "\t"))
-	}
-	return w.Flush()
-}
-
-func (r *report) markdown(b *strings.Builder) {
-	header := r.header()
-	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(header, " | "), strings.Repeat("---|", len(header)))
-	for _, result := range r.Results {
-		fmt.Fprintf(b, "| %s |\n", strings.Join(result.row(), " | "))
-	}
-}
-
-func (r *report) header() []string {
-	header := []string{"workload"}
-	for _, c := range r.Candidates {
-		header = append(header, c.Name)
-	}
-	return header
-}
-
-func (r *result) row() []string {
-	row := []string{r.Workload}
-	for _, f := range r.Figures {
-		cell := short(f.Median)
-		if f.Ratio != nil && f.Candidate != base {
-			cell += fmt.Sprintf(" [%.2f (%.2f to %.2f)]", f.Ratio.Median, f.Ratio.Min, f.Ratio.Max)
-		}
-		row = append(row, cell)
-	}
-	return row
-}
-
-// short shows three digits of a duration.
-func short(d time.Duration) string {
-	switch {
-	case d < 10*time.Millisecond:
-		return fmt.Sprintf("%.2f ms", d.Seconds()*1000)
-	case d < time.Second:
-		return fmt.Sprintf("%.0f ms", d.Seconds()*1000)
-	default:
-		return fmt.Sprintf("%.2f s", d.Seconds())
-	}
 }

@@ -3,90 +3,121 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"os"
-	"path/filepath"
+	"os/exec"
+	"slices"
+	"strings"
 )
 
 // sizes are what -quick makes smaller.
 type sizes struct {
-	// every is how much of the tree is taken: each file, or each tenth.
-	every   int
-	bulk    int64
-	appends int
+	// layers and deep are how many layers the tree is split over.
+	layers, deep int
+	// every is how much of the tree is taken: each file, or each so many.
+	every int
+	// bulk and random are bytes of the large file, and of the part of it that is met at random.
+	bulk, random int64
+	// synced is how many random writes are followed by an fsync each.
+	synced int
+	// appends, missing, entries, starts, transactions and inodes are how many of them there are.
+	appends, missing, entries, starts, transactions, inodes int
+	// repeats is how often a warm workload is timed in a session.
 	repeats int
 }
 
 var (
-	fullSizes  = sizes{every: 1, bulk: 256 << 20, appends: 50_000, repeats: 5}
-	quickSizes = sizes{every: 10, bulk: 64 << 20, appends: 10_000, repeats: 3}
+	fullSizes = sizes{every: 1, bulk: 1 << 30, random: 256 << 20, synced: 1000, appends: 50_000, missing: 20_000,
+		entries: 100_000, starts: 50, transactions: 200, inodes: 1_000_000, repeats: 5}
+	quickSizes = sizes{every: 20, bulk: 64 << 20, random: 16 << 20, synced: 100, appends: 5_000, missing: 5_000,
+		entries: 10_000, starts: 5, transactions: 20, inodes: 10_000, repeats: 3}
 )
 
 // part is the subtree that is unpacked, removed and copied up.
 const part = "src"
 
+// A group of workloads is one table and one chart.
+type group string
+
+const (
+	reads   group = "Reading"
+	deep    group = "Many layers"
+	changes group = "Changing"
+	bulk    group = "Bulk data and programs"
+	weights group = "Memory"
+)
+
+// groups lists them in the order of the report.
+var groups = []group{reads, deep, changes, bulk, weights}
+
+// A unit is what a figure counts.
+type unit string
+
+const (
+	nanoseconds unit = "ns"
+	bytesUnit   unit = "bytes"
+)
+
+// A reading is one figure of one session.
+type reading struct {
+	name  string
+	unit  unit
+	value float64
+}
+
 // A workload is one thing that users do.
 type workload struct {
 	name, about string
-	layout      func(*layouts) *layout
+	group       group
+	layout      func(*layouts) (*layout, error)
 	writes      bool
-	// repeats is how often it is timed in one session, the median counting. Only for what changes nothing.
+	// full says that it is no part of -quick.
+	full bool
+	// repeats is how often it is timed in one session, the median counting; 0 is once. Only for what changes nothing.
 	repeats int
+	// sessions is how often it is done in each round, the median counting; 0 is once. For what is over very quickly.
+	sessions int
+	// rounds limits the rounds of what is counted rather than timed; 0 does not.
+	rounds int
+	// without are kinds of candidates that it means nothing to.
+	without []kind
+	// options are mount options for each kind of candidate that has them.
+	options map[kind]string
+	// needs are programs that it cannot do without.
+	needs []string
+	// detached says that gauge mounts and unmounts by itself.
+	detached bool
 	// prepare is done before, not timed; nil is nothing.
 	prepare func(context.Context, *task) error
-	do      func(context.Context, *task) error
+	// do is what is timed.
+	do func(context.Context, *task) error
+	// gauge, in place of do, takes its own readings.
+	gauge func(context.Context, *task) ([]reading, error)
 }
 
 // A task is what a workload works on.
 type task struct {
 	root    string
 	layouts *layouts
+	session *session
 }
 
-func onTree(l *layouts) *layout  { return &l.tree }
-func onEmpty(l *layouts) *layout { return &l.empty }
-func onBig(l *layouts) *layout   { return &l.big }
+// allWorkloads lists all of them, in the order of the report.
+func allWorkloads(s sizes) []workload {
+	return slices.Concat(treeWorkloads(s), listingWorkloads(s), deepWorkloads(s), changeWorkloads(s), bulkWorkloads(s),
+		toolWorkloads(s), memoryWorkloads(s))
+}
 
-// workloads lists all of them, in the order of the table.
-func workloads(s sizes) []workload {
-	var all []workload
-	for _, c := range []struct{ name, about, script string }{
-		{"find", "find -type f: names and types", "find . -type f >/dev/null"},
-		{"stat", "find -printf: the attributes of every entry", `find . -printf '%p %i %m %U %G %s %T@ %n\n' >/dev/null`},
-		{"ls", "ls -lR", "ls -lR . >/dev/null"},
-		{"grep", "grep -r: every byte of every file", "grep -rF nowhere-to-be-found-here . || [ $? = 1 ]"},
-		{"tar", "tar c | cat", "tar cf - . | cat >/dev/null"},
-		{"2 greps", "two greps at once", "for i in 1 2; do grep -rF nowhere-to-be-found-here . & done; wait"},
-	} {
-		do := shell(c.script)
-		all = append(all,
-			workload{name: "cold " + c.name, about: c.about + ", on a fresh mount", layout: onTree, do: do},
-			workload{name: "warm " + c.name, about: c.about + ", again", layout: onTree, do: do,
-				// Twice: a first read may still change the access time.
-				prepare: twice(do), repeats: s.repeats})
+// missing says which program keeps a workload from being done, if one does.
+func (w *workload) missing() error {
+	for _, name := range w.needs {
+		if _, err := exec.LookPath(name); err != nil {
+			return fmt.Errorf("%w: %w", errUnavailable, err)
+		}
 	}
-	return append(all, changes(s)...)
+	return nil
 }
 
-// changes are the workloads that write, and those on one large file.
-func changes(s sizes) []workload {
-	untar := func(ctx context.Context, t *task) error { return run(ctx, t.root, "tar", "xf", t.layouts.archive) }
-	remove := shell("rm -rf ./" + part)
-	return []workload{
-		{name: "untar", about: "tar x of " + part, layout: onEmpty, writes: true, do: untar},
-		{name: "rm upper", about: "rm -rf of what untar made", layout: onEmpty, writes: true, prepare: untar, do: remove},
-		{name: "rm lower", about: "rm -rf of " + part + " in the lower layers", layout: onTree, writes: true, do: remove},
-		{name: "touch", about: "touch of every file of " + part + " in the lower layers: copy-up", layout: onTree,
-			writes: true, do: shell("find ./" + part + " -type f -exec touch -c {} +")},
-		{name: "append", about: fmt.Sprintf("%d appends of 100 bytes", s.appends), layout: onEmpty, writes: true,
-			do: func(_ context.Context, t *task) error { return appendSmall(t.root, s.appends) }},
-		{name: "write", about: fmt.Sprintf("%d MiB written and synced", s.bulk>>20), layout: onEmpty, writes: true,
-			do: func(_ context.Context, t *task) error { return writeFile(filepath.Join(t.root, bigName), s.bulk) }},
-		{name: "cold read", about: fmt.Sprintf("%d MiB read, on a fresh mount", s.bulk>>20), layout: onBig, do: readBig},
-		{name: "warm read", about: fmt.Sprintf("%d MiB read again", s.bulk>>20), layout: onBig,
-			prepare: twice(readBig), do: readBig, repeats: s.repeats},
-	}
-}
+// skips says whether a workload passes over a kind of candidates.
+func (w *workload) skips(k kind) bool { return slices.Contains(w.without, k) }
 
 func shell(script string) func(context.Context, *task) error {
 	return func(ctx context.Context, t *task) error { return run(ctx, t.root, "sh", "-c", script) }
@@ -101,33 +132,19 @@ func twice(do func(context.Context, *task) error) func(context.Context, *task) e
 	}
 }
 
-// pack makes a tar of one subtree.
-func pack(root, part, archive string) error {
-	return run(context.Background(), root, "tar", "cf", archive, part)
-}
-
-func appendSmall(root string, count int) error {
-	f, err := os.OpenFile(filepath.Join(root, "log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
+// toolVersions are the first lines of what the workloads' programs say they are.
+func toolVersions(workloads []workload) []string {
+	var versions, seen []string
+	for _, w := range workloads {
+		for _, name := range w.needs {
+			if slices.Contains(seen, name) {
+				continue
+			}
+			seen = append(seen, name)
+			if v := programVersion([]string{name}); v != "?" {
+				versions = append(versions, fmt.Sprintf("%s: %s", name, strings.TrimPrefix(v, name+" ")))
+			}
+		}
 	}
-	line := noise()[:100]
-	for i := 0; i < count && err == nil; i++ {
-		_, err = f.Write(line)
-	}
-	if closed := f.Close(); err == nil {
-		err = closed
-	}
-	return err
-}
-
-// readBig reads as cat does: 128 KiB at a time. The hidden struct keeps io from finding a shorter way.
-func readBig(_ context.Context, t *task) error {
-	f, err := os.Open(filepath.Join(t.root, bigName))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{f}, make([]byte, 128<<10))
-	return err
+	return versions
 }

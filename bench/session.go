@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A session is one attachment of one candidate: fresh, used by one workload in one round, thrown away.
+type session struct {
+	layout    *layout
+	candidate candidate
+	// options are what the workload adds to the mount options.
+	options string
+	// writes says whether the workload changes the tree.
+	writes bool
+	// dir is for upper, work, mount point and log.
+	dir string
+	// root is where the merged tree is.
+	root string
+	// mounted says whether root must be unmounted.
+	mounted bool
+}
+
+func newSession(l *layout, c candidate, options string) (*session, error) {
+	dir, err := os.MkdirTemp(l.home, "session-")
+	if err != nil {
+		return nil, err
+	}
+	s := &session{layout: l, candidate: c, options: options, dir: dir, root: filepath.Join(dir, "merged")}
+	if c.kind == plain {
+		return s, nil
+	}
+	for _, name := range []string{"upper", "work", "merged"} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return s, nil
+}
+
+// attach makes the merged tree.
+func (s *session) attach(ctx context.Context) error {
+	if s.candidate.kind == plain {
+		return s.attachPlain(ctx)
+	}
+	// Layers are named from their own directory: 128 whole paths do not fit into one mount(2).
+	options := []string{
+		"lowerdir=" + strings.Join(s.layout.layers, ":"),
+		"upperdir=" + filepath.Join(s.dir, "upper"), "workdir=" + filepath.Join(s.dir, "work"),
+	}
+	for _, more := range []string{s.candidate.options, s.options} {
+		if more != "" {
+			options = append(options, more)
+		}
+	}
+	if s.candidate.kind == inKernel && inUserNamespace() {
+		options = append(options, "userxattr")
+	}
+	words := slices.Concat(s.candidate.command, []string{"-o", strings.Join(options, ","), s.root})
+	if err := run(ctx, s.layout.dir, words[0], words[1:]...); err != nil {
+		return err
+	}
+	s.mounted = true
+	return nil
+}
+
+// attachPlain has no layers: it reads a merged copy, and changes one of its own.
+func (s *session) attachPlain(ctx context.Context) error {
+	if !s.writes {
+		s.root = s.layout.merged
+		return nil
+	}
+	return run(ctx, "", "cp", "-a", s.layout.merged, s.root)
+}
+
+// unmount takes the merged tree away, also where somebody still uses it.
+func (s *session) unmount() error {
+	if !s.mounted {
+		return nil
+	}
+	// Not the caller's context: what is mounted goes away, whoever is interrupted.
+	ctx := context.Background()
+	if err := run(ctx, "", "umount", s.root); err != nil {
+		if lazy := run(ctx, "", "umount", "-l", s.root); lazy != nil {
+			return errors.Join(err, lazy)
+		}
+	}
+	s.mounted = false
+	return nil
+}
+
+// detach unmounts, waits until the daemon is gone, for its end is not the next candidate's to pay for, and removes what
+// the session made.
+func (s *session) detach() error {
+	pids := s.daemons()
+	if err := s.unmount(); err != nil {
+		return fmt.Errorf("%s is left mounted: %w", s.root, err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return !serves(pid, s.root) })
+		if len(pids) == 0 {
+			break
+		}
+	}
+	return os.RemoveAll(s.dir)
+}
+
+// daemons are the processes that serve the mount: those with its mount point on their command line.
+func (s *session) daemons() []int {
+	if !s.mounted || s.candidate.kind == inKernel {
+		return nil
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, entry := range entries {
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && serves(pid, s.root) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func serves(pid int, root string) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && slices.ContainsFunc(bytes.Split(line, []byte{0}), func(word []byte) bool {
+		return string(word) == root
+	})
+}
