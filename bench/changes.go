@@ -17,7 +17,7 @@ func changeWorkloads(s sizes) []workload {
 		{name: "touch", about: "touch of every file of " + part + " in the lower layers: copy-up", layout: (*layouts).shallow,
 			do: shell("find ./" + part + " -type f -exec touch -c {} +")},
 		{name: "chown", about: "chown -R of " + part + " in the lower layers: copy-up", layout: (*layouts).shallow,
-			do: chownAll},
+			full: true, do: chownAll},
 	}
 	for _, w := range all[len(all)-2:] {
 		w.name += " (volatile)"

@@ -10,6 +10,7 @@ import (
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
@@ -94,6 +95,9 @@ func colorOf(name string, i int) color.Color {
 	return moreColors[i%len(moreColors)]
 }
 
+// margin keeps text off the edge.
+const margin = 4 * vg.Millimeter
+
 func (r *report) draw(f *os.File, g group, bars *ratioBars) error {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
@@ -105,7 +109,7 @@ func (r *report) draw(f *os.File, g group, bars *ratioBars) error {
 		g, r.Date, r.Machine.Kernel, r.Machine.CPUs, r.Machine.FileSystem, r.Machine.User, r.Rounds, quick)
 	p.Title.TextStyle.Font.Size = 11
 	p.Title.Padding = 6
-	p.X.Label.Text = "left is quicker, right is slower; the line on a bar is from the least to the most of the rounds"
+	p.X.Label.Text = "left is quicker, right is slower; the number is the median, the line is from the least to the most of the rounds"
 	p.X.Label.TextStyle.Font.Size = 9
 	p.X.Tick.Marker = ratioTicks{}
 	p.NominalY(bars.names...)
@@ -118,7 +122,7 @@ func (r *report) draw(f *os.File, g group, bars *ratioBars) error {
 	p.Y.Max = float64(len(bars.names)) - 0.5 + 0.25*float64(len(bars.candidates))
 	height := vg.Length(len(bars.names))*(0.06+0.13*vg.Length(len(bars.candidates)))*vg.Inch + 2*vg.Inch
 	canvas := vgsvg.New(9*vg.Inch, height)
-	p.Draw(draw.New(canvas))
+	p.Draw(draw.Crop(draw.New(canvas), margin, -3*margin, margin, -margin))
 	_, err := canvas.WriteTo(f)
 	return err
 }
@@ -131,8 +135,11 @@ type ratioBars struct {
 	rows [][]*spread
 }
 
+// Ratios beyond these are cut off: who is a thousand times slower must not make the rest unreadable.
+const leastRatio, mostRatio = 0.01, 50
+
 // axis is where a ratio lies.
-func axis(ratio float64) float64 { return math.Log10(max(ratio, 1e-4)) }
+func axis(ratio float64) float64 { return math.Log10(min(max(ratio, leastRatio), mostRatio)) }
 
 // Plot draws the bars; it is called by gonum.org/v1/plot.
 func (b *ratioBars) Plot(c draw.Canvas, p *plot.Plot) {
@@ -143,6 +150,8 @@ func (b *ratioBars) Plot(c draw.Canvas, p *plot.Plot) {
 	for _, tick := range p.X.Tick.Marker.Ticks(p.X.Min, p.X.Max) {
 		c.StrokeLine2(grid, x(tick.Value), bottom, x(tick.Value), top)
 	}
+	number := p.X.Tick.Label
+	number.Font.Size, number.XAlign, number.YAlign = 7, text.XLeft, text.YCenter
 	height := 0.8 / float64(len(b.candidates))
 	for i, row := range b.rows {
 		for j, s := range row {
@@ -156,6 +165,12 @@ func (b *ratioBars) Plot(c draw.Canvas, p *plot.Plot) {
 			c.FillPolygon(b.colors[j], []vg.Point{{X: from, Y: low}, {X: to, Y: low}, {X: to, Y: high}, {X: from, Y: high}})
 			middle := (low + high) / 2
 			c.StrokeLine2(line, x(axis(s.Min)), middle, x(axis(s.Max)), middle)
+			// The number stands beyond the bar and its line.
+			at, style := vg.Point{X: max(to, x(axis(s.Max))) + 2, Y: middle}, number
+			if s.Median < 1 {
+				at.X, style.XAlign = min(to, x(axis(s.Min)))-2, text.XRight
+			}
+			c.FillText(style, at, decimals(s.Median))
 		}
 	}
 	c.StrokeLine2(draw.LineStyle{Color: color.Black, Width: vg.Points(1)}, x(0), bottom, x(0), top)
@@ -171,7 +186,8 @@ func (b *ratioBars) DataRange() (xmin, xmax, ymin, ymax float64) {
 			}
 		}
 	}
-	return xmin - 0.05, xmax + 0.05, -0.5, float64(len(b.rows)) - 0.5
+	// With room for the numbers.
+	return xmin - 0.15, xmax + 0.15, -0.5, float64(len(b.rows)) - 0.5
 }
 
 // thumbnail is a candidate's colour in the legend.

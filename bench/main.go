@@ -78,8 +78,9 @@ func measure(ctx context.Context, opts *options, out io.Writer, messages *os.Fil
 	if len(workloads) == 0 || len(r.candidates) == 0 {
 		return errors.New("nothing to measure: no workload or no candidate matches")
 	}
+	start := time.Now()
 	report := &report{
-		Date: time.Now().UTC().Format(time.DateOnly), Machine: describeMachine(dir), Rounds: opts.rounds, Quick: opts.quick,
+		Date: start.UTC().Format(time.DateOnly), Machine: describeMachine(dir), Rounds: opts.rounds, Quick: opts.quick,
 		Tools: toolVersions(workloads),
 	}
 	for _, c := range r.candidates {
@@ -87,7 +88,7 @@ func measure(ctx context.Context, opts *options, out io.Writer, messages *os.Fil
 	}
 	var broken error
 	report.Results, broken = r.measure(ctx, workloads)
-	report.Layers, report.LeftOut = l.described, r.leftOut
+	report.Layers, report.LeftOut, report.Took = l.described, r.leftOut, time.Since(start)
 	r.progress.done()
 	if len(report.Results) == 0 && broken != nil {
 		return broken

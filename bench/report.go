@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // A report is everything that was measured, and on what.
@@ -13,6 +14,7 @@ type report struct {
 	Tools      []string        `json:"tools"`
 	Layers     []string        `json:"layers"`
 	Rounds     int             `json:"rounds"`
+	Took       time.Duration   `json:"took_ns"`
 	Quick      bool            `json:"quick"`
 	Candidates []candidateInfo `json:"candidates"`
 	Results    []result        `json:"results"`

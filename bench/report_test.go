@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestMedianAndRatio(t *testing.T) {
@@ -66,7 +67,7 @@ func TestShort(t *testing.T) {
 // sample is a report with everything in it.
 func sample() *report {
 	r := &report{
-		Date: "2026-01-02", Machine: machine{Kernel: "6.18", CPUs: 2}, Rounds: 2, Tools: []string{"fio: 3"},
+		Date: "2026-01-02", Machine: machine{Kernel: "6.18", CPUs: 2}, Rounds: 2, Took: 100 * time.Second, Tools: []string{"fio: 3"},
 		Layers: []string{"tree: 5 files"}, Candidates: []candidateInfo{{"native", "-"}, {base, "1"}, {"cached", "2"}, {"<peer>", "3"}},
 		LeftOut: []omission{{Workload: "random read", Why: "no fio"}, {Workload: "find", Candidate: "<peer>", Why: "failed: <x>"}},
 	}
@@ -91,7 +92,7 @@ func TestPrint(t *testing.T) {
 		if err := sample().print(&out, markdown); err != nil {
 			t.Fatal(err)
 		}
-		for _, want := range []string{"2026-01-02, 2 rounds", "cached: 2", "fio: 3", "1.50 s [1.50 (1.50 to 1.50)]", "1431 MiB",
+		for _, want := range []string{"2026-01-02, 2 rounds, in 1m40s", "cached: 2", "fio: 3", "1.50 s [1.50 (1.50 to 1.50)]", "1431 MiB",
 			"9: READ 7, LOOKUP 2", "find on <peer>: failed: <x>", "random read: no fio"} {
 			if !strings.Contains(out.String(), want) {
 				t.Errorf("no %q in:\n%s", want, &out)

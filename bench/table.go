@@ -15,7 +15,7 @@ func (r *report) print(out io.Writer, markdown bool) error {
 	if r.Quick {
 		quick = ", quick"
 	}
-	fmt.Fprintf(&b, "%s, %d rounds%s\n%s\n", r.Date, r.Rounds, quick, r.Machine)
+	fmt.Fprintf(&b, "%s, %d rounds%s, in %s\n%s\n", r.Date, r.Rounds, quick, r.Took.Round(time.Second), r.Machine)
 	for _, line := range r.Layers {
 		fmt.Fprintln(&b, line)
 	}
@@ -118,10 +118,14 @@ func markdownTable(b *strings.Builder, title string, rows [][]string) error {
 
 // decimals shows a ratio: one of 0.05 needs more of them than one of 20.
 func decimals(ratio float64) string {
-	if ratio < 0.1 {
+	switch {
+	case ratio < 0.1:
 		return fmt.Sprintf("%.3f", ratio)
+	case ratio < 100:
+		return fmt.Sprintf("%.2f", ratio)
+	default:
+		return fmt.Sprintf("%.0f", ratio)
 	}
-	return fmt.Sprintf("%.2f", ratio)
 }
 
 // short shows three digits of a figure, with its unit.

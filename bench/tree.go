@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -28,9 +29,10 @@ var walks = []struct{ name, about, script string }{
 
 // treeWorkloads read a source tree over a few layers.
 func treeWorkloads(s sizes) []workload {
-	all := walkWorkloads(s, reads, "", (*layouts).shallow)
-	for _, w := range all {
-		if w.name == "cold ls" || w.name == "warm ls" {
+	var all []workload
+	for _, w := range walkWorkloads(s, reads, "", (*layouts).shallow) {
+		all = append(all, w)
+		if strings.HasSuffix(w.name, " ls") {
 			w.name += " (noxattrs)"
 			w.about += "; fuse-overlay with noxattrs"
 			w.options, w.without = onlyOurs("noxattrs")
@@ -79,9 +81,9 @@ func listingWorkloads(s sizes) []workload {
 		on := func(l *layouts) (*layout, error) { return l.listed(layers) }
 		all = append(all,
 			workload{name: "list large directory" + suffix, about: fmt.Sprintf("ls -f of %d entries, on a fresh mount", s.entries),
-				group: reads, layout: on, do: shell("ls -f " + listing + " >/dev/null")},
+				group: reads, full: layers > 1, layout: on, do: shell("ls -f " + listing + " >/dev/null")},
 			workload{name: "look up in large directory" + suffix, about: fmt.Sprintf("one of %d names, on a fresh mount", s.entries),
-				group: reads, layout: on, sessions: 5, do: func(_ context.Context, t *task) error {
+				group: reads, full: layers > 1, layout: on, sessions: 5, do: func(_ context.Context, t *task) error {
 					_, err := os.Lstat(filepath.Join(t.root, listing, numbered(s.entries/2)))
 					return err
 				}})

@@ -27,8 +27,8 @@ type sizes struct {
 var (
 	fullSizes = sizes{every: 1, bulk: 1 << 30, random: 256 << 20, synced: 1000, appends: 50_000, missing: 20_000,
 		entries: 100_000, starts: 50, transactions: 200, inodes: 1_000_000, repeats: 5}
-	quickSizes = sizes{every: 20, bulk: 64 << 20, random: 16 << 20, synced: 100, appends: 5_000, missing: 5_000,
-		entries: 10_000, starts: 5, transactions: 20, inodes: 10_000, repeats: 3}
+	quickSizes = sizes{every: 40, bulk: 64 << 20, random: 16 << 20, synced: 100, appends: 5_000, missing: 5_000,
+		entries: 10_000, starts: 3, transactions: 20, inodes: 20_000, repeats: 3}
 )
 
 // part is the subtree that is unpacked, removed and copied up.
