@@ -117,22 +117,3 @@ func (r *runner) try(ctx context.Context, c candidate, options string) (err erro
 	_, err = os.Lstat(s.root)
 	return err
 }
-
-// run executes a program and puts what it says into the error.
-func run(ctx context.Context, dir, name string, args ...string) error {
-	_, err := output(ctx, dir, name, args...)
-	return err
-}
-
-// output is run, for a program whose standard output is wanted.
-func output(ctx context.Context, dir, name string, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	var out, said strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &said
-	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(said.String()))
-	}
-	return out.String(), nil
-}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,13 +36,16 @@ type layouts struct {
 	mounts []string
 	// described tells what was made.
 	described []string
+	// stopped is an error once the user has had enough.
+	stopped func() error
 }
 
 // errUnavailable marks what this machine does not have: the workload is left out.
 var errUnavailable = errors.New("not available here")
 
-func newLayouts(dir string, opts *options) *layouts {
-	return &layouts{dir: dir, tree: opts.tree, sizes: opts.sizes(), made: map[string]*layout{}, failed: map[string]error{}}
+func newLayouts(ctx context.Context, dir string, opts *options) *layouts {
+	return &layouts{dir: dir, tree: opts.tree, sizes: opts.sizes(), made: map[string]*layout{}, failed: map[string]error{},
+		stopped: ctx.Err}
 }
 
 // once makes a layout of so many layers and fills it; about is told in the report if it is not empty.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -75,7 +76,7 @@ func count(t *testing.T, dir string) int {
 func TestLayouts(t *testing.T) {
 	dir := t.TempDir()
 	opts := parsed(t, "-quick", "-layers", "2", "-deep", "3", "-tree", smallTree(t))
-	l := newLayouts(dir, opts)
+	l := newLayouts(context.Background(), dir, opts)
 	l.sizes.every, l.sizes.entries, l.sizes.inodes, l.sizes.bulk = 1, 10, 1500, 1<<20
 	if count(t, dir) != 0 {
 		t.Error("layers are made before they are wanted")

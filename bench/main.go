@@ -67,7 +67,7 @@ func measure(ctx context.Context, opts *options, out io.Writer, messages *os.Fil
 	if err != nil {
 		return err
 	}
-	l := newLayouts(dir, opts)
+	l := newLayouts(ctx, dir, opts)
 	defer func() { err = errors.Join(err, l.close(), os.RemoveAll(dir)) }()
 	r := &runner{dir: dir, layouts: l, rounds: opts.rounds, requests: opts.requests, progress: newProgress(messages)}
 	defer r.progress.done()

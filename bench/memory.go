@@ -33,6 +33,9 @@ func (l *layouts) crowd() (*layout, error) {
 		for i := range l.sizes.inodes {
 			dir := filepath.Join(root, fmt.Sprintf("dir-%04d", i/perDirectory))
 			if i%perDirectory == 0 {
+				if err := l.stopped(); err != nil {
+					return err
+				}
 				if err := os.Mkdir(dir, 0o755); err != nil {
 					return err
 				}

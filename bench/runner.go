@@ -58,10 +58,16 @@ func (r *runner) roundsOf(w workload) int {
 // workload measures one workload, and says how many candidates failed in it.
 func (r *runner) workload(ctx context.Context, w workload) (results []result, failures int) {
 	rounds := r.roundsOf(w)
-	l, taking := r.prepare(ctx, w)
+	l, taking, err := r.prepare(ctx, w)
+	if err != nil {
+		r.leaveOut(w.name, "", err)
+		if !errors.Is(err, errUnavailable) {
+			failures++
+		}
+	}
 	if len(taking) == 0 {
 		r.progress.step(rounds*len(r.candidates), w.name)
-		return nil, 0
+		return nil, failures
 	}
 	rows := newSamples()
 	gone := map[string]bool{}
@@ -90,17 +96,15 @@ func (r *runner) workload(ctx context.Context, w workload) (results []result, fa
 	return rows.results(w, r.candidates), failures
 }
 
-// prepare makes the layers of a workload and finds the candidates that take part. What does not is left out, and said.
-func (r *runner) prepare(ctx context.Context, w workload) (*layout, []candidate) {
-	err := w.missing()
-	var l *layout
-	if err == nil {
-		r.progress.step(0, w.name+": making the layers")
-		l, err = w.layout(r.layouts)
+// prepare makes the layers of a workload and finds the candidates that take part. Who does not is left out, and said.
+func (r *runner) prepare(ctx context.Context, w workload) (*layout, []candidate, error) {
+	if err := w.missing(); err != nil {
+		return nil, nil, err
 	}
+	r.progress.step(0, w.name+": making the layers")
+	l, err := w.layout(r.layouts)
 	if err != nil {
-		r.leaveOut(w.name, "", err)
-		return nil, nil
+		return nil, nil, err
 	}
 	var taking []candidate
 	for _, c := range r.candidates {
@@ -113,7 +117,7 @@ func (r *runner) prepare(ctx context.Context, w workload) (*layout, []candidate)
 		}
 		taking = append(taking, c)
 	}
-	return l, taking
+	return l, taking, nil
 }
 
 // accepts tries, once, whether a candidate takes a workload's mount options.

@@ -47,7 +47,7 @@ func TestRun(t *testing.T) {
 // TestFailures goes on where a candidate fails, says so, and stops where the user says so.
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
-	l := newLayouts(dir, parsed(t, "-quick"))
+	l := newLayouts(context.Background(), dir, parsed(t, "-quick"))
 	r := &runner{dir: dir, layouts: l, candidates: []candidate{{name: "native"}, {name: "mounts", kind: other, command: []string{"false"}}},
 		rounds: 2, progress: newProgress(discard(t))}
 	fine := workload{name: "fine", layout: (*layouts).empty, do: func(context.Context, *task) error { return nil }}

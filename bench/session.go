@@ -64,6 +64,9 @@ func (s *session) attach(ctx context.Context) error {
 	if s.candidate.kind == inKernel && inUserNamespace() {
 		options = append(options, "userxattr")
 	}
+	// Who is interrupted here would not know whether it is mounted.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
 	words := slices.Concat(s.candidate.command, []string{"-o", strings.Join(options, ","), s.root})
 	if err := run(ctx, s.layout.dir, words[0], words[1:]...); err != nil {
 		return err

@@ -92,10 +92,8 @@ func pythonOnce(ctx context.Context, root, name string) error {
 	script := "import sys; assert sys.prefix == " + fmt.Sprintf("%q", root) + "; import " + imports
 	cmd := exec.CommandContext(ctx, filepath.Join(root, "bin/python3"), "-B", "-s", "-S", "-c", script, name)
 	cmd.Env = []string{"PYTHONHOME=" + root, "LC_ALL=C"}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("python3: %w: %s", err, out)
-	}
-	return nil
+	_, err := finish(cmd)
+	return err
 }
 
 func startPython(count int) func(context.Context, *task) error {
