@@ -31,7 +31,7 @@ E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint unit e2e coverage bench install uninstall clean
+.PHONY: help build race-build demo test deps vet lint unit e2e coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -79,6 +79,9 @@ coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
 
 bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' for flags
 	$(GO) run ./bench -program $(PROGRAM) $(BENCH)
+
+bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
+	scripts/deps.sh bench
 
 install: build ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay

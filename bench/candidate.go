@@ -91,6 +91,14 @@ func listCandidates(opts *options) ([]candidate, error) {
 	}
 	for _, p := range peers {
 		words := strings.Fields(p.value)
+		// Not a path from here, for it is started elsewhere.
+		if strings.Contains(words[0], "/") {
+			path, err := filepath.Abs(words[0])
+			if err != nil {
+				return nil, err
+			}
+			words[0] = path
+		}
 		all = append(all, candidate{name: p.name, version: programVersion(words), kind: other, command: words})
 	}
 	return all, nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -33,7 +34,7 @@ func finish(cmd *exec.Cmd) (string, error) {
 	cmd.Cancel = func() error { return exec.Command("sh", "-c", fmt.Sprintf("kill -KILL -- -%d", cmd.Process.Pid)).Run() }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s", cmd.Args[0], err, strings.TrimSpace(said.String()))
+		return "", fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Args[0]), err, strings.TrimSpace(said.String()))
 	}
 	return out.String(), nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -45,9 +46,13 @@ func TestCandidates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("PATH", t.TempDir())
 	all, err := listCandidates(&options{program: self, candidates: parsed(t, "-candidates", "none").candidates,
-		variants: []extra{{"wb", "writeback=1"}}, peers: []extra{{"rust", "/opt/x -q"}}})
+		variants: []extra{{"wb", "writeback=1"}}, peers: []extra{{"rust", "/opt/x -q"}, {"near", "./x"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,11 +60,13 @@ func TestCandidates(t *testing.T) {
 	for _, c := range all {
 		got = append(got, c.name+"="+c.options)
 	}
-	if want := []string{"native=", "kernel=", "cached=", "passthrough=io=passthrough", "wb=writeback=1", "rust="}; !slices.Equal(got, want) {
+	if want := []string{"native=", "kernel=", "cached=", "passthrough=io=passthrough", "wb=writeback=1", "rust=", "near="}; !slices.Equal(got, want) {
 		t.Errorf("candidates %q, want %q", got, want)
 	}
-	if last := all[len(all)-1]; last.kind != other || !slices.Equal(last.command, []string{"/opt/x", "-q"}) {
-		t.Errorf("peer %+v", last)
+	for i, want := range [][]string{{"/opt/x", "-q"}, {filepath.Join(here, "x")}} {
+		if peer := all[len(all)-2+i]; peer.kind != other || !slices.Equal(peer.command, want) {
+			t.Errorf("peer %+v, want %q", peer, want)
+		}
 	}
 	if _, err := listCandidates(parsed(t, "-program", "/nowhere")); err == nil {
 		t.Error("a program that is not there is no error")

@@ -63,8 +63,12 @@ func bench(ctx context.Context, opts *options, out io.Writer, messages *os.File)
 // measure makes the layers, runs the workloads, and reports; what was measured before an error or an interrupt is
 // reported too.
 func measure(ctx context.Context, opts *options, out io.Writer, messages *os.File) (err error) {
-	dir, err := os.MkdirTemp(opts.dir, "fuse-overlay-bench-")
+	// Mount programs are started elsewhere.
+	dir, err := filepath.Abs(opts.dir)
 	if err != nil {
+		return err
+	}
+	if dir, err = os.MkdirTemp(dir, "fuse-overlay-bench-"); err != nil {
 		return err
 	}
 	l := newLayouts(ctx, dir, opts)

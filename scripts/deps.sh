@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes sure that everything the tests and the demo run is there. On Debian and Ubuntu missing packages are installed,
-# elsewhere the script says which commands are missing. Does nothing, and needs no network, where all is there.
+# Makes sure that everything the tests and the demo run is there, or with the argument "bench" what the bench runs. On
+# Debian and Ubuntu missing packages are installed, elsewhere the script says which commands are missing. Does nothing,
+# and needs no network, where all is there.
 set -euo pipefail
 
 # Packages of Debian and Ubuntu, and why the tests want them.
@@ -29,6 +30,18 @@ packages=(
 )
 commands=(btrfs busybox chattr debootstrap fuse-overlayfs fusermount3 gcc getcap getfacl getfattr git losetup mkfs.btrfs
 	mkfs.ext4 mkfs.xfs mount newuidmap pgrep setcap setfacl setfattr setpriv strace unshare useradd)
+
+case "${1-}" in
+'') ;;
+bench)
+	packages=(btrfs-progs fio fuse-overlayfs git mount python3 util-linux xfsprogs)
+	commands=(fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount python3 unshare)
+	;;
+*)
+	echo "usage: deps.sh [bench]" >&2
+	exit 1
+	;;
+esac
 
 die() {
 	echo "deps: $*" >&2
