@@ -26,7 +26,7 @@ type options struct {
 	rootless        bool
 	requests        bool
 	json, charts    string
-	from            string
+	from            []string
 	markdown        bool
 }
 
@@ -58,7 +58,11 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	set.BoolVar(&opts.requests, "requests", false, "also count the requests that fuse-overlay serves")
 	set.StringVar(&opts.json, "json", "", "also write every sample to `file`")
 	set.StringVar(&opts.charts, "charts", "", "also draw charts (SVG) into `directory`")
-	set.StringVar(&opts.from, "from", "", "measure nothing, show what -json has written to `file`")
+	set.Func("from", "measure nothing, show what -json has written to `file` (repeatable: one report of several runs)",
+		func(s string) error {
+			opts.from = append(opts.from, s)
+			return nil
+		})
 	set.BoolVar(&opts.markdown, "markdown", false, "print the tables as Markdown")
 	if err := set.Parse(args); err != nil {
 		return nil, err

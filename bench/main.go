@@ -9,7 +9,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,8 +46,8 @@ func bench(ctx context.Context, opts *options, out io.Writer, messages *os.File)
 			fmt.Fprintf(out, "%-37s %s\n", w.name, w.about)
 		}
 		return nil
-	case opts.from != "":
-		r, err := readReport(opts.from)
+	case len(opts.from) > 0:
+		r, err := readReports(opts.from)
 		if err != nil {
 			return err
 		}
@@ -98,37 +97,6 @@ func measure(ctx context.Context, opts *options, out io.Writer, messages *os.Fil
 		return broken
 	}
 	return errors.Join(report.publish(opts, out), broken)
-}
-
-// publish writes the report in every form that is asked for.
-func (r *report) publish(opts *options, out io.Writer) error {
-	if opts.json != "" {
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(opts.json, append(text, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
-	if opts.charts != "" {
-		if err := r.charts(opts.charts); err != nil {
-			return fmt.Errorf("charts: %w", err)
-		}
-	}
-	return r.print(out, opts.markdown)
-}
-
-func readReport(path string) (*report, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	r := &report{}
-	if err := json.Unmarshal(text, r); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
 }
 
 // reexecute runs this program again as root of a user namespace with mounts of its own.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,35 @@ func TestFrom(t *testing.T) {
 	}
 	if err := bench(context.Background(), parsed(t, "-from", filepath.Join(dir, "charts")), &second, os.Stderr); err == nil {
 		t.Error("a directory is no report")
+	}
+}
+
+// TestMerge puts runs together: of the same conditions, the later one counting.
+func TestMerge(t *testing.T) {
+	r, more := sample(), sample()
+	more.Results[0].Figures[0].Median = 5
+	more.Results[1].Name = "mount"
+	more.Candidates = append(more.Candidates, candidateInfo{"late", "4"})
+	more.Tools, more.LeftOut = []string{"git: 2"}, more.LeftOut[:1]
+	if err := r.merge(more); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Results) != 5 || r.Results[0].Figures[0].Median != 5 || r.Results[4].Name != "mount" {
+		t.Errorf("results %+v", r.Results)
+	}
+	if len(r.Candidates) != 5 || len(r.LeftOut) != 2 || !slices.Equal(r.Tools, []string{"fio: 3", "git: 2"}) || r.Took != 200*time.Second {
+		t.Errorf("merged %+v", r)
+	}
+	for what, change := range map[string]func(*report){
+		"rounds":  func(r *report) { r.Rounds = 7 },
+		"kernel":  func(r *report) { r.Machine.Kernel = "5.4" },
+		"program": func(r *report) { r.Candidates[2].Version = "new" },
+	} {
+		odd := sample()
+		change(odd)
+		if err := r.merge(odd); err == nil {
+			t.Errorf("other %s: merged", what)
+		}
 	}
 }
 

@@ -30,6 +30,11 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, o := range r.LeftOut {
+		if o.Candidate == base {
+			t.Skip("no overlayfs of the kernel here: ", o.Why)
+		}
+	}
 	if len(r.Results) != 2 || len(r.Candidates) != 3 || len(r.LeftOut) != 1 || r.LeftOut[0].Candidate != "odd" {
 		t.Fatalf("report:\n%s", &out)
 	}
