@@ -20,7 +20,7 @@ type trust struct {
 
 // trustIn says how far a file system is trusted to keep a copy-up whole over a power cut. Where it is trusted with the
 // order, a copy-up need not wait until a journal has been committed and the device's cache flushed, as fsync does: it may
-// be lost, but never without its name. The claim has three parts.
+// be lost, but its name never shows without the whole of it. The claim has three parts.
 //
 //  1. When the write-back of a page is over, its data has reached the device, and the change that makes it part of the file
 //     is in a transaction: blocks that were unwritten are converted, the size is logged. ext4 ends the write-back of a page
@@ -42,8 +42,9 @@ type trust struct {
 // any where the host does not show what it is.
 //
 // A nameless file saves making and removing a name, and on ext4 without a journal the writing of two more blocks
-// (ext4_sync_parent), as in ovl_copy_up_tmpfile. It is not for all: btrfs does not even log what has no name
-// (btrfs_log_inode_parent), so syncing it would mean little.
+// (ext4_sync_parent), as in ovl_copy_up_tmpfile. There a power cut may leave the new name before the file's link count is
+// written, which e2fsck, needed after each power cut there, mends by removing the name: the old state. It is not for all:
+// btrfs does not even log what has no name (btrfs_log_inode_parent), so syncing it would mean little.
 func trustIn(fs sys.FileSystem) trust {
 	has := func(options ...string) bool {
 		return slices.ContainsFunc(fs.Options, func(o string) bool {
