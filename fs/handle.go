@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
@@ -63,7 +65,15 @@ type openDir struct {
 	held   []*held
 }
 
-func (o *Overlay) open(n *Node) *openDir { return &openDir{o: o, n: n} }
+// openDirs are those that nobody uses: each request needs one or two.
+var openDirs = sync.Pool{New: func() any { return &openDir{} }}
+
+// open returns an openDir of n, to be released once.
+func (o *Overlay) open(n *Node) *openDir {
+	d := openDirs.Get().(*openDir)
+	d.o, d.n = o, n
+	return d
+}
 
 // Layer opens the directory in a layer. Precondition: renameMu R.
 func (d *openDir) Layer(layer int) (*sys.Dir, error) {
@@ -110,7 +120,9 @@ func (d *openDir) release() {
 	for _, h := range d.held {
 		d.o.handles.Release(h)
 	}
-	d.held, d.layers = nil, nil
+	clear(d.held)
+	d.o, d.n, d.held, d.layers = nil, nil, d.held[:0], d.layers[:0]
+	openDirs.Put(d)
 }
 
 // object is an object of a layer in use.

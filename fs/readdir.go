@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"sync"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -45,6 +47,8 @@ type listing struct {
 	plus bool
 	err  error
 	drop []*Node // whose reference the kernel does not get
+
+	entries []listed
 }
 
 // ReadDir answers READDIR: any offset, without a handle.
@@ -67,18 +71,25 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 	if n.dir == nil {
 		return unix.ENOTDIR
 	}
-	l := &listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus}
-	entries, err := l.collect(in.Pid, in.Offset)
+	l := listings.Get().(*listing)
+	entries := l.entries
+	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: entries[:0]}
 	defer func() {
 		for _, n := range l.drop {
 			o.forgetOne(n)
 		}
+		clear(l.entries)
+		*l = listing{entries: l.entries}
+		listings.Put(l)
 	}()
-	if err != nil {
+	if err := l.collect(in.Pid, in.Offset); err != nil {
 		return err
 	}
-	return l.fill(entries)
+	return l.fill()
 }
+
+// listings are those that nobody uses, with the room for entries that they had.
+var listings = sync.Pool{New: func() any { return &listing{} }}
 
 // listed is an entry on its way into the reply.
 type listed struct {
@@ -91,7 +102,7 @@ type listed struct {
 }
 
 // collect finds the entries that fit the reply, with a reference on each node.
-func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
+func (l *listing) collect(thread uint32, offset uint64) error {
 	o := l.o
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
@@ -100,10 +111,10 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	if l.n.place().gone {
-		return nil, nil
+		return nil
 	}
 	if err := o.stack.Index(&dir.Dir, l.d); err != nil {
-		return nil, err
+		return err
 	}
 	l.dots(offset)
 	if offset == 0 {
@@ -114,7 +125,6 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 	if l.plus {
 		tell = l.tell(thread, offset)
 	}
-	entries := make([]listed, 0, min(dir.Visible(), l.room/direntPlusSize+1))
 	dir.List(offset, func(e *stack.Listed) bool {
 		if dir.horizon != 0 && e.Cookie >= dir.horizon || !l.takes(e.Name) {
 			return false
@@ -123,7 +133,7 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
 			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
 			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
-			entries = append(entries, next)
+			l.entries = append(l.entries, next)
 			if tell == tellButOne {
 				tell = tellAll
 			}
@@ -136,14 +146,14 @@ func (l *listing) collect(thread uint32, offset uint64) ([]listed, error) {
 			return false
 		}
 		if next.node != nil { // else a layer changed under the mount
-			entries = append(entries, next)
+			l.entries = append(l.entries, next)
 		}
 		return true
 	})
-	if len(entries) > 0 {
+	if len(l.entries) > 0 {
 		l.err = nil // told when the listing goes on from there
 	}
-	return entries, l.err
+	return l.err
 }
 
 // tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.
@@ -196,7 +206,8 @@ func (l *listing) add(e fuse.DirEntry) *fuse.EntryOut {
 }
 
 // fill writes the reply, with no lock held: a directory's link count may need its own listing.
-func (l *listing) fill(entries []listed) error {
+func (l *listing) fill() error {
+	entries := l.entries
 	for i := range entries {
 		e := &entries[i]
 		if e.node == nil {

@@ -21,8 +21,10 @@ const (
 	codeMkdir       = 9
 	codeUnlink      = 10
 	codeRmdir       = 11
+	codeOpen        = 14
 	codeRead        = 15
 	codeWrite       = 16
+	codeRelease     = 18
 	codeGetxattr    = 22
 	codeInit        = 26
 	codeReaddir     = 28
@@ -161,6 +163,16 @@ func (w *worker) often(h *fuse.InHeader, in []byte) (size int, status fuse.Statu
 		return 0, o.Unlink(nil, h, string(nameIn(in, inHeader))), true
 	case codeRmdir:
 		return 0, o.Rmdir(nil, h, string(nameIn(in, inHeader))), true
+	case codeOpen:
+		if a := argument[fuse.OpenIn](in); a != nil {
+			out := result[fuse.OpenOut](w)
+			return sizeOf(out), o.Open(nil, a, out), true
+		}
+	case codeRelease:
+		if a := argument[fuse.ReleaseIn](in); a != nil {
+			o.Release(nil, a)
+			return 0, fuse.OK, true
+		}
 	case codeWrite:
 		if a := argument[fuse.WriteIn](in); a != nil && len(in)-sizeOf(a) >= int(a.Size) {
 			out := result[fuse.WriteOut](w)

@@ -36,7 +36,7 @@ func (r Ref) Stat(st *Stat) error {
 	if r.name == "" {
 		return unix.Fstat(r.fd, st)
 	}
-	return unix.Fstatat(r.fd, r.name, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
+	return fstatat(r.fd, r.name, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 }
 
 // Statfs tells of the file system that holds the object.
