@@ -73,7 +73,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		close(mounted.done)
 	}()
 	if o.cfg.CacheInodes > 0 {
-		go o.prune(mounted.done)
+		go o.prune(o.server, mounted.done)
 	}
 	if o.cfg.passthrough() { // only a mount can tell whether it can be had
 		if err := o.checkPassthrough(); err != nil {

@@ -19,6 +19,12 @@ const (
 	pruneRest = 100 * time.Millisecond
 )
 
+// pruned is who can be asked to drop inodes: *fuse.Server.
+type pruned interface {
+	PruneNotify(nodes []uint64) fuse.Status
+	EntryNotify(parent uint64, name string) fuse.Status
+}
+
 // crowded wakes the pruner when there are more nodes than there should be. It may be called with locks held.
 func (o *Overlay) crowded() {
 	if o.cfg.CacheInodes > 0 && o.nodes.Len() > o.cfg.CacheInodes {
@@ -31,7 +37,7 @@ func (o *Overlay) crowded() {
 
 // prune keeps the table near its bound, until done is closed: the kernel holds the nodes, so it is asked to drop inodes that
 // nobody uses (FUSE_NOTIFY_PRUNE, Linux 6.18; before, by invalidating their names), and answers by FORGETs.
-func (o *Overlay) prune(done <-chan struct{}) {
+func (o *Overlay) prune(kernel pruned, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
@@ -42,7 +48,7 @@ func (o *Overlay) prune(done <-chan struct{}) {
 		target := o.cfg.CacheInodes - o.cfg.CacheInodes/16
 		for vain := 0; vain < pruneTurns && o.nodes.Len() > target; {
 			before := o.nodes.Len()
-			if !o.pruneSome(min(pruneBatch, max(before-target, 1))) {
+			if !o.pruneSome(kernel, min(pruneBatch, max(before-target, 1))) {
 				return
 			}
 			time.Sleep(pruneWait)
@@ -59,17 +65,17 @@ func (o *Overlay) prune(done <-chan struct{}) {
 }
 
 // pruneSome asks the kernel to let some nodes go, and reports false when it cannot be asked any more.
-func (o *Overlay) pruneSome(limit int) bool {
+func (o *Overlay) pruneSome(kernel pruned, limit int) bool {
 	some := o.nodes.Sample(limit, func(n *Node) bool { return n != o.root && n.leaf() })
 	ids := make([]uint64, len(some))
 	for i, n := range some {
 		ids[i] = n.ID()
 	}
-	status := o.server.PruneNotify(ids)
+	status := kernel.PruneNotify(ids)
 	if status == fuse.ENOSYS {
 		for _, n := range some {
 			if p := n.place(); p.parent != nil && !p.gone {
-				status = o.server.EntryNotify(p.parent.ID(), p.name)
+				status = kernel.EntryNotify(p.parent.ID(), p.name)
 			}
 		}
 	}

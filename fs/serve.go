@@ -62,7 +62,7 @@ func (o *Overlay) newWorker(dev *sys.Device, rest *fuse.ProtocolServer, maxWrite
 	}
 	return &worker{
 		o: o, dev: dev, rest: rest, all: debug,
-		in:  make([]byte, maxWrite+pageSize), // what the kernel wants at least: fuse_dev_do_read
+		in:  make([]byte, max(maxWrite, largestOther)+pageSize), // more than the kernel wants: fuse_dev_do_read
 		out: buf[skip-outHeader:],
 	}
 }

@@ -1,0 +1,107 @@
+package fs
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// forgetful is a kernel that drops what it is asked to, but for what is in use.
+type forgetful struct {
+	s     *site
+	inUse uint64
+	old   bool // it does not know FUSE_NOTIFY_PRUNE
+
+	mu      sync.Mutex // guards entries
+	entries int
+}
+
+func (k *forgetful) PruneNotify(nodes []uint64) fuse.Status {
+	if k.old {
+		return fuse.ENOSYS
+	}
+	asked := map[uint64]bool{}
+	for _, id := range nodes {
+		asked[id] = true
+	}
+	k.s.forget(func(id uint64) bool { return asked[id] && id != k.inUse })
+	return fuse.OK
+}
+
+func (k *forgetful) EntryNotify(parent uint64, name string) fuse.Status {
+	k.mu.Lock()
+	k.entries++
+	k.mu.Unlock()
+	if n := k.s.o.named(parent, name); n != 0 && n != k.inUse {
+		k.s.forget(func(id uint64) bool { return id == n })
+	}
+	return fuse.OK
+}
+
+// named is the id of the node that a name has.
+func (o *Overlay) named(parent uint64, name string) uint64 {
+	p, ok := o.nodes.Get(parent)
+	if !ok {
+		return 0
+	}
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
+	if n := p.dir.children[name]; n != nil {
+		return n.ID()
+	}
+	return 0
+}
+
+func TestCacheInodesBoundsTheTable(t *testing.T) {
+	for _, old := range []bool{false, true} {
+		t.Run(fmt.Sprintf("old %v", old), func(t *testing.T) {
+			const bound = 20
+			cfg := newFolders(t, "", forests(40))
+			cfg.CacheInodes = bound
+			s := openSite(t, cfg, false)
+			used, err := s.walk("d0/f")
+			must(t, err)
+			kernel := &forgetful{s: s, inUse: used, old: old}
+			done, ended := make(chan struct{}), make(chan struct{})
+			go func() {
+				s.o.prune(kernel, done)
+				close(ended)
+			}()
+			for round := range 3 {
+				for i := range 40 {
+					for _, name := range []string{"f", "g", "sub"} {
+						// What was dropped meanwhile is looked up again, as the kernel does.
+						if _, err := s.walk(fmt.Sprintf("d%d/%s", i, name)); err != nil && err != unix.ESTALE {
+							t.Fatalf("round %d: %v", round, err)
+						}
+					}
+				}
+				for range 2000 {
+					if s.o.nodes.Len() <= bound {
+						break
+					}
+					time.Sleep(time.Millisecond)
+					s.o.crowded() // as the next new node would
+				}
+				if n := s.o.nodes.Len(); n > bound {
+					t.Errorf("round %d: %d nodes stay, want at most %d", round, n, bound)
+				}
+			}
+			if _, ok := s.o.nodes.Get(used); !ok {
+				t.Error("a node in use is gone")
+			}
+			kernel.mu.Lock()
+			if old != (kernel.entries > 0) {
+				t.Errorf("%d names invalidated", kernel.entries)
+			}
+			kernel.mu.Unlock()
+			close(done)
+			<-ended
+			s.wantView("after all", forests(40))
+		})
+	}
+}
