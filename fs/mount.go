@@ -84,7 +84,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		}
 	}
 	if direct {
-		err := Quietly(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
+		err := sys.RaiseReadAhead(m.Point, maxWrite)
 		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))
 	}
 	return mounted, nil
