@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 func TestMain(m *testing.M) {
@@ -268,38 +269,11 @@ func mountFS(t *testing.T, fstype, options string) string {
 	t.Helper()
 	switch fstype {
 	case "tmpfs", "ramfs":
-		return mountAt(t, fstype, fstype, options)
+		return treetest.Mount(t, fstype, fstype, options)
 	case "ext4":
-		return mountImage(t, fstype, options, "-O", "^filetype")
+		return treetest.MountImage(t, fstype, options, "-O", "^filetype")
 	}
-	return mountImage(t, fstype, options)
-}
-
-// mountImage mounts a fresh file system made by mkfs with these arguments, on a loop device.
-func mountImage(t *testing.T, fstype, options string, args ...string) string {
-	t.Helper()
-	return mountAt(t, fstype, makeImage(t, "mkfs."+fstype, args...), options)
-}
-
-func makeImage(t *testing.T, mkfs string, args ...string) string {
-	t.Helper()
-	image := filepath.Join(t.TempDir(), "image")
-	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 400<<20))
-	run(t, mkfs, append(append([]string{"-q"}, args...), image)...)
-	return image
-}
-
-func mountAt(t *testing.T, fstype, source, options string) string {
-	t.Helper()
-	point := t.TempDir()
-	args := []string{"-t", fstype, source, point}
-	if options != "" {
-		args = append(args, "-o", options)
-	}
-	run(t, "mount", args...)
-	t.Cleanup(func() { run(t, "umount", "-l", point) })
-	return point
+	return treetest.MountImage(t, fstype, options)
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -2,17 +2,14 @@ package fs
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // What is copied up is safe on the disk before it shows: by fsync, each directory and each file, where the upper's file
@@ -99,16 +96,7 @@ func lastIndex(in, these []string) int {
 // journaled mounts a file system that copy-up trusts with the order.
 func journaled(t *testing.T) string {
 	t.Helper()
-	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	must(t, os.WriteFile(image, nil, 0o600))
-	must(t, os.Truncate(image, 100<<20))
-	for _, c := range [][]string{{"mkfs.ext4", "-q", image}, {"mount", "-o", "loop", image, point}} {
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", c, err, out)
-		}
-	}
-	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
-	return point
+	return treetest.MountImage(t, "ext4", "")
 }
 
 // The durability that programs ask for.

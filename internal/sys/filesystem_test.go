@@ -3,29 +3,15 @@ package sys
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// mountLoop mounts a fresh file system on a loop device.
-func mountLoop(t *testing.T, options string, mkfs ...string) *Dir {
-	t.Helper()
-	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	write(t, image, "")
-	must(t, os.Truncate(image, 400<<20))
-	for _, c := range [][]string{append(mkfs, image), {"mount", "-o", "loop" + options, image, point}} {
-		if out, err := exec.Command(c[0], c[1:]...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %v\n%s", c, err, out)
-		}
-	}
-	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
-	return openPlain(t, point)
-}
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+)
 
 // What the host tells of real file systems.
 func TestFileSystem(t *testing.T) {
@@ -36,14 +22,14 @@ func TestFileSystem(t *testing.T) {
 		has     string
 		journal bool
 	}{
-		{"", []string{"mkfs.ext4", "-q"}, "ext4", "data=ordered", true},
-		{",data=writeback", []string{"mkfs.ext4", "-q"}, "ext4", "data=writeback", true},
-		{"", []string{"mkfs.ext4", "-q", "-O", "^has_journal"}, "ext4", "rw", false},
-		{"", []string{"mkfs.xfs", "-q"}, "xfs", "rw", false},
+		{"", nil, "ext4", "data=ordered", true},
+		{"data=writeback", nil, "ext4", "data=writeback", true},
+		{"", []string{"-O", "^has_journal"}, "ext4", "rw", false},
+		{"", nil, "xfs", "rw", false},
 	} {
-		fs, err := mountLoop(t, c.options, c.mkfs...).FileSystem()
+		fs, err := openPlain(t, treetest.MountImage(t, c.kind, c.options, c.mkfs...)).FileSystem()
 		if err != nil || fs.Type != c.kind || !slices.Contains(fs.Options, c.has) || fs.OwnJournal != c.journal {
-			t.Errorf("%v %s: %+v, %v", c.mkfs, c.options, fs, err)
+			t.Errorf("%s %v %s: %+v, %v", c.kind, c.mkfs, c.options, fs, err)
 		}
 	}
 	point := t.TempDir()

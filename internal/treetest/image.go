@@ -1,0 +1,57 @@
+package treetest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// imageSize is enough for a file system of any kind: xfs wants 300 MiB. It is a hole.
+const imageSize = 400 << 20
+
+// MakeImage formats an image file by a program and its arguments, to which -q and the image are added.
+func MakeImage(t *testing.T, mkfs string, args ...string) string {
+	t.Helper()
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, imageSize); err != nil {
+		t.Fatal(err)
+	}
+	run(t, mkfs, append(append([]string{"-q"}, args...), image)...)
+	return image
+}
+
+// MountImage mounts a fresh file system, made by mkfs.FSTYPE with these arguments, on a loop device, until the test ends.
+func MountImage(t *testing.T, fstype, options string, args ...string) string {
+	t.Helper()
+	return Mount(t, fstype, MakeImage(t, "mkfs."+fstype, args...), options)
+}
+
+// Mount mounts by mount(8) in a folder of its own, until the test ends.
+func Mount(t *testing.T, fstype, source, options string) string {
+	t.Helper()
+	point := t.TempDir()
+	args := []string{"-t", fstype, source, point}
+	if options != "" {
+		args = append(args, "-o", options)
+	}
+	run(t, "mount", args...)
+	t.Cleanup(func() {
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting %s: %v", point, err)
+		}
+	})
+	return point
+}
+
+func run(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+}
