@@ -32,7 +32,7 @@ func (o *Overlay) copyUp(n *Node, size int64) error {
 	if broken && o.server != nil {
 		o.slow() // the kernel may ask before it has done
 		// The link count and the number that the kernel remembers, here and in listings, are the lower hard link's.
-		o.server.InodeNotify(n.ID(), -1, 0)
+		o.forgetAttr(n)
 		o.server.InodeNotify(n.place().parent.ID(), 0, 0)
 	}
 	return err

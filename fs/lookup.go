@@ -106,9 +106,8 @@ func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
 
 // adopt returns the node of an object found under a name, with one reference more: the one there is, for a further link
-// of a known object, or a new one. Preconditions: renameMu R, p.dir.mu held.
+// of a known object, or a new one. It keeps name. Preconditions: renameMu R, p.dir.mu held.
 func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
-	name = strings.Clone(name)                // the caller's may lie in a buffer
 	if f.Layer == stack.Upper && !f.IsDir() { // with one link as well: a removed name may still be open
 		if n, ok := o.nodes.Linked(keyOf(&f.Stat)); ok {
 			n.addName(placed{p, name})

@@ -114,7 +114,8 @@ func (o *Overlay) killSuid(n *Node) error {
 }
 
 // forgetAttr makes the kernel ask for the attributes anew: after a change of data it doubts size and times, but it would let
-// n be executed with the suid it knows. Precondition: no lock is held.
+// n be executed with the suid it knows, and after a copy-up it knows the link count of the lower. Precondition: no lock is
+// held.
 func (o *Overlay) forgetAttr(n *Node) {
 	if o.server != nil {
 		o.server.InodeNotify(n.ID(), -1, 0)

@@ -165,12 +165,6 @@ func (r Ref) ListXattr() ([]string, error) {
 	if err := fault("listxattr", r.name); err != nil {
 		return nil, err
 	}
-	if r.name == "" {
-		// Most objects have none, and the descriptor tells so for less than its path in /proc.
-		if n, err := unix.Flistxattr(r.fd, nil); err == nil && n == 0 {
-			return nil, nil
-		}
-	}
 	list := xattr.LList
 	if r.name == "" {
 		// Most objects have none, which one call can tell where the descriptor is not O_PATH.
