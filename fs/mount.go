@@ -32,8 +32,21 @@ const defaultMaxWrite = 1 << 20
 // background is how many requests that nobody waits for (read-ahead, write-back) the kernel keeps under way.
 const background = 64
 
-// devFD begins the mount points that are descriptors: of a mount that somebody else has made.
+// devFD begins the mount points that are descriptors.
 const devFD = "/dev/fd/"
+
+// DeviceFD is the N of a mount point /dev/fd/N: a FUSE device that somebody else has opened and mounted.
+func DeviceFD(point string) (fd int, ok bool) {
+	number, ok := strings.CutPrefix(point, devFD)
+	if !ok {
+		return 0, false
+	}
+	fd, err := strconv.Atoi(number)
+	return fd, err == nil && fd >= 0
+}
+
+// mountProgram mounts and unmounts for who may not.
+const mountProgram = "fusermount3"
 
 // mountFlags are the flags of mount(2) by the names that fusermount3 takes.
 var mountFlags = []struct {
@@ -49,7 +62,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if !o.stack.Writable() {
 		m.Flags |= unix.MS_RDONLY
 	}
-	given := strings.HasPrefix(m.Point, devFD) // mounted by somebody else, who also unmounts it
+	_, given := DeviceFD(m.Point) // mounted by somebody else, who also unmounts it
 	direct := m.Direct && !given
 	maxWrite := o.cfg.MaxWrite
 	if maxWrite == 0 {
@@ -92,12 +105,8 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 
 // attach makes the mount. Nobody serves it yet.
 func attach(m MountConfig, direct bool, maxWrite int) (*sys.Device, error) {
-	if fd, ok := strings.CutPrefix(m.Point, devFD); ok {
-		n, err := strconv.Atoi(fd)
-		if err != nil {
-			return nil, unix.EINVAL
-		}
-		return sys.AdoptDevice(n)
+	if fd, ok := DeviceFD(m.Point); ok {
+		return sys.AdoptDevice(fd)
 	}
 	options := []string{"default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
 	if m.AllowOther {
@@ -113,7 +122,7 @@ func attach(m MountConfig, direct bool, maxWrite int) (*sys.Device, error) {
 	}
 	escape := strings.NewReplacer(`\`, `\\`, ",", `\,`)
 	options = append(options, "fsname="+escape.Replace(m.Source), "subtype="+escape.Replace(m.Type))
-	return sys.MountByHelper("fusermount3", m.Point, strings.Join(options, ","))
+	return sys.MountByHelper(mountProgram, m.Point, strings.Join(options, ","))
 }
 
 // attachDirectly calls mount(2) as fusermount3 does.
@@ -217,9 +226,9 @@ func (m *Mount) unmount() error {
 }
 
 func fusermount(args ...string) error {
-	out, err := exec.Command("fusermount3", args...).CombinedOutput()
+	out, err := exec.Command(mountProgram, args...).CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("fusermount3: %w: %s", err, strings.TrimSpace(string(out)))
+		return fmt.Errorf("%s: %w: %s", mountProgram, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -29,12 +29,12 @@ type Overlay struct {
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 
-	policy  policy       // set by Init, before any request is served
-	server  *fuse.Server // set by Init; for notifications
-	backer  backer       // the server; set by Init
-	opens   opens        // with passthrough
-	refusal sync.Once    // that the kernel does not take a file for passthrough is told once
-	pool    *readers.Pool
+	policy  policy        // set by Init, before any request is served
+	server  *fuse.Server  // set by Init; for notifications
+	backer  backer        // the server; set by Init
+	opens   opens         // with passthrough
+	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
+	pool    *readers.Pool // set by Mount, before any request is served
 
 	overfull chan struct{} // wakes the pruner
 

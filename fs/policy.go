@@ -26,7 +26,7 @@ const (
 	IOPassthrough           // opens cost two requests; data goes to the layer's file directly
 )
 
-// passthrough settles io=auto: until more has been measured, it is cached.
+// passthrough settles io=auto: it is cached, by what was measured (docs/PERFORMANCE.md).
 func (c *Config) passthrough() bool { return c.IO == IOPassthrough }
 
 // endless is as good as no timeout: 68 years.

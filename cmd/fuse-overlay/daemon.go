@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 // A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
@@ -30,7 +32,7 @@ const standardStreams = 3
 // startDaemon returns nil when the mount answers.
 func startDaemon(argv []string, mountPoint string) error {
 	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
-	if fd, ok := deviceFD(mountPoint); ok {
+	if fd, ok := fs.DeviceFD(mountPoint); ok {
 		if err := checkDeviceFD(fd); err != nil {
 			return err
 		}
@@ -97,7 +99,7 @@ func closeOnExec() error {
 // passedFiles are the descriptors that the daemon gets after the standard streams: the pipe, and the FUSE device of
 // a mount point /dev/fd/N under its own number.
 func passedFiles(result *os.File, mountPoint string) (files []*os.File, resultFD int) {
-	device, ok := deviceFD(mountPoint)
+	device, ok := fs.DeviceFD(mountPoint)
 	switch {
 	case !ok || device < standardStreams:
 		return []*os.File{result}, standardStreams

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 // TestMain is also the daemon: runAgain starts this program again, and its first argument says how it is to end.
@@ -162,7 +164,7 @@ func TestPassedFiles(t *testing.T) {
 		if files[resultFD-standardStreams] != result {
 			t.Errorf("%s: the result pipe is not descriptor %d", tt.point, resultFD)
 		}
-		if fd, ok := deviceFD(tt.point); ok && fd >= standardStreams && files[fd-standardStreams].Name() != tt.point {
+		if fd, ok := fs.DeviceFD(tt.point); ok && fd >= standardStreams && files[fd-standardStreams].Name() != tt.point {
 			t.Errorf("%s: the device is not descriptor %d", tt.point, fd)
 		}
 	}

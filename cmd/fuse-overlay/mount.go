@@ -29,7 +29,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		return nil, err
 	}
 	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
-	if _, ok := deviceFD(req.mount.Point); ok {
+	if _, ok := fs.DeviceFD(req.mount.Point); ok {
 		a.mount = mountOfOthers{m}
 		return a, nil
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 const fuseDevice = "/dev/fuse"
@@ -18,7 +20,7 @@ const fuseDevice = "/dev/fuse"
 // checkMountable finds what would keep the mount from being made, before a layer is touched, and makes the path of
 // the mount point absolute: the daemon leaves the directory it was called from, and unmounts by that path.
 func (r *request) checkMountable() error {
-	if fd, ok := deviceFD(r.mount.Point); ok {
+	if fd, ok := fs.DeviceFD(r.mount.Point); ok {
 		return checkDeviceFD(fd)
 	}
 	point, err := findMountPoint(r.mount.Point)
@@ -30,16 +32,6 @@ func (r *request) checkMountable() error {
 		return checkDeviceUsable()
 	}
 	return checkHelper(helperDir)
-}
-
-// deviceFD is the N of a mount point /dev/fd/N: a FUSE device that somebody else has opened and mounted.
-func deviceFD(point string) (fd int, ok bool) {
-	number, ok := strings.CutPrefix(point, "/dev/fd/")
-	if !ok {
-		return 0, false
-	}
-	fd, err := strconv.Atoi(number)
-	return fd, err == nil && fd >= 0
 }
 
 // fuseRdev is the device number 10:229, one of the few that are fixed for good.

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 func TestFindMountPoint(t *testing.T) {
@@ -57,7 +59,7 @@ func TestDeviceFD(t *testing.T) {
 		{"/dev/fd", 0, false},
 		{"dev/fd/7", 0, false},
 	} {
-		if fd, ok := deviceFD(tt.point); ok != tt.ok || ok && fd != tt.fd {
+		if fd, ok := fs.DeviceFD(tt.point); ok != tt.ok || ok && fd != tt.fd {
 			t.Errorf("%s: got %d, %v", tt.point, fd, ok)
 		}
 	}
