@@ -48,27 +48,35 @@ func newLayouts(ctx context.Context, dir string, opts *options) *layouts {
 		stopped: ctx.Err}
 }
 
-// once makes a layout of so many layers and fills it; about is told in the report if it is not empty.
-func (l *layouts) once(name, about string, layers int, fill func(*layout) error) (*layout, error) {
+// remember makes a layout when it is wanted first. What has failed once is not tried again.
+func (l *layouts) remember(name string, produce func() (*layout, error)) (*layout, error) {
 	if made, ok := l.made[name]; ok {
 		return made, nil
 	}
 	if err := l.failed[name]; err != nil {
 		return nil, err
 	}
-	made, err := newLayout(l.dir, name, layers)
-	if err == nil {
-		err = fill(made)
-	}
+	made, err := produce()
 	if err != nil {
 		l.failed[name] = err
 		return nil, err
 	}
-	if about != "" {
-		l.described = append(l.described, fmt.Sprintf("%s: %d files, %d MiB, over %d layers", about, made.files, made.bytes>>20, layers))
-	}
 	l.made[name] = made
 	return made, nil
+}
+
+// once makes a layout of so many layers and fills it; about is told in the report if it is not empty.
+func (l *layouts) once(name, about string, layers int, fill func(*layout) error) (*layout, error) {
+	return l.remember(name, func() (*layout, error) {
+		made, err := newLayout(l.dir, name, layers)
+		if err == nil {
+			err = fill(made)
+		}
+		if err == nil && about != "" {
+			l.described = append(l.described, fmt.Sprintf("%s: %d files, %d MiB, over %d layers", about, made.files, made.bytes>>20, layers))
+		}
+		return made, err
+	})
 }
 
 func newLayout(home, name string, layers int) (*layout, error) {

@@ -18,19 +18,7 @@ var makeFileSystem = map[string][]string{
 // reflinked is big on a file system of its own that knows reflinks, on a loop device.
 func (l *layouts) reflinked(fileSystem string) (*layout, error) {
 	name := "big-" + fileSystem
-	if made, ok := l.made[name]; ok {
-		return made, nil
-	}
-	if err := l.failed[name]; err != nil {
-		return nil, err
-	}
-	made, err := l.loop(name, fileSystem)
-	if err != nil {
-		l.failed[name] = err
-		return nil, err
-	}
-	l.made[name] = made
-	return made, nil
+	return l.remember(name, func() (*layout, error) { return l.loop(name, fileSystem) })
 }
 
 func (l *layouts) loop(name, fileSystem string) (*layout, error) {
