@@ -60,7 +60,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := leaks(); err != nil {
+	if err := errors.Join(leaks(), releaseHost()); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: leaked:", err)
 		return 1
 	}
@@ -128,17 +128,23 @@ func prepareBinary() error {
 	return nil
 }
 
+// controlPoint is where the FUSE control file system belongs.
+const controlPoint = "/sys/fs/fuse/connections"
+
+// controlIsOurs: prepareHost has mounted it.
+var controlIsOurs bool
+
 // prepareHost makes what a fresh machine may lack: the plain user with its subordinate ids, /dev/fuse for everybody,
 // the FUSE control file system (to abort a mount that hangs).
 func prepareHost() error {
 	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
 		return err
 	}
-	const ctl = "/sys/fs/fuse/connections"
-	if _, ok := mountedType(ctl); !ok {
-		if err := syscall.Mount("fusectl", ctl, "fusectl", 0, ""); err != nil {
+	if _, ok := mountedType(controlPoint); !ok {
+		if err := syscall.Mount("fusectl", controlPoint, "fusectl", 0, ""); err != nil {
 			return fmt.Errorf("mounting fusectl: %w", err)
 		}
+		controlIsOurs = true
 	}
 	// Ubuntu and old Debian kernels keep user namespaces from plain users.
 	for name, value := range map[string]string{"apparmor_restrict_unprivileged_userns": "0", "unprivileged_userns_clone": "1"} {
@@ -147,6 +153,20 @@ func prepareHost() error {
 		}
 	}
 	return plainUser.prepare()
+}
+
+// releaseHost unmounts what prepareHost has mounted, and reports it if it stays.
+func releaseHost() error {
+	if !controlIsOurs {
+		return nil
+	}
+	if err := syscall.Unmount(controlPoint, 0); err != nil {
+		return fmt.Errorf("mount %s: %w", controlPoint, err)
+	}
+	if kind, ok := mountedType(controlPoint); ok {
+		return fmt.Errorf("mount %s (%s)", controlPoint, kind)
+	}
+	return nil
 }
 
 // leaks reports mounts and daemons that outlive the tests, and ends them.

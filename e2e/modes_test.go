@@ -64,11 +64,7 @@ func eachIO(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
 			if len(e.opts) > 0 && opt != passthrough {
 				continue
 			}
-			t.Run(opt, func(t *testing.T) {
-				e := newEnv(t, e.mode)
-				e.opts = []string{opt}
-				fn(t, e)
-			})
+			withOption(t, e.mode, opt, fn)
 		}
 	})
 }
@@ -82,12 +78,18 @@ func eachPolicy(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
 			return
 		}
 		for _, opt := range []string{"io=cached", passthrough} {
-			t.Run(opt, func(t *testing.T) {
-				e := newEnv(t, e.mode)
-				e.opts = []string{opt}
-				fn(t, e)
-			})
+			withOption(t, e.mode, opt, fn)
 		}
+	})
+}
+
+// withOption runs fn in an environment of its own whose mounts have one option.
+func withOption(t *testing.T, m mode, opt string, fn func(t *testing.T, e *env)) {
+	t.Helper()
+	t.Run(opt, func(t *testing.T) {
+		e := newEnv(t, m)
+		e.opts = []string{opt}
+		fn(t, e)
 	})
 }
 
