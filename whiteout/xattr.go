@@ -15,8 +15,8 @@ const (
 )
 
 // The private names. escaped says what the mount does with such a name when it is asked for: store it under an escaped
-// name, or refuse it. The latter are those of which no escaped form is known to anybody, and security.fuseoverlayfs
-// besides carries owner and mode of a file (override_stat): who could set it could become anybody.
+// name, or refuse it. The latter are those of which no escaped form is known to anybody, and among them are those that carry
+// owner and mode of a file (override_stat): who could set them could become anybody at the next mount.
 var privateNames = []struct {
 	prefix  string
 	escaped bool
@@ -25,6 +25,7 @@ var privateNames = []struct {
 	{userOverlay, true},
 	{"user.fuseoverlayfs.", false},
 	{"security.fuseoverlayfs.", false},
+	{"user.containers.override_", false},
 }
 
 // PrivateXattr reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An

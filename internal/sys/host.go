@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,6 +13,42 @@ import (
 func HasSELinux() bool {
 	_, err := os.Stat("/sys/fs/selinux/enforce")
 	return err == nil
+}
+
+// OverflowIDs are the user and the group id that stand for those that cannot be told (kernel.overflowuid, overflowgid).
+func OverflowIDs() (uid, gid uint32) { return overflowID("uid"), overflowID("gid") }
+
+func overflowID(kind string) uint32 {
+	const usual = 65534 // DEFAULT_OVERFLOWUID of linux/highuid.h
+	text, err := os.ReadFile("/proc/sys/kernel/overflow" + kind)
+	if err != nil {
+		return usual
+	}
+	id, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return usual
+	}
+	return uint32(id)
+}
+
+// UserOf is the user whose rights on files a thread of this machine has (its fsuid), as this process sees its id. ENOENT where
+// it is gone or in another pid namespace.
+func UserOf(thread uint32) (uid uint32, err error) {
+	text, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
+	if err != nil {
+		return 0, unix.ENOENT
+	}
+	for line := range strings.Lines(string(text)) {
+		ids, ok := strings.CutPrefix(line, "Uid:")
+		if !ok {
+			continue
+		}
+		if fields := strings.Fields(ids); len(fields) == 4 { // real, effective, saved, of the file system
+			id, err := strconv.ParseUint(fields[3], 10, 32)
+			return uint32(id), err
+		}
+	}
+	return 0, unix.ENOENT
 }
 
 // OpenFilesLimit is the number of descriptors the process may have open.

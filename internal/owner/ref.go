@@ -1,0 +1,182 @@
+package owner
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Ref is an object of a layer seen through its scheme: owner, mode, type, device number, and the names and values of extended
+// attributes are those shown. The rest is the object's inode.
+type Ref struct {
+	sys.Ref
+	scheme *Scheme
+}
+
+// Inode is the object as its file system has it.
+func (r Ref) Inode() sys.Ref { return r.Ref }
+
+// Stat fills st. EIO when an attribute that should say whose the object is makes no sense.
+func (r Ref) Stat(st *sys.Stat) error {
+	if err := r.Ref.Stat(st); err != nil || r.scheme == nil {
+		return err
+	}
+	return r.scheme.show(r.Ref, st)
+}
+
+// form is the override that the object can have, with its inode's attributes in st; nil where there is none.
+func (r Ref) form(st *sys.Stat) (*Override, error) {
+	if !r.scheme.Overrides() {
+		return nil, nil
+	}
+	if err := r.Ref.Stat(st); err != nil {
+		return nil, err
+	}
+	if !r.scheme.form.on(st.Mode) {
+		return nil, nil
+	}
+	return r.scheme.form, nil
+}
+
+// Chown sets owner and group; [sys.Unchanged] leaves one. A symbolic link that cannot have an override stays whose it is
+// where the file system refuses, without an error: of no use to anybody, for nobody asks whose it is before following it,
+// and chown -R would end there.
+func (r Ref) Chown(uid, gid uint32) error {
+	uid, gid = r.scheme.Store(uid, gid)
+	if uid == sys.Unchanged && gid == sys.Unchanged {
+		return nil
+	}
+	if !r.scheme.Overrides() {
+		return r.Ref.Chown(uid, gid)
+	}
+	var st sys.Stat
+	form, err := r.form(&st)
+	if err != nil {
+		return err
+	}
+	if form == nil {
+		err := r.Ref.Chown(uid, gid)
+		if err == unix.EPERM || err == unix.EINVAL {
+			return nil
+		}
+		return err
+	}
+	return r.rewrite(&st, func() {
+		if uid != sys.Unchanged {
+			st.Uid = uid
+		}
+		if gid != sys.Unchanged {
+			st.Gid = gid
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+			return
+		}
+		st.Mode &^= unix.S_ISUID // as every file system does, setattr_should_drop_suidgid
+		if st.Mode&unix.S_IXGRP != 0 {
+			st.Mode &^= unix.S_ISGID
+		}
+	})
+}
+
+// Chmod sets the permission bits (07777).
+func (r Ref) Chmod(mode uint32) error {
+	var st sys.Stat
+	form, err := r.form(&st)
+	if err != nil {
+		return err
+	}
+	if form == nil {
+		return r.Ref.Chmod(mode)
+	}
+	return r.rewrite(&st, func() { st.Mode = st.Mode&unix.S_IFMT | mode&0o7777 })
+}
+
+// rewrite changes the override, which f does in st. Precondition: st is what the inode says.
+func (r Ref) rewrite(st *sys.Stat, f func()) error {
+	disk := Scheme{form: r.scheme.form}
+	if err := disk.show(r.Ref, st); err != nil {
+		return err
+	}
+	f()
+	return r.Ref.SetXattr(r.scheme.form.attr, format(st), 0)
+}
+
+// Record gives a new object that nobody can reach yet owner, mode, type and device number of st at once, where an attribute
+// says them. Elsewhere it does nothing, and Chown and Chmod do.
+func (r Ref) Record(st *sys.Stat) (recorded bool, err error) {
+	var inode sys.Stat
+	form, err := r.form(&inode)
+	if form == nil || err != nil {
+		return false, err
+	}
+	what := sys.Stat{Mode: st.Mode, Rdev: st.Rdev}
+	if what.Uid, what.Gid = r.scheme.Store(st.Uid, st.Gid); what.Uid == sys.Unchanged {
+		what.Uid = inode.Uid
+	}
+	if what.Gid == sys.Unchanged {
+		what.Gid = inode.Gid
+	}
+	return true, r.Ref.SetXattr(form.attr, format(&what), 0)
+}
+
+// GetXattr returns the value of an extended attribute; ENODATA when there is none.
+func (r Ref) GetXattr(name string) ([]byte, error) {
+	if r.scheme == nil {
+		return r.Ref.GetXattr(name)
+	}
+	stored, ok := r.stored(name)
+	if !ok {
+		return nil, unix.ENODATA
+	}
+	value, err := r.Ref.GetXattr(stored)
+	if err == nil && r.scheme.ids != nil {
+		value = translate(name, value, r.scheme.ids.show)
+	}
+	return value, err
+}
+
+// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE. EPERM for a name that is the scheme's own.
+func (r Ref) SetXattr(name string, value []byte, flags int) error {
+	if r.scheme == nil {
+		return r.Ref.SetXattr(name, value, flags)
+	}
+	stored, ok := r.stored(name)
+	if !ok {
+		return unix.EPERM
+	}
+	if r.scheme.ids != nil {
+		value = translate(name, value, r.scheme.ids.store)
+	}
+	return r.Ref.SetXattr(stored, value, flags)
+}
+
+// RemoveXattr removes an extended attribute; ENODATA when there is none.
+func (r Ref) RemoveXattr(name string) error {
+	stored, ok := r.stored(name)
+	if !ok {
+		return unix.ENODATA
+	}
+	return r.Ref.RemoveXattr(stored)
+}
+
+// ListXattr returns the names of all extended attributes that are shown.
+func (r Ref) ListXattr() ([]string, error) {
+	names, err := r.Ref.ListXattr()
+	if err != nil || !r.scheme.Overrides() {
+		return names, err
+	}
+	var shown []string
+	for _, name := range names {
+		if name, ok := r.scheme.form.shown(name); ok {
+			shown = append(shown, name)
+		}
+	}
+	return shown, nil
+}
+
+func (r Ref) stored(name string) (onDisk string, ok bool) {
+	if !r.scheme.Overrides() {
+		return name, true
+	}
+	return r.scheme.form.stored(name)
+}
