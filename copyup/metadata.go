@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -14,20 +15,27 @@ import (
 //
 //	step                why here
 //	xattrs              after the data; before the owner, while the copy is still ours and open to us
-//	owner               clears set-user-id, set-group-id and security.capability. Left out where it is the copy's already
+//	owner               clears set-user-id, set-group-id and security.capability. Left out where it is the copy's already.
+//	                    Where the upper keeps owner and mode in an attribute, that is written, with both
 //	mode                after the owner for that reason; after the ACL, which touches the group bits and set-group-id.
 //	                    A symbolic link has none. Left out where the copy was made with it
 //	security.capability after data and owner, which clear it
 //	times               last: the data changed mtime
 var steps = []func(*metadata) error{
 	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name != capability }) },
-	func(m *metadata) error {
+	func(m *metadata) (err error) {
+		if m.recorded, err = m.dst.Record(m.st); m.recorded || err != nil {
+			return err
+		}
 		if m.known && m.st.Uid == m.uid && m.st.Gid == m.gid {
 			return nil
 		}
 		return m.dst.Chown(m.st.Uid, m.st.Gid)
 	},
 	func(m *metadata) error {
+		if m.recorded {
+			return nil
+		}
 		mode := m.st.Mode & 0o7777
 		if m.st.Mode&unix.S_IFMT == unix.S_IFLNK || m.known && mode == m.mode && len(m.xattrs) == 0 {
 			return nil
@@ -71,18 +79,23 @@ var moduleRefuses = []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.
 
 // metadata is one copying of metadata.
 type metadata struct {
-	src, dst sys.Ref
+	src, dst owner.Ref
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
 
 	// Set by begin: what the copy is made with. Without known, nothing is taken for granted.
 	uid, gid, mode uint32
 	known          bool
+
+	recorded bool // the upper keeps owner and mode in an attribute, and has them
 }
 
 // begin gives the permissions to make the copy with: those it is to have in the end, unless they would keep its owner from
 // what is still to be done with it, as writing attributes.
-func (m *metadata) begin(w *Work) uint32 {
+func (m *metadata) begin(w *Work, upper *owner.Scheme) uint32 {
+	if upper.Overrides() {
+		return upper.Inode(m.st.Mode) & 0o7777
+	}
 	least := uint32(0o600)
 	if m.st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		least = 0o700
@@ -110,7 +123,7 @@ func (m *metadata) list(keep func(name string) bool) error {
 }
 
 // copy takes all steps for the copy at dst.
-func (m *metadata) copy(dst sys.Ref) error {
+func (m *metadata) copy(dst owner.Ref) error {
 	m.dst = dst
 	for _, step := range steps {
 		if err := step(m); err != nil {

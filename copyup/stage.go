@@ -3,6 +3,7 @@ package copyup
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -16,6 +17,8 @@ type Copier struct {
 	// KeepXattr says which extended attributes, by their names in the layer, belong to the object and are copied with
 	// it; the others speak of its place in the layer. Required.
 	KeepXattr func(name string) bool
+	// Upper is how the upper says whose an object is; nil: by its inode. Set before the first copy.
+	Upper *owner.Scheme
 
 	// What the kernel cannot do for files of a source device, learned from its first refusal.
 	noClone, noCopyRange deviceSet
@@ -42,7 +45,7 @@ type Staged struct {
 // what was there, at most st.Size bytes.
 //
 // After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
-func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
+func (c *Copier) Stage(src owner.Ref, st *sys.Stat, size int64) (*Staged, error) {
 	s := &Staged{work: c.Work, pending: true, kind: st.Mode & unix.S_IFMT, mode: st.Mode & 0o7777}
 	if err := c.stage(s, src, st, size); err != nil {
 		s.Discard()
@@ -51,15 +54,15 @@ func (c *Copier) Stage(src sys.Ref, st *sys.Stat, size int64) (*Staged, error) {
 	return s, nil
 }
 
-func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
+func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, size int64) error {
 	var from *sys.File
 	if s.kind == unix.S_IFREG && size != 0 && st.Size != 0 {
 		var err error
-		if from, err = openSource(src); err != nil {
+		if from, err = openSource(src.Inode()); err != nil {
 			return err
 		}
 		defer from.Close()
-		src = from.Ref()
+		src.Ref = from.Ref()
 	}
 	m := &metadata{src: src, st: st}
 	if err := m.list(c.KeepXattr); err != nil {
@@ -73,7 +76,7 @@ func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
 			return err
 		}
 	}
-	if err := m.copy(s.ref()); err != nil {
+	if err := m.copy(c.Upper.On(s.ref())); err != nil {
 		return err
 	}
 	return c.makeDurable(s)
@@ -81,15 +84,20 @@ func (c *Copier) stage(s *Staged, src sys.Ref, st *sys.Stat, size int64) error {
 
 // create makes the object, without data, where nobody else can reach it.
 func (c *Copier) create(s *Staged, m *metadata) (err error) {
-	dir, mode := c.Work.Dir(), m.begin(c.Work)
+	dir := c.Work.Dir()
+	mode, kind := m.begin(c.Work, c.Upper), c.Upper.Inode(s.kind)&unix.S_IFMT
 	if s.kind == unix.S_IFREG && c.Work.trust.nameless {
 		s.file, err = dir.CreateNameless(mode)
 		return err
 	}
 	s.name = c.Work.Name()
-	switch s.kind {
+	switch kind {
 	case unix.S_IFREG:
 		s.file, err = dir.CreateFile(s.name, mode)
+		if err == nil && s.kind != kind { // it stands for a device, fifo or socket
+			s.file.Close()
+			s.file = nil
+		}
 		return err
 	case unix.S_IFDIR:
 		if err := dir.Mkdir(s.name, mode); err != nil || !c.syncs() {
@@ -104,9 +112,9 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 		}
 		return dir.Symlink(target, s.name)
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return dir.Mknod(s.name, s.kind|mode, m.st.Rdev)
+		return dir.Mknod(s.name, kind|mode, m.st.Rdev)
 	case unix.S_IFIFO, unix.S_IFSOCK:
-		return dir.Mknod(s.name, s.kind|mode, 0)
+		return dir.Mknod(s.name, kind|mode, 0)
 	}
 	return unix.EINVAL
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -23,7 +24,7 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 // attrOut fills a reply with n's attributes as they are now.
 func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	var st sys.Stat
-	if err := o.with(n, func(r sys.Ref) error { return r.Stat(&st) }); err != nil {
+	if err := o.with(n, func(r owner.Ref) error { return r.Stat(&st) }); err != nil {
 		return err
 	}
 	if err := o.attr(n, &st, &out.Attr); err != nil {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
 // Config says what one overlay is made of and how it behaves. It is read by [Open] and never changed.
@@ -26,8 +28,15 @@ type Config struct {
 	NoACL bool
 	// NoXattrs answers every extended attribute request of the mount with EOPNOTSUPP.
 	NoXattrs bool
+	// IDs are how the ids of the layers' objects are shown; nil: as they are.
+	IDs *owner.IDs
+	// Permissions is where the upper keeps owner, mode and type of its objects: an attribute, because the daemon may not set
+	// the real ones; nil: in their inodes, or as its root says. There are no POSIX ACLs then.
+	Permissions *owner.Override
 	// StaticNlink shows 1 as the link count of every directory.
 	StaticNlink bool
+	// SmallInodes shows inode numbers of at most 32 bits.
+	SmallInodes bool
 	// Writeback lets the kernel collect writes (FUSE_WRITEBACK_CACHE).
 	Writeback bool
 	// CacheInodes bounds how many inodes the kernel keeps of this mount when nobody uses them, and so the memory of both; 0
@@ -49,6 +58,8 @@ type MountConfig struct {
 	Point string
 	// Source is the first field of /proc/self/mounts; Type is shown there as fuse.<Type>.
 	Source, Type string
+	// Context is the SELinux label of everything in the mount; without meaning on a host without SELinux.
+	Context string
 	// Flags are mount(2) flags (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...).
 	Flags uintptr
 	// Direct calls mount(2), which takes CAP_SYS_ADMIN; else fusermount3 is asked, and knows none of MS_RELATIME,

@@ -45,18 +45,16 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 		return false, nil
 	}
 	o.renameMu.RLock()
-	src, err := o.object(n.place())
+	p := n.place()
+	src, err := o.object(p)
 	o.renameMu.RUnlock()
 	if err != nil {
 		return false, err
 	}
 	defer src.release()
 	var st sys.Stat
-	if err := src.Stat(&st); err != nil {
-		return false, err
-	}
 	o.slow()
-	staged, err := o.stack.Stage(src.Ref, &st, size)
+	staged, err := o.stack.Stage(p.layer, src.Inode(), &st, size)
 	if err != nil {
 		return false, err
 	}

@@ -107,7 +107,7 @@ func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
 
 // adoptNew makes the node of an object just made; file is closed or kept for the writes that will follow.
 func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st *sys.Stat) (*Node, error) {
-	err := up.At(name).Stat(st)
+	err := o.stack.Shown(stack.Upper, up.At(name)).Stat(st)
 	if err != nil {
 		if file != nil {
 			file.Close()
@@ -169,7 +169,7 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 		return err
 	}
 	defer src.release()
-	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Ref, n.kind); err != nil {
+	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Inode(), n.kind); err != nil {
 		return err
 	}
 	if !o.nodes.Ref(n) {
@@ -181,7 +181,7 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 	key := n.key
 	n.mu.Unlock()
 	o.nodes.Link(key, n)
-	if err := up.At(name).Stat(st); err != nil {
+	if err := o.stack.Shown(stack.Upper, up.At(name)).Stat(st); err != nil {
 		o.unref(n)
 		return err
 	}

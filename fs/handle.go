@@ -7,6 +7,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -127,7 +128,7 @@ func (d *openDir) release() {
 
 // object is an object of a layer in use.
 type object struct {
-	sys.Ref
+	owner.Ref
 	dir *openDir // nil: reached without a directory
 }
 
@@ -140,10 +141,10 @@ func (r *object) release() {
 // object finds the object that lies at p. Precondition: renameMu R.
 func (o *Overlay) object(p place) (object, error) {
 	if p.gone {
-		return object{Ref: p.kept.Ref()}, nil
+		return object{Ref: o.stack.Shown(p.layer, p.kept.Ref())}, nil
 	}
 	if p.parent == nil {
-		return object{Ref: o.stack.Root(p.layer).Ref()}, nil
+		return object{Ref: o.stack.Shown(p.layer, o.stack.Root(p.layer).Ref())}, nil
 	}
 	d := o.open(p.parent)
 	h, err := d.Layer(p.layer)
@@ -151,11 +152,11 @@ func (o *Overlay) object(p place) (object, error) {
 		d.release()
 		return object{}, err
 	}
-	return object{h.At(p.name), d}, nil
+	return object{o.stack.Shown(p.layer, h.At(p.name)), d}, nil
 }
 
 // with calls f on n's object, and again when the object was no longer there (a copy-up, a removal).
-func (o *Overlay) with(n *Node, f func(sys.Ref) error) error {
+func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
 	for {
 		o.renameMu.RLock()
 		p := n.place()
@@ -173,7 +174,7 @@ func (o *Overlay) with(n *Node, f func(sys.Ref) error) error {
 }
 
 // change calls f on n's object in the upper, copying it up first.
-func (o *Overlay) change(n *Node, f func(sys.Ref) error) error {
+func (o *Overlay) change(n *Node, f func(owner.Ref) error) error {
 	if err := o.copyUp(n, wholeFile); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -73,7 +74,8 @@ func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
 	n.upMu.Lock() // against a chmod meanwhile
 	defer n.upMu.Unlock()
 	var file *sys.File
-	err := o.with(n, func(r sys.Ref) error {
+	err := o.with(n, func(shown owner.Ref) error {
+		r := shown.Inode()
 		if file != nil { // of an earlier round
 			file.Close()
 			file = nil
@@ -254,27 +256,37 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 		return o.status("fallocate", err)
 	}
 	defer o.handles.Release(h)
-	return o.status("fallocate", o.changeData(n, h, in.Uid, func(f *sys.File) error {
+	return o.status("fallocate", o.changeData(n, h, &in.InHeader, func(f *sys.File) error {
 		return f.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
 	}))
 }
 
 // changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid
 // and sgid: root has. A daemon without that right has taken them away by f already.
-func (o *Overlay) changeData(n *Node, h *held, uid uint32, f func(*sys.File) error) error {
+func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sys.File) error) error {
 	var st sys.Stat
-	if err := h.Value.file.Ref().Stat(&st); err != nil {
+	if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil {
 		return err
 	}
 	err := f(h.Value.file)
 	if !dropsPrivileges(st.Mode) {
 		return err
 	}
-	if err == nil && uid != 0 {
+	if err == nil && !isRoot(caller) {
 		_, err = o.killSuidBits(n)
 	}
 	o.forgetAttr(n)
 	return err
+}
+
+// isRoot reports whether user 0 asks. Where mounts may map ids (FUSE_ALLOW_IDMAP) the kernel says who asks only when
+// something is made.
+func isRoot(caller *fuse.InHeader) bool {
+	if caller.Uid != sys.Unchanged {
+		return caller.Uid == 0
+	}
+	uid, err := sys.UserOf(caller.Pid)
+	return err == nil && uid == 0
 }
 
 // Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
@@ -324,7 +336,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	defer o.handles.Release(from)
 	const largest = math.MaxInt32 &^ 0xfff
 	done := 0
-	err = o.changeData(dst, to, in.Uid, func(f *sys.File) (err error) {
+	err = o.changeData(dst, to, &in.InHeader, func(f *sys.File) (err error) {
 		done, err = f.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
 		return err
 	})

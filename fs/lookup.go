@@ -88,7 +88,7 @@ func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	n.mu.Unlock()
 	h, err := d.Layer(layer)
 	if err == nil {
-		err = h.At(name).Stat(st)
+		err = o.stack.Shown(layer, h.At(name)).Stat(st)
 	}
 	if err == nil && st.Mode&unix.S_IFMT == n.kind {
 		return n, nil

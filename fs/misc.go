@@ -4,7 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
 // Readlink answers READLINK; the kernel keeps the answer.
@@ -18,7 +18,7 @@ func (o *Overlay) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.St
 		return nil, fuse.EINVAL
 	}
 	var target string
-	err = o.with(n, func(r sys.Ref) (err error) { target, err = r.Readlink(); return err })
+	err = o.with(n, func(r owner.Ref) (err error) { target, err = r.Readlink(); return err })
 	return []byte(target), o.status("readlink", err)
 }
 

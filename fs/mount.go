@@ -68,12 +68,12 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if maxWrite == 0 {
 		maxWrite = defaultMaxWrite
 	}
-	dev, err := attach(m, direct, maxWrite)
+	dev, err := attach(m, direct, o.selinux, maxWrite)
 	if err != nil {
 		return nil, mountError(m.Point, err)
 	}
 	mounted := &Mount{point: m.Point, direct: direct, done: make(chan struct{})}
-	serve, err := o.connect(dev, m, maxWrite)
+	serve, err := o.connect(dev, m, given, maxWrite)
 	if err != nil {
 		dev.Close()
 		if given {
@@ -103,14 +103,20 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	return mounted, nil
 }
 
+// defaultPermissions has the kernel check permissions.
+const defaultPermissions = "default_permissions"
+
 // attach makes the mount. Nobody serves it yet.
-func attach(m MountConfig, direct bool, maxWrite int) (*sys.Device, error) {
+func attach(m MountConfig, direct, selinux bool, maxWrite int) (*sys.Device, error) {
 	if fd, ok := DeviceFD(m.Point); ok {
 		return sys.AdoptDevice(fd)
 	}
-	options := []string{"default_permissions", fmt.Sprintf("max_read=%d", maxWrite)}
+	options := []string{defaultPermissions, fmt.Sprintf("max_read=%d", maxWrite)}
 	if m.AllowOther {
 		options = append(options, "allow_other")
+	}
+	if m.Context != "" && selinux { // elsewhere the kernel would refuse the option
+		options = append(options, `context="`+strings.ReplaceAll(m.Context, `"`, "")+`"`)
 	}
 	if direct {
 		return attachDirectly(m, options)
@@ -139,8 +145,9 @@ func attachDirectly(m MountConfig, options []string) (*sys.Device, error) {
 	return dev, nil
 }
 
-// connect answers INIT and returns what serves the connection until it ends.
-func (o *Overlay) connect(dev *sys.Device, m MountConfig, maxWrite int) (serve func(), err error) {
+// connect answers INIT and returns what serves the connection until it ends. given: somebody else has mounted it, with who
+// knows what options.
+func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
 	fd, err := dev.Dup()
 	if err != nil {
 		return nil, err
@@ -155,7 +162,10 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, maxWrite int) (serve f
 		EnableAcl:                !o.cfg.NoACL && !o.cfg.NoXattrs,
 		ExtraCapabilities:        o.capabilities(),
 		DisabledCapabilities:     o.unwanted(),
-		PanicHandler:             o.panicked,
+		// The kernel maps ids (FUSE_ALLOW_IDMAP) only where it checks permissions, and ends the connection otherwise.
+		Options:       []string{defaultPermissions},
+		IDMappedMount: !given,
+		PanicHandler:  o.panicked,
 	}
 	server, err := fuse.NewServer(o, devFD+strconv.Itoa(fd), opts)
 	if err != nil {

@@ -154,7 +154,7 @@ func (o *Overlay) register(n *Node) int32 {
 	defer o.handles.Release(h)
 	if o.stack.Writable() {
 		var st sys.Stat
-		if err := h.Value.file.Ref().Stat(&st); err != nil || dropsPrivileges(st.Mode) {
+		if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil || dropsPrivileges(st.Mode) {
 			return throughCache // passthrough would drop them as well for who may keep them: the daemon writes
 		}
 	}

@@ -54,16 +54,23 @@ func Open(cfg Config) (*Overlay, error) {
 		Markers: os.Getenv(markersVariable) != "",
 		Sync:    !cfg.Volatile,
 		ACL:     !cfg.NoACL && !cfg.NoXattrs,
+		IDs:     cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
 		return nil, err
+	}
+	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
+	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
+	width := uint(64)
+	if cfg.SmallInodes {
+		width = 32
 	}
 	o := &Overlay{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
 		stack:         s,
 		nodes:         inodecache.NewTable[*Node](),
-		numbers:       inodecache.NewNumbers(s.Devices()),
+		numbers:       inodecache.NewNumbers(s.Devices(), width),
 		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),
 		counts:        &counter{},
 		log:           cfg.Log,

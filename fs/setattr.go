@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -39,7 +40,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	}
 	n.upMu.Lock() // keeps openStubborn from putting an older mode back
 	defer n.upMu.Unlock()
-	return o.with(n, func(r sys.Ref) error {
+	return o.with(n, func(r owner.Ref) error {
 		if err := chown(r, in); err != nil {
 			return err
 		}
@@ -56,7 +57,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	})
 }
 
-func chown(r sys.Ref, in *fuse.SetAttrIn) error {
+func chown(r owner.Ref, in *fuse.SetAttrIn) error {
 	uid, gid := sys.Unchanged, sys.Unchanged
 	if u, ok := in.GetUID(); ok {
 		uid = u
@@ -125,7 +126,7 @@ func (o *Overlay) forgetAttr(n *Node) {
 func (o *Overlay) killSuidBits(n *Node) (killed bool, err error) {
 	n.upMu.Lock()
 	defer n.upMu.Unlock()
-	err = o.with(n, func(r sys.Ref) error {
+	err = o.with(n, func(r owner.Ref) error {
 		var st sys.Stat
 		if err := r.Stat(&st); err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -38,7 +39,7 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 		return 0, errNoSuchAttr // the kernel asks before the first write of every file
 	}
 	var value []byte
-	err = o.with(n, func(r sys.Ref) (err error) { value, err = r.GetXattr(stored); return err })
+	err = o.with(n, func(r owner.Ref) (err error) { value, err = r.GetXattr(stored); return err })
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
@@ -64,7 +65,7 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 		return 0, o.status("listxattr", err)
 	}
 	var names []string
-	err = o.with(n, func(r sys.Ref) (err error) { names, err = r.ListXattr(); return err })
+	err = o.with(n, func(r owner.Ref) (err error) { names, err = r.ListXattr(); return err })
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
@@ -82,7 +83,7 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 func isACL(name string) bool { return name == accessACL || name == defaultACL }
 
 // changeXattr calls f on n's object in the upper with the name under which the attribute is stored there.
-func (o *Overlay) changeXattr(id uint64, attr string, f func(r sys.Ref, stored string) error) error {
+func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored string) error) error {
 	if o.cfg.NoXattrs {
 		return unix.EOPNOTSUPP
 	}
@@ -97,7 +98,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r sys.Ref, stored s
 	if attr == capability {
 		n.bare.Store(false)
 	}
-	if err := o.change(n, func(r sys.Ref) error { return f(r, stored) }); err != nil {
+	if err := o.change(n, func(r owner.Ref) error { return f(r, stored) }); err != nil {
 		return err
 	}
 	if attr == defaultACL && n.dir != nil {
@@ -111,7 +112,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r sys.Ref, stored s
 // SetXAttr answers SETXATTR.
 func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	o.counts.add(opSetxattr)
-	err := o.changeXattr(in.NodeId, attr, func(r sys.Ref, stored string) error {
+	err := o.changeXattr(in.NodeId, attr, func(r owner.Ref, stored string) error {
 		if err := r.SetXattr(stored, data, int(in.Flags)); err != nil {
 			return err
 		}
@@ -133,11 +134,11 @@ func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) 
 	n, err := o.node(h.NodeId)
 	if err == nil && !n.inUpper() {
 		if stored, ok := whiteout.StoredXattr(attr); ok {
-			err = o.with(n, func(r sys.Ref) error { _, err := r.GetXattr(stored); return err })
+			err = o.with(n, func(r owner.Ref) error { _, err := r.GetXattr(stored); return err })
 		}
 	}
 	if err == nil {
-		err = o.changeXattr(h.NodeId, attr, func(r sys.Ref, stored string) error { return r.RemoveXattr(stored) })
+		err = o.changeXattr(h.NodeId, attr, func(r owner.Ref, stored string) error { return r.RemoveXattr(stored) })
 	}
 	return o.status("removexattr", err)
 }

@@ -13,11 +13,12 @@ import (
 //	63 ........... 63-b | ................ 0
 //	index of the device | the object's own
 //
-// A number too large for the lower bits, or of a device that is not among the layers' (a mount or subvolume inside a
+// With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device that is not among the layers' (a mount or subvolume inside a
 // layer), gets one from the range whose top bits are all ones. A copied-up object keeps the number of its lower.
 type Numbers struct {
 	devs  []uint64 // immutable
-	shift uint     // immutable; 64: one device
+	width uint     // bits of a number; immutable
+	shift uint     // where the index begins; immutable
 
 	mu      sync.RWMutex // guards the rest
 	extra   map[Key]uint64
@@ -25,11 +26,11 @@ type Numbers struct {
 	origins map[Key]uint64
 }
 
-// NewNumbers takes the devices of the layers' roots, without duplicates.
-func NewNumbers(devs []uint64) *Numbers {
-	n := &Numbers{devs: devs, shift: 64, extra: map[Key]uint64{}, origins: map[Key]uint64{}}
-	if len(devs) > 1 {
-		n.shift = 64 - uint(bits.Len(uint(len(devs)))) // one value more than devices: all ones is the extra range
+// NewNumbers takes the devices of the layers' roots, without duplicates, and how many bits a number may have, 64 or 32.
+func NewNumbers(devs []uint64, width uint) *Numbers {
+	n := &Numbers{devs: devs, width: width, shift: width, extra: map[Key]uint64{}, origins: map[Key]uint64{}}
+	if len(devs) > 1 || width < 64 {
+		n.shift = width - uint(bits.Len(uint(len(devs)))) // one value more than devices: all ones is the extra range
 	}
 	return n
 }
@@ -50,10 +51,7 @@ func (n *Numbers) own(k Key) uint64 {
 		if dev != k.Dev {
 			continue
 		}
-		if n.shift == 64 {
-			return k.Ino
-		}
-		if k.Ino>>n.shift == 0 {
+		if k.Ino>>n.shift == 0 { // always, with one device and 64 bits
 			return uint64(i)<<n.shift | k.Ino
 		}
 	}
@@ -62,7 +60,7 @@ func (n *Numbers) own(k Key) uint64 {
 	ino, ok := n.extra[k]
 	if !ok {
 		n.next++
-		ino = ^uint64(0) - n.next
+		ino = ^uint64(0)>>(64-n.width) - n.next
 		n.extra[k] = ino
 	}
 	return ino

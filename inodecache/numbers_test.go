@@ -6,7 +6,7 @@ import (
 )
 
 func TestOneDeviceKeepsItsNumbers(t *testing.T) {
-	n := NewNumbers([]uint64{7})
+	n := NewNumbers([]uint64{7}, 64)
 	for _, ino := range []uint64{1, 2, 1 << 63, ^uint64(0) >> 1} {
 		if got := n.Of(Key{7, ino}); got != ino {
 			t.Errorf("Of(%d) = %d", ino, got)
@@ -20,7 +20,7 @@ func TestManyDevicesShareTheRange(t *testing.T) {
 		for i := range devices {
 			devs = append(devs, uint64(1000+i))
 		}
-		n := NewNumbers(devs)
+		n := NewNumbers(devs, 64)
 		seen := map[uint64]Key{}
 		for _, dev := range devs {
 			for _, ino := range []uint64{1, 2, 1<<32 - 1, 1 << 40} {
@@ -38,14 +38,14 @@ func TestManyDevicesShareTheRange(t *testing.T) {
 				}
 			}
 		}
-		if again := NewNumbers(devs); again.Of(Key{devs[1], 5}) != n.Of(Key{devs[1], 5}) {
+		if again := NewNumbers(devs, 64); again.Of(Key{devs[1], 5}) != n.Of(Key{devs[1], 5}) {
 			t.Error("another mount of the same layers has other numbers")
 		}
 	}
 }
 
 func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2})
+	n := NewNumbers([]uint64{1, 2}, 64)
 	if got := n.Of(Key{1, 12345}); got != 12345 {
 		t.Errorf("Of = %d", got)
 	}
@@ -54,7 +54,7 @@ func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
 // What does not fit gets a number that nobody else has or will have, however many devices there are.
 func TestNumbersThatDoNotFit(t *testing.T) {
 	for _, devs := range [][]uint64{{1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7}} {
-		n := NewNumbers(devs)
+		n := NewNumbers(devs, 64)
 		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // devices that are no layer's
 		if len(devs) > 1 {
 			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.shift})
@@ -83,7 +83,7 @@ func TestNumbersThatDoNotFit(t *testing.T) {
 }
 
 func TestCopyUpKeepsTheNumber(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2})
+	n := NewNumbers([]uint64{1, 2}, 64)
 	lower, upper := Key{2, 10}, Key{1, 20}
 	ino := n.Of(lower)
 	n.SetOrigin(upper, ino)
@@ -97,7 +97,7 @@ func TestCopyUpKeepsTheNumber(t *testing.T) {
 }
 
 func TestGoneObjectsAreForgotten(t *testing.T) {
-	n := NewNumbers([]uint64{1})
+	n := NewNumbers([]uint64{1}, 64)
 	k, foreign := Key{1, 20}, Key{9, 1}
 	n.SetOrigin(k, 10)
 	first := n.Of(foreign)
@@ -115,7 +115,7 @@ func TestGoneObjectsAreForgotten(t *testing.T) {
 }
 
 func TestConcurrentNumbers(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2})
+	n := NewNumbers([]uint64{1, 2}, 64)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Add(1)

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
 // option is a row of the one table of -o options.
@@ -74,6 +76,15 @@ var optionTable = []optionGroup{
 		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
 		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},
 	}},
+	{"ids and permissions", []option{
+		{"uidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.UIDs }), "user ids of the layers are shown as others; those left out, as the overflow id"},
+		{"gidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.GIDs }), "the same for groups"},
+		{"squash_to_root", noValue, squashToRoot, "everything belongs to user and group 0"},
+		{"squash_to_uid", needs("UID"), squash(func(m *owner.IDs) *owner.Squash { return &m.UID }), "everything belongs to one user"},
+		{"squash_to_gid", needs("GID"), squash(func(m *owner.IDs) *owner.Squash { return &m.GID }), "everything belongs to one group"},
+		{"xattr_permissions", needs("0|1|2"), setPermissions, "owner, mode and type are kept in an attribute: 1: security.fuseoverlayfs.override_stat, 2: user.containers.override_stat"},
+		{"ino32_t", may("0|1"), on(func(r *request) *bool { return &r.overlay.SmallInodes }), "inode numbers of at most 32 bits"},
+	}},
 	{"accepted because it is so anyway", []option{
 		{"default_permissions", noValue, noEffect, "the kernel checks permissions"},
 		{"redirect_dir", needs("off|nofollow"), only("off", "nofollow"), "renaming a directory with lower parts is EXDEV"},
@@ -83,20 +94,12 @@ var optionTable = []optionGroup{
 		{"nfs_export", needs("off"), only("off"), ""},
 		{"uuid", needs("off|null|auto"), only("off", "null", "auto"), ""},
 		{"verity", needs("off"), only("off"), ""},
-		{"xattr_permissions", needs("0"), only("0"), ""},
 		{"threaded", may("0|1"), noEffect, ""},
 		{"fast_ino", may("0|1"), noEffect, ""},
-		{"context", needs("LABEL"), noEffect, "accepted; the label is up to the kernel"},
 	}},
 	{"known, but not supported by this version", []option{
 		{"datadir+", needs("DIR"), unsupported, ""},
 		{"userxattr", noValue, unsupported, ""},
-		{"uidmapping", needs("MAP"), unsupported, ""},
-		{"gidmapping", needs("MAP"), unsupported, ""},
-		{"squash_to_root", noValue, unsupported, ""},
-		{"squash_to_uid", needs("UID"), unsupported, ""},
-		{"squash_to_gid", needs("GID"), unsupported, ""},
-		{"ino32_t", noValue, unsupported, ""},
 	}},
 	{"as in mount(8)", []option{
 		{"ro", noValue, mountFlags(unix.MS_RDONLY, 0), "read-only"},
@@ -120,6 +123,7 @@ var optionTable = []optionGroup{
 		{"allow_root", noValue, flag(func(r *request) *bool { return &r.allowRoot }), "only root may use the mount; not for ordinary users"},
 		{"fsname", needs("NAME"), text(func(r *request) *string { return &r.mount.Source }), "the source shown in the mount table"},
 		{"subtype", needs("NAME"), text(func(r *request) *string { return &r.mount.Type }), "the type shown there, after \"fuse.\""},
+		{"context", needs("LABEL"), text(func(r *request) *string { return &r.mount.Context }), "the SELinux label of everything, where the host has SELinux"},
 		{"private", noValue, noEffect, ""},
 		{"nofail", noValue, noEffect, ""},
 		{"_netdev", noValue, noEffect, ""},

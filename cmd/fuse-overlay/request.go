@@ -96,6 +96,8 @@ func (r *request) check() error {
 		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
 	case r.mount.AllowOther && r.allowRoot:
 		return errors.New("allow_other and allow_root exclude each other")
+	case o.Permissions != nil && o.NoXattrs:
+		return errors.New("xattr_permissions and noxattrs exclude each other: owner and mode are extended attributes")
 	case o.IO == fs.IOPassthrough && o.Writeback:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}

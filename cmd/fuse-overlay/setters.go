@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 func unsupported(*request, string) error { return errUnsupported }
@@ -70,6 +72,49 @@ func mountFlags(set, clear uintptr) setter {
 		r.mount.Flags = r.mount.Flags&^clear | set
 		return nil
 	}
+}
+
+// ids is how ids are shown, as far as options have said it.
+func (r *request) ids() *owner.IDs {
+	if r.overlay.IDs == nil {
+		r.overlay.IDs = &owner.IDs{}
+		r.overlay.IDs.OverflowUID, r.overlay.IDs.OverflowGID = sys.OverflowIDs()
+	}
+	return r.overlay.IDs
+}
+
+func mapping(field func(*owner.IDs) *owner.Mapping) setter {
+	return func(r *request, value string) error {
+		m, err := owner.ParseMapping(value)
+		*field(r.ids()) = m
+		return err
+	}
+}
+
+func squash(field func(*owner.IDs) *owner.Squash) setter {
+	return func(r *request, value string) error {
+		id, err := strconv.ParseUint(value, 10, 32)
+		if err != nil || uint32(id) == sys.Unchanged {
+			return fmt.Errorf("%q is not an id from 0 to 4294967294", value)
+		}
+		*field(r.ids()) = owner.Squash{On: true, ID: uint32(id)}
+		return nil
+	}
+}
+
+func squashToRoot(r *request, _ string) error {
+	root := owner.Squash{On: true}
+	r.ids().UID, r.ids().GID = root, root
+	return nil
+}
+
+func setPermissions(r *request, value string) error {
+	switch value {
+	case "0", "1", "2":
+		r.overlay.Permissions = owner.Permissions(int(value[0] - '0'))
+		return nil
+	}
+	return fmt.Errorf("%q is none of 0, 1 and 2", value)
 }
 
 func setTimeout(r *request, value string) error {

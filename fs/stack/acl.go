@@ -44,11 +44,11 @@ func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting, inPlace bool) error 
 	if len(d.defaultACL) == 0 {
 		o.Mode &^= o.Umask & 0o777
 	}
-	if inPlace && o.UID == s.uid && o.GID == s.gid {
+	if uid, gid := s.stored(&o.Object); inPlace && uid == s.uid && gid == s.gid {
 		return nil
 	}
 	var st sys.Stat
-	if err := up.Ref().Stat(&st); err != nil {
+	if err := s.Shown(Upper, up.Ref()).Stat(&st); err != nil {
 		return err
 	}
 	if st.Mode&unix.S_ISGID != 0 {

@@ -3,11 +3,12 @@ package stack
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Object says what to make.
+// Object says what to make, and whose it is to be, in terms of the mount.
 type Object struct {
 	Mode     uint32 // type and permissions, the umask not applied
 	Umask    uint32 // applied where the directory has no default ACL
@@ -22,12 +23,13 @@ type Object struct {
 func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) (file *sys.File, err error) {
 	o := inheriting{Object: *obj}
 	over := f.State == Whiteout && !f.Marker
-	inPlace := !over && !(o.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below)
+	inPlace := !over && !(o.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below) && !s.layers[Upper].shown.Overrides()
 	if err := s.inherit(d, up, &o, inPlace); err != nil {
 		return nil, err
 	}
-	if inPlace && o.UID == s.uid && (o.GID == s.gid || o.inheritsGID) {
-		if file, err = make1(up, name, &o.Object); err != nil {
+	uid, gid := s.stored(&o.Object)
+	if inPlace && uid == s.uid && (gid == s.gid || o.inheritsGID) {
+		if file, err = s.make1(up, name, &o.Object); err != nil {
 			return nil, err
 		}
 	} else if file, err = s.createStaged(d, up, name, f, &o, over); err != nil {
@@ -44,24 +46,42 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 // new object hides as well.
 func (s *Stack) unmark(up *sys.Dir, name string) { _ = up.Unlink(whiteout.Marker(name)) }
 
-// make1 makes an object with one system call.
-func make1(dir *sys.Dir, name string, o *Object) (*sys.File, error) {
-	switch o.Mode & unix.S_IFMT {
+// stored are the ids that the upper keeps for the object's.
+func (s *Stack) stored(o *Object) (uid, gid uint32) {
+	uid, gid = s.layers[Upper].shown.Store(o.UID, o.GID)
+	if uid == sys.Unchanged {
+		uid = s.uid
+	}
+	if gid == sys.Unchanged {
+		gid = s.gid
+	}
+	return uid, gid
+}
+
+// make1 makes an object with one system call: its inode, where an attribute will say the rest.
+func (s *Stack) make1(dir *sys.Dir, name string, o *Object) (*sys.File, error) {
+	mode := s.layers[Upper].shown.Inode(o.Mode)
+	switch mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return dir.CreateFile(name, o.Mode&0o7777)
+		file, err := dir.CreateFile(name, mode&0o7777)
+		if err == nil && o.Mode&unix.S_IFMT != unix.S_IFREG { // it stands for a device, fifo or socket
+			file.Close()
+			file = nil
+		}
+		return file, err
 	case unix.S_IFDIR:
-		return nil, dir.Mkdir(name, o.Mode&0o7777)
+		return nil, dir.Mkdir(name, mode&0o7777)
 	case unix.S_IFLNK:
 		return nil, dir.Symlink(o.Target, name)
 	default:
-		return nil, dir.Mknod(name, o.Mode, o.Rdev)
+		return nil, dir.Mknod(name, mode, o.Rdev)
 	}
 }
 
 // createStaged makes the object in the work directory, whole, and moves it to its place.
 func (s *Stack) createStaged(d *Dir, up *sys.Dir, name string, f *Found, o *inheriting, over bool) (*sys.File, error) {
 	w, tmp := s.work.Dir(), s.work.Name()
-	file, err := make1(w, tmp, &o.Object)
+	file, err := s.make1(w, tmp, &o.Object)
 	if err != nil {
 		return nil, err
 	}
@@ -80,22 +100,17 @@ func (s *Stack) createStaged(d *Dir, up *sys.Dir, name string, f *Found, o *inhe
 
 // dress gives a staged object owner, mode, ACLs and, where a directory replaces a lower one, the opaque mark.
 func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) error {
-	r := w.At(tmp)
-	if o.UID != s.uid || o.GID != s.gid {
-		if err := r.Chown(o.UID, o.GID); err != nil {
+	r := s.Shown(Upper, w.At(tmp))
+	recorded, err := r.Record(&sys.Stat{Uid: o.UID, Gid: o.GID, Mode: o.Mode, Rdev: o.Rdev})
+	if err != nil {
+		return err
+	}
+	if !recorded {
+		if err := s.own(r, d, o); err != nil {
 			return err
 		}
 	}
-	kind := o.Mode & unix.S_IFMT
-	if kind != unix.S_IFLNK {
-		if err := r.Chmod(o.Mode & 0o7777); err != nil { // chown may have cleared suid and sgid
-			return err
-		}
-		if err := applyDefaultACL(r, d.defaultACL, o.Mode); err != nil {
-			return err
-		}
-	}
-	if kind != unix.S_IFDIR || !f.Below {
+	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !f.Below {
 		return nil
 	}
 	h, err := w.OpenDir(tmp)
@@ -104,6 +119,22 @@ func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) e
 	}
 	defer h.Close()
 	return s.format.MarkOpaque(h)
+}
+
+// own gives a staged object owner, mode and ACLs.
+func (s *Stack) own(r owner.Ref, d *Dir, o *inheriting) error {
+	if uid, gid := s.stored(&o.Object); uid != s.uid || gid != s.gid {
+		if err := r.Chown(o.UID, o.GID); err != nil {
+			return err
+		}
+	}
+	if o.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return nil
+	}
+	if err := r.Chmod(o.Mode & 0o7777); err != nil { // chown may have cleared suid and sgid
+		return err
+	}
+	return applyDefaultACL(r.Inode(), d.defaultACL, o.Mode)
 }
 
 // place moves a staged object over nothing, or over the whiteout device of its name.

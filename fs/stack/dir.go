@@ -120,7 +120,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		opaque, err := x.merge(h, layer, m.XattrWhiteouts)
+		opaque, err := s.merge(x, h, layer, m.XattrWhiteouts)
 		if err != nil {
 			return err
 		}

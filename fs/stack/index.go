@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -39,8 +40,9 @@ const firstCookie = 3
 
 func newIndex() *index { return &index{byName: map[string]*entry{}, next: firstCookie} }
 
-// merge adds what the next layer down has. It reports whether the layer marks the directory opaque by a marker file.
-func (x *index) merge(h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque bool, err error) {
+// merge adds what the next layer down has, which lies in h. It reports whether the layer marks the directory opaque by a
+// marker file.
+func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque bool, err error) {
 	var hidden []string
 	err = h.List(func(e sys.Dirent) error {
 		if whiteout.IsMarker(e.Name) {
@@ -51,7 +53,7 @@ func (x *index) merge(h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque boo
 			}
 			return nil
 		}
-		absent, err := settleType(h, &e, xattrWhiteouts)
+		absent, err := settleType(h, s.layers[layer].shown, &e, xattrWhiteouts)
 		if err == unix.ENOENT {
 			return nil // went while it was listed
 		}
@@ -71,12 +73,13 @@ func (x *index) merge(h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque boo
 }
 
 // settleType tells whether a listed entry is a whiteout and its type where the file system does not.
-func settleType(h *sys.Dir, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
-	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && (e.Type != unix.DT_REG || !xattrWhiteouts) {
+func settleType(h *sys.Dir, shown *owner.Scheme, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
+	doubtful := e.Type == unix.DT_REG && (xattrWhiteouts || shown.Overrides())
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
 		return false, nil
 	}
 	var st sys.Stat
-	if err := h.At(e.Name).Stat(&st); err != nil {
+	if err := shown.On(h.At(e.Name)).Stat(&st); err != nil {
 		return false, err
 	}
 	e.Type = direntType(st.Mode)

@@ -174,7 +174,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 		f := root.lookup(name)
 		from, err := root.Layer(f.Layer)
 		must(t, err)
-		staged, err := s.Stage(from.At(name), &f.Stat, -1)
+		staged, err := s.Stage(f.Layer, from.At(name), &f.Stat, -1)
 		must(t, err)
 		must(t, staged.Publish(root.upper(), name))
 		if staged.File() != nil {

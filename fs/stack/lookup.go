@@ -90,7 +90,7 @@ func (s *Stack) look(o Opened, name string, layer int, xattrWhiteouts bool, f *F
 	if err != nil {
 		return err
 	}
-	if err := h.At(name).Stat(&f.Stat); err != nil {
+	if err := s.Shown(layer, h.At(name)).Stat(&f.Stat); err != nil {
 		if err == unix.ENOENT {
 			return nil
 		}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -22,8 +23,12 @@ type Config struct {
 	Markers bool
 	// Sync makes every copy-up durable before it shows.
 	Sync bool
-	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects.
+	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects. Not where an attribute says the mode.
 	ACL bool
+	// IDs are how ids of layers are shown; nil: as they are.
+	IDs *owner.IDs
+	// Permissions is where the upper keeps owner, mode and type; nil: as its root says, and by itself in the inode.
+	Permissions *owner.Override
 }
 
 // Roles of a directory in an [Error].
@@ -52,6 +57,7 @@ var (
 	errTooMany   = errors.New("too many layers")
 	errNoLower   = errors.New("no lowerdir given")
 	errUpperWork = errors.New("upperdir and workdir belong together: give both or neither")
+	errOtherForm = errors.New("keeps owner and mode in another attribute than the one of xattr_permissions")
 )
 
 // maxLayers is the most lowers that a layer number holds.
@@ -94,6 +100,9 @@ func Open(c Config) (*Stack, error) {
 		if err := s.openUpper(c); err != nil {
 			return nil, err
 		}
+	}
+	if err := s.setSchemes(c); err != nil {
+		return nil, err
 	}
 	ok = true
 	return s, nil

@@ -163,7 +163,7 @@ func (s *Stack) emptyDir(e *End) (former string, err error) {
 		e.Found.Marker = true
 	}
 	w, tmp := s.work.Dir(), s.work.Name()
-	err = s.stageEmpty(w, tmp, h.Ref(), &e.Found.Stat)
+	err = s.stageEmpty(w, tmp, h.Ref())
 	if err == nil {
 		err = w.Rename(tmp, e.Up, e.Name, unix.RENAME_EXCHANGE)
 	}
@@ -174,8 +174,8 @@ func (s *Stack) emptyDir(e *End) (former string, err error) {
 	return tmp, nil
 }
 
-// stageEmpty makes an empty opaque directory with the attributes of model.
-func (s *Stack) stageEmpty(w *sys.Dir, tmp string, model sys.Ref, st *sys.Stat) error {
+// stageEmpty makes an empty opaque directory with the attributes of inode.
+func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
 	if err := w.Mkdir(tmp, 0o700); err != nil {
 		return err
 	}
@@ -189,11 +189,23 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, model sys.Ref, st *sys.Stat) 
 			return err
 		}
 	}
-	if err := h.Ref().Chown(st.Uid, st.Gid); err != nil {
+	kept := s.layers[Upper].kept
+	model, r := kept.On(inode), kept.On(h.Ref())
+	var st sys.Stat
+	if err := model.Stat(&st); err != nil {
 		return err
 	}
-	if err := h.Ref().Chmod(st.Mode & 0o7777); err != nil {
+	recorded, err := r.Record(&st)
+	if err != nil {
 		return err
+	}
+	if !recorded {
+		if err := r.Chown(st.Uid, st.Gid); err != nil {
+			return err
+		}
+		if err := r.Chmod(st.Mode & 0o7777); err != nil {
+			return err
+		}
 	}
 	names, err := model.ListXattr()
 	if err != nil {
@@ -205,7 +217,7 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, model sys.Ref, st *sys.Stat) 
 		}
 		value, err := model.GetXattr(name)
 		if err == nil {
-			err = h.Ref().SetXattr(name, value, 0)
+			err = r.SetXattr(name, value, 0)
 		}
 		if err != nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -23,7 +24,13 @@ type Stack struct {
 type layer struct {
 	root *sys.Dir
 	dev  uint64
+	// shown is how the layer's objects look through the mount; kept, how the layer itself has them, so that what goes from one
+	// layer to another keeps ids that the mount does not show.
+	shown, kept *owner.Scheme
 }
+
+// Shown is an object of a layer as it looks through the mount.
+func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].shown.On(r) }
 
 // Writable reports whether there is an upper.
 func (s *Stack) Writable() bool { return s.layers[Upper].root != nil }
@@ -58,9 +65,14 @@ func (s *Stack) Devices() []uint64 {
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
-// Stage begins the copy-up of the object at src; see [copyup.Copier.Stage].
-func (s *Stack) Stage(src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
-	return s.copier.Stage(src, st, size)
+// Stage begins the copy-up of the object at src, of a lower, and fills st with what the layer says of it; see
+// [copyup.Copier.Stage].
+func (s *Stack) Stage(layer int, src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
+	from := s.layers[layer].kept.On(src)
+	if err := from.Stat(st); err != nil {
+		return nil, err
+	}
+	return s.copier.Stage(from, st, size)
 }
 
 // Raised notes in d that the copy-up of name has been published.

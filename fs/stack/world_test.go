@@ -107,7 +107,7 @@ func (w *world) raise(p string) {
 	}
 	from, err := parent.Layer(f.Layer)
 	must(w.t, err)
-	staged, err := w.Stage(from.At(name), &f.Stat, -1)
+	staged, err := w.Stage(f.Layer, from.At(name), &f.Stat, -1)
 	must(w.t, err)
 	must(w.t, staged.Publish(parent.upper(), name))
 	if file := staged.File(); file != nil {
