@@ -104,7 +104,22 @@ func prepare() error {
 			}
 		}
 	}
+	if err := prepareForeign(filepath.Join(base, "foreign")); err != nil {
+		return err
+	}
 	return prepareBinary()
+}
+
+// prepareForeign makes a lower that a plain user may read and has no right to.
+func prepareForeign(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "theirs")
+	if err := os.WriteFile(path, []byte("t"), 0o644); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o666)
 }
 
 func prepareBinary() error {

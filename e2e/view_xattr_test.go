@@ -186,6 +186,10 @@ func TestNoACL(t *testing.T) {
 			_, err := os.ReadFile(o.path("f"))
 			wantErr(t, "an ACL is no help with noacl", err, syscall.EACCES)
 		})
+		if out, err := runCommand("setfacl", "-m", "u:1001:r", o.path("f")); err == nil || !strings.Contains(out, "Operation not supported") {
+			t.Errorf("setfacl with noacl: %v\n%s", err, out)
+		}
+		equal(t, "names", listNames(t, o.path("f")), "")
 	})
 }
 

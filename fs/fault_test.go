@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
@@ -19,16 +20,21 @@ type scenario struct {
 	change       string // of the view, as diffLines tells it; empty: nothing
 	formats      bool   // whiteouts matter: run with markers as well
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
+	inodes       bool   // it goes otherwise where owner and mode are attributes: no ACLs, and a listing leaves out what fails
 }
 
 // setting is one way of running a scenario.
 type setting struct {
 	name                       string
 	markers, volatile, journal bool
+	attributes                 bool // owner and mode in attributes (xattr_permissions)
 }
 
 func (c *scenario) settings() []setting {
 	all := []setting{{name: "devices"}}
+	if !c.inodes {
+		all = append(all, setting{name: "attributes", attributes: true})
+	}
 	if c.formats {
 		all = append(all, setting{name: "markers", markers: true})
 	}
@@ -92,6 +98,9 @@ func (r *faultRun) open() *site {
 	}
 	c := newFolders(r.t, upper, lower)
 	c.Volatile = r.volatile
+	if r.attributes {
+		c.Permissions = owner.Permissions(2)
+	}
 	s := &site{t: r.t, cfg: c, markers: r.markers}
 	s.open()
 	return s

@@ -37,6 +37,9 @@ const (
 	direntPlusSize = 128 + direntSize
 )
 
+// unknownIno stands for an inode number that cannot be told, as in libfuse (FUSE_UNKNOWN_INO).
+const unknownIno = 0xffffffff
+
 // listing is one READDIR or READDIRPLUS under way.
 type listing struct {
 	o    *Overlay
@@ -141,6 +144,12 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		}
 		var err error
 		next.node, err = o.listedLocked(l.n, l.d, e, &next.st)
+		if err == unix.EIO && o.stack.Overrides(e.Layer) {
+			// Nobody can tell whose the object is; who looks at it is told so, but its directory can be listed.
+			next.kind, next.ino = uint32(e.Type)<<12, unknownIno
+			l.entries = append(l.entries, next)
+			return true
+		}
 		if err != nil {
 			l.err = err
 			return false

@@ -24,6 +24,9 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if o.cfg.NoXattrs {
 		return 0, errNoXattrs
 	}
+	if o.cfg.NoACL && isACL(attr) {
+		return 0, fuse.Status(unix.EOPNOTSUPP)
+	}
 	if attr == selinuxXattr && !o.selinux {
 		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
 	}
@@ -84,7 +87,7 @@ func isACL(name string) bool { return name == accessACL || name == defaultACL }
 
 // changeXattr calls f on n's object in the upper with the name under which the attribute is stored there.
 func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored string) error) error {
-	if o.cfg.NoXattrs {
+	if o.cfg.NoXattrs || o.cfg.NoACL && isACL(attr) {
 		return unix.EOPNOTSUPP
 	}
 	stored, ok := whiteout.StoredXattr(attr)

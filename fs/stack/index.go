@@ -79,7 +79,11 @@ func settleType(h *sys.Dir, shown *owner.Scheme, e *sys.Dirent, xattrWhiteouts b
 		return false, nil
 	}
 	var st sys.Stat
-	if err := shown.On(h.At(e.Name)).Stat(&st); err != nil {
+	err = shown.On(h.At(e.Name)).Stat(&st)
+	if err == unix.EIO && shown.Overrides() {
+		err = h.At(e.Name).Stat(&st) // who looks at it is told; the directory's other entries are not affected
+	}
+	if err != nil {
 		return false, err
 	}
 	e.Type = direntType(st.Mode)

@@ -103,5 +103,8 @@ func (s *Stack) markUpper(form *owner.Override) error {
 	return err
 }
 
+// Overrides reports whether objects of a layer have owner, mode and type in an attribute.
+func (s *Stack) Overrides(layer int) bool { return s.layers[layer].shown.Overrides() }
+
 // KeepsMode reports whether the mode of an object of the upper is that of its inode, so that an access ACL can go with it.
-func (s *Stack) KeepsMode() bool { return !s.layers[Upper].shown.Overrides() }
+func (s *Stack) KeepsMode() bool { return !s.Overrides(Upper) }

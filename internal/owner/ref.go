@@ -124,9 +124,9 @@ func (r Ref) GetXattr(name string) ([]byte, error) {
 	if r.scheme == nil {
 		return r.Ref.GetXattr(name)
 	}
-	stored, ok := r.stored(name)
-	if !ok {
-		return nil, unix.ENODATA
+	stored, err := r.stored(name, unix.ENODATA)
+	if err != nil {
+		return nil, err
 	}
 	value, err := r.Ref.GetXattr(stored)
 	if err == nil && r.scheme.ids != nil {
@@ -140,9 +140,9 @@ func (r Ref) SetXattr(name string, value []byte, flags int) error {
 	if r.scheme == nil {
 		return r.Ref.SetXattr(name, value, flags)
 	}
-	stored, ok := r.stored(name)
-	if !ok {
-		return unix.EPERM
+	stored, err := r.stored(name, unix.EPERM)
+	if err != nil {
+		return err
 	}
 	if r.scheme.ids != nil {
 		value = translate(name, value, r.scheme.ids.store)
@@ -152,9 +152,9 @@ func (r Ref) SetXattr(name string, value []byte, flags int) error {
 
 // RemoveXattr removes an extended attribute; ENODATA when there is none.
 func (r Ref) RemoveXattr(name string) error {
-	stored, ok := r.stored(name)
-	if !ok {
-		return unix.ENODATA
+	stored, err := r.stored(name, unix.ENODATA)
+	if err != nil {
+		return err
 	}
 	return r.Ref.RemoveXattr(stored)
 }
@@ -162,21 +162,38 @@ func (r Ref) RemoveXattr(name string) error {
 // ListXattr returns the names of all extended attributes that are shown.
 func (r Ref) ListXattr() ([]string, error) {
 	names, err := r.Ref.ListXattr()
-	if err != nil || !r.scheme.Overrides() {
+	if err != nil || len(names) == 0 || !r.scheme.Overrides() {
+		return names, err
+	}
+	var st sys.Stat
+	form, err := r.form(&st)
+	if form == nil || err != nil {
 		return names, err
 	}
 	var shown []string
 	for _, name := range names {
-		if name, ok := r.scheme.form.shown(name); ok {
+		if name, ok := form.shown(name); ok {
 			shown = append(shown, name)
 		}
 	}
 	return shown, nil
 }
 
-func (r Ref) stored(name string) (onDisk string, ok bool) {
+// stored is the name under which the layer keeps an attribute of the object; refusal for one that is the scheme's own. What
+// cannot have an override keeps its attributes under their own names.
+func (r Ref) stored(name string, refusal unix.Errno) (onDisk string, err error) {
 	if !r.scheme.Overrides() {
-		return name, true
+		return name, nil
 	}
-	return r.scheme.form.stored(name)
+	onDisk, ok := r.scheme.form.stored(name)
+	if !ok {
+		return "", refusal
+	}
+	if onDisk != name {
+		var st sys.Stat
+		if form, err := r.form(&st); form == nil || err != nil {
+			return name, err
+		}
+	}
+	return onDisk, nil
 }

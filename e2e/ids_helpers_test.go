@@ -1,0 +1,49 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// idShift is by how much the ids on disk are larger than those of the mount with shiftedIDs.
+const idShift = 100000
+
+// shiftedIDs shows the ids of layers whose owners were shifted as what they were.
+var shiftedIDs = fmt.Sprintf("uidmapping=%d:0:65536,gidmapping=%[1]d:0:65536", idShift)
+
+// shiftOwners adds to the ids of all objects below dir, and of dir.
+func shiftOwners(t *testing.T, dir string, by int) {
+	t.Helper()
+	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st := lstat(t, path)
+		if st.Uid >= uint32(by) { // another name of an object that was met
+			return nil
+		}
+		if err := os.Lchown(path, int(st.Uid)+by, int(st.Gid)+by); err != nil {
+			return err
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			return nil
+		}
+		return unix.Chmod(path, st.Mode&0o7777) // chown clears suid and sgid
+	}))
+}
+
+// keepsOwnersElsewhere reports whether the inodes of an upper do not say whose they are: it is not to be compared as it lies.
+func keepsOwnersElsewhere(e *env) bool {
+	for _, opt := range e.opts {
+		if strings.HasPrefix(opt, "xattr_permissions") || opt == shiftedIDs {
+			return true
+		}
+	}
+	return false
+}
