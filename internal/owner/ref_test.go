@@ -166,6 +166,27 @@ func TestDetect(t *testing.T) {
 	}
 }
 
+// Who may not give a symbolic link away leaves it, without an error; any other failure is told.
+func TestSymlinkThatStays(t *testing.T) {
+	d := place(t)
+	must(t, d.Symlink("nowhere", "link"))
+	r := NewScheme(nil, containers).On(d.At("link"))
+	for errno, want := range map[unix.Errno]error{unix.EPERM: nil, unix.EINVAL: nil, unix.EIO: unix.EIO, unix.EROFS: unix.EROFS} {
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call == "fchownat" {
+				return errno
+			}
+			return nil
+		})
+		err := r.Chown(7, 8)
+		sys.SetFault(nil)
+		if err != want {
+			t.Errorf("%v is told as %v", errno, err)
+		}
+	}
+	wantStat(t, r, 0, 0, unix.S_IFLNK|0o777, 0)
+}
+
 // Without ids to map and without an attribute there is no scheme, and nothing is in the way.
 func TestNoScheme(t *testing.T) {
 	s := NewScheme(&IDs{}, nil)
