@@ -36,7 +36,7 @@ func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 
 // attrTimeout is how long the kernel may keep n's attributes, of which mode is one.
 func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
-	switch unseen := n.unseen.Load(); {
+	switch unseen := n.flags.Load(); {
 	case unseen&unseenMappings != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
 		return 0
 	}
@@ -60,10 +60,12 @@ func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.SetAttrTimeout(o.attrTimeout(n, out.Mode))
 }
 
-// forgetOne takes back a reference that the kernel did not get.
+// forgetOne takes back a reference that the kernel did not get. Precondition: renameMu is not held.
 func (o *Overlay) forgetOne(n *Node) {
 	if _, last := o.nodes.Unref(n.ID(), 1); last {
+		o.renameMu.RLock()
 		o.drop(n)
+		o.renameMu.RUnlock()
 	}
 }
 

@@ -92,7 +92,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 		return false, err
 	}
 	if file != nil {
-		o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+		o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
 	}
 	o.stack.Raised(&dir.Dir, p.name)
 	if n.dir != nil {
@@ -137,7 +137,7 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
 	rare := n.setRareLocked()
 	rare.former, rare.kept, n.layer = rare.kept, kept, stack.Upper
 	n.mu.Unlock()
-	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
 	o.handles.Evict(handleKey{n.ID(), layer, useRead})
 	return nil
 }

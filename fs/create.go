@@ -129,8 +129,8 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 	if file == nil {
 		return n, nil
 	}
-	n.bare.Store(true)
-	o.handles.Release(o.handles.Add(handleKey{n.ID(), stack.Upper, useWrite}, handle{file: file}))
+	n.flags.Or(bare)
+	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
 	return n, nil
 }
 

@@ -2,65 +2,86 @@ package fs
 
 import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Forget answers FORGET: the kernel gives references back.
 func (o *Overlay) Forget(id, count uint64) {
-	o.counts.add(opForget)
-	n, last := o.nodes.Unref(id, count)
-	if last {
-		o.drop(n)
+	o.forgetAll([]forgotten{{id, count}})
+}
+
+// forgotten is struct fuse_forget_one: a node and how many references on it are given back.
+type forgotten struct{ id, count uint64 }
+
+// forgetAll gives back what FORGET or BATCH_FORGET lists. Nobody waits for it but renames.
+func (o *Overlay) forgetAll(list []forgotten) {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	for _, f := range list {
+		o.counts.add(opForget)
+		if n, last := o.nodes.Unref(f.id, f.count); last {
+			o.drop(n)
+		}
 	}
 }
 
-// drop removes a node that nobody refers to, and then the directories that were only kept for it.
+// drop removes a node that nobody refers to, and then the directories that were only kept for it. Precondition: renameMu R.
 func (o *Overlay) drop(n *Node) {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	for unused := []*Node{n}; len(unused) > 0; {
-		n, unused = unused[0], unused[1:]
-		if n != o.root {
-			unused = append(unused, o.dropOne(n)...)
+	for n != o.root {
+		parent, others, dropped := o.dropOne(n)
+		if !dropped {
+			return
 		}
+		for _, at := range others {
+			o.drop(at.parent)
+		}
+		n = parent
 	}
 }
 
 // dropOne removes the node if it can go, and returns the directories of its names. Precondition: renameMu R.
-func (o *Overlay) dropOne(n *Node) (dirs []*Node) {
-	parent := n.place().parent
-	parent.dir.mu.Lock()
-	dropped := !o.hasChildren(n) && o.nodes.Drop(n)
-	parent.dir.mu.Unlock()
+func (o *Overlay) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
+	at := n.place().placed
+	at.parent.dir.mu.Lock()
+	if dropped = !o.hasChildren(n) && o.nodes.Drop(n); dropped {
+		at.forget(n)
+	}
+	at.parent.dir.mu.Unlock()
 	if !dropped {
-		return nil
+		return nil, nil, false
 	}
 	n.mu.Lock()
 	rare, key := n.rareLocked(), n.key
-	names, kept := append([]placed{{n.parent, n.name}}, rare.others...), rare.kept
+	n.rare = nil
+	n.mu.Unlock()
+	for _, other := range rare.others {
+		other.parent.dir.mu.Lock()
+		other.forget(n)
+		other.parent.dir.mu.Unlock()
+	}
+	if key != (inodecache.Key{}) {
+		o.nodes.Unlink(key, n)
+	}
+	o.evict(n)
 	if rare.former != nil {
 		rare.former.Close()
 	}
-	n.rare = nil
-	n.mu.Unlock()
-	for _, at := range names {
-		at.parent.dir.mu.Lock()
-		if at.parent.dir.children[at.name] == n {
-			delete(at.parent.dir.children, at.name)
-		}
-		at.parent.dir.mu.Unlock()
-		dirs = append(dirs, at.parent)
-	}
-	o.nodes.Unlink(key, n)
-	o.evict(n)
-	if kept != nil {
+	if kept := rare.kept; kept != nil {
 		var st sys.Stat
 		if n.dir == nil && kept.Ref().Stat(&st) == nil && st.Nlink == 0 {
 			o.numbers.Gone(key)
 		}
 		kept.Close()
 	}
-	return dirs
+	return at.parent, rare.others, true
+}
+
+// forget takes n from the nodes of its directory. Precondition: that directory's mu is held.
+func (at placed) forget(n *Node) {
+	if at.parent.dir.children[at.name] == n {
+		delete(at.parent.dir.children, at.name)
+	}
 }
 
 // hasChildren reports whether nodes hang below n: they need it for their paths. Precondition: the parent's dir.mu held.
@@ -75,6 +96,9 @@ func (o *Overlay) hasChildren(n *Node) bool {
 
 // evict closes the cached handles of n.
 func (o *Overlay) evict(n *Node) {
+	if n.flags.Load()&handled == 0 {
+		return
+	}
 	if n.dir == nil {
 		n.mu.Lock()
 		layer := int(n.layer)

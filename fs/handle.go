@@ -42,6 +42,12 @@ func closeHandle(h handle) {
 	}
 }
 
+// keepHandle puts a handle of n into the cache and returns the cached one in use.
+func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
+	n.flags.Or(handled)
+	return o.handles.Add(handleKey{n.ID(), layer, u}, h)
+}
+
 type held = inodecache.Held[handleKey, handle]
 
 // handleLimit leaves most of the descriptors the process may have to the layers and to removed objects still in use.
@@ -100,7 +106,7 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 			dir.Close()
 			return nil, unix.ENOENT
 		}
-		h = d.o.handles.Add(k, handle{dir: dir})
+		h = d.o.keepHandle(d.n, layer, useDir, handle{dir: dir})
 	}
 	d.layers, d.held = append(d.layers, layer), append(d.held, h)
 	return h.Value.dir, nil

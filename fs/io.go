@@ -38,10 +38,9 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		if err != nil {
 			return nil, err
 		}
-		k := handleKey{n.ID(), p.layer, u}
-		h := o.handles.Add(k, handle{file: file})
+		h := o.keepHandle(n, p.layer, u, handle{file: file})
 		if n.place().layer != p.layer { // copied up meanwhile: nobody will look for it again
-			o.handles.Evict(k)
+			o.handles.Evict(handleKey{n.ID(), p.layer, u})
 		}
 		return h, nil
 	}

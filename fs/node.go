@@ -12,16 +12,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Node is one object of the merged tree.
+// Node is one object of the merged tree. It is 112 bytes, which is a size that memory is handed out in.
 type Node struct {
 	inodecache.Entry
 
-	kind uint32        // S_IFMT; immutable
-	bare atomic.Bool   // known to have no file capabilities
-	ino  atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
-	dir  *dirState     // of a directory; immutable
-	// unseen says by what attributes may change without the kernel noticing, so that it must not keep them.
-	unseen atomic.Uint32
+	kind  uint32        // S_IFMT; immutable
+	flags atomic.Uint32 // bits below
+	ino   atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
+	dir   *dirState     // of a directory; immutable
 
 	upMu sync.Mutex // one copy-up of this object at a time
 
@@ -33,6 +31,19 @@ type Node struct {
 	rare   *rareState     // nil: the zero value
 	key    inodecache.Key // the object's identity in the upper; zero while in a lower
 }
+
+// Bits of Node.flags.
+const (
+	// bare: known to have no file capabilities.
+	bare = 1 << iota
+	// unseenWrites, unseenMappings: attributes may change without the kernel noticing, so that it must not keep them: while
+	// it is open by passthrough for writing, a write may clear suid and sgid; a mapping, which may outlive the open that it
+	// was made from, may change times and blocks.
+	unseenWrites
+	unseenMappings
+	// handled: a handle of it has been cached.
+	handled
+)
 
 // rareState is what few nodes have. It is guarded by the node's mu.
 type rareState struct {

@@ -75,12 +75,6 @@ func (t *opens) remove(id uint64, last func()) (closed int32) {
 	return e.backing
 }
 
-// Bits of Node.unseen.
-const (
-	unseenWrites   = 1 << iota // while it is open by passthrough for writing: a write may clear suid and sgid
-	unseenMappings             // a mapping, which may outlive the open that it was made from, may change times and blocks
-)
-
 // answerOpen opens n: a file of the upper by passthrough, others through the page cache, because a copy-up would change the
 // backing under those who have it open. What is opened for writing is therefore copied up first. fresh: the kernel does
 // not know n yet.
@@ -99,7 +93,7 @@ func (o *Overlay) answerOpen(n *Node, flags uint32, killSuid, fresh bool, out *f
 	backing, joined := o.opens.add(n.ID(), undecided)
 	if !joined {
 		if writes { // before its mode is looked at, so that no chmod slips in between
-			n.unseen.Or(unseenWrites)
+			n.flags.Or(unseenWrites)
 		}
 		id := o.register(n)
 		if backing, _ = o.opens.add(n.ID(), id); backing != id && id != throughCache {
@@ -126,7 +120,7 @@ func (n *Node) expectUnseen(flags uint32) bool {
 	if flags&unix.O_ACCMODE == unix.O_RDWR {
 		bits |= unseenMappings
 	}
-	return n.unseen.Or(bits)&bits != bits
+	return n.flags.Or(bits)&bits != bits
 }
 
 // closed counts one open less of a file.
@@ -134,7 +128,7 @@ func (o *Overlay) closed(id uint64) {
 	n, _ := o.nodes.Get(id)
 	backing := o.opens.remove(id, func() {
 		if n != nil {
-			n.unseen.And(^uint32(unseenWrites))
+			n.flags.And(^uint32(unseenWrites))
 		}
 	})
 	if backing != throughCache {

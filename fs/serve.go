@@ -225,9 +225,6 @@ func (w *worker) getxattr(h *fuse.InHeader, a *fuse.GetXAttrIn, attr []byte) (in
 	return sizeOf(out), status
 }
 
-// forgotten is struct fuse_forget_one.
-type forgotten struct{ id, count uint64 }
-
 func (w *worker) forget(code uint32, in []byte) {
 	if code == codeForget {
 		if a := argument[fuse.ForgetIn](in); a != nil {
@@ -241,9 +238,7 @@ func (w *worker) forget(code uint32, in []byte) {
 	}
 	list := in[inHeader+fixed:]
 	if n := len(list) / int(unsafe.Sizeof(forgotten{})); n > 0 {
-		for _, f := range unsafe.Slice((*forgotten)(unsafe.Pointer(&list[0])), n) {
-			w.o.Forget(f.id, f.count)
-		}
+		w.o.forgetAll(unsafe.Slice((*forgotten)(unsafe.Pointer(&list[0])), n))
 	}
 }
 

@@ -38,7 +38,7 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
-	if attr == capability && n.bare.Load() {
+	if attr == capability && n.flags.Load()&bare != 0 {
 		return 0, errNoSuchAttr // the kernel asks before the first write of every file
 	}
 	var value []byte
@@ -99,7 +99,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored
 		return err
 	}
 	if attr == capability {
-		n.bare.Store(false)
+		n.flags.And(^uint32(bare))
 	}
 	if err := o.change(n, func(r owner.Ref) error { return f(r, stored) }); err != nil {
 		return err

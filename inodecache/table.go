@@ -11,9 +11,11 @@ const RootID = 1
 // Entry is the table's part of a node; embed it.
 type Entry struct {
 	id      uint64 // immutable once inserted
-	lookups uint64 // guarded by the mutex of the id's shard
-	dropped bool   // guarded by the mutex of the id's shard
+	lookups uint64 // guarded by the mutex of the id's shard; dropped for good
 }
+
+// dropped is the number of references of an entry that has left the table.
+const dropped = ^uint64(0)
 
 // ID is the node id the kernel knows the node by; 0 before it is inserted.
 func (e *Entry) ID() uint64 { return e.id }
@@ -89,7 +91,7 @@ func (t *Table[N]) Ref(n N) bool {
 	s := t.of(e.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.dropped {
+	if e.lookups == dropped {
 		return false
 	}
 	e.lookups++
@@ -116,10 +118,10 @@ func (t *Table[N]) Drop(n N) bool {
 	s := t.of(e.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.lookups != 0 || e.dropped || e.id == RootID {
+	if e.lookups != 0 || e.id == RootID {
 		return false
 	}
-	e.dropped = true
+	e.lookups = dropped
 	delete(s.nodes, e.id)
 	t.count.Add(-1)
 	return true

@@ -10,19 +10,36 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// entry is what the index knows of one name.
+// entry is what the index knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
+// next size that memory is handed out in, 64, with its next field.
 type entry struct {
 	name   string
-	cookie uint64   // its place in the listing: grows, never used twice
-	ino    uint64   // of the topmost object in its layer, as listed; 0: not known
-	lower  []uint16 // a directory's further layers, top first, before opaque marks are looked at
-	layer  uint16   // the topmost layer that has the name
-	typ    uint8    // DT_*
-	absent bool     // the topmost is a whiteout
-	marker bool     // the upper's whiteout is a .wh. file
-	closed bool     // what lies further down can no longer show
-	below  bool     // a lower would show were the upper's entry gone
-	gone   bool     // left the index; a tombstone in the order
+	cookie uint64    // its place in the listing: grows, never used twice
+	ino    uint64    // of the topmost object in its layer, as listed; 0: not known
+	lower  *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
+	layer  uint16    // the topmost layer that has the name
+	typ    uint8     // DT_*; DT_WHT where the topmost is a whiteout
+	marker bool      // the upper's whiteout is a .wh. file
+	closed bool      // what lies further down can no longer show
+	below  bool      // a lower would show were the upper's entry gone
+	gone   bool      // left the index; a tombstone in the order
+}
+
+// absent reports whether the topmost is a whiteout.
+func (e *entry) absent() bool { return e.typ == unix.DT_WHT }
+
+func (e *entry) lowers() []uint16 {
+	if e.lower == nil {
+		return nil
+	}
+	return *e.lower
+}
+
+func (e *entry) setLowers(layers []uint16) {
+	e.lower = nil
+	if len(layers) > 0 {
+		e.lower = &layers
+	}
 }
 
 // index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
@@ -104,20 +121,22 @@ func isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
 }
 
 func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
+	if absent {
+		d.Type = unix.DT_WHT
+	}
 	e := x.byName[d.Name]
 	if e == nil {
-		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino, absent: absent})
+		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino})
 		return
 	}
 	if e.closed {
 		return
 	}
-	isDir := d.Type == unix.DT_DIR && !absent
 	if !absent && e.layer == Upper {
 		e.below = true
 	}
-	if !e.absent && !e.marker && e.typ == unix.DT_DIR && isDir {
-		e.lower = append(e.lower, layer)
+	if !e.marker && e.typ == unix.DT_DIR && d.Type == unix.DT_DIR {
+		e.setLowers(append(e.lowers(), layer))
 		return
 	}
 	e.closed = true
@@ -127,12 +146,12 @@ func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
 func (x *index) mergeMarker(name string, layer uint16) {
 	e := x.byName[name]
 	if e == nil {
-		x.add(&entry{name: name, layer: layer, absent: true, marker: layer == Upper})
+		x.add(&entry{name: name, layer: layer, typ: unix.DT_WHT, marker: layer == Upper})
 		return
 	}
 	if layer == Upper {
 		// Not closed: below must still be learned. A whiteout device counts first: a new object has to replace it.
-		e.marker = !e.absent
+		e.marker = !e.absent()
 		return
 	}
 	e.closed = true
@@ -148,7 +167,7 @@ func (x *index) add(e *entry) {
 }
 
 func (x *index) count(e *entry, n int) {
-	if e.absent {
+	if e.absent() {
 		return
 	}
 	x.visible += n
@@ -176,12 +195,13 @@ func (x *index) drop(e *entry) {
 
 // set makes name another object of the upper. lower are the layers below that merge with it.
 func (x *index) set(name string, typ uint8, lower []uint16) {
-	e := &entry{name: name, layer: Upper, typ: typ, lower: lower, closed: true}
+	e := &entry{name: name, layer: Upper, typ: typ, closed: true}
+	e.setLowers(lower)
 	old := x.byName[name]
 	if old != nil {
 		e.below = old.belowUpper()
 	}
-	if old != nil && !old.absent { // the name was there all the time, so it keeps its place in a listing that is being read
+	if old != nil && !old.absent() { // the name was there all the time, so it keeps its place in a listing that is being read
 		x.count(old, -1)
 		e.cookie = old.cookie
 		*old = *e
@@ -197,12 +217,12 @@ func (x *index) set(name string, typ uint8, lower []uint16) {
 // raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
 func (x *index) raise(name string) {
 	e := x.byName[name]
-	if e == nil || e.absent || e.layer == Upper {
+	if e == nil || e.absent() || e.layer == Upper {
 		return
 	}
 	e.below = true
 	if e.typ == unix.DT_DIR {
-		e.lower = append([]uint16{e.layer}, e.lower...)
+		e.setLowers(append([]uint16{e.layer}, e.lowers()...))
 	}
 	e.layer, e.ino = Upper, 0
 }
@@ -212,7 +232,7 @@ func (x *index) cover(name string, marker, below bool) {
 	if old := x.byName[name]; old != nil {
 		x.drop(old)
 	}
-	x.add(&entry{name: name, layer: Upper, absent: true, marker: marker, closed: true, below: below})
+	x.add(&entry{name: name, layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below})
 }
 
 // remove takes out a name that nothing lies below of.
@@ -227,7 +247,7 @@ func (e *entry) belowUpper() bool {
 	if e.layer == Upper {
 		return e.below
 	}
-	return !e.absent
+	return !e.absent()
 }
 
 // from returns the entries that follow the cookie.
@@ -252,7 +272,7 @@ type Listed struct {
 func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
 	var l Listed
 	for _, e := range d.index.from(cookie) {
-		if e.gone || e.absent {
+		if e.gone || e.absent() {
 			continue
 		}
 		l = Listed{e.name, e.cookie, e.typ, int(e.layer), 0, e}

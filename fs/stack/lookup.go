@@ -72,14 +72,14 @@ func (s *Stack) lookupEntry(e *entry, o Opened, f *Found) error {
 		return nil
 	}
 	f.Below, f.Marker = e.belowUpper(), e.marker
-	if e.absent {
+	if e.absent() {
 		if e.layer == Upper {
 			f.State = Whiteout
 		}
 		return nil
 	}
 	if e.typ == unix.DT_DIR {
-		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lower)), e.layer), e.lower...)
+		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
 	}
 	return s.look(o, e.name, int(e.layer), false, f)
 }
