@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -45,8 +46,26 @@ func DeviceFD(point string) (fd int, ok bool) {
 	return fd, err == nil && fd >= 0
 }
 
-// mountProgram mounts and unmounts for who may not.
-const mountProgram = "fusermount3"
+// mountProgram mounts and unmounts for who may not; it is set-user-id root. mountProgramDir is where it lies if PATH does
+// not tell: mount(8) empties the environment when it works for an ordinary user (option user of fstab).
+const (
+	mountProgram    = "fusermount3"
+	mountProgramDir = "/bin"
+)
+
+// MountProgram is the path of the program that mounts for ordinary users, or an error that says what is missing.
+func MountProgram() (string, error) { return findMountProgram(mountProgramDir) }
+
+func findMountProgram(otherwise string) (string, error) {
+	path, err := exec.LookPath(mountProgram)
+	if err == nil {
+		return path, nil
+	}
+	if path, err := exec.LookPath(filepath.Join(otherwise, mountProgram)); err == nil {
+		return path, nil
+	}
+	return "", fmt.Errorf("mounting as an ordinary user needs the program %s of the package fuse3: %w", mountProgram, errors.Unwrap(err))
+}
 
 // mountFlags are the flags of mount(2) by the names that fusermount3 takes.
 var mountFlags = []struct {
@@ -128,7 +147,11 @@ func attach(m MountConfig, direct, selinux bool, maxWrite int) (*sys.Device, err
 	}
 	escape := strings.NewReplacer(`\`, `\\`, ",", `\,`)
 	options = append(options, "fsname="+escape.Replace(m.Source), "subtype="+escape.Replace(m.Type))
-	return sys.MountByHelper(mountProgram, m.Point, strings.Join(options, ","))
+	program, err := MountProgram()
+	if err != nil {
+		return nil, err
+	}
+	return sys.MountByHelper(program, m.Point, strings.Join(options, ","))
 }
 
 // attachDirectly calls mount(2) as fusermount3 does.
@@ -236,7 +259,11 @@ func (m *Mount) unmount() error {
 }
 
 func fusermount(args ...string) error {
-	out, err := exec.Command(mountProgram, args...).CombinedOutput()
+	program, err := MountProgram()
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command(program, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", mountProgram, err, strings.TrimSpace(string(out)))
 	}

@@ -90,7 +90,7 @@ func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) 
 	case err != nil: // the reason is told better by that line than by an exit code
 		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said)
 	default:
-		log.Warn("the mount is not as asked for", zap.String(mountHelper, said))
+		log.Warn("the mount is not as asked for", zap.String("fusermount3", said))
 		return m, nil
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -31,7 +30,7 @@ func (r *request) checkMountable() error {
 	if r.mount.Direct = mayMount(); r.mount.Direct {
 		return checkDeviceUsable()
 	}
-	return checkHelper(helperDir)
+	return checkHelper()
 }
 
 // fuseRdev is the device number 10:229, one of the few that are fixed for good.
@@ -115,24 +114,11 @@ func explainDevice(err error) error {
 	return fmt.Errorf("cannot open %s: %w%s", fuseDevice, cause(err), hint)
 }
 
-// mountHelper mounts on behalf of those who may not; it is set-user-id root. go-fuse looks for it on PATH, and then
-// in helperDir.
-const (
-	mountHelper = "fusermount3"
-	helperDir   = "/bin"
-)
-
 // checkHelper does not open the device: the helper does that with rights that we need not have.
-func checkHelper(dir string) error {
+func checkHelper() error {
 	if _, err := os.Stat(fuseDevice); err != nil {
 		return explainDevice(err)
 	}
-	_, err := exec.LookPath(mountHelper)
-	if err != nil {
-		_, err = exec.LookPath(filepath.Join(dir, mountHelper))
-	}
-	if err != nil {
-		return fmt.Errorf("mounting as an ordinary user needs the program %s of the package fuse3: %w", mountHelper, cause(err))
-	}
-	return nil
+	_, err := fs.MountProgram()
+	return err
 }

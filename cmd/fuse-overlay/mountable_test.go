@@ -94,30 +94,6 @@ func TestExplainDevice(t *testing.T) {
 	}
 }
 
-func TestHelper(t *testing.T) {
-	dir := t.TempDir()
-	helper := filepath.Join(dir, mountHelper)
-	if err := os.WriteFile(helper, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv("PATH", "/nonexistent")
-	for _, d := range []string{"/nonexistent", dir} { // not there, not executable
-		if err := checkHelper(d); err == nil || !strings.Contains(err.Error(), "needs the program fusermount3") {
-			t.Errorf("got %v", err)
-		}
-	}
-	if err := os.Chmod(helper, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := checkHelper(dir); err != nil {
-		t.Error(err)
-	}
-	t.Setenv("PATH", dir)
-	if err := checkHelper("/nonexistent"); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestPrepareProcess(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o22))
 	prepareProcess()
