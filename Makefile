@@ -10,6 +10,8 @@ PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 MANDIR  ?= $(PREFIX)/share/man
 DESTDIR ?=
+# Where mount(8) looks for the program of `mount -t fuse-overlay`, whatever the PREFIX.
+HELPERDIR ?= /sbin
 # ALTERNATIVE=1 also installs the name fuse-overlayfs, which podman, docker, containerd and others look for.
 ALTERNATIVE ?=
 
@@ -83,17 +85,22 @@ bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' f
 bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
 	scripts/deps.sh bench
 
+# The link of the mount helper is absolute: /sbin may itself be a link.
 install: build ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay
 	install -D -m 0644 $(MANPAGE) $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
+	install -d -m 0755 $(DESTDIR)$(HELPERDIR)
+	ln -sfn $(BINDIR)/fuse-overlay $(DESTDIR)$(HELPERDIR)/mount.fuse-overlay
 ifneq ($(ALTERNATIVE),)
-	ln -sf fuse-overlay $(DESTDIR)$(BINDIR)/fuse-overlayfs
+	ln -sfn fuse-overlay $(DESTDIR)$(BINDIR)/fuse-overlayfs
 endif
 
+# Names that may belong to other programs go only while they lead to this one.
 uninstall: ## remove what install put there
+	@remove() { if [ "$$(readlink "$$1")" = "$$2" ]; then rm -f "$$1"; fi; }; set -x; \
+	remove $(DESTDIR)$(BINDIR)/fuse-overlayfs fuse-overlay; \
+	remove $(DESTDIR)$(HELPERDIR)/mount.fuse-overlay $(BINDIR)/fuse-overlay; \
 	rm -f $(DESTDIR)$(BINDIR)/fuse-overlay $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
-	@if [ "$$(readlink $(DESTDIR)$(BINDIR)/fuse-overlayfs)" = fuse-overlay ]; then \
-		rm -f $(DESTDIR)$(BINDIR)/fuse-overlayfs; fi
 
 clean: ## remove what was built
 	rm -rf bin

@@ -8,7 +8,12 @@ import (
 
 // commandLine is what the arguments are before any option is understood.
 type commandLine struct {
+	// helper: mount(8) calls, with flags of its own (mount.TYPE SOURCE DIR [-sfnv] [-o LIST] [-t TYPE]).
+	helper bool
+
 	help, version, foreground, debug bool
+	// fake and sloppy are flags of a mount helper: do all but mount, and let unknown options pass.
+	fake, sloppy bool
 
 	// optionLists are the arguments of each -o, in order.
 	optionLists []string
@@ -23,8 +28,8 @@ var longFlags = map[string]byte{"foreground": 'f', "debug": 'd', "help": 'h', "v
 // splitCommandLine sorts arguments into flags, option lists and positionals, which may come in any order. It is not
 // a flag library because those end at the first unknown flag or guess whether it takes the next argument, and callers
 // of compatName rely on unknown flags passing by.
-func splitCommandLine(args []string) (*commandLine, error) {
-	c := &commandLine{}
+func splitCommandLine(args []string, helper bool) (*commandLine, error) {
+	c := &commandLine{helper: helper}
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
@@ -33,9 +38,7 @@ func splitCommandLine(args []string) (*commandLine, error) {
 			c.positionals = append(c.positionals, args...)
 			return c, nil
 		case strings.HasPrefix(arg, "--"):
-			if letter, ok := longFlags[arg[2:]]; ok {
-				c.setFlag(letter)
-			} else {
+			if !c.setLongFlag(arg[2:]) {
 				c.unknown = append(c.unknown, arg)
 			}
 		case len(arg) > 1 && arg[0] == '-':
@@ -54,35 +57,68 @@ func splitCommandLine(args []string) (*commandLine, error) {
 // letters reads one argument of single-letter flags (-f, -fd, -oLIST, -fo LIST) and returns the arguments after it.
 func (c *commandLine) letters(arg string, after []string) (rest []string, err error) {
 	for i := 1; i < len(arg); i++ {
-		switch {
-		case arg[i] != 'o':
-			if !c.setFlag(arg[i]) {
+		switch letter := arg[i]; {
+		case !c.takesValue(letter):
+			if !c.setFlag(letter) {
 				c.unknown = append(c.unknown, arg)
 				return after, nil
 			}
 		case i+1 < len(arg):
-			c.optionLists = append(c.optionLists, arg[i+1:])
+			c.setValue(letter, arg[i+1:])
 			return after, nil
 		case len(after) == 0:
-			return nil, errors.New("-o needs a list of options")
+			return nil, fmt.Errorf("-%c needs a value after it", letter)
 		default:
-			c.optionLists = append(c.optionLists, after[0])
+			c.setValue(letter, after[0])
 			return after[1:], nil
 		}
 	}
 	return after, nil
 }
 
+func (c *commandLine) takesValue(letter byte) bool {
+	return letter == 'o' || letter == 't' && c.helper
+}
+
+func (c *commandLine) setValue(letter byte, value string) {
+	if letter == 'o' {
+		c.optionLists = append(c.optionLists, value)
+	} // -t says how the type was written that led to this program: nothing new
+}
+
 func (c *commandLine) setFlag(letter byte) (known bool) {
+	switch {
+	case letter == 'h':
+		c.help = true
+	case letter == 'V':
+		c.version = true
+	case c.helper:
+		return c.setHelperFlag(letter)
+	case letter == 'f':
+		c.foreground = true
+	case letter == 'd':
+		c.debug = true
+	default:
+		return false
+	}
+	return true
+}
+
+func (c *commandLine) setLongFlag(name string) (known bool) {
+	letter, ok := longFlags[name]
+	if letter == 'f' && c.helper { // mount(8) means something else by -f
+		return false
+	}
+	return ok && c.setFlag(letter)
+}
+
+func (c *commandLine) setHelperFlag(letter byte) (known bool) {
 	switch letter {
 	case 'f':
-		c.foreground = true
-	case 'd':
-		c.debug = true
-	case 'h':
-		c.help = true
-	case 'V':
-		c.version = true
+		c.fake = true
+	case 's':
+		c.sloppy = true
+	case 'n', 'v': // there is no mtab to leave alone, and nothing to tell
 	default:
 		return false
 	}

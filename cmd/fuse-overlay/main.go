@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Exit codes; scripts rely on them.
@@ -21,6 +22,8 @@ const (
 const (
 	ownName    = "fuse-overlay"
 	compatName = "fuse-overlayfs"
+	// helperPrefix begins the names by which mount(8) calls programs that mount a type of file system.
+	helperPrefix = "mount."
 )
 
 func main() {
@@ -54,9 +57,12 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	for _, ignored := range req.ignored {
 		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", ignored)
 	}
-	if req.foreground {
+	switch {
+	case req.fake:
+		return exitOK
+	case req.foreground:
 		err = runForeground(req)
-	} else {
+	default:
 		err = startDaemon(argv, req.mount.Point)
 	}
 	if err != nil {
@@ -65,12 +71,18 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// calledBy is the name the program was called by: the mount is of type fuse.NAME, and its errors begin with it.
+// calledBy is the name the program was called by: the mount is of type fuse.NAME, and its errors begin with it. Called
+// as mount.NAME, by mount(8), it is NAME.
 func calledBy(argv []string) string {
 	if len(argv) == 0 || argv[0] == "" {
 		return ownName
 	}
-	return filepath.Base(argv[0])
+	return strings.TrimPrefix(filepath.Base(argv[0]), helperPrefix)
+}
+
+// asMountHelper tells whether mount(8) calls.
+func asMountHelper(argv []string) bool {
+	return len(argv) > 0 && strings.HasPrefix(filepath.Base(argv[0]), helperPrefix)
 }
 
 // fail tells the user why, in one line whatever the error holds.

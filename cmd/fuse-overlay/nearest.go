@@ -1,11 +1,17 @@
 package main
 
-// nearest is the candidate with the fewest typing errors between it and what was typed; the first of equals. It is
-// always one, for an error that names something is of more help than one that does not.
+import "strings"
+
+// nearest is the candidate with the fewest typing errors between it and what was typed, where a missing end is one; the
+// first of equals. It is always one, for an error that names something is of more help than one that does not.
 func nearest(typed string, candidates []string) string {
 	best, least := "", -1
 	for _, candidate := range candidates {
-		if d := typingErrors(typed, candidate); least < 0 || d < least {
+		d := typingErrors(typed, candidate)
+		if typed != "" && strings.HasPrefix(candidate, typed) {
+			d = min(d, 1)
+		}
+		if least < 0 || d < least {
 			best, least = candidate, d
 		}
 	}

@@ -18,6 +18,8 @@ type request struct {
 	called string
 
 	help, version, foreground bool
+	// fake: do all but mount.
+	fake bool
 
 	overlay fs.Config
 	mount   fs.MountConfig
@@ -32,15 +34,15 @@ type request struct {
 // withoutEnd is fs.Config.Timeout for names and attributes that the kernel may keep as long as it likes.
 const withoutEnd time.Duration = -1
 
-// parseRequest understands a command line. Called by compatName it lets unknown arguments pass, otherwise one is an
-// error that names the nearest known one.
+// parseRequest understands a command line. Called by compatName, or by `mount -s`, it lets unknown arguments pass,
+// otherwise one is an error that names the nearest known one.
 func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
 		called:  called,
 		overlay: fs.Config{Timeout: withoutEnd},
 		mount:   fs.MountConfig{Type: called},
 	}
-	c, err := splitCommandLine(argv[min(1, len(argv)):])
+	c, err := splitCommandLine(argv[min(1, len(argv)):], asMountHelper(argv))
 	if err != nil {
 		return nil, err
 	}
@@ -51,8 +53,9 @@ func parseRequest(called string, argv []string) (*request, error) {
 	// As with all FUSE programs, watching the requests means staying in the foreground.
 	req.foreground = c.foreground || c.debug
 	req.mount.Debug = c.debug
+	req.fake = c.fake
 
-	lenient := called == compatName
+	lenient := called == compatName || c.sloppy
 	if len(c.unknown) > 0 && !lenient {
 		return nil, unknownFlag(c.unknown[0])
 	}

@@ -14,6 +14,9 @@ func describe(r *request) string {
 	var words []string
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
 	o, m := &r.overlay, &r.mount
+	if r.fake {
+		say("fake")
+	}
 	say("%s", strings.Join(o.Lowers, "|"))
 	if o.Upper != "" {
 		say("upper %s work %s", o.Upper, o.Work)
@@ -35,7 +38,7 @@ func describe(r *request) string {
 		name string
 	}{
 		{unix.MS_RDONLY, "ro"}, {unix.MS_NODEV, "nodev"}, {unix.MS_NOSUID, "nosuid"}, {unix.MS_NOEXEC, "noexec"},
-		{unix.MS_NOATIME, "noatime"}, {unix.MS_RELATIME, "relatime"}, {unix.MS_NODIRATIME, "nodiratime"},
+		{unix.MS_NOATIME, "noatime"}, {unix.MS_RELATIME, "relatime"}, {unix.MS_STRICTATIME, "strictatime"}, {unix.MS_NODIRATIME, "nodiratime"},
 		{unix.MS_LAZYTIME, "lazytime"}, {unix.MS_SYNCHRONOUS, "sync"}, {unix.MS_DIRSYNC, "dirsync"},
 	} {
 		if m.Flags&f.bit != 0 {
@@ -127,6 +130,16 @@ func TestCommandLinesThatCallersUse(t *testing.T) {
 		{`fuse-overlay overlay T -o rw,noexec,nosuid,nodev,allow_other,lowerdir=a`,
 			"a allow_other ro nodev nosuid noexec fuse-overlay(overlay) on T"},
 		{`fuse-overlay overlay T -o ro,lowerdir=a,dev,suid`, "a ro fuse-overlay(overlay) on T"},
+		// mount(8) by the name of a mount helper.
+		{`/sbin/mount.fuse-overlay overlay T -o rw,lowerdir=a,upperdir=u,workdir=w`,
+			"a upper u work w fuse-overlay(overlay) on T"},
+		{`/sbin/mount.fuse-overlay overlay T -s -n -v -o ro,lowerdir=a,nonsense -t fuse-overlay.sub`,
+			"a ro fuse-overlay(overlay) on T ignored nonsense"},
+		{`/sbin/mount.fuse-overlay overlay T -fv -o rw,noexec,nosuid,nodev,lowerdir=a,user,_netdev,nofail`,
+			"fake a ro nodev nosuid noexec fuse-overlay(overlay) on T"},
+		{`mount.fuse-overlay overlay T -o rw,strictatime,lowerdir=a,users,owner,group,nouser,user=joe`,
+			"a ro strictatime fuse-overlay(overlay) on T"},
+		{`mount.fuse-overlayfs overlay T -o lowerdir=a,b`, "a ro fuse-overlayfs(overlay) on T ignored b"},
 		// enroot, apptainer, benchexec.
 		{`fuse-overlayfs -f -o lowerdir=R/lower,upperdir=R/upper,workdir=R/work R`,
 			"R/lower upper R/upper work R/work foreground fuse-overlayfs(fuse-overlayfs) on R"},
@@ -207,7 +220,12 @@ func TestCommandLineForms(t *testing.T) {
 func TestCommandLinesThatAreRefused(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{`fuse-overlay`, "no mount point given"},
-		{`fuse-overlay -o`, "-o needs a list of options"},
+		{`fuse-overlay -o`, "-o needs a value after it"},
+		{`mount.fuse-overlay overlay M -t`, "-t needs a value after it"},
+		{`mount.fuse-overlay overlay M -N /proc/1/fd/4 -o lowerdir=l`, `unknown flag "-N"`},
+		{`mount.fuse-overlay --foreground overlay M -o lowerdir=l`, `unknown flag "--foreground"`},
+		{`mount.fuse-overlay overlay M -o lowerdir=l,volatil`, `unknown option "volatil"`},
+		{`fuse-overlay overlay M -o rw,remount,lowerdir=l`, "mount -i -o remount"},
 		{`fuse-overlay -o lowerdir=l a b c`, "more than a source and a mount point"},
 		{`fuse-overlay -o lowerdir=l ''`, "the mount point is an empty string"},
 		{`fuse-overlay M`, "no lower layer given"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -13,6 +14,11 @@ import (
 )
 
 func unsupported(*request, string) error { return errUnsupported }
+
+// refuseRemount: mount(8) passes remount to the file system's program, but a running mount has another process.
+func refuseRemount(*request, string) error {
+	return errors.New("a mount cannot be changed by this program (mount -i -o remount,... changes flags such as ro)")
+}
 
 func noEffect(*request, string) error { return nil }
 
