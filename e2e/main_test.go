@@ -39,6 +39,7 @@ var tools = map[string]string{
 	"cp": "coreutils", "find": "findutils", "setpriv": "util-linux", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs",
 	"setcap": "libcap2-bin",
 	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",
+	"make": "make", "mountpoint": "util-linux", "systemd-analyze": "systemd",
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

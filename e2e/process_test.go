@@ -153,37 +153,6 @@ func TestDaemonEndsWithTheMount(t *testing.T) {
 	})
 }
 
-// mount(8) finds the program by the type of the file system.
-func TestMountByType(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
-		name := "fuse-overlay"
-		// The helper ignores PATH: the program is put in place in a private mount namespace.
-		bin := filepath.Join(e.dir, "bin")
-		mkdir(t, bin)
-		check(t, copyFile(binPath, filepath.Join(bin, name)))
-		script := fmt.Sprintf(`
-			mount --bind %[1]s /usr/local/sbin
-			mount -t fuse.%[2]s overlay %[3]s -o lowerdir=%[4]s,upperdir=%[5]s,workdir=%[6]s
-			cat %[3]s/f; echo -n new > %[3]s/new
-			grep -q ' %[3]s fuse.%[2]s rw' /proc/self/mounts
-			umount %[3]s
-			mount -r -t fuse.%[2]s overlay %[3]s -o lowerdir=%[4]s,nosuid,nodev
-			grep -q ' %[3]s fuse.%[2]s ro,nosuid,nodev' /proc/self/mounts
-			cat %[3]s/f; ! touch %[3]s/f 2>/dev/null
-			umount %[3]s`, bin, name, o.mnt, o.lowers[0], o.upper, o.work)
-		out, err := runIn("/", nil, commandLimit, "unshare", "-m", "bash", "-euc", script)
-		if err != nil || out != "xx" {
-			t.Errorf("mount -t fuse.%s: %v: %q", name, err, out)
-		}
-		wantTree(t, "the upper", o.upper, "file new \"new\"")
-		if !eventually(5*time.Second, func() bool { return len(processesOf(filepath.Join(bin, name))) == 0 }) {
-			t.Error("a daemon is left")
-		}
-	})
-}
-
 // Layers may lie under the mount point.
 func TestLayersUnderTheMountPoint(t *testing.T) {
 	needDaemon(t)

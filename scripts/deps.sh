@@ -20,16 +20,18 @@ packages=(
 	kmod            # modprobe
 	libc6-dev       # go test -race
 	libcap2-bin     # setcap, getcap
+	make            # make install, tested
 	mount           # mount, umount, losetup
 	passwd          # useradd: the plain user of the tests
 	procps          # ps, pgrep
 	strace          # counting system calls
+	systemd         # systemd-analyze: the example of a mount unit is checked
 	uidmap          # newuidmap, newgidmap
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
 commands=(btrfs busybox chattr debootstrap fuse-overlayfs fusermount3 gcc getcap getfacl getfattr git losetup mkfs.btrfs
-	mkfs.ext4 mkfs.xfs mount newuidmap pgrep setcap setfacl setfattr setpriv strace unshare useradd)
+	make mkfs.ext4 mkfs.xfs mount newuidmap pgrep setcap setfacl setfattr setpriv strace systemd-analyze unshare useradd)
 
 case "${1-}" in
 '') ;;
