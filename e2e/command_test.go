@@ -131,69 +131,6 @@ func atoi(s string) (n int) {
 	return n
 }
 
-// The command lines that clients use, word for word but for the folders.
-func TestCommandLinesOfClients(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		bin := filepath.Join(e.dir, "bin")
-		mkdir(t, bin)
-		check(t, os.Symlink(binPath, bin+"/fuse-overlayfs"))
-		for name, line := range map[string]string{
-			"podman":                 `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,,volatile MNT`,
-			"buildah, empty last":    `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK, MNT`,
-			"podman, read-only":      `fuse-overlayfs -o lowerdir=DIR/l/AAA:DIR/l/BBB MNT`,
-			"podman, fsync=0":        `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,,fsync=0,volatile MNT`,
-			"podman, noacl":          `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,,noacl,volatile MNT`,
-			"volume :O":              `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,private MNT`,
-			"selinux":                `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,context="system_u:object_r:container_file_t:s0:c1,c2" MNT`,
-			"docker":                 `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK MNT`,
-			"containerd":             `fuse-overlayfs overlay MNT -o workdir=WORK,upperdir=UPPER,lowerdir=l/AAA:l/BBB,dev,suid`,
-			"containerd, no upper":   `fuse-overlayfs overlay MNT -o lowerdir=l/AAA:l/BBB,dev,suid`,
-			"containerd, ro":         `fuse-overlayfs overlay MNT -o lowerdir=l/AAA:l/BBB,ro,dev,suid`,
-			"mount(8)":               `fuse-overlayfs overlay MNT -o rw,lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,dev,suid`,
-			"mount(8), restrictions": `fuse-overlayfs overlay MNT -o rw,nosuid,nodev,noatime,lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK`,
-			"fstab, user":            `fuse-overlayfs overlay MNT -o rw,noexec,nosuid,nodev,allow_other,lowerdir=l/AAA:l/BBB`,
-			"benchexec":              `fuse-overlayfs -o lowerdir=l/AAA:l/BBB -o upperdir=UPPER -o workdir=WORK MNT`,
-			"enroot":                 `FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=y fuse-overlayfs -f -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK MNT >/dev/null 2>&1 & until mountpoint -q MNT; do sleep 0.05; done`,
-			"an unknown option":      `fuse-overlayfs -o lowerdir=l/AAA:l/BBB,upperdir=UPPER,workdir=WORK,future_option=1 MNT 2>&1 | grep -q 'unknown argument ignored: future_option=1'; mountpoint -q MNT`,
-			"own name, -o after":     `fuse-overlay MNT -o lowerdir=l/AAA:l/BBB -o upperdir=UPPER,workdir=WORK`,
-			"lowerdir+":              `fuse-overlay -o lowerdir+=l/AAA,lowerdir+=l/BBB,upperdir=UPPER,workdir=WORK MNT`,
-			"mount(8)'s words":       `fuse-overlay -o rw,dev,suid,exec,relatime,diratime,nofail,_netdev,x-systemd.automount,fsname=src,lowerdir=l/AAA:l/BBB MNT`,
-		} {
-			t.Run(name, func(t *testing.T) {
-				o := newEnv(t, e.mode).overlay(t, "file a \"A\"", "file b \"B\"")
-				dir := o.env.dir
-				mkdir(t, dir+"/l")
-				check(t, os.Symlink("../lower0", dir+"/l/AAA"))
-				check(t, os.Symlink("../lower1", dir+"/l/BBB"))
-				o.guard()
-				script := strings.NewReplacer("UPPER", o.upper, "WORK", o.work, "MNT", o.mnt, "DIR", dir).Replace(line)
-				path := "PATH=" + bin + ":" + filepath.Dir(binPath) + ":" + os.Getenv("PATH")
-				// stdin and stdout on /dev/null, stderr a pipe that is read to its end.
-				out, err := runIn(dir, []string{path}, commandLimit, "bash", "-c", script+" </dev/null >/dev/null")
-				if err != nil || !o.isMounted() {
-					t.Fatalf("%s\n%v, mounted %v: %s", script, err, o.isMounted(), out)
-				}
-				m, _ := mountAt(o.mnt)
-				o.minor = m.minor
-				want := "fuse." + map[bool]string{true: "fuse-overlay", false: "fuse-overlayfs"}[strings.HasPrefix(line, "fuse-overlay ")]
-				equal(t, "type", m.kind, want)
-				if pids := daemonsOf(o.mnt); len(pids) == 1 {
-					o.pid = pids[0]
-				} else {
-					t.Errorf("daemons: %v", pids)
-				}
-				wantTree(t, "merged", o.mnt, "file a \"A\"\nfile b \"B\"")
-				werr := os.WriteFile(o.path("new"), nil, 0o644)
-				if ro := !strings.Contains(line, "upperdir"); ro == (werr == nil) {
-					t.Errorf("read-only %v, but writing: %v", ro, werr)
-				}
-				o.unmount()
-			})
-		}
-	})
-}
-
 // Characters that are special in option lists, escaped as callers do.
 func TestEscapedPaths(t *testing.T) {
 	needDaemon(t)

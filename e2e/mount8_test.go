@@ -126,6 +126,10 @@ EOF
 				cat $M/f "$DIR/with blank/f"; echo new >$M/new; rm $M/new
 				umount $M "$DIR/with blank"; expect $M ""
 				mount -T $DIR/fstab $DIR/third; expect $DIR/third "fuse.fuse-overlay ro,*"; umount $DIR/third`,
+			"an open device, without rights": `
+				mount -t fuse.fuse-overlay overlay $M -o lowerdir=$L,upperdir=$U,workdir=$W,drop_privileges
+				expect $M "fuse.fuse-overlay rw,*"; cat $M/f; echo new >$M/new; rm $M/new
+				umount $M; expect $M ""; cat $L/f`,
 			"umount by name and lazily": `
 				mount -t fuse-overlay $DIR/a-source $M -o lowerdir=$L; umount $DIR/a-source; expect $M ""
 				mount -t fuse-overlay overlay $M -o lowerdir=$L; exec 5<$M/f; fails umount $M 2>/dev/null; umount -l $M

@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -35,25 +37,7 @@ func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 			t.Fatalf("daemons: %v", pids)
 		}
 		o.pid = pids[0]
-		fds := openFDs(o.pid)
-		for i := range 3 {
-			equal(t, fmt.Sprintf("descriptor %d", i), fds[i], "/dev/null")
-		}
-		for n, target := range fds {
-			if target == extra.Name() {
-				t.Errorf("descriptor %d is still %s", n, target)
-			}
-		}
-		cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", o.pid))
-		check(t, err)
-		equal(t, "working directory", cwd, "/")
-		f := statFields(o.pid)
-		session, _ := unix.Getsid(0)
-		if f[3] == fmt.Sprint(session) {
-			t.Error("the daemon is in the session of its caller")
-		}
-		equal(t, "its own session", f[3], fmt.Sprint(o.pid))
-		equal(t, "parent", f[1], parentOfOrphans(t))
+		wantDetached(t, o.pid, extra.Name())
 		m, ok := mountAt(o.mnt)
 		if !ok || m.kind != "fuse."+filepath.Base(binPath) {
 			t.Errorf("mounted %v as %s", ok, m.kind)
@@ -65,15 +49,38 @@ func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 	})
 }
 
-// parentOfOrphans is who adopts processes here: init, or a subreaper above us.
-func parentOfOrphans(t *testing.T) string {
+// wantDetached fails if a daemon holds what was its caller's: the standard streams, a pipe, one of the files named, the
+// working directory, the session, or a parent other than who adopts orphans here.
+func wantDetached(t *testing.T, pid int, files ...string) {
 	t.Helper()
-	out := strings.Fields(sh(t, "", "bash -c 'sleep 0.3 & echo $!'; sleep 0.05"))
-	if f := statFields(atoi(out[0])); len(f) > 1 {
+	fds := openFDs(pid)
+	for i := range 3 {
+		equal(t, fmt.Sprintf("descriptor %d", i), fds[i], "/dev/null")
+	}
+	for n, target := range fds {
+		if strings.HasPrefix(target, "pipe:") || slices.Contains(files, target) {
+			t.Errorf("descriptor %d is still %s", n, target)
+		}
+	}
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	check(t, err)
+	equal(t, "working directory", cwd, "/")
+	f := statFields(pid)
+	equal(t, "its own session", f[3], fmt.Sprint(pid))
+	equal(t, "parent", f[1], parentOfOrphans())
+}
+
+// parentOfOrphans is who adopts processes here: init, or a subreaper above us.
+var parentOfOrphans = sync.OnceValue(func() string {
+	out, err := exec.Command("bash", "-c", "sleep 0.3 >/dev/null & echo $!; sleep 0.05").Output()
+	if err != nil {
+		return "unknown: " + err.Error()
+	}
+	if f := statFields(atoi(strings.TrimSpace(string(out)))); len(f) > 1 {
 		return f[1]
 	}
 	return "1"
-}
+})
 
 // HUP, INT and TERM unmount and end the daemon; also in the foreground, with exit 0.
 func TestSignalsUnmount(t *testing.T) {

@@ -1,0 +1,205 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// clientLine is a command line of a client, word for word but for the folders, and how the client runs it. In it S is the
+// client's storage, ID the folder of the layer that is mounted, PROG the program by its own name; names without a folder are
+// found on PATH.
+type clientLine struct {
+	line string
+	cwd  string // "" is S
+	// oneStream: fd 1 and 2 are one pipe. Otherwise fd 1 is /dev/null and fd 2 a pipe. Each is read to its end.
+	oneStream bool
+	kind      string // of the mount, after "fuse."
+	merged    string // a table, "nothing" or "/" of the machine; "" is what both lowers hold
+}
+
+const (
+	// upperWork are the words in which containers/storage names the layer that takes the changes.
+	upperWork = "upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work"
+	lowersOf  = "lowerdir=S/overlay/l/AAA:S/overlay/l/BBB"
+	// lowersAndUpper are in the order of containerd.
+	workUpperLower = "workdir=S/overlay/ID/work,upperdir=S/overlay/ID/diff,lowerdir=S/overlay/l/AAA:S/overlay/l/BBB"
+)
+
+// clientLines are section 4 of the contract and what was seen of each client.
+var clientLines = map[string]clientLine{
+	"podman":                   {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, short lowers":     {line: "PROG -o lowerdir=l/AAA:l/BBB," + upperWork + ",,volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"buildah, empty last":      {line: "PROG -o " + lowersOf + "," + upperWork + ", S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, read-only":        {line: "PROG -o lowerdir=S/overlay/one/diff:S/overlay/l/BBB S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, base image":       {line: "PROG -o lowerdir=S/overlay/two/diff:S/overlay/ID/empty S/overlay/ID/merged", cwd: "S/overlay", merged: "file b \"B\""},
+	"podman, nothing but this": {line: "PROG -o lowerdir=S/overlay/ID/empty," + upperWork + ", S/overlay/ID/merged", cwd: "S/overlay", merged: "nothing"},
+	"podman, fsync=0":          {line: "PROG -o " + lowersOf + "," + upperWork + ",,fsync=0,volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, noacl":            {line: "PROG -o " + lowersOf + "," + upperWork + ",,noacl,volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, SELinux": {line: "PROG -o " + lowersOf + "," + upperWork + `,volatile,'context="system_u:object_r:container_file_t:s0:c1,c2"' S/overlay/ID/merged`,
+		cwd: "S/overlay"},
+	"podman, volume :O": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private' S/overlay/ID/merged",
+		cwd: "S/overlay", merged: "file c \"C\""},
+	"podman, volume :O, SELinux": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private,context=\"a_u:b_r:c_t:s0:c1,c2\"' S/overlay/ID/merged",
+		cwd: "S/overlay", merged: "file c \"C\""},
+	"docker":            {line: "fuse-overlayfs -o " + lowersOf + "," + upperWork + " S/overlay/ID/merged", cwd: "S/overlay", kind: "fuse-overlayfs"},
+	"docker, read-only": {line: "fuse-overlayfs -o " + lowersOf + " S/overlay/ID/merged", cwd: "S/overlay", kind: "fuse-overlayfs"},
+	"containerd": {line: "mount.fuse3 overlay S/overlay/ID/merged -o workdir=S/overlay/ID/work -o upperdir=S/overlay/ID/diff -o " + lowersOf + " -t fuse-overlayfs",
+		oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, the shell of mount.fuse3": {line: "/bin/sh -c \"'fuse-overlayfs' 'overlay' 'S/overlay/ID/merged' '-o' '" + workUpperLower + ",dev,suid'\"",
+		oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, the probe":      {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + lowersOf + ",dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, a view":         {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower + ",ro,dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"mount(8)":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw," + lowersOf + "," + upperWork + ",dev,suid", kind: "fuse-overlayfs"},
+	"mount(8), restrictions":     {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,nosuid,nodev,noatime," + lowersOf + "," + upperWork, kind: "fuse-overlayfs"},
+	"mount -r":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o ro," + lowersOf + ",dev,suid", kind: "fuse-overlayfs"},
+	"fstab, user":                {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,noexec,nosuid,nodev,allow_other," + lowersOf, kind: "fuse-overlayfs"},
+	"fstab, the words that stay": {line: "fuse-overlay S/overlay/ID/merged -o rw,dev,suid,exec,relatime,diratime,nofail,_netdev,x-systemd.automount,fsname=src," + lowersOf},
+	"own name, options after":    {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + " -o " + upperWork},
+	"lowerdir+":                  {line: "fuse-overlay -o lowerdir+=S/overlay/l/AAA,lowerdir+=S/overlay/l/BBB," + upperWork + " S/overlay/ID/merged"},
+	"benchexec": {line: "fuse-overlayfs -o lowerdir=/ -o upperdir=S/overlay/ID/diff -o workdir=S/overlay/ID/work S/overlay/ID/merged",
+		kind: "fuse-overlayfs", merged: "/"},
+}
+
+// clientStore makes the storage of a client in the test's folder: short links to layers, a layer to mount, a folder with a
+// colon in its name.
+func clientStore(t *testing.T, e *env) *overlay {
+	t.Helper()
+	o := e.overlay(t)
+	store := e.dir + "/overlay"
+	for _, id := range []string{"one", "two", "id"} {
+		mkdir(t, store+"/"+id+"/diff", store+"/"+id+"/work", store+"/"+id+"/merged", store+"/"+id+"/empty")
+	}
+	mkdir(t, store+"/l", e.dir+"/with:colon", e.dir+"/bin")
+	check(t, os.Symlink("../one/diff", store+"/l/AAA"))
+	check(t, os.Symlink("../two/diff", store+"/l/BBB"))
+	check(t, os.Symlink(binPath, e.dir+"/bin/fuse-overlayfs"))
+	build(t, e, store+"/one/diff", "file a \"A\"")
+	build(t, e, store+"/two/diff", "file b \"B\"")
+	build(t, e, e.dir+"/with:colon", "file c \"C\"")
+	o.upper, o.work, o.mnt = store+"/id/diff", store+"/id/work", store+"/id/merged"
+	return o
+}
+
+// run runs the line as its client does, until its output ends, and answers with that.
+func (c clientLine) run(o *overlay) (string, error) {
+	o.t.Helper()
+	store := o.env.dir
+	words := strings.NewReplacer("S/overlay/ID", store+"/overlay/id", "S/", store+"/", "PROG", binPath)
+	ctx, cancel := context.WithTimeout(o.t.Context(), commandLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", "exec "+words.Replace(c.line))
+	cmd.Dir, cmd.WaitDelay = store, 3*time.Second
+	if c.cwd != "" {
+		cmd.Dir = words.Replace(c.cwd)
+	}
+	cmd.Env = append(os.Environ(), "PATH="+store+"/bin:"+filepath.Dir(binPath)+":"+os.Getenv("PATH"))
+	var out strings.Builder
+	cmd.Stderr = &out
+	if c.oneStream {
+		cmd.Stdout = &out
+	}
+	err := cmd.Run() // an error if the daemon keeps the pipe open
+	return out.String(), err
+}
+
+// Clients' command lines: the mount is there when the program returns, says nothing, and the daemon has let go of the client.
+func TestCommandLinesOfClients(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		for name, c := range clientLines {
+			t.Run(name, func(t *testing.T) {
+				o := clientStore(t, newEnv(t, e.mode))
+				o.guard()
+				out, err := c.run(o)
+				m, mounted := mountAt(o.mnt)
+				if err != nil || !mounted {
+					t.Fatalf("%s\n%v, mounted %v: %s", c.line, err, mounted, out)
+				}
+				o.minor = m.minor
+				equal(t, "written", out, "")
+				if c.kind == "" {
+					c.kind = "fuse-overlay"
+				}
+				equal(t, "type", m.kind, "fuse."+c.kind)
+				if pids := daemonsOf(o.mnt); len(pids) == 1 {
+					o.pid = pids[0]
+				} else {
+					t.Fatalf("daemons: %v", pids)
+				}
+				wantDetached(t, o.pid)
+				wantClientTree(t, o, c.merged)
+				werr := os.WriteFile(o.path("new"), nil, 0o644)
+				if ro := !strings.Contains(c.line, "upperdir") || strings.Contains(c.line, ",ro,"); ro == (werr == nil) {
+					t.Errorf("read-only %v, but writing: %v", ro, werr)
+				}
+				o.unmount()
+			})
+		}
+	})
+}
+
+func wantClientTree(t *testing.T, o *overlay, merged string) {
+	t.Helper()
+	switch merged {
+	case "":
+		wantTree(t, "merged", o.mnt, "file a \"A\"\nfile b \"B\"")
+	case "nothing":
+		wantNames(t, o.mnt)
+	case "/":
+		wantText(t, o.path("etc/passwd"), readText(t, "/etc/passwd"))
+	default:
+		wantTree(t, "merged", o.mnt, merged)
+	}
+}
+
+// A client hears of a failure by the exit code and the reason, and nothing is left of it.
+func TestFailuresAreToldToClients(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		for name, c := range clientLines {
+			if c.merged != "" || strings.Contains(c.line, "+=") {
+				continue // no lower by the name that is changed here
+			}
+			t.Run(name, func(t *testing.T) {
+				o := clientStore(t, newEnv(t, e.mode))
+				check(t, os.Remove(o.env.dir+"/overlay/l/BBB"))
+				out, err := c.run(o)
+				if exitCode(err) < 1 {
+					t.Errorf("%s\nended with %v", c.line, err)
+				}
+				if !strings.Contains(out, "l/BBB") || !strings.Contains(out, "no such file or directory") || strings.Count(out, "\n") != 1 {
+					t.Errorf("told: %q", out)
+				}
+				if o.isMounted() {
+					t.Error("something is mounted")
+				}
+				if pids := daemonsOf(o.mnt); len(pids) > 0 {
+					t.Errorf("left behind: %v", pids)
+				}
+			})
+		}
+	})
+}
+
+// An option that is not known, or not any more, is a warning to those who call by the name fuse-overlayfs.
+func TestUnknownOptionsOfClients(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		o := clientStore(t, e)
+		o.guard()
+		c := clientLine{line: "fuse-overlayfs -o " + lowersOf + ",future_option=1," + upperWork + " S/overlay/ID/merged"}
+		out, err := c.run(o)
+		check(t, err)
+		equal(t, "written", out, "unknown argument ignored: future_option=1\n")
+		wantClientTree(t, o, "")
+		for _, pid := range daemonsOf(o.mnt) {
+			o.pid = pid
+		}
+		o.unmount()
+	})
+}
