@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -30,13 +31,20 @@ func privately(t *testing.T, e *env, script string) (string, error) {
 		mount -t overlay helpers -o lowerdir=$DIR/helpers:$sbin $sbin`
 	environ := []string{"DIR=" + e.dir, "RUN_AS=setpriv --reuid " + plainUser.name + " --regid " + plainUser.name + " --init-groups"}
 	out, err := runIn("/", environ, time.Minute, "unshare", "-m", "bash", "-euc", place+"\n"+script)
-	if !eventually(5*time.Second, func() bool { return len(mentioning(e.dir)) == 0 }) {
-		t.Errorf("left behind: %v", mentioning(e.dir))
-		for pid := range mentioning(e.dir) {
-			kill(pid, 9)
-		}
-	}
+	wantNothingRuns(t, e.dir)
 	return out, err
+}
+
+// wantNothingRuns waits for the end of all processes that name a folder in their arguments.
+func wantNothingRuns(t *testing.T, dir string) {
+	t.Helper()
+	if eventually(5*time.Second, func() bool { return len(mentioning(dir)) == 0 }) {
+		return
+	}
+	for pid, line := range mentioning(dir) {
+		t.Errorf("left behind: %d %s", pid, line)
+		kill(pid, syscall.SIGKILL)
+	}
 }
 
 // mentioning lists the processes that name a folder in their arguments: those of another mount namespace cannot be told
@@ -238,8 +246,6 @@ usr/local/share/man/man1/fuse-overlay.1 644
 		if !slices.Equal(left, []string{"./usr/local/bin/fuse-overlayfs"}) {
 			t.Errorf("left after make uninstall: %v", left)
 		}
-		if !eventually(5*time.Second, func() bool { return len(mentioning(e.dir)) == 0 }) {
-			t.Errorf("left behind: %v", mentioning(e.dir))
-		}
+		wantNothingRuns(t, e.dir)
 	})
 }

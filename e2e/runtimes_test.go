@@ -1,0 +1,91 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Programs that keep the overlay in the foreground, or set its rights up in a way of their own.
+
+// asUser is a prefix of commands in scripts that run as root.
+const asUser = `as_user() { setpriv --reuid "$USER_ID" --regid "$USER_ID" --init-groups "$@"; }
+`
+
+// await waits in a script for a mount of a program in the background, as enroot does: as long as that program lives.
+const await = `
+	await() { while ! mountpoint -q "$1"; do kill -0 $2; sleep 0.02; done; }
+`
+
+func TestRuntimes(t *testing.T) {
+	needDaemon(t)
+	// enroot has lower, upper and work below the mount point, and wants whiteouts as files.
+	enroot := await + `
+		FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=y $PROG -f -o lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work $R 2>$R.log &
+		pid=$!; await $R $pid
+		test ! -e $R/lower; cat $R/a; echo changed >$R/a; rm $R/b; rm -r $R/d; mkdir $R/d; echo new >$R/d/new
+		kill $pid; wait $pid
+		find $R/upper -mindepth 1 -printf '%P %y\n' | sort | tr '\n' ' '
+		test -z "$(find $R/upper -type c)"`
+	const enrootWrote = "A.wh.b f a f d d d/new f "
+	// apptainer gives a process of an ordinary user the rights it needs as ambient capabilities.
+	apptainer := await + `
+		$PROG -f -o "lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work,noacl" $R/mnt 2>$R.log &
+		pid=$!; await $R/mnt $pid
+		cat $R/mnt/a; echo changed >$R/mnt/a; rm $R/mnt/b; rm -r $R/mnt/d; mkdir $R/mnt/d; stat -c '%F' $R/mnt/a $R/upper/b
+		umount $R/mnt; wait $pid`
+	// benchexec shows the whole system as something that may be changed.
+	benchexec := `
+		$PROG -o lowerdir=/ -o upperdir=$R/upper -o workdir=$R/work $R/mnt
+		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt$R/lower/new; rm $R/mnt$R/lower/a
+		chroot $R/mnt /bin/cat $R/lower/b
+		umount $R/mnt; cat $R/upper$R/lower/new; cat $R/lower/a; test ! -e $R/lower/new; test ! -e /etc/new`
+	// Without rights over owners it can be changed at its top only, as with the kernel's overlayfs: the folders below belong
+	// to others, and are copied up with all that leads to a change.
+	rootless := `
+		$PROG -o lowerdir=/ -o upperdir=$R/upper -o workdir=$R/work $R/mnt
+		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt/new; mkdir $R/mnt/dir; cat $R/mnt/new $R/mnt/$R/lower/b
+		umount $R/mnt; ls $R/upper; test ! -e /new`
+	const ambient = "--inh-caps +sys_admin,+sys_ptrace,+dac_override --ambient-caps +sys_admin,+sys_ptrace,+dac_override"
+	for name, c := range map[string]struct{ prefix, script, want string }{
+		"enroot, root":        {"unshare -m", enroot, enrootWrote},
+		"enroot":              {"as_user unshare -Urm", enroot, enrootWrote},
+		"apptainer, setuid":   {"unshare -m setpriv --reuid $USER_ID --regid $USER_ID --init-groups " + ambient, apptainer, "Aregular file\ncharacter special file\n"},
+		"apptainer":           {"as_user unshare -Um --map-current-user --keep-caps", apptainer, "Aregular file\ncharacter special file\n"},
+		"apptainer, fakeroot": {"as_user unshare -Um --map-root-user --map-auto", apptainer, "Aregular file\ncharacter special file\n"},
+		"benchexec, root":     {"unshare -m", benchexec, "Bnew\nA"},
+		"benchexec":           {"as_user unshare -Urm", rootless, "new\nBdir\nnew\n"},
+		"unshare -Urm, as in README": {"as_user unshare -Urm", `
+			cd $R; PATH=$(dirname $PROG):$PATH
+			fuse-overlay -o lowerdir=lower,upperdir=upper,workdir=work mnt; cat mnt/a; echo x >mnt/b; cat upper/b; umount mnt`, "Ax\n"},
+		"fusermount3, as in README": {"as_user env", `
+			cd $R; PATH=$(dirname $PROG):$PATH
+			fuse-overlay -o lowerdir=lower,upperdir=upper,workdir=work mnt; cat mnt/a; echo x >mnt/b; cat upper/b; fusermount3 -u mnt`, "Ax\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEnv(t, modeRoot)
+			root := filepath.Join(e.dir, "root")
+			mkdir(t, root+"/lower", root+"/upper", root+"/work", root+"/mnt")
+			build(t, e, root+"/lower", "file a \"A\"\nfile b \"B\"\nfile d/x \"x\"")
+			if strings.Contains(c.prefix, "USER") || strings.Contains(c.prefix, "as_user") {
+				sh(t, "", "chown -R "+plainUser.name+": "+root)
+			}
+			check(t, os.Chmod(e.dir, 0o777)) // for the log
+			check(t, os.WriteFile(e.dir+"/script", []byte(c.script), 0o644))
+			out, err := runIn("/", []string{"R=" + root, "PROG=" + binPath, "USER_ID=" + plainUser.name}, time.Minute,
+				"bash", "-euc", asUser+c.prefix+" bash -eu "+e.dir+"/script")
+			if err != nil || out != c.want {
+				t.Errorf("%v: got %q, want %q", err, out, c.want)
+			}
+			if m, ok := mountAt(root + "/mnt"); ok {
+				t.Errorf("still mounted: %v", m)
+				check(t, unix.Unmount(m.point, unix.MNT_DETACH))
+			}
+			wantNothingRuns(t, root)
+		})
+	}
+}
