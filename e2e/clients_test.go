@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,6 +21,7 @@ type clientLine struct {
 	// oneStream: fd 1 and 2 are one pipe. Otherwise fd 1 is /dev/null and fd 2 a pipe. Each is read to its end.
 	oneStream bool
 	kind      string // of the mount, after "fuse."
+	owner     string // that the merged tree shows of what root owns in the layers; "" is root
 	merged    string // a table, "nothing" or "/" of the machine; "" is what both lowers hold
 }
 
@@ -40,6 +43,13 @@ var clientLines = map[string]clientLine{
 	"podman, nothing but this": {line: "PROG -o lowerdir=S/overlay/ID/empty," + upperWork + ", S/overlay/ID/merged", cwd: "S/overlay", merged: "nothing"},
 	"podman, fsync=0":          {line: "PROG -o " + lowersOf + "," + upperWork + ",,fsync=0,volatile S/overlay/ID/merged", cwd: "S/overlay"},
 	"podman, noacl":            {line: "PROG -o " + lowersOf + "," + upperWork + ",,noacl,volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, userns": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,uidmapping=:0:200000:65536,gidmapping=:0:200000:65536 S/overlay/ID/merged",
+		cwd: "S/overlay", owner: "200000:200000"},
+	"podman, userns, two ranges": {line: "PROG -o " + lowersOf + "," + upperWork + ",uidmapping=:0:1000:1:1:100000:65536,gidmapping=:0:1000:1:1:100000:65536 S/overlay/ID/merged",
+		cwd: "S/overlay", owner: "1000:1000"},
+	"podman, keep-id": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,uidmapping=:0:1:1001:1001:0:1:1002:1002:64535,gidmapping=:0:1:1001:1001:0:1:1002:1002:64535 S/overlay/ID/merged",
+		cwd: "S/overlay", owner: "1:1"},
+	"podman, force_mask": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,xattr_permissions=2 S/overlay/ID/merged", cwd: "S/overlay"},
 	"podman, SELinux": {line: "PROG -o " + lowersOf + "," + upperWork + `,volatile,'context="system_u:object_r:container_file_t:s0:c1,c2"' S/overlay/ID/merged`,
 		cwd: "S/overlay"},
 	"podman, volume :O": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private' S/overlay/ID/merged",
@@ -52,13 +62,17 @@ var clientLines = map[string]clientLine{
 		oneStream: true, kind: "fuse-overlayfs"},
 	"containerd, the shell of mount.fuse3": {line: "/bin/sh -c \"'fuse-overlayfs' 'overlay' 'S/overlay/ID/merged' '-o' '" + workUpperLower + ",dev,suid'\"",
 		oneStream: true, kind: "fuse-overlayfs"},
-	"containerd, the probe":      {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + lowersOf + ",dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, the probe": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + lowersOf + ",dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, userns": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower + ",uidmapping=0:200000:65536,gidmapping=0:200000:65536,dev,suid",
+		oneStream: true, kind: "fuse-overlayfs", owner: "200000:200000"},
 	"containerd, a view":         {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower + ",ro,dev,suid", oneStream: true, kind: "fuse-overlayfs"},
 	"mount(8)":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw," + lowersOf + "," + upperWork + ",dev,suid", kind: "fuse-overlayfs"},
 	"mount(8), restrictions":     {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,nosuid,nodev,noatime," + lowersOf + "," + upperWork, kind: "fuse-overlayfs"},
 	"mount -r":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o ro," + lowersOf + ",dev,suid", kind: "fuse-overlayfs"},
 	"fstab, user":                {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,noexec,nosuid,nodev,allow_other," + lowersOf, kind: "fuse-overlayfs"},
 	"fstab, the words that stay": {line: "fuse-overlay S/overlay/ID/merged -o rw,dev,suid,exec,relatime,diratime,nofail,_netdev,x-systemd.automount,fsname=src," + lowersOf},
+	"squashing":                  {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + ",squash_to_uid=7,squash_to_gid=8," + upperWork, owner: "7:8"},
+	"squashing to root":          {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + ",squash_to_root," + upperWork},
 	"own name, options after":    {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + " -o " + upperWork},
 	"lowerdir+":                  {line: "fuse-overlay -o lowerdir+=S/overlay/l/AAA,lowerdir+=S/overlay/l/BBB," + upperWork + " S/overlay/ID/merged"},
 	"benchexec": {line: "fuse-overlayfs -o lowerdir=/ -o upperdir=S/overlay/ID/diff -o workdir=S/overlay/ID/work S/overlay/ID/merged",
@@ -112,6 +126,9 @@ func TestCommandLinesOfClients(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, rootModes, func(t *testing.T, e *env) {
 		for name, c := range clientLines {
+			if e.mode == modeUserns && strings.Contains(c.owner, "00000") {
+				continue // an id that this namespace does not have
+			}
 			t.Run(name, func(t *testing.T) {
 				o := clientStore(t, newEnv(t, e.mode))
 				o.guard()
@@ -133,7 +150,12 @@ func TestCommandLinesOfClients(t *testing.T) {
 				}
 				wantDetached(t, o.pid)
 				wantClientTree(t, o, c.merged)
-				werr := os.WriteFile(o.path("new"), nil, 0o644)
+				st := lstat(t, o.mnt)
+				if owner := fmt.Sprintf("%d:%d", st.Uid, st.Gid); c.merged != "/" && owner != cmp.Or(c.owner, "0:0") {
+					t.Errorf("root of the layers is shown as %s, want %q", owner, c.owner)
+				}
+				var werr error
+				as(t, int(st.Uid), int(st.Gid), func() { werr = os.WriteFile(o.path("new"), nil, 0o644) })
 				if ro := !strings.Contains(c.line, "upperdir") || strings.Contains(c.line, ",ro,"); ro == (werr == nil) {
 					t.Errorf("read-only %v, but writing: %v", ro, werr)
 				}
