@@ -49,6 +49,12 @@ func run(m *testing.M) int {
 	syscall.Umask(0o022)
 	if os.Getenv(envMode) != "" {
 		base, binPath = os.Getenv(envBase), os.Getenv(envBin)
+		if mode(os.Getenv(envMode)) == modePrivate {
+			if err := enterPrivate(); err != nil {
+				fmt.Fprintln(os.Stderr, "e2e:", err)
+				return 1
+			}
+		}
 		return m.Run()
 	}
 	defer func() {
@@ -94,12 +100,12 @@ func prepare() error {
 	if err := os.Chmod(base, 0o755); err != nil {
 		return err
 	}
-	for _, m := range []mode{modeRoot, modeUserns, modeFusermount} {
+	for _, m := range []mode{modeRoot, modeUserns, modeFusermount, modePrivate} {
 		d := filepath.Join(base, string(m))
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}
-		if m != modeRoot {
+		if m == modeUserns || m == modeFusermount {
 			if err := os.Chown(d, plainUser.uid, plainUser.gid); err != nil {
 				return err
 			}

@@ -173,19 +173,29 @@ func runInMode(t *testing.T, m mode) {
 		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
 	}
 	args := []string{self, "-test.v", "-test.count=1", "-test.run=" + strings.Join(parts, "/"), "-test.timeout=" + childLimit.String()}
-	if m == modeUserns {
+	switch m {
+	case modeUserns:
 		args = append([]string{"unshare", "--user", "--mount", "--map-root-user", "--map-auto", "--"}, args...)
+	case modePrivate:
+		args = append(slices.Clone(privateArgs), args...)
+		defer func() {
+			if err := removeCgroups(); err != nil {
+				t.Error(err)
+			}
+		}()
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), childLimit+10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.WaitDelay = 5 * time.Second
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: uint32(plainUser.uid), Gid: uint32(plainUser.gid)},
+	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+base, envBin+"="+binPath)
+	if m != modePrivate {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: uint32(plainUser.uid), Gid: uint32(plainUser.gid)},
+		}
+		cmd.Env = append(cmd.Env, "HOME=/home/"+plainUser.name, "USER="+plainUser.name, "TMPDIR="+filepath.Join(base, string(m)))
 	}
-	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+base, envBin+"="+binPath,
-		"HOME=/home/"+plainUser.name, "USER="+plainUser.name, "TMPDIR="+filepath.Join(base, string(m)))
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	switch {

@@ -1,0 +1,101 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// snapshotterModule is containerd's snapshotter that mounts by the program fuse-overlayfs.
+const (
+	snapshotterModule  = "github.com/containerd/fuse-overlayfs-snapshotter/v2"
+	snapshotterVersion = "v2.1.7"
+)
+
+// The two programs made of it.
+func snapshotterDaemon() string { return filepath.Join(base, "bin", "containerd-fuse-overlayfs-grpc") }
+func snapshotterSuite() string  { return filepath.Join(base, "bin", "snapshotter.test") }
+
+// buildSnapshotter builds both, once a run; what has been built before comes out of Go's caches.
+var buildSnapshotter = sync.OnceValue(func() error {
+	if os.Getenv(envMode) != "" {
+		return nil // the parent has: here is no network
+	}
+	install := exec.Command("go", "install", snapshotterModule+"/cmd/containerd-fuse-overlayfs-grpc@"+snapshotterVersion)
+	install.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Dir(snapshotterDaemon()))
+	if out, err := install.CombinedOutput(); err != nil {
+		return fmt.Errorf("go install: %w\n%s", err, out)
+	}
+	download := exec.Command("go", "mod", "download", "-json", snapshotterModule+"@"+snapshotterVersion)
+	out, err := download.Output()
+	var module struct{ Dir, Error string }
+	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil || module.Error != "" {
+		return fmt.Errorf("go mod download: %v %v %s", err, jsonErr, module.Error)
+	}
+	// In the module's own folder, for the versions of its own go.mod.
+	test := exec.Command("go", "test", "-c", "-mod=readonly", "-o", snapshotterSuite(), ".")
+	test.Dir, test.Env = module.Dir, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := test.CombinedOutput(); err != nil {
+		return fmt.Errorf("go test -c: %w\n%s", err, out)
+	}
+	return nil
+})
+
+func needSnapshotter(t *testing.T) {
+	t.Helper()
+	needDaemon(t)
+	if err := buildSnapshotter(); err != nil {
+		t.Fatalf("%s: %v", snapshotterModule, err)
+	}
+}
+
+// snapshotterCases are those that must have run, spelled as the suite spells them.
+var snapshotterCases = strings.Fields(`Basic DirectoryPermissionOnCommit Chown RemoveDirectoryInLowerLayer Walk Remove Update
+	PreareViewFailingtest TransitivityTest StatComitted StatActive LayerFileupdate Rename ViewReadonly MoveFileFromLowerLayer
+	RootPermission CloseTwice DeletedFilesInChildSnapshot StatInWalk RemoveIntermediateSnapshot 128LayersMount`)
+
+// The snapshotter's own tests, all of them: snapshots are prepared, viewed, committed, removed, measured and walked, up to
+// 128 layers, each mounted by the program under test.
+func TestSnapshotterSuite(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t, e)
+		out, err := runIn(e.dir, []string{"TMPDIR=" + e.dir}, 3*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
+		if err != nil {
+			t.Errorf("the suite: %v", err)
+		}
+		passed := map[string]bool{}
+		for line := range strings.SplitSeq(out, "\n") {
+			f := strings.Fields(line)
+			if len(f) < 3 || f[0] != "---" {
+				continue
+			}
+			name, _ := strings.CutPrefix(f[2], "TestFUSEOverlayFS/")
+			if f[1] != "PASS:" {
+				t.Errorf("%s %s", f[1], f[2])
+			}
+			passed[name] = f[1] == "PASS:"
+		}
+		for _, name := range snapshotterCases {
+			if !passed[name] {
+				t.Errorf("%s has not passed", name)
+			}
+		}
+		if t.Failed() {
+			t.Log(tail(withoutLongLines(out), 10000))
+		}
+	})
+}
+
+// withoutLongLines cuts lines that name 128 layers.
+func withoutLongLines(text string) string {
+	lines := strings.SplitAfter(text, "\n")
+	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return len(line) > 2000 }), "")
+}
