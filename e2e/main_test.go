@@ -40,6 +40,7 @@ var tools = map[string]string{
 	"setcap": "libcap2-bin",
 	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",
 	"make": "make", "mountpoint": "util-linux", "systemd-analyze": "systemd",
+	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "dockerd": "docker.io", "/usr/bin/docker": "docker.io",
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }

@@ -128,7 +128,7 @@ func removeCgroup(dir string) error {
 
 // nothingLeft has the end of a test in modePrivate look for what its client has left, and end it. Called first, it runs
 // after all other cleanups.
-func nothingLeft(t *testing.T, e *env) {
+func nothingLeft(t *testing.T) {
 	t.Helper()
 	before := processTable()
 	t.Cleanup(func() {
@@ -145,7 +145,7 @@ func nothingLeft(t *testing.T, e *env) {
 			kill(pid, syscall.SIGKILL)
 		}
 		for _, m := range mountTable() {
-			if strings.HasPrefix(m.point, e.dir+"/") {
+			if strings.HasPrefix(m.point, base+"/") {
 				t.Errorf("left: mount %s (%s)", m.point, m.kind)
 				_ = syscall.Unmount(m.point, syscall.MNT_DETACH)
 			}
@@ -180,8 +180,8 @@ func startService(t *testing.T, e *env, ready func() error, program string, args
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
 	check(t, cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
 		kill(cmd.Process.Pid, syscall.SIGTERM)
 		select {
@@ -197,7 +197,16 @@ func startService(t *testing.T, e *env, ready func() error, program string, args
 		}
 	})
 	var answer error
-	if !eventually(serviceLimit, func() bool { answer = ready(); return answer == nil }) {
+	eventually(serviceLimit, func() bool {
+		answer = ready()
+		select {
+		case <-ended:
+			return true
+		default:
+			return answer == nil
+		}
+	})
+	if answer != nil {
 		t.Fatalf("%s does not answer: %v", program, answer)
 	}
 }

@@ -66,7 +66,7 @@ var snapshotterCases = strings.Fields(`Basic DirectoryPermissionOnCommit Chown R
 func TestSnapshotterSuite(t *testing.T) {
 	needSnapshotter(t)
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t, e)
+		nothingLeft(t)
 		out, err := runIn(e.dir, []string{"TMPDIR=" + e.dir}, 3*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
 		if err != nil {
 			t.Errorf("the suite: %v", err)

@@ -11,7 +11,9 @@ packages=(
 	btrfs-progs     # mkfs.btrfs: an upper with reflinks
 	busybox-static  # a root file system in one file
 	ca-certificates # module and package downloads
+	containerd      # containerd and ctr: containers whose root the program serves
 	debootstrap     # a Debian root as a lower layer
+	docker.io       # dockerd and docker: the same
 	e2fsprogs       # mkfs.ext4, lsattr, chattr
 	fuse-overlayfs  # the program to compare with
 	fuse3           # fusermount3, mount.fuse3
@@ -24,14 +26,16 @@ packages=(
 	mount           # mount, umount, losetup
 	passwd          # useradd: the plain user of the tests
 	procps          # ps, pgrep
+	runc            # what runs the containers of both
 	strace          # counting system calls
 	systemd         # systemd-analyze: the example of a mount unit is checked
 	uidmap          # newuidmap, newgidmap
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
-commands=(btrfs busybox chattr debootstrap fuse-overlayfs fusermount3 gcc getcap getfacl getfattr git losetup mkfs.btrfs
-	make mkfs.ext4 mkfs.xfs mount newuidmap pgrep setcap setfacl setfattr setpriv strace systemd-analyze unshare useradd)
+commands=(btrfs busybox chattr containerd ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc getcap getfacl
+	getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mount newuidmap pgrep runc setcap setfacl setfattr setpriv
+	strace systemd-analyze unshare useradd)
 
 case "${1-}" in
 '') ;;
@@ -71,6 +75,14 @@ install_packages() {
 	fi
 	echo "deps: installing ${missing[*]}"
 	"${as_root[@]}" apt-get -q update </dev/null
+	# The tests start the daemons that they need; those that packages would start stay off until the next boot.
+	local policy=/usr/sbin/policy-rc.d
+	if [ ! -e "$policy" ]; then
+		# shellcheck disable=SC2064 # as_root is local
+		trap "${as_root[*]} rm -f $policy" EXIT
+		printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+		"${as_root[@]}" chmod 755 "$policy"
+	fi
 	"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
 		apt-get -q -y --no-install-recommends install "${missing[@]}" </dev/null
 }

@@ -1,0 +1,252 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	ourSnapshotter    = "fuse-overlayfs"
+	kernelSnapshotter = "overlayfs" // containerd's own, to compare with
+	containerdImage   = "test.local/e2e:1"
+)
+
+// containerd is a running containerd of a test, with our snapshotter.
+type containerd struct {
+	t    *testing.T
+	e    *env
+	dir  string
+	sock string
+}
+
+func startContainerd(t *testing.T, e *env) *containerd {
+	t.Helper()
+	// Sockets have short paths, at most 107 bytes; /run is ours.
+	c := &containerd{t: t, e: e, dir: filepath.Join(e.dir, "containerd"), sock: "/run/containerd.sock"}
+	mkdir(t, c.dir)
+	const proxy = "/run/snapshotter.sock"
+	startService(t, e, func() error { _, err := os.Stat(proxy); return err },
+		snapshotterDaemon(), proxy, filepath.Join(c.dir, "snapshots"))
+	config := filepath.Join(c.dir, "config.toml")
+	write(t, config, fmt.Sprintf(`
+version = 2
+temp = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+# The collection at the start would take views, which ctr does not protect.
+[plugins."io.containerd.gc.v1.scheduler"]
+  startup_delay = "1h"
+[plugins."io.containerd.internal.v1.opt"]
+  path = %q
+[proxy_plugins.%s]
+  type = "snapshot"
+  address = %q
+`, c.dir+"/tmp", c.dir+"/opt", ourSnapshotter, proxy))
+	startService(t, e, func() error { _, err := c.try("version"); return err },
+		"containerd", "--log-level", "warn", "--config", config, "--root", c.dir+"/root", "--state", c.dir+"/state", "--address", c.sock)
+	return c
+}
+
+func (c *containerd) try(args ...string) (string, error) {
+	return runIn(c.dir, []string{"CONTAINERD_ADDRESS=" + c.sock}, time.Minute, "ctr", args...)
+}
+
+func (c *containerd) ctr(args ...string) string {
+	c.t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		c.t.Fatalf("ctr %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// runArgs are those of `ctr run`; options come before the image. No share of the CPU: a cgroup2 next to the older kind has no
+// controller for it.
+func runArgs(snapshotter, id string, options []string, command ...string) []string {
+	return slices.Concat([]string{"run", "--snapshotter", snapshotter, "--cpu-shares", "0", "--cgroup", cgroupName() + "/" + id}, options,
+		[]string{containerdImage, id}, command)
+}
+
+// mountSnapshot mounts a snapshot outside of containers, as containerd does.
+func (c *containerd) mountSnapshot(snapshotter, key string) string {
+	c.t.Helper()
+	target := filepath.Join(c.dir, "mnt-"+snapshotter+"-"+key)
+	mkdir(c.t, target)
+	line := c.ctr("snapshots", "--snapshotter", snapshotter, "mounts", target, key)
+	// mount(8) does not know containerd's types fuse3.NAME, its helper does.
+	if args, ok := strings.CutPrefix(strings.TrimSpace(line), "mount -t fuse3."+ourSnapshotter+" "); ok {
+		line = "mount.fuse3 " + args + " -t " + ourSnapshotter
+	}
+	sh(c.t, "", line)
+	c.t.Cleanup(func() { sh(c.t, "", "umount "+target) })
+	return target
+}
+
+// wantMounted expects as many daemons of the program under test, in time.
+func wantMounted(t *testing.T, what string, n int) {
+	t.Helper()
+	if !eventually(5*time.Second, func() bool { return len(processesOf(binPath)) == n }) {
+		t.Errorf("%s: %d daemons, want %d", what, len(processesOf(binPath)), n)
+	}
+}
+
+// An image is imported and unpacked through our mount, run and changed; all of it as with containerd's own snapshotter on
+// the kernel's overlayfs.
+func TestContainerd(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		c := startContainerd(t, e)
+		archive := filepath.Join(e.dir, "image.tar")
+		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
+		both := []string{kernelSnapshotter, ourSnapshotter}
+		roots, diffs := map[string]string{}, map[string]string{}
+		for _, s := range both {
+			c.ctr("images", "import", "--snapshotter", s, archive)
+			snapshots := "snapshots --snapshotter " + s + " "
+			do := func(command string) string { return c.ctr(strings.Fields(snapshots + command)...) }
+			top := topSnapshot(t, do("ls"))
+			do("view base " + top)
+			roots[s+" base"] = c.mountSnapshot(s, "base")
+
+			out := c.ctr(runArgs(s, "changed", nil, "/bin/sh", "-ec", "head -1 /proc/mounts;"+imageChanges)...)
+			if s == ourSnapshotter && !strings.Contains(out, " / fuse.fuse-overlayfs rw") {
+				t.Errorf("the root of the container: %s", out)
+			}
+			if usage := do("usage changed"); strings.Contains(usage, " 0.0 B") {
+				t.Errorf("the usage of a changed snapshot: %s", usage)
+			}
+			diffs[s] = c.diff(s, "changed")
+			c.ctr("containers", "rm", "--keep-snapshot", "changed")
+			do("commit committed changed")
+			do("prepare again committed")
+			roots[s] = c.mountSnapshot(s, "again")
+		}
+		wantTree(t, "the image", withoutSystem(t, e, roots[ourSnapshotter+" base"]), imageTree)
+		sameTreeAs(t, "the unpacked image", roots[kernelSnapshotter+" base"], roots[ourSnapshotter+" base"], kernelView)
+		sameTreeAs(t, "the committed snapshot", roots[kernelSnapshotter], roots[ourSnapshotter], kernelView)
+		equal(t, "the layer made of the changes", diffs[ourSnapshotter], diffs[kernelSnapshotter])
+		for _, name := range []string{"data/.wh.gone", "data/.wh.again", "data/.wh.tree", "etc/.wh.list", "bin/.wh.vi"} {
+			if !strings.Contains(diffs[ourSnapshotter], " "+name+"\n") {
+				t.Errorf("%s is not in the layer:\n%s", name, diffs[ourSnapshotter])
+			}
+		}
+		wantMounted(t, "base and again", 2)
+		out := c.ctr("run", "--rootfs", "--rm", "--cpu-shares", "0", "--cgroup", cgroupName()+"/rootfs", roots[ourSnapshotter], "rootfs",
+			"/bin/sh", "-ec", "cat /etc.bak/conf; echo f >/fresh")
+		equal(t, "run from the mounted snapshot", out, "second\nmore\n")
+		wantText(t, roots[ourSnapshotter]+"/fresh", "f\n")
+	})
+}
+
+// Many containers of one image at once, each with a root and a daemon of its own; a read-only one; and the mounts and
+// daemons gone with their containers.
+func TestContainerdManyContainers(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		c := startContainerd(t, e)
+		archive := filepath.Join(e.dir, "image.tar")
+		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
+		c.ctr("images", "import", "--snapshotter", ourSnapshotter, archive)
+		const n = 10
+		var started sync.WaitGroup
+		for i := range n {
+			started.Go(func() {
+				id := fmt.Sprint("c", i)
+				if out, err := c.try(runArgs(ourSnapshotter, id, []string{"--detach"}, "/bin/sh", "-c",
+					"echo "+id+" >>/etc/conf; rm /etc/list; echo ready >/data/again; exec sleep 1000")...); err != nil {
+					t.Errorf("ctr run: %v\n%s", err, out)
+				}
+			})
+		}
+		started.Wait()
+		wantMounted(t, "running containers", n)
+		for i := range n {
+			id := fmt.Sprint("c", i)
+			out := c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-c",
+				"until grep -q ready /data/again; do usleep 10000; done; cat /etc/conf; ls /etc; echo $(cat /proc/mounts | grep -c fuse.fuse-overlayfs)")
+			equal(t, "in "+id, out, "second\n"+id+"\nconf\npasswd\n1\n")
+		}
+		for i := range n {
+			id := fmt.Sprint("c", i)
+			c.ctr("tasks", "rm", "--force", id)
+			c.ctr("containers", "rm", id)
+		}
+		wantMounted(t, "all containers removed", 0)
+		out, err := c.try(runArgs(ourSnapshotter, "ro", []string{"--rm", "--read-only"}, "/bin/sh", "-c",
+			"cat /etc/conf; grep ' / ' /proc/mounts; echo x >/etc/x")...)
+		if err == nil || !strings.Contains(out, "second\n") || !strings.Contains(out, " / fuse.fuse-overlayfs ro") ||
+			!strings.Contains(out, "can't create /etc/x: Read-only file system") {
+			t.Errorf("a read-only container: %v\n%s", err, out)
+		}
+		wantMounted(t, "the read-only container removed", 0)
+	})
+}
+
+// When the mount fails, the user of ctr reads our reason.
+func TestContainerdMountFails(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		c := startContainerd(t, e)
+		archive := filepath.Join(e.dir, "image.tar")
+		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
+		c.ctr("images", "import", "--snapshotter", ourSnapshotter, archive)
+		layer := filepath.Join(c.dir, "snapshots/snapshots/2/fs")
+		check(t, os.Rename(layer, layer+".away"))
+		out, err := c.try(runArgs(ourSnapshotter, "broken", []string{"--rm"}, "/bin/true")...)
+		if err == nil || !strings.Contains(out, layer) || !strings.Contains(out, "no such file or directory") {
+			t.Errorf("without a layer: %v\n%s", err, out)
+		}
+		wantMounted(t, "a failed mount", 0)
+		check(t, os.Rename(layer+".away", layer))
+		c.ctr(runArgs(ourSnapshotter, "whole", []string{"--rm"}, "/bin/true")...)
+		wantMounted(t, "the container removed", 0)
+	})
+}
+
+// topSnapshot is the committed snapshot that is nobody's parent: the image. It takes the output of `ctr snapshots ls`.
+func topSnapshot(t *testing.T, list string) string {
+	t.Helper()
+	parents, keys := map[string]bool{}, []string{}
+	for line := range strings.SplitSeq(list, "\n") {
+		if f := strings.Fields(line); len(f) > 1 && f[len(f)-1] == "Committed" {
+			keys = append(keys, f[0])
+			if len(f) == 3 {
+				parents[f[1]] = true
+			}
+		}
+	}
+	keys = slices.DeleteFunc(keys, func(key string) bool { return parents[key] })
+	if len(keys) != 1 {
+		t.Fatalf("images: %q in\n%s", keys, list)
+	}
+	return keys[0]
+}
+
+// diff lists the layer that a snapshot's changes make: type, mode, owner, size or device, name.
+func (c *containerd) diff(snapshotter, key string) string {
+	c.t.Helper()
+	out := sh(c.t, c.dir, fmt.Sprintf("ctr --address %s snapshots --snapshotter %s diff %s | tar -tvz --numeric-owner", c.sock, snapshotter, key))
+	var lines []string
+	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
+		f := strings.Fields(line)
+		lines = append(lines, strings.Join(append(f[:3], f[5:]...), " ")) // without day and time
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+// withoutSystem is a copy of an image's tree without busybox and the folders for mounts.
+func withoutSystem(t *testing.T, e *env, root string) string {
+	t.Helper()
+	dir := filepath.Join(e.dir, "without-system")
+	sh(t, "", "cp -a "+root+" "+dir+"; cd "+dir+"; rm -r bin; rmdir proc sys dev run")
+	return dir
+}
