@@ -201,7 +201,7 @@ func TestContainerdMountFails(t *testing.T) {
 		layer := filepath.Join(c.dir, "snapshots/snapshots/2/fs")
 		check(t, os.Rename(layer, layer+".away"))
 		out, err := c.try(runArgs(ourSnapshotter, "broken", []string{"--rm"}, "/bin/true")...)
-		if err == nil || !strings.Contains(out, layer) || !strings.Contains(out, "no such file or directory") {
+		if err == nil || !strings.Contains(out, `"fuse-overlayfs: lowerdir \"`+layer+`\": no such file or directory`) {
 			t.Errorf("without a layer: %v\n%s", err, out)
 		}
 		wantMounted(t, "a failed mount", 0)

@@ -2,7 +2,8 @@
 // in the layers, with the contract and with the kernel's own overlayfs.
 //
 // It runs as root (go test ./e2e/ -timeout 30m) and starts itself again as an unprivileged user, inside a user
-// namespace and through fusermount3. A missing tool, a leaked mount and a leaked daemon fail the run.
+// namespace and through fusermount3, and for containerd and docker as root in namespaces of its own. A missing tool, a
+// leaked mount and a leaked daemon fail the run.
 //
 //	FUSE_OVERLAY_BIN=PATH       the binary to test, instead of building ./cmd/fuse-overlay
 //	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary: shows that a test is right

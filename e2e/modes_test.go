@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -161,7 +162,10 @@ func copyFile(from, to string) error {
 	return out.Close()
 }
 
-const childLimit = 4 * time.Minute
+const (
+	childLimit   = 4 * time.Minute
+	privateLimit = 10 * time.Minute // images are built, which a daemon with the race detector takes its time for
+)
 
 // runInMode runs the calling subtest in a child process.
 func runInMode(t *testing.T, m mode) {
@@ -172,7 +176,11 @@ func runInMode(t *testing.T, m mode) {
 	for i, p := range parts {
 		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
 	}
-	args := []string{self, "-test.v", "-test.count=1", "-test.run=" + strings.Join(parts, "/"), "-test.timeout=" + childLimit.String()}
+	limit := childLimit
+	if m == modePrivate {
+		limit = privateLimit
+	}
+	args := []string{self, "-test.v", "-test.count=1", "-test.run=" + strings.Join(parts, "/"), "-test.timeout=" + limit.String()}
 	switch m {
 	case modeUserns:
 		args = append([]string{"unshare", "--user", "--mount", "--map-root-user", "--map-auto", "--"}, args...)
@@ -184,13 +192,18 @@ func runInMode(t *testing.T, m mode) {
 			}
 		}()
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), childLimit+10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), limit+10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+base, envBin+"="+binPath)
-	if m != modePrivate {
+	if m == modePrivate {
+		// It ends when we are killed. The signal is sent at the end of the thread that starts it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	} else {
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Credential: &syscall.Credential{Uid: uint32(plainUser.uid), Gid: uint32(plainUser.gid)},
 		}

@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	ourDriver    = "fuse-overlayfs"
+	kernelDriver = "overlay2" // docker on the kernel's overlayfs, to compare with
+)
+
+// docker is a running dockerd of a test.
+type docker struct {
+	t   *testing.T
+	dir string
+}
+
+// One daemon at a time: paths of sockets must be short, and /run is the test's own.
+const dockerSocket = "unix:///run/docker.sock"
+
+func startDocker(t *testing.T, e *env, driver string) *docker {
+	t.Helper()
+	d := &docker{t: t, dir: filepath.Join(e.dir, driver)}
+	mkdir(t, d.dir)
+	startService(t, e, func() error { _, err := d.try("version"); return err },
+		"dockerd", "--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false", "--bridge=none",
+		"--cgroup-parent", cgroupName(), "--data-root", d.dir+"/data", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid")
+	return d
+}
+
+func (d *docker) try(args ...string) (string, error) {
+	// BuildKit does not know the driver fuse-overlayfs.
+	return runIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
+}
+
+func (d *docker) docker(args ...string) string {
+	d.t.Helper()
+	out, err := d.try(args...)
+	if err != nil {
+		d.t.Fatalf("docker %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// run runs a script in a new container that is kept.
+func (d *docker) run(name, image, script string) string {
+	d.t.Helper()
+	return d.docker("run", "--network", "none", "--name", name, image, "/bin/sh", "-ec", script)
+}
+
+// export unpacks the whole tree of a container.
+func (d *docker) export(container string) string {
+	d.t.Helper()
+	to := filepath.Join(d.dir, "export-"+container)
+	mkdir(d.t, to)
+	sh(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" export "+container+
+		" | tar -x --xattrs --xattrs-include='*' --numeric-owner")
+	return to
+}
+
+// importTree makes an image of a folder.
+func (d *docker) importTree(dir, image string) {
+	d.t.Helper()
+	sh(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+" import - "+image)
+}
+
+// An image is built in more than 12 steps and two stages, run, changed, looked at by diff, committed, saved, loaded and run
+// again; all of it as with docker's own driver for the kernel's overlayfs.
+func TestDocker(t *testing.T) {
+	needDaemon(t)
+	root := debianRoot(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		context := buildContext(t, e)
+		exports := map[string]string{}
+		diffs := map[string]string{}
+		for _, driver := range []string{kernelDriver, ourDriver} {
+			t.Run(driver, func(t *testing.T) {
+				nothingLeft(t)
+				d := startDocker(t, e, driver)
+				equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
+				d.importTree(root, buildBase)
+				d.docker("build", "--network", "none", "--no-cache", "-t", "e2e/built", context)
+				wantMountedIf(t, driver == ourDriver, "after the build", 0)
+
+				out := d.run("built", "e2e/built", "grep ' / ' /proc/mounts; cat /usr/share/doc/README; ls /usr/share/documents/apt")
+				if driver == ourDriver && !strings.HasPrefix(out, "fuse-overlayfs / fuse.fuse-overlayfs rw") {
+					t.Errorf("the root of the container: %s", out)
+				}
+				if !strings.HasSuffix(out, "r\nnew\n") {
+					t.Errorf("in the image: %s", out)
+				}
+				exports[driver+" built"] = d.export("built")
+				d.run("changed", "e2e/built", containerChanges)
+				diffs[driver] = sortedLines(d.docker("diff", "changed"))
+				d.docker("commit", "changed", "e2e/changed")
+				d.docker("save", "-o", d.dir+"/saved.tar", "e2e/changed")
+				d.docker("rm", "built", "changed")
+				d.docker("rmi", "e2e/changed", "e2e/built")
+				d.docker("load", "-i", d.dir+"/saved.tar")
+				d.docker("create", "--name", "loaded", "e2e/changed")
+				exports[driver+" loaded"] = d.export("loaded")
+				d.docker("rm", "loaded")
+				wantMountedIf(t, driver == ourDriver, "all containers removed", 0)
+			})
+		}
+		if t.Failed() {
+			return
+		}
+		// For this driver docker writes layers from a comparison of attributes: a hard link to a file of a layer below becomes a
+		// file of its own, whoever mounts.
+		v := kernelView
+		v.nlink = false
+		for _, what := range []string{" built", " loaded"} {
+			sameTreeAs(t, "the image"+what, exports[kernelDriver+what], exports[ourDriver+what], v)
+		}
+		equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
+		for _, line := range []string{"D /out/moved/f2", "A /out/new/f3", "D /usr/share/documents", "C /etc/passwd", "A /etc2/deep/f3"} {
+			if !strings.Contains("\n"+diffs[ourDriver], "\n"+line+"\n") {
+				t.Errorf("docker diff: no %q in\n%s", line, tail(diffs[ourDriver], 4000))
+			}
+		}
+	})
+}
+
+// containerChanges are done in a container of the built image.
+const containerChanges = `
+	rm /out/moved/f2*; cp -a /out/moved /out/new; rm -r /usr/share/documents; echo more >>/etc/passwd
+	cp -a /etc /etc2; rm /etc2/hostname; mv /srv/file /srv/file2; chmod 640 /srv/pipe; chown 9:9 /srv/null; ln /srv/tac /srv/tac2
+	echo n >/etc/fstab.new; mv /etc/fstab.new /etc/fstab; rm /etc/fstab; dd if=/bin/bash of=/srv/bash bs=64k 2>/dev/null; cmp /bin/bash /srv/bash`
+
+func sortedLines(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n"
+}
+
+func wantMountedIf(t *testing.T, cond bool, what string, n int) {
+	t.Helper()
+	if cond {
+		wantMounted(t, what, n)
+	}
+}
+
+// Running containers: many at once, exec, cp, a commit while one of them writes, stop and start again.
+func TestDockerRunningContainers(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		d := startDocker(t, e, ourDriver)
+		root := filepath.Join(e.dir, "root")
+		mkdir(t, root)
+		installBusybox(t, root)
+		build(t, e, root, imageLayers[0])
+		d.importTree(root, "e2e/busybox")
+		const n = 10
+		var started sync.WaitGroup
+		for i := range n {
+			started.Go(func() {
+				name := fmt.Sprint("c", i)
+				if out, err := d.try("run", "-d", "--network", "none", "--name", name, "e2e/busybox", "/bin/sh", "-c",
+					"echo "+name+" >>/etc/conf; rm /data/removed; while :; do echo x >>/data/written; usleep 100000; done"); err != nil {
+					t.Errorf("docker run: %v\n%s", err, out)
+				}
+			})
+		}
+		started.Wait()
+		wantMounted(t, "running containers", n)
+		for i := range n {
+			name := fmt.Sprint("c", i)
+			out := d.docker("exec", name, "/bin/sh", "-c", "until [ -e /data/written ]; do usleep 10000; done; cat /etc/conf; ls /data/removed 2>&1 || true")
+			equal(t, "in "+name, out, "first\n"+name+"\nls: /data/removed: No such file or directory\n")
+		}
+		d.docker("commit", "c0", "e2e/running")
+		equal(t, "committed while it wrote", d.docker("run", "--rm", "--network", "none", "e2e/running", "/bin/sh", "-c",
+			"tail -n 1 /data/written; cat /etc/conf"), "x\nfirst\nc0\n")
+		d.docker("cp", "c1:/data/tree", e.dir+"/copied")
+		wantTree(t, "copied out of a container", e.dir+"/copied", "file sub/f \"f\"\nfile sub/g \"g\"")
+		d.docker("cp", e.dir+"/copied", "c1:/data/hidden")
+		equal(t, "copied into a container", d.docker("exec", "c1", "/bin/cat", "/data/hidden/copied/sub/f"), "f")
+		d.docker("restart", "-t", "0", "c2")
+		equal(t, "after a restart", d.docker("exec", "c2", "/bin/head", "-2", "/etc/conf"), "first\nc2\n")
+		out, err := d.try("run", "--rm", "--read-only", "--network", "none", "e2e/busybox", "/bin/sh", "-c", "echo x >/etc/x")
+		if err == nil || !strings.Contains(out, "can't create /etc/x: Read-only file system") {
+			t.Errorf("a read-only container: %v\n%s", err, out)
+		}
+		for i := range n {
+			d.docker("rm", "-f", fmt.Sprint("c", i))
+		}
+		wantMounted(t, "all containers removed", 0)
+	})
+}
+
+// When the mount fails, the user of docker reads our reason.
+func TestDockerMountFails(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		d := startDocker(t, e, ourDriver)
+		root := filepath.Join(e.dir, "root")
+		mkdir(t, root)
+		installBusybox(t, root)
+		build(t, e, root, imageLayers[0])
+		d.importTree(root, "e2e/busybox")
+		layers, err := filepath.Glob(d.dir + "/data/fuse-overlayfs/*/diff")
+		check(t, err)
+		equal(t, "layers", len(layers), 1)
+		sh(t, "", "mv "+layers[0]+" "+layers[0]+".away")
+		out, err := d.try("run", "--rm", "--network", "none", "e2e/busybox", "/bin/true")
+		reason := regexp.MustCompile(`fuse-overlayfs: lowerdir ".*/fuse-overlayfs/l/\w+": no such file or directory`)
+		if err == nil || !reason.MatchString(out) {
+			t.Errorf("without a layer: %v\n%s", err, out)
+		}
+		wantMounted(t, "a failed mount", 0)
+		sh(t, "", "mv "+layers[0]+".away "+layers[0])
+		d.docker("run", "--rm", "--network", "none", "e2e/busybox", "/bin/true")
+		wantMounted(t, "the container removed", 0)
+	})
+}
