@@ -28,7 +28,7 @@ func TestTypingErrors(t *testing.T) {
 func TestNearestOption(t *testing.T) {
 	for typed, want := range map[string]string{
 		"lowerdirs": "lowerdir", "upper_dir": "upperdir", "fsyn": "fsync",
-		"upper": "upperdir",
+		"upper":  "upperdir",
 		"no_acl": "noacl", "allow_others": "allow_other", "redirectdir": "redirect_dir", "uidmaping": "uidmapping",
 	} {
 		if got := nearest(typed, optionNames()); got != want {
