@@ -87,13 +87,16 @@ func Open(c Config) (*Stack, error) {
 	if err := checkOverlap(c); err != nil {
 		return nil, err
 	}
-	for i, path := range c.Lowers {
-		root, _, err := sys.OpenLower(path)
-		if err != nil {
-			return nil, &Error{roleLower, path, err}
-		}
-		if err := s.setLayer(i+1, root); err != nil {
-			return nil, &Error{roleLower, path, err}
+	lowers, failed, err := sys.OpenLowers(c.Lowers)
+	if err != nil {
+		return nil, &Error{roleLower, c.Lowers[failed], err}
+	}
+	for i, root := range lowers { // all, so that Close gives them back
+		s.layers[i+1].root = root
+	}
+	for i := range lowers {
+		if err := s.setDevice(i + 1); err != nil {
+			return nil, &Error{roleLower, c.Lowers[i], err}
 		}
 	}
 	if c.Upper != "" {
@@ -108,13 +111,12 @@ func Open(c Config) (*Stack, error) {
 	return s, nil
 }
 
-func (s *Stack) setLayer(i int, root *sys.Dir) error {
-	s.layers[i].root = root
+func (s *Stack) setDevice(layer int) error {
 	var st sys.Stat
-	if err := root.Ref().Stat(&st); err != nil {
+	if err := s.layers[layer].root.Ref().Stat(&st); err != nil {
 		return err
 	}
-	s.layers[i].dev = st.Dev
+	s.layers[layer].dev = st.Dev
 	return nil
 }
 
@@ -130,7 +132,8 @@ func (s *Stack) openUpper(c Config) error {
 		return s.blame(c, err)
 	}
 	s.workRoot = work
-	if err := s.setLayer(Upper, upper); err != nil {
+	s.layers[Upper].root = upper
+	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}
 	return s.prepareWork(c, upper, work)

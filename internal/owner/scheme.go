@@ -46,6 +46,10 @@ func (f *Override) Attr() string { return f.attr }
 
 // Detect finds the form that a layer is written in by its root, nil where none is.
 func Detect(root sys.Ref) (*Override, error) {
+	// Most roots have no attribute at all, and there may be hundreds of layers.
+	if names, err := root.ListXattr(); err == nil && len(names) == 0 {
+		return nil, nil
+	}
 	for _, f := range forms {
 		switch _, err := root.GetXattr(f.attr); err {
 		case nil:

@@ -18,16 +18,24 @@ func OpenLower(path string) (d *Dir, cloned bool, err error) {
 		return nil, false, err
 	}
 	defer func() { _ = unix.Close(top) }()
-	if tree, err := cloneMount(top); err == nil {
-		defer func() { _ = unix.Close(tree) }()
-		if restrict(tree) == nil {
-			if d, err := openRoot(tree); err == nil {
-				return d, true, nil
-			}
-		}
+	if d, err := restrictedClone(top); err == nil {
+		return d, true, nil
 	}
 	d, err = openRoot(top)
 	return d, false, err
+}
+
+// restrictedClone opens the directory top through a clone of its mount that nobody can write through.
+func restrictedClone(top int) (*Dir, error) {
+	tree, err := cloneMount(top)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(tree) }()
+	if err := restrict(tree); err != nil {
+		return nil, err
+	}
+	return openRoot(tree)
 }
 
 // OpenUpper opens the upper and the work directory. Both are reached through one mount, since the kernel renames within
