@@ -253,3 +253,32 @@ func TestDeadMountInTheWay(t *testing.T) {
 		}
 	})
 }
+
+// A mount of the same upper waits for the daemon of the last one, which umount leaves to end by itself: containerd's shim
+// unmounts and mounts again when it has lost the exit code of its mount helper.
+func TestMountWaitsForTheLastDaemon(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file f \"x\"")
+		write(t, o.path("new"), "n")
+		last := o.pid
+		kill(last, syscall.SIGSTOP)
+		check(t, o.tryUnmount())
+		again := time.AfterFunc(200*time.Millisecond, func() { kill(last, syscall.SIGCONT) })
+		program, args := o.command()
+		out, err := runCommand(program, args...)
+		if again.Stop() {
+			t.Error("the mount did not wait")
+		}
+		kill(last, syscall.SIGCONT)
+		if !waitGone(last, 10*time.Second) {
+			t.Errorf("the daemon %d is still there", last)
+		}
+		if err != nil {
+			t.Fatalf("mounting again: %v\n%s", err, out)
+		}
+		o.pid = daemonsOf(o.mnt)[0]
+		wantText(t, o.path("new"), "n")
+		o.unmount()
+	})
+}

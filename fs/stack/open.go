@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -151,13 +152,26 @@ func (s *Stack) blame(c Config, err error) error {
 	return &Error{roleUpper, c.Upper, err}
 }
 
+// lockWait is how long a directory may still be held by the daemon of a mount that has just been unmounted. umount does not
+// wait for its end, and some clients mount again at once: containerd's shim, when it lost the exit code of its mount helper.
+const lockWait = 3 * time.Second
+
+// lock takes a directory for this mount alone; EWOULDBLOCK when another keeps it.
+func lock(dir *sys.Dir) error {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
+		if err := dir.Lock(); err != unix.EWOULDBLOCK || time.Now().After(deadline) {
+			return err
+		}
+	}
+}
+
 // prepareWork locks both directories, makes the staging directory, sweeps it and finds out what the file system can do.
 func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	for _, d := range []struct {
 		dir        *sys.Dir
 		role, path string
 	}{{upper, roleUpper, c.Upper}, {work, roleWork, c.Work}} {
-		if err := d.dir.Lock(); err == unix.EWOULDBLOCK {
+		if err := lock(d.dir); err == unix.EWOULDBLOCK {
 			return &Error{d.role, d.path, errInUse}
 		} else if err != nil {
 			return &Error{d.role, d.path, err}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -114,6 +115,19 @@ func TestUpperAndWorkAreTakenForOneMount(t *testing.T) {
 	must(t, err)
 	lowerOnly.Close()
 	s.remount() // given back by Close
+}
+
+// A mount that is ending is waited for.
+func TestOpenWaitsForAnEndingMount(t *testing.T) {
+	c := newFolders(t, "", "file f")
+	ending, err := Open(c)
+	must(t, err)
+	ended := make(chan struct{})
+	time.AfterFunc(100*time.Millisecond, func() { ending.Close(); close(ended) })
+	next, err := Open(c)
+	<-ended
+	must(t, err)
+	next.Close()
 }
 
 func TestErrorKeepsTheErrno(t *testing.T) {
