@@ -173,7 +173,7 @@ func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, s
 
 // publishing is where the call is that publishes.
 func publishing(names []string) int {
-	return slices.IndexFunc(names, func(n string) bool { return n == "renameat2" || n == "linkat" })
+	return slices.IndexFunc(names, func(n string) bool { return n == "renameat" || n == "renameat2" || n == "linkat" })
 }
 
 // checkSync checks that exactly the wanted sync is made, and nothing but a look at the parent between it and the

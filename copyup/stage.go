@@ -165,7 +165,7 @@ func (s *Staged) put(parent *sys.Dir, name string) error {
 	if s.name == "" {
 		return parent.Link(s.file.Ref(), name)
 	}
-	err := s.work.rename(s.name, parent, name)
+	err := s.work.dir.RenameNew(s.name, parent, name)
 	if err == unix.EACCES && s.kind == unix.S_IFDIR && s.mode&0o200 == 0 {
 		return s.publishReadOnly(parent, name)
 	}
@@ -178,29 +178,11 @@ func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
 	if err := s.ref().Chmod(s.mode | 0o200); err != nil {
 		return err
 	}
-	if err := s.work.rename(s.name, parent, name); err != nil {
+	if err := s.work.dir.RenameNew(s.name, parent, name); err != nil {
 		return err
 	}
 	_ = parent.At(name).Chmod(s.mode) // the rename has decided
 	return nil
-}
-
-// rename moves a staged object to a name that must not exist.
-func (w *Work) rename(staged string, parent *sys.Dir, name string) error {
-	err := w.dir.Rename(staged, parent, name, unix.RENAME_NOREPLACE)
-	if err != unix.EINVAL && err != unix.ENOSYS {
-		return err
-	}
-	// A file system without flags. Nobody else changes parent, so looking first is as good.
-	var st sys.Stat
-	switch err := parent.At(name).Stat(&st); err {
-	case nil:
-		return unix.EEXIST
-	case unix.ENOENT:
-		return w.dir.Rename(staged, parent, name, 0)
-	default:
-		return err
-	}
 }
 
 // Orphan leaves of the staged copy of a regular file the open file alone, without a name: the copy of a lower file that

@@ -141,7 +141,7 @@ func TestRemoveTellsErrors(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	must(t, os.MkdirAll(filepath.Join(s.workPath, "#1/d"), 0o755))
-	for _, c := range []string{"fstatat", "rmdir", "fchmodat2", "openat2", "getdents64", "renameat2"} {
+	for _, c := range []string{"fstatat", "rmdir", "fchmodat2", "openat2", "getdents64", "renameat"} {
 		failing(call(c), unix.EIO, func() {
 			if err := s.work.Remove("#1"); err != unix.EIO {
 				t.Errorf("remove, failing %s: %v", c, err)

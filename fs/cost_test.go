@@ -106,7 +106,7 @@ func TestRequestsThatCopyNoData(t *testing.T) {
 
 // Removing what only a lower has is one whiteout; the object is not copied up.
 func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
-	changes := []string{"mknodat", "mkdirat", "symlinkat", "linkat", "renameat2", "setxattr", "fchownat", "pwrite64"}
+	changes := []string{"mknodat", "mkdirat", "symlinkat", "linkat", "renameat", "renameat2", "setxattr", "fchownat", "pwrite64"}
 	s := newSite(t, "dir d", "file d/f \"text\"\ndir d/e\nsymlink d/l x")
 	for name, ask := range map[string]func(string) request{"f": s.unlink, "e": s.rmdir, "l": s.unlink} {
 		r := ask("d/" + name)

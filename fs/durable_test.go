@@ -64,7 +64,7 @@ func publications(made []sys.Op, sync string) error {
 	}
 	published, begin := 0, 0
 	for i, op := range made {
-		if op.Call != "renameat2" && op.Call != "linkat" {
+		if op.Call != "renameat" && op.Call != "renameat2" && op.Call != "linkat" {
 			continue
 		}
 		staging := names(made[begin:i])

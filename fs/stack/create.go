@@ -140,15 +140,35 @@ func (s *Stack) own(r owner.Ref, d *Dir, o *inheriting) error {
 // place moves a staged object over nothing, or over the whiteout device of its name.
 func (s *Stack) place(w *sys.Dir, tmp string, up *sys.Dir, name string, isDir, over bool) error {
 	if !over {
-		return w.Rename(tmp, up, name, unix.RENAME_NOREPLACE)
+		return w.RenameNew(tmp, up, name)
 	}
 	if !isDir {
 		return w.Rename(tmp, up, name, 0)
 	}
-	if err := w.Rename(tmp, up, name, unix.RENAME_EXCHANGE); err != nil {
+	err := w.Rename(tmp, up, name, unix.RENAME_EXCHANGE)
+	if sys.NoRenameFlags(err) {
+		return s.moveBeside(w, tmp, up, name)
+	}
+	if err != nil {
 		return err
 	}
 	_ = w.Unlink(tmp) // the whiteout; published already, and swept at the next mount
+	return nil
+}
+
+// moveBeside moves a directory to the name of a whiteout device where names cannot be exchanged: a marker hides what is below
+// while the name is free. The directory is opaque.
+func (s *Stack) moveBeside(from *sys.Dir, name string, to *sys.Dir, newName string) error {
+	if err := mark(to, newName); err != nil {
+		return err
+	}
+	if err := to.Unlink(newName); err != nil {
+		return err
+	}
+	if err := from.RenameNew(name, to, newName); err != nil {
+		return err
+	}
+	s.unmark(to, newName)
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
@@ -21,6 +22,23 @@ var formats = map[string]func(*site){
 	"devices, no xattrs": func(s *site) { s.format.OpaqueXattr = "" },
 	"markers":            func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false },
 	"markers, no xattrs": func(s *site) { s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, "" },
+	"markers, no flags":  func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false; s.refuseRenameFlags() },
+	"nothing": func(s *site) { // as NFS
+		s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, ""
+		s.refuseRenameFlags()
+	},
+}
+
+// refuseRenameFlags makes the file system one that renames without flags only, until the end of the test.
+func (s *site) refuseRenameFlags() {
+	s.noFlags = true
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "renameat2" {
+			return unix.EINVAL
+		}
+		return nil
+	})
+	s.t.Cleanup(func() { sys.SetFault(nil) })
 }
 
 // allFormats runs f with stacks that write in each format.

@@ -52,6 +52,8 @@ type site struct {
 	*Stack
 	cfg  Config
 	dirs []*merged // to be closed
+
+	noFlags bool // names cannot be exchanged, see refuseRenameFlags
 }
 
 // newFolders makes the layers that tables describe, the upper first; without a lower, an empty one.
@@ -114,6 +116,9 @@ func (s *site) remount() {
 	s.shut()
 	s.open()
 	s.format = format
+	if s.noFlags {
+		s.refuseRenameFlags()
+	}
 }
 
 // shut closes the stack and all that was opened in it.

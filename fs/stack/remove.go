@@ -41,7 +41,7 @@ func (s *Stack) coverNothing(up *sys.Dir, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.work.Dir().Rename(tmp, up, name, unix.RENAME_NOREPLACE); err != nil {
+	if err := s.work.Dir().RenameNew(tmp, up, name); err != nil {
 		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
 		return err
 	}
@@ -104,7 +104,7 @@ func (s *Stack) removeUpperDir(up *sys.Dir, name string) error {
 		return err
 	}
 	tmp := s.work.Name()
-	if err := up.Rename(name, s.work.Dir(), tmp, unix.RENAME_NOREPLACE); err != nil {
+	if err := up.RenameNew(name, s.work.Dir(), tmp); err != nil {
 		return err
 	}
 	_ = s.work.Remove(tmp) // as in coverDir

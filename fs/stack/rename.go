@@ -98,7 +98,16 @@ func (s *Stack) moveByExchange(from, to *End) (inPlace bool, err error) {
 	if err := s.fitWhiteout(from, to); err != nil {
 		return false, err
 	}
-	if err := from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE); err != nil {
+	err = from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE)
+	if sys.NoRenameFlags(err) {
+		if from.Found.Below {
+			if err := mark(from.Up, from.Name); err != nil {
+				return false, err
+			}
+		}
+		return false, s.moveBeside(from.Up, from.Name, to.Up, to.Name)
+	}
+	if err != nil {
 		return false, err
 	}
 	if from.Found.Below {
@@ -169,9 +178,29 @@ func (s *Stack) emptyDir(e *End) (former string, err error) {
 	}
 	if err != nil {
 		_ = s.work.Remove(tmp) // the error to tell is the first
+		if sys.NoRenameFlags(err) {
+			err = s.emptyInPlace(e, h)
+		}
 		return "", err
 	}
 	return tmp, nil
+}
+
+// emptyInPlace removes the whiteouts that a directory holds where it cannot be exchanged for an empty one. A marker beside it
+// hides what is below before: each state shows the same.
+func (s *Stack) emptyInPlace(e *End, h *sys.Dir) error {
+	if e.Found.Below {
+		if err := mark(e.Up, e.Name); err != nil {
+			return err
+		}
+		e.Found.Marker = true
+	}
+	var names []string
+	err := h.List(func(entry sys.Dirent) error { names = append(names, entry.Name); return nil })
+	for i := 0; err == nil && i < len(names); i++ {
+		err = h.Unlink(names[i])
+	}
+	return err
 }
 
 // stageEmpty makes an empty opaque directory with the attributes of inode.

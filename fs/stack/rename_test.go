@@ -152,7 +152,11 @@ func TestExchange(t *testing.T) {
 						if bPath[0] == 'p' {
 							q = p
 						}
-						must(t, s.Exchange(p.end("a"), q.end("b")))
+						err := s.Exchange(p.end("a"), q.end("b"))
+						if s.noFlags && err == unix.EINVAL {
+							return // as the upper's file system says
+						}
+						must(t, err)
 						p.wantExact("exchanged")
 						q.wantExact("exchanged")
 						s.wantView("exchanged", "dir p\ndir q\n"+fill(strings.ReplaceAll(b.shows, "moved", "other"), "p/a")+fill(a.shows, bPath))
@@ -166,9 +170,9 @@ func TestExchange(t *testing.T) {
 // A rename is one system call where nothing is in the way, and leaves its whiteout by the same.
 func TestRenameIsOneCall(t *testing.T) {
 	for what, want := range map[string][]string{
-		"file":             {"renameat2"},
+		"file":             {"renameat"},
 		"file over a file": {"renameat2"},
-		"directory":        {"renameat2"},
+		"directory":        {"renameat"},
 		"opaque directory": {"renameat2"},
 	} {
 		m := movables[what]

@@ -231,7 +231,11 @@ func (d *Dir) Rmdir(name string) error {
 
 // Rename moves d's entry name to newName in to; flags are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT.
 func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
-	if err := fault("renameat2", newName); err != nil {
+	call := "renameat"
+	if flags != 0 {
+		call = "renameat2"
+	}
+	if err := fault(call, newName); err != nil {
 		return err
 	}
 	if !validName(name) || !validName(newName) {
@@ -241,6 +245,27 @@ func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 		return unix.Renameat(d.fd, name, to.fd, newName)
 	}
 	return unix.Renameat2(d.fd, name, to.fd, newName, flags)
+}
+
+// NoRenameFlags reports whether a rename failed because the file system knows none of the flags, as NFS.
+func NoRenameFlags(err error) bool { return err == unix.EINVAL || err == unix.ENOSYS }
+
+// RenameNew moves d's entry name to newName in to, which must not exist: else EEXIST. Where the file system cannot refuse by
+// itself it is looked at first. Precondition: nobody else changes to's entries meanwhile.
+func (d *Dir) RenameNew(name string, to *Dir, newName string) error {
+	err := d.Rename(name, to, newName, unix.RENAME_NOREPLACE)
+	if !NoRenameFlags(err) {
+		return err
+	}
+	var st Stat
+	switch err := to.At(newName).Stat(&st); err {
+	case nil:
+		return unix.EEXIST
+	case unix.ENOENT:
+		return d.Rename(name, to, newName, 0)
+	default:
+		return err
+	}
 }
 
 // Sync makes the directory and its entries durable (fsync).
