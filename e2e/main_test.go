@@ -23,6 +23,7 @@ const (
 	envIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
 	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
 	envMode   = "FUSE_OVERLAY_E2E_MODE"
+	envBare   = "FUSE_OVERLAY_E2E_BARE" // set for a child that serves a file system, see serveBare
 )
 
 var (
@@ -48,6 +49,13 @@ func TestMain(m *testing.M) { os.Exit(run(m)) }
 func run(m *testing.M) int {
 	flag.Parse()
 	syscall.Umask(0o022)
+	if words := os.Getenv(envBare); words != "" {
+		if err := serveBare(words); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		return 0
+	}
 	if os.Getenv(envMode) != "" {
 		base, binPath = os.Getenv(envBase), os.Getenv(envBin)
 		if mode(os.Getenv(envMode)) == modePrivate {

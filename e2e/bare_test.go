@@ -1,0 +1,223 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Uppers on file systems with less than overlays want, such as NFS: without extended attributes, device nodes and
+// RENAME_EXCHANGE. There is none on every machine, so one is made: a folder, shown by a FUSE server that refuses these.
+
+// bareNode is an object of such a file system.
+type bareNode struct {
+	*gofs.LoopbackNode
+	can abilities
+}
+
+// abilities are what a file system can do besides the least.
+type abilities struct{ xattrs, nodes, exchange bool }
+
+func (n *bareNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.InodeEmbedder {
+	return &bareNode{ops.(*gofs.LoopbackNode), n.can}
+}
+
+func (n *bareNode) Mknod(ctx context.Context, name string, mode, rdev uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	if kind := mode & unix.S_IFMT; !n.can.nodes && (kind == unix.S_IFCHR || kind == unix.S_IFBLK) {
+		return nil, syscall.EPERM
+	}
+	return n.LoopbackNode.Mknod(ctx, name, mode, rdev, out)
+}
+
+func (n *bareNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	if !n.can.exchange && flags != 0 {
+		return syscall.EINVAL
+	}
+	return n.LoopbackNode.Rename(ctx, name, to, newName, flags)
+}
+
+func (n *bareNode) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
+	if !n.can.xattrs {
+		return 0, syscall.EOPNOTSUPP
+	}
+	return n.LoopbackNode.Getxattr(ctx, attr, dest)
+}
+
+func (n *bareNode) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
+	if !n.can.xattrs {
+		return syscall.EOPNOTSUPP
+	}
+	return n.LoopbackNode.Setxattr(ctx, attr, data, flags)
+}
+
+func (n *bareNode) Removexattr(ctx context.Context, attr string) syscall.Errno {
+	if !n.can.xattrs {
+		return syscall.EOPNOTSUPP
+	}
+	return n.LoopbackNode.Removexattr(ctx, attr)
+}
+
+func (n *bareNode) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
+	if !n.can.xattrs {
+		return 0, syscall.EOPNOTSUPP
+	}
+	return n.LoopbackNode.Listxattr(ctx, dest)
+}
+
+// serveBare is the life of a process of this test binary that shows a folder so. It must be another process than the one
+// that works in the mount: a server that waits for itself hangs.
+func serveBare(words string) error {
+	var folder, mnt string
+	var can abilities
+	if _, err := fmt.Sscan(words, &folder, &mnt, &can.xattrs, &can.nodes, &can.exchange); err != nil {
+		return err
+	}
+	root, err := gofs.NewLoopbackRoot(folder)
+	if err != nil {
+		return err
+	}
+	privileged := os.Geteuid() == 0
+	server, err := gofs.Mount(mnt, &bareNode{root.(*gofs.LoopbackNode), can}, &gofs.Options{MountOptions: fuse.MountOptions{
+		FsName: "bare", Name: "bare", AllowOther: privileged, DirectMountStrict: privileged, Options: []string{"default_permissions"},
+	}})
+	if err != nil {
+		return err
+	}
+	syscall.Umask(0)
+	fmt.Println("ready")
+	server.Wait()
+	return nil
+}
+
+// bare makes a file system with the abilities, for the time of a test, and answers with its mount point.
+func bare(t *testing.T, e *env, can abilities) string {
+	t.Helper()
+	folder, mnt := filepath.Join(e.dir, "behind"), filepath.Join(e.dir, "bare")
+	mkdir(t, folder, mnt)
+	self, err := os.Executable()
+	check(t, err)
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), envBare+"="+fmt.Sprint(folder, " ", mnt, " ", can.xattrs, " ", can.nodes, " ", can.exchange))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	t.Cleanup(func() {
+		if e.mode == modeFusermount {
+			_, err = runCommand("fusermount3", "-u", mnt)
+		} else {
+			err = unix.Unmount(mnt, 0)
+		}
+		if err != nil {
+			t.Errorf("unmounting %s: %v", mnt, err)
+			_ = cmd.Process.Kill()
+		}
+		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
+		defer timer.Stop()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the server of %s: %v", mnt, err)
+		}
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("the server of %s: %q, %v", mnt, line, err)
+	}
+	return mnt
+}
+
+// onWhiteouts replaces whiteouts, and a directory that holds nothing else.
+const onWhiteouts = `
+	mkdir whited; echo new >whited/new; mkdir whited2; rm replaced/*; mkdir dir; echo new >dir/new; mv -T dir replaced
+	mkdir dir; rm replaced/new; mv -T dir replaced; mv replaced dir`
+
+func TestBareUpper(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		for _, c := range []struct {
+			name   string
+			can    abilities
+			white  string // how a whiteout is written: "file", "node"
+			opaque bool   // by an attribute, else by a file
+		}{
+			{"like NFS", abilities{}, "file", false},
+			{"without attributes", abilities{nodes: true, exchange: true}, "node", false},
+			{"without attributes and exchange", abilities{nodes: true}, "file", false},
+			{"without nodes", abilities{xattrs: true, exchange: true}, "file", true},
+			{"without nodes and exchange", abilities{xattrs: true}, "file", true},
+			{"without exchange", abilities{xattrs: true, nodes: true}, "file", true},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				e := newEnv(t, e.mode)
+				o := e.overlay(t, busyTree+"\nfile replaced/x \"x\"\nfile replaced/y \"y\"\nfile whited/x \"x\"\nfile whited2 \"x\"")
+				dir := bare(t, e, c.can)
+				o.upper, o.work = dir+"/upper", dir+"/work"
+				mkdir(t, o.upper, o.work)
+				// As others have left them there, who could make nodes.
+				build(t, e, e.dir+"/behind/upper", "white whited\nwhite whited2")
+				copyOf := filepath.Join(e.dir, "plain")
+				sh(t, e.dir, "cp -a lower0 plain; cp -a lower0 before; rm -r plain/whited plain/whited2")
+				o.mount()
+				for depth, work := range append([]string{onWhiteouts}, workAtDepth...) {
+					sh(t, o.mnt, work)
+					sh(t, copyOf, work)
+					compareTrees(t, fmt.Sprintf("work %d", depth), copyOf, o.mnt, seen)
+					o.remount()
+					compareTrees(t, fmt.Sprintf("work %d, after a remount", depth), copyOf, o.mnt, seen)
+				}
+				wantMarks(t, e.dir+"/behind/upper", c.white, c.opaque)
+				sh(t, e.dir, "rm -r plain/*; rm -r mnt/*; echo new >plain/etc; echo new >mnt/etc")
+				o.remount()
+				compareTrees(t, "emptied", copyOf, o.mnt, seen)
+				o.unmount()
+				compareTrees(t, "the lower", e.dir+"/before", o.lowers[0], exact)
+				if rest := workRest(o.work); len(rest) > 0 {
+					t.Errorf("left in the work directory: %v", rest)
+				}
+			})
+		}
+	})
+}
+
+// wantMarks looks at the folder behind an upper for the forms of whiteouts and opaque directories: those wanted and no other.
+func wantMarks(t *testing.T, upper, white string, opaqueAttr bool) {
+	t.Helper()
+	count := map[string]int{}
+	check(t, filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		names, err := xattrNames(path)
+		for _, name := range names {
+			if strings.Contains(name, "opaque") {
+				count["opaque attribute"]++
+			}
+		}
+		switch name := entry.Name(); {
+		case name == ".wh..wh..opq":
+			count["opaque file"]++
+		case strings.HasPrefix(name, ".wh."):
+			count["file"]++
+		case entry.Type()&os.ModeCharDevice != 0:
+			count["node"]++
+		}
+		return err
+	}))
+	opaque, other := "opaque file", "opaque attribute"
+	if opaqueAttr {
+		opaque, other = other, opaque
+	}
+	otherWhite := map[string]string{"file": "node", "node": "file"}[white]
+	if count[white] == 0 || count[opaque] == 0 || count[otherWhite] > 0 || count[other] > 0 {
+		t.Errorf("whiteouts are to be a %s, and there is to be an %s; got %v", white, opaque, count)
+	}
+}
