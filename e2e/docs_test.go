@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -27,4 +29,33 @@ func TestDeviationsAreDocumented(t *testing.T) {
 	if !slices.Equal(known, documented) {
 		t.Errorf("the tests know %v, the documentation %v", known, documented)
 	}
+}
+
+// Links between the documents lead somewhere, and each example is linked to.
+func TestDocumentsLinkToWhatIsThere(t *testing.T) {
+	var pages []string
+	for _, pattern := range []string{"../*.md", "../docs/*.md"} {
+		found, err := filepath.Glob(pattern)
+		check(t, err)
+		pages = append(pages, found...)
+	}
+	linked := map[string]bool{}
+	for _, page := range pages {
+		for _, m := range regexp.MustCompile(`\]\(([^)#]+)`).FindAllStringSubmatch(readText(t, page), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			target := filepath.Join(filepath.Dir(page), m[1])
+			if _, err := os.Stat(target); err != nil {
+				t.Errorf("%s: a link to %s: %v", page, m[1], err)
+			}
+			linked[target] = true
+		}
+	}
+	check(t, filepath.WalkDir(examples, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && !entry.IsDir() && !linked[path] {
+			t.Errorf("%s: no document links to it", path)
+		}
+		return err
+	}))
 }

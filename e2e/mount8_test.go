@@ -119,11 +119,11 @@ func TestMountProgram(t *testing.T) {
 				mount -i -o remount,rw $M; fails touch $M/new 2>$DIR/said; grep -q 'Read-only file system' $DIR/said
 				cat $M/f; umount $M`,
 			"fstab": `
-				mkdir "$DIR/with blank" $DIR/third
+				mkdir "$DIR/with blank" $DIR/third; cp -a $L "$DIR/odd:a,b c"
 				cat >$DIR/fstab <<EOF
 overlay $M fuse.fuse-overlay lowerdir=$L,upperdir=$U,workdir=$W 0 0
 over\040lay $DIR/with\040blank fuse-overlay nofail,x-systemd.requires=/,nosuid,lowerdir=$L 0 0
-overlay $DIR/third fuse.fuse-overlay noauto,lowerdir=$L 0 0
+overlay $DIR/third fuse.fuse-overlay noauto,lowerdir=$DIR/odd\:a\,b\040c 0 0
 EOF
 				tab="--fstab $DIR/fstab"
 				for i in 1 2; do # the second finds all mounted
@@ -133,7 +133,8 @@ EOF
 				done
 				cat $M/f "$DIR/with blank/f"; echo new >$M/new; rm $M/new
 				umount $M "$DIR/with blank"; expect $M ""
-				mount -T $DIR/fstab $DIR/third; expect $DIR/third "fuse.fuse-overlay ro,*"; umount $DIR/third`,
+				mount -T $DIR/fstab $DIR/third; expect $DIR/third "fuse.fuse-overlay ro,*"
+				cmp $DIR/third/f $L/f; umount $DIR/third`,
 			"an open device, without rights": `
 				mount -t fuse.fuse-overlay overlay $M -o lowerdir=$L,upperdir=$U,workdir=$W,drop_privileges
 				expect $M "fuse.fuse-overlay rw,*"; cat $M/f; echo new >$M/new; rm $M/new
