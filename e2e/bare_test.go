@@ -159,6 +159,7 @@ func TestBareUpper(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				e := newEnv(t, e.mode)
 				o := e.overlay(t, busyTree+"\nfile replaced/x \"x\"\nfile replaced/y \"y\"\nfile whited/x \"x\"\nfile whited2 \"x\"")
+				o.opts = nil // no passthrough to what is FUSE itself
 				dir := bare(t, e, c.can)
 				o.upper, o.work = dir+"/upper", dir+"/work"
 				mkdir(t, o.upper, o.work)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // clientLine is a command line of a client, word for word but for the folders, and how the client runs it. In it S is the
@@ -159,7 +161,23 @@ func TestCommandLinesOfClients(t *testing.T) {
 				if ro := !strings.Contains(c.line, "upperdir") || strings.Contains(c.line, ",ro,"); ro == (werr == nil) {
 					t.Errorf("read-only %v, but writing: %v", ro, werr)
 				}
-				o.unmount()
+				var fs unix.Statfs_t
+				check(t, unix.Statfs(o.mnt, &fs))
+				equal(t, "magic", int64(fs.Type), 0x65735546) // containers/storage looks for it
+				// containers/storage unmounts by fusermount3, or lazily after a sync.
+				if strings.HasPrefix(name, "podman") {
+					out, err := runCommand("fusermount3", "-u", o.mnt)
+					if err != nil || o.isMounted() {
+						t.Errorf("fusermount3 -u: %v, mounted %v: %s", err, o.isMounted(), out)
+					}
+					o.expectEnd()
+					return
+				}
+				dir := open(t, o.mnt, os.O_RDONLY)
+				check(t, unix.Syncfs(int(dir.Fd())))
+				check(t, unix.Unmount(o.mnt, unix.MNT_DETACH))
+				check(t, dir.Close())
+				o.expectEnd()
 			})
 		}
 	})

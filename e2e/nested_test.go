@@ -120,6 +120,10 @@ func containerRoot(t *testing.T, e *env) *overlay {
 		dir o/mnt`)
 	check(t, copyFile(busybox(t), outer.lowers[0]+"/bin/busybox"))
 	check(t, copyFile(binPath, outer.lowers[0]+"/bin/fuse-overlay"))
+	for _, library := range libraries(binPath) { // with the race detector
+		mkdir(t, filepath.Dir(outer.lowers[0]+library))
+		check(t, copyFile(library, outer.lowers[0]+library))
+	}
 	return outer
 }
 

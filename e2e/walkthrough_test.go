@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -73,10 +74,8 @@ func TestWalkChroot(t *testing.T) {
 		}
 		for _, program := range []string{"/bin/bash", "/bin/ls"} {
 			install(o.lowers[0], program)
-			for _, word := range strings.Fields(sh(t, "", "ldd "+program)) {
-				if strings.HasPrefix(word, "/") {
-					install(o.lowers[1], word)
-				}
+			for _, library := range libraries(program) {
+				install(o.lowers[1], library)
 			}
 		}
 		o.mount()
@@ -92,6 +91,17 @@ func TestWalkChroot(t *testing.T) {
 		o.unmount()
 		wantTree(t, "the upper", o.upper, "file etc/new \"new\\n\"\nfile bin/touched \"\"")
 	})
+}
+
+// libraries are the files that a program loads; a static one has none.
+func libraries(program string) (paths []string) {
+	out, _ := exec.Command("ldd", program).Output()
+	for _, word := range strings.Fields(string(out)) {
+		if strings.HasPrefix(word, "/") && word != program+":" {
+			paths = append(paths, word)
+		}
+	}
+	return paths
 }
 
 // (d) The layer store of container engines: short links, an init layer, relative lowers.
