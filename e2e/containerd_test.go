@@ -65,11 +65,42 @@ func (c *containerd) ctr(args ...string) string {
 	return out
 }
 
-// runArgs are those of `ctr run`; options come before the image. No share of the CPU: a cgroup2 next to the older kind has no
-// controller for it.
-func runArgs(snapshotter, id string, options []string, command ...string) []string {
-	return slices.Concat([]string{"run", "--snapshotter", snapshotter, "--cpu-shares", "0", "--cgroup", cgroupName() + "/" + id}, options,
-		[]string{containerdImage, id}, command)
+// run runs a script in a new container and answers with what the script wrote. That goes into a file: ctr loses the output of
+// a short command when the machine is busy. options are those of `ctr run`.
+func (c *containerd) run(id string, options []string, script string) (string, error) {
+	c.t.Helper()
+	text := filepath.Join(c.dir, "out-"+id, "text")
+	mkdir(c.t, filepath.Dir(text))
+	check(c.t, os.Chmod(filepath.Dir(text), 0o777))
+	// No share of the CPU: a cgroup2 next to the older kind has no controller for it.
+	args := slices.Concat([]string{"run", "--cpu-shares", "0", "--cgroup", cgroupName() + "/" + id,
+		"--mount", "type=bind,src=" + filepath.Dir(text) + ",dst=/run/out,options=rbind:rw"}, options)
+	if !slices.Contains(options, "--rootfs") {
+		args = append(args, containerdImage)
+	}
+	out, err := c.try(append(args, id, "/bin/sh", "-ec", "exec >/run/out/text 2>&1;"+script)...)
+	written, _ := os.ReadFile(text)
+	return string(written) + out, err
+}
+
+// mustRun is run for scripts that must succeed.
+func (c *containerd) mustRun(id string, options []string, script string) string {
+	c.t.Helper()
+	out, err := c.run(id, options, script)
+	if err != nil {
+		c.t.Fatalf("container %s: %v\n%s", id, err, out)
+	}
+	return out
+}
+
+// importImage imports the test image and unpacks it for each snapshotter.
+func (c *containerd) importImage(snapshotters ...string) {
+	c.t.Helper()
+	archive := filepath.Join(c.dir, "image.tar")
+	ociArchive(c.t, archive, containerdImage, imageDirs(c.t, c.e)...)
+	for _, s := range snapshotters {
+		c.ctr("images", "import", "--snapshotter", s, archive)
+	}
 }
 
 // mountSnapshot mounts a snapshot outside of containers, as containerd does.
@@ -102,19 +133,17 @@ func TestContainerd(t *testing.T) {
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
 		c := startContainerd(t, e)
-		archive := filepath.Join(e.dir, "image.tar")
-		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
 		both := []string{kernelSnapshotter, ourSnapshotter}
+		c.importImage(both...)
 		roots, diffs := map[string]string{}, map[string]string{}
 		for _, s := range both {
-			c.ctr("images", "import", "--snapshotter", s, archive)
 			snapshots := "snapshots --snapshotter " + s + " "
 			do := func(command string) string { return c.ctr(strings.Fields(snapshots + command)...) }
 			top := topSnapshot(t, do("ls"))
 			do("view base " + top)
 			roots[s+" base"] = c.mountSnapshot(s, "base")
 
-			out := c.ctr(runArgs(s, "changed", nil, "/bin/sh", "-ec", "head -1 /proc/mounts;"+imageChanges)...)
+			out := c.mustRun("changed", []string{"--snapshotter", s}, "head -1 /proc/mounts;"+imageChanges)
 			if s == ourSnapshotter && !strings.Contains(out, " / fuse.fuse-overlayfs rw") {
 				t.Errorf("the root of the container: %s", out)
 			}
@@ -137,10 +166,38 @@ func TestContainerd(t *testing.T) {
 			}
 		}
 		wantMounted(t, "base and again", 2)
-		out := c.ctr("run", "--rootfs", "--rm", "--cpu-shares", "0", "--cgroup", cgroupName()+"/rootfs", roots[ourSnapshotter], "rootfs",
-			"/bin/sh", "-ec", "cat /etc.bak/conf; echo f >/fresh")
+		out := c.mustRun("rootfs", []string{"--rootfs", "--rm", roots[ourSnapshotter]}, "cat /etc.bak/conf; echo f >/fresh")
 		equal(t, "run from the mounted snapshot", out, "second\nmore\n")
 		wantText(t, roots[ourSnapshotter]+"/fresh", "f\n")
+	})
+}
+
+// A container in a user namespace, whose ids the mount maps (uidmapping, gidmapping): it sees the owners that the image has,
+// and what it writes is on disk as if there were no user namespace.
+func TestContainerdUserNamespace(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		c := startContainerd(t, e)
+		c.importImage(ourSnapshotter)
+		const map1 = "0:200000:65536"
+		plain := []string{"--snapshotter", ourSnapshotter}
+		mapped := []string{"--snapshotter", ourSnapshotter, "--remap-labels", "--uidmap", map1, "--gidmap", map1}
+		see := "ls -lanR /data /etc | grep -v ^total; id -u; tail -n 1 /etc/conf;" + imageChanges
+		var seen, uppers [2]string
+		for i, options := range [][]string{plain, mapped} {
+			id := fmt.Sprint("run", i)
+			seen[i] = c.mustRun(id, options, see)
+			line := c.ctr("snapshots", "--snapshotter", ourSnapshotter, "mounts", "/mnt", id)
+			equal(t, id+" is mounted with a mapping: "+line, strings.Contains(line, "uidmapping="+map1+",gidmapping="+map1), i == 1)
+			_, upper, _ := strings.Cut(line, "upperdir=")
+			uppers[i], _, _ = strings.Cut(upper, ",")
+		}
+		equal(t, "what the mapped container sees", seen[1], seen[0])
+		v := full
+		// A write by the root of a user namespace clears suid, on every file system: CAP_FSETID of the first one is asked for.
+		v.skip = func(rel string) bool { return rel == "data/suid" }
+		compareTrees(t, "the upper", uppers[0], uppers[1], v)
 	})
 }
 
@@ -151,16 +208,13 @@ func TestContainerdManyContainers(t *testing.T) {
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
 		c := startContainerd(t, e)
-		archive := filepath.Join(e.dir, "image.tar")
-		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
-		c.ctr("images", "import", "--snapshotter", ourSnapshotter, archive)
+		c.importImage(ourSnapshotter)
 		const n = 10
 		var started sync.WaitGroup
 		for i := range n {
 			started.Go(func() {
-				id := fmt.Sprint("c", i)
-				if out, err := c.try(runArgs(ourSnapshotter, id, []string{"--detach"}, "/bin/sh", "-c",
-					"echo "+id+" >>/etc/conf; rm /etc/list; echo ready >/data/again; exec sleep 1000")...); err != nil {
+				if out, err := c.run(fmt.Sprint("c", i), []string{"--snapshotter", ourSnapshotter, "--detach"}, fmt.Sprintf(
+					"echo c%d >>/etc/conf; rm /etc/list; cat /etc/conf; ls /etc; grep -c fuse.fuse-overlayfs /proc/mounts; exec sleep 1000", i)); err != nil {
 					t.Errorf("ctr run: %v\n%s", err, out)
 				}
 			})
@@ -168,19 +222,23 @@ func TestContainerdManyContainers(t *testing.T) {
 		started.Wait()
 		wantMounted(t, "running containers", n)
 		for i := range n {
-			id := fmt.Sprint("c", i)
-			out := c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-c",
-				"until grep -q ready /data/again; do usleep 10000; done; cat /etc/conf; ls /etc; echo $(cat /proc/mounts | grep -c fuse.fuse-overlayfs)")
-			equal(t, "in "+id, out, "second\n"+id+"\nconf\npasswd\n1\n")
+			text := fmt.Sprintf("%s/out-c%d/text", c.dir, i)
+			want := fmt.Sprintf("second\nc%d\nconf\npasswd\n1\n", i)
+			got := []byte{}
+			if !eventually(10*time.Second, func() bool { got, _ = os.ReadFile(text); return string(got) == want }) {
+				t.Errorf("in c%d: got %q, want %q", i, got, want)
+			}
 		}
+		c.ctr("tasks", "exec", "--exec-id", "x", "c3", "/bin/sh", "-ec", "tail -n 1 /etc/conf >/run/out/exec")
+		wantText(t, c.dir+"/out-c3/exec", "c3\n")
 		for i := range n {
 			id := fmt.Sprint("c", i)
 			c.ctr("tasks", "rm", "--force", id)
 			c.ctr("containers", "rm", id)
 		}
 		wantMounted(t, "all containers removed", 0)
-		out, err := c.try(runArgs(ourSnapshotter, "ro", []string{"--rm", "--read-only"}, "/bin/sh", "-c",
-			"cat /etc/conf; grep ' / ' /proc/mounts; echo x >/etc/x")...)
+		out, err := c.run("ro", []string{"--snapshotter", ourSnapshotter, "--rm", "--read-only"},
+			"cat /etc/conf; grep ' / ' /proc/mounts; echo x >/etc/x")
 		if err == nil || !strings.Contains(out, "second\n") || !strings.Contains(out, " / fuse.fuse-overlayfs ro") ||
 			!strings.Contains(out, "can't create /etc/x: Read-only file system") {
 			t.Errorf("a read-only container: %v\n%s", err, out)
@@ -195,18 +253,17 @@ func TestContainerdMountFails(t *testing.T) {
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
 		c := startContainerd(t, e)
-		archive := filepath.Join(e.dir, "image.tar")
-		ociArchive(t, archive, containerdImage, imageDirs(t, e)...)
-		c.ctr("images", "import", "--snapshotter", ourSnapshotter, archive)
+		c.importImage(ourSnapshotter)
 		layer := filepath.Join(c.dir, "snapshots/snapshots/2/fs")
 		check(t, os.Rename(layer, layer+".away"))
-		out, err := c.try(runArgs(ourSnapshotter, "broken", []string{"--rm"}, "/bin/true")...)
+		options := []string{"--snapshotter", ourSnapshotter, "--rm"}
+		out, err := c.run("broken", options, "true")
 		if err == nil || !strings.Contains(out, `"fuse-overlayfs: lowerdir \"`+layer+`\": no such file or directory`) {
 			t.Errorf("without a layer: %v\n%s", err, out)
 		}
 		wantMounted(t, "a failed mount", 0)
 		check(t, os.Rename(layer+".away", layer))
-		c.ctr(runArgs(ourSnapshotter, "whole", []string{"--rm"}, "/bin/true")...)
+		c.mustRun("whole", options, "true")
 		wantMounted(t, "the container removed", 0)
 	})
 }

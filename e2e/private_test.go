@@ -152,7 +152,7 @@ func nothingLeft(t *testing.T) {
 			return len(left) == 0
 		})
 		for pid, what := range left {
-			t.Errorf("left: process %d: %s", pid, what)
+			t.Errorf("left: process %d: %.100s", pid, what)
 			kill(pid, syscall.SIGKILL)
 		}
 		for _, m := range mountTable() {
