@@ -42,6 +42,7 @@ var tools = map[string]string{
 	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",
 	"make": "make", "mountpoint": "util-linux", "systemd-analyze": "systemd",
 	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "dockerd": "docker.io", "/usr/bin/docker": "docker.io",
+	"podman": "podman", "buildah": "buildah", "crun": "crun", "conmon": "conmon", "nsenter": "util-linux",
 }
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -76,7 +77,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := errors.Join(leaks(), releaseHost()); err != nil {
+	if err := errors.Join(closeEngines(), leaks(), releaseHost()); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: leaked:", err)
 		return 1
 	}

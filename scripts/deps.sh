@@ -9,9 +9,12 @@ packages=(
 	acl             # setfacl, getfacl
 	attr            # setfattr, getfattr
 	btrfs-progs     # mkfs.btrfs: an upper with reflinks
+	buildah         # images built through the mount
 	busybox-static  # a root file system in one file
 	ca-certificates # module and package downloads
 	containerd      # containerd and ctr: containers whose root the program serves
+	conmon          # what podman's containers run under
+	crun            # what runs podman's containers
 	debootstrap     # a Debian root as a lower layer
 	docker.io       # dockerd and docker: the same
 	e2fsprogs       # mkfs.ext4, lsattr, chattr
@@ -25,6 +28,7 @@ packages=(
 	make            # make install, tested
 	mount           # mount, umount, losetup
 	passwd          # useradd: the plain user of the tests
+	podman          # containers of root and of plain users, whose root the program serves
 	procps          # ps, pgrep
 	runc            # what runs the containers of both
 	strace          # counting system calls
@@ -33,9 +37,9 @@ packages=(
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
-commands=(btrfs busybox chattr containerd ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc getcap getfacl
-	getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mount newuidmap pgrep runc setcap setfacl setfattr setpriv
-	strace systemd-analyze unshare useradd)
+commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
+	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mount newuidmap nsenter pgrep podman runc setcap
+	setfacl setfattr setpriv strace systemd-analyze unshare useradd)
 
 case "${1-}" in
 '') ;;

@@ -1,0 +1,143 @@
+package e2e
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What a container does to its root: seen by itself, by podman diff, and in an image made of it.
+
+// changes touches objects of the image in each way; the last line tells what the container sees then.
+const changes = `
+	cd /data
+	rm removed; mv renamed moved; echo new >changed; echo more >>appended; echo created >created
+	mv dir dir2; rm -r tree; mkdir tree; echo only >tree/only
+	chmod 600 fifo; chown 1000:1000 kept; ln kept linked
+	echo n >removed; rm removed
+	echo n >owned.new; mv owned.new owned; rm owned
+	ln -s changed symlink; mkdir empty; chmod 700 empty
+	find . | sort; cat moved changed appended dir2/in dir2/sub/deep tree/only; stat -c '%F %a %u:%g' fifo kept symlink empty`
+
+const changed = `.
+./appended
+./changed
+./created
+./dir2
+./dir2/in
+./dir2/sub
+./dir2/sub/deep
+./empty
+./fifo
+./kept
+./linked
+./moved
+./symlink
+./tree
+./tree/only
+renamed
+new
+appended
+more
+in
+deep
+only
+fifo 600 0:0
+regular file 644 1000:1000
+symbolic link 777 0:0
+directory 700 0:0
+`
+
+// changedDiff is what `podman diff` tells of changes.
+var changedDiff = []string{
+	"A /data/created", "A /data/dir2", "A /data/dir2/in", "A /data/dir2/sub", "A /data/dir2/sub/deep", "A /data/empty",
+	"A /data/linked", "A /data/moved", "A /data/symlink", "A /data/tree/only",
+	"C /data", "C /data/appended", "C /data/changed", "C /data/fifo", "C /data/kept", "C /data/tree",
+	"D /data/dir", "D /data/owned", "D /data/removed", "D /data/renamed", "D /data/tree/a", "D /data/tree/b",
+}
+
+func TestPodmanRunDiffCommit(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		equal(t, "in the container", e.podman(t, "run", "--name", "changes", imageBusybox, "sh", "-euc", changes), changed)
+		e.removeLater(t, "changes")
+
+		diff := strings.Split(strings.TrimSpace(e.podman(t, "diff", "changes")), "\n")
+		slices.Sort(diff)
+		if got, want := strings.Join(diff, "\n"), strings.Join(changedDiff, "\n"); got != want {
+			t.Errorf("podman diff:\n%s\nwant:\n%s", got, want)
+		}
+
+		e.podman(t, "commit", "--quiet", "changes", "localhost/changed")
+		e.removeImageLater(t, "localhost/changed")
+		look := changes[strings.Index(changes, "find ."):]
+		equal(t, "in a container of the new image", e.inContainer(t, "localhost/changed", "cd /data; "+look), changed)
+		equal(t, "the old image", e.inContainer(t, imageBusybox, "cat /data/removed /data/owned /data/dir/in /data/tree/b"),
+			"removed\nowned\nin\nb\n")
+	})
+}
+
+// A container's root is this program's mount, and is told so inside.
+func TestPodmanRootIsOurs(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		for options, mode := range map[string]string{"": "rw", "--read-only": "ro"} {
+			line := strings.Fields(e.inContainer(t, imageBusybox, "grep ' / ' /proc/mounts", strings.Fields(options)...))
+			if len(line) < 4 || line[2] != "fuse."+filepath.Base(binPath) || !strings.HasPrefix(line[3], mode+",") {
+				t.Errorf("podman run %s: / is mounted as %q", options, line)
+			}
+		}
+		out := e.inContainer(t, imageBusybox, "! echo x >/data/new && ! rm /data/kept && ! chmod 0 /data && cat /data/kept", "--read-only")
+		equal(t, "in a read-only container", out, "kept\n")
+	})
+}
+
+// With :O a folder of the host is the lower of a mount of its own.
+func TestPodmanOverlayVolume(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		dir := e.folder(t)
+		for _, name := range []string{"f", "g", "h"} {
+			write(t, filepath.Join(dir, name), name)
+			e.own(t, filepath.Join(dir, name))
+		}
+		out := e.inContainer(t, imageBusybox, `cd /v; grep ' /v ' /proc/mounts | cut -d' ' -f3; echo new >f; rm g; mv h i; echo n >n; cat *`,
+			"--volume", dir+":/v:O")
+		equal(t, "in the container", out, "fuse."+filepath.Base(binPath)+"\nnew\nhn\n")
+		wantTree(t, "the volume", dir, "file f \"f\"\nfile g \"g\"\nfile h \"h\"")
+	})
+}
+
+// Files go into a container and come out, while it runs and while it does not.
+func TestPodmanCopy(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		dir := e.folder(t)
+		in := filepath.Join(dir, "in")
+		mkdir(t, in)
+		write(t, filepath.Join(in, "a"), "from outside")
+		for _, p := range []string{in, in + "/a"} {
+			e.own(t, p)
+		}
+		for what, id := range map[string]string{
+			"running": e.start(t, imageBusybox, "sleep 1000"),
+			"created": strings.TrimSpace(e.podman(t, "create", imageBusybox, "cat", "/data/in/a", "/data/changed")),
+		} {
+			if what == "created" {
+				e.removeLater(t, id)
+			}
+			e.podman(t, "cp", in, id+":/data/in")
+			e.podman(t, "cp", filepath.Join(in, "a"), id+":/data/changed")
+			e.podman(t, "cp", id+":/data", filepath.Join(dir, what))
+			wantText(t, filepath.Join(dir, what, "in", "a"), "from outside")
+			wantText(t, filepath.Join(dir, what, "changed"), "from outside")
+			wantText(t, filepath.Join(dir, what, "dir", "sub", "deep"), "deep\n")
+			if what == "created" {
+				equal(t, "what it finds when it is started", e.podman(t, "start", "--attach", id), "from outsidefrom outside")
+			} else {
+				equal(t, "what it finds", e.podman(t, "exec", id, "cat", "/data/in/a", "/data/changed"), "from outsidefrom outside")
+			}
+		}
+	})
+}
