@@ -163,7 +163,7 @@ func TestCommandLinesOfClients(t *testing.T) {
 				}
 				var fs unix.Statfs_t
 				check(t, unix.Statfs(o.mnt, &fs))
-				equal(t, "magic", int64(fs.Type), 0x65735546) // containers/storage looks for it
+				equal(t, "magic", fs.Type, 0x65735546) // containers/storage looks for it
 				// containers/storage unmounts by fusermount3, or lazily after a sync.
 				if strings.HasPrefix(name, "podman") {
 					out, err := runCommand("fusermount3", "-u", o.mnt)
