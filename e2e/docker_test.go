@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -25,13 +26,16 @@ type docker struct {
 // One daemon at a time: paths of sockets must be short, and /run is the test's own.
 const dockerSocket = "unix:///run/docker.sock"
 
-func startDocker(t *testing.T, e *env, driver string) *docker {
+func startDocker(t *testing.T, e *env, driver string, options ...string) *docker {
 	t.Helper()
-	d := &docker{t: t, dir: filepath.Join(e.dir, driver)}
-	mkdir(t, d.dir)
-	startService(t, e, func() error { _, err := d.try("version"); return err },
-		"dockerd", "--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false", "--bridge=none",
-		"--cgroup-parent", cgroupName(), "--data-root", d.dir+"/data", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid")
+	dir, err := os.MkdirTemp(e.dir, driver+"-")
+	check(t, err)
+	check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
+	d := &docker{t: t, dir: dir}
+	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
+		"--bridge=none", "--cgroup-parent", cgroupName(), "--data-root", d.dir + "/data", "--exec-root", "/run/docker",
+		"--pidfile", "/run/docker.pid"}, options...)
+	startService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
 	return d
 }
 
@@ -154,11 +158,7 @@ func TestDockerRunningContainers(t *testing.T) {
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
 		d := startDocker(t, e, ourDriver)
-		root := filepath.Join(e.dir, "root")
-		mkdir(t, root)
-		installBusybox(t, root)
-		build(t, e, root, imageLayers[0])
-		d.importTree(root, "e2e/busybox")
+		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		const n = 10
 		var started sync.WaitGroup
 		for i := range n {
@@ -197,17 +197,53 @@ func TestDockerRunningContainers(t *testing.T) {
 	})
 }
 
+// With --userns-remap docker shifts the owners on disk and asks for no mapping: the root of the user namespace is an ordinary
+// user to the mount, and works as root all the same.
+func TestDockerUserNamespace(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		const script = `ls -lanR /data | grep -v ^total; id -u
+			echo more >>/etc/conf; rm /etc/list; rm -r /data/gone; mkdir /data/gone; mv /data/tree /data/moved; rm /bin/vi
+			cp -a /data/owned /data/owned2; ln /data/linked /data/linked2; chown -R 7:8 /data/owned; chmod -R go-rwx /data/private
+			chmod 640 /data/pipe; chown 5:6 /data/null; mkfifo /data/new; ls -lanR /data | grep -v ^total`
+		root := busyboxImage(t, e)
+		var seen, trees [2]string
+		for i, options := range [][]string{nil, {"--userns-remap", plainUser.name}} {
+			t.Run(fmt.Sprint("remap", i), func(t *testing.T) {
+				nothingLeft(t)
+				d := startDocker(t, e, ourDriver, options...)
+				d.importTree(root, "e2e/busybox")
+				seen[i] = d.run("changed", "e2e/busybox", script)
+				mapped := strings.Fields(d.docker("run", "--rm", "--network", "none", "e2e/busybox", "cat", "/proc/self/uid_map"))
+				equal(t, "root is mapped", mapped[1] != "0", i == 1)
+				trees[i] = d.export("changed")
+				d.docker("rm", "changed")
+			})
+		}
+		equal(t, "what the mapped container sees", seen[1], seen[0])
+		v := kernelView
+		v.skip = func(rel string) bool { return rel == "etc/mtab" } // docker does not shift the owner of its own link
+		sameTreeAs(t, "the exported container", trees[0], trees[1], v)
+	})
+}
+
+// busyboxImage makes the folder of a small image.
+func busyboxImage(t *testing.T, e *env) string {
+	t.Helper()
+	root := filepath.Join(e.dir, "root")
+	mkdir(t, root)
+	installBusybox(t, root)
+	build(t, e, root, imageLayers[0])
+	return root
+}
+
 // When the mount fails, the user of docker reads our reason.
 func TestDockerMountFails(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
 		d := startDocker(t, e, ourDriver)
-		root := filepath.Join(e.dir, "root")
-		mkdir(t, root)
-		installBusybox(t, root)
-		build(t, e, root, imageLayers[0])
-		d.importTree(root, "e2e/busybox")
+		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		layers, err := filepath.Glob(d.dir + "/data/fuse-overlayfs/*/diff")
 		check(t, err)
 		equal(t, "layers", len(layers), 1)
