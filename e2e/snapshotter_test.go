@@ -67,7 +67,7 @@ func TestSnapshotterSuite(t *testing.T) {
 	needSnapshotter(t)
 	eachMode(t, privateModes, func(t *testing.T, e *env) {
 		nothingLeft(t)
-		out, err := runIn(e.dir, []string{"TMPDIR=" + e.dir}, 3*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
+		out, err := runIn(e.dir, []string{"TMPDIR=" + e.dir}, 8*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
 		if err != nil {
 			t.Errorf("the suite: %v", err)
 		}
