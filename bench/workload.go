@@ -18,17 +18,17 @@ type sizes struct {
 	bulk, random int64
 	// synced is how many random writes are followed by an fsync each.
 	synced int
-	// appends, missing, entries, starts, transactions and inodes are how many of them there are.
-	appends, missing, entries, starts, transactions, inodes int
+	// appends, missing, entries, starts, transactions, inodes and containers are how many of them there are.
+	appends, missing, entries, starts, transactions, inodes, containers int
 	// repeats is how often a warm workload is timed in a session.
 	repeats int
 }
 
 var (
 	fullSizes = sizes{every: 1, bulk: 1 << 30, random: 256 << 20, synced: 1000, appends: 50_000, missing: 20_000,
-		entries: 100_000, starts: 50, transactions: 200, inodes: 1_000_000, repeats: 5}
+		entries: 100_000, starts: 50, transactions: 200, inodes: 1_000_000, containers: 20, repeats: 5}
 	quickSizes = sizes{every: 40, bulk: 64 << 20, random: 16 << 20, synced: 100, appends: 5_000, missing: 5_000,
-		entries: 10_000, starts: 3, transactions: 20, inodes: 20_000, repeats: 3}
+		entries: 10_000, starts: 3, transactions: 20, inodes: 20_000, containers: 5, repeats: 3}
 )
 
 // part is the subtree that is unpacked, removed and copied up.
@@ -38,15 +38,16 @@ const part = "src"
 type group string
 
 const (
-	reads   group = "Reading"
-	deep    group = "Many layers"
-	changes group = "Changing"
-	bulk    group = "Bulk data and programs"
-	weights group = "Memory"
+	reads      group = "Reading"
+	deep       group = "Many layers"
+	changes    group = "Changing"
+	bulk       group = "Bulk data and programs"
+	containers group = "Containers"
+	weights    group = "Memory"
 )
 
 // groups lists them in the order of the report.
-var groups = []group{reads, deep, changes, bulk, weights}
+var groups = []group{reads, deep, changes, bulk, containers, weights}
 
 // A unit is what a figure counts.
 type unit string
@@ -103,7 +104,7 @@ type task struct {
 // allWorkloads lists all of them, in the order of the report.
 func allWorkloads(s sizes) []workload {
 	return slices.Concat(treeWorkloads(s), listingWorkloads(s), deepWorkloads(s), changeWorkloads(s), bulkWorkloads(s),
-		toolWorkloads(s), memoryWorkloads(s))
+		toolWorkloads(s), containerWorkloads(s), memoryWorkloads(s))
 }
 
 // missing says which program keeps a workload from being done, if one does.

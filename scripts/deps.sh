@@ -44,8 +44,8 @@ commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap do
 case "${1-}" in
 '') ;;
 bench)
-	packages=(btrfs-progs fio fuse-overlayfs git mount python3 util-linux xfsprogs)
-	commands=(fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount python3 unshare)
+	packages=(btrfs-progs busybox-static conmon crun fio fuse-overlayfs git mount podman python3 util-linux xfsprogs)
+	commands=(busybox conmon crun fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount nsenter podman python3 unshare)
 	;;
 *)
 	echo "usage: deps.sh [bench]" >&2
