@@ -18,7 +18,8 @@ const changes = `
 	echo n >removed; rm removed
 	echo n >owned.new; mv owned.new owned; rm owned
 	ln -s changed symlink; mkdir empty; chmod 700 empty
-	find . | sort; cat moved changed appended dir2/in dir2/sub/deep tree/only; stat -c '%F %a %u:%g' fifo kept symlink empty`
+	find . | sort; cat moved changed appended dir2/in dir2/sub/deep tree/only; stat -c '%F %a %u:%g' fifo kept symlink empty
+	stat -c %h kept linked changed`
 
 const changed = `.
 ./appended
@@ -47,6 +48,9 @@ fifo 600 0:0
 regular file 644 1000:1000
 symbolic link 777 0:0
 directory 700 0:0
+2
+2
+1
 `
 
 // changedDiff is what `podman diff` tells of changes.
@@ -75,6 +79,34 @@ func TestPodmanRunDiffCommit(t *testing.T) {
 		equal(t, "in a container of the new image", e.inContainer(t, "localhost/changed", "cd /data; "+look), changed)
 		equal(t, "the old image", e.inContainer(t, imageBusybox, "cat /data/removed /data/owned /data/dir/in /data/tree/b"),
 			"removed\nowned\nin\nb\n")
+	})
+}
+
+// A container that is started again goes on with what it had, on the same upper.
+func TestPodmanRestart(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		e.removeLater(t, "again")
+		e.podman(t, "create", "--name", "again", imageBusybox, "sh", "-euc",
+			"cat /data/changed; echo more >>/data/changed; rm -f /data/removed; test -e /data/made || mkdir /data/made; rmdir /data/dir/sub 2>/dev/null || true; rm -rf /data/dir; mkdir /data/dir; ls /data/dir")
+		want := "changed\n"
+		for range 3 {
+			equal(t, "its output", e.podman(t, "start", "--attach", "again"), want)
+			want += "more\n"
+		}
+	})
+}
+
+// Why a mount failed is told to podman's user.
+func TestPodmanMountFails(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		_, err := e.Run(engineLimit, "podman", "--storage-opt", "overlay.mount_program="+binPath, "--storage-opt",
+			"overlay.mountopt=no_such_option=1", "run", "--rm", imageBusybox, "true")
+		if err == nil || !strings.Contains(err.Error(), "fuse-overlay: ") || !strings.Contains(err.Error(), "no_such_option=1") {
+			t.Errorf("with an option that nobody knows: %v", err)
+		}
+		equal(t, "afterwards", e.inContainer(t, imageBusybox, "cat /data/kept"), "kept\n")
 	})
 }
 

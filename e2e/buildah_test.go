@@ -1,0 +1,34 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+)
+
+// buildah by single steps: a working container that is run, copied into, mounted for programs outside of it, and committed.
+func TestBuildahSteps(t *testing.T) {
+	eachEngine(t, func(t *testing.T, e *engine) {
+		e.need(t, imageBusybox)
+		dir := e.folder(t)
+		write(t, dir+"/f", "copied\n")
+		e.own(t, dir+"/f")
+		id := strings.TrimSpace(e.run(t, "buildah", "from", imageBusybox))
+		e.run(t, "buildah", "run", "--network=none", id, "sh", "-euc", "cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
+		e.run(t, "buildah", "copy", "--quiet", "--chown=7:8", id, dir+"/f", "/data/copied")
+		e.run(t, "buildah", "config", "--cmd", "cat /data/changed /data/copied", id)
+
+		// Mounted, it is a folder for every program of the same user namespace.
+		script := `m=$(buildah mount $0); cd $m/data; cat changed copied; echo outside >>changed; rm -r tree; stat -c '%u:%g' kept copied; cd /; buildah umount $0 >/dev/null`
+		args := []string{"bash", "-euc", script, id}
+		if e.Rootless() {
+			args = append([]string{"buildah", "unshare"}, args...)
+		}
+		equal(t, "in the mount", e.run(t, args...), "changed\nrun\ncopied\n5:6\n7:8\n")
+
+		e.run(t, "buildah", "commit", "--quiet", "--rm", id, "localhost/steps")
+		e.removeImageLater(t, "localhost/steps")
+		equal(t, "a container of it", e.podman(t, "run", "--rm", "localhost/steps"), "changed\nrun\noutside\ncopied\n")
+		out := e.inContainer(t, "localhost/steps", "cd /data; ls; cat dir2/sub/deep; stat -c '%u:%g' kept copied")
+		equal(t, "its tree", out, "appended\nchanged\ncopied\ndir2\nfifo\nkept\nowned\nrenamed\ndeep\n5:6\n7:8\n")
+	})
+}
