@@ -105,11 +105,13 @@ func onlyChild(pid int) (int, error) {
 // Command is a program, and its arguments, to be run in the engine's namespaces by the engine's user. podman's and
 // buildah's configuration is in its environment, and its working directory is the engine's folder.
 func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
-	line := []string{"--target", strconv.Itoa(e.pid), "--mount", "--pid", "--wd=" + e.config.Dir, "--"}
+	line := []string{"--target", strconv.Itoa(e.pid), "--mount", "--pid", "--"}
 	if u := e.config.User; u != nil {
 		line = append(line, "setpriv", "--reuid", strconv.Itoa(u.UID), "--regid", strconv.Itoa(u.GID), "--clear-groups",
 			"--inh-caps=-all")
 	}
+	// nsenter's own --wd is a directory of the namespace that it leaves.
+	line = append(line, "sh", "-c", `cd "$0" && exec "$@"`, e.config.Dir)
 	cmd := exec.CommandContext(ctx, "nsenter", append(line, args...)...)
 	cmd.Env = e.environment()
 	cmd.Dir = "/"
