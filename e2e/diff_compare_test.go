@@ -37,6 +37,11 @@ var deviations = []deviation{
 		"container engines unpack layers this way", nil},
 	{"D10", "a rename onto a directory that is not empty fails and changes nothing; in the kernel it changes the parents' mtime",
 		"what fails leaves no trace", nil},
+	{"D12", "a directory whose redirect would be too long, renamed onto one that is not empty, is ENOTEMPTY; in the kernel it may be EXDEV",
+		"what is not to be is found out before anything is changed",
+		func(o op, kernel, ours string) bool {
+			return o.name == "rename" && kernel == "EXDEV" && ours == "ENOTEMPTY"
+		}},
 	{"D11", "with io=passthrough a write by root clears suid and sgid that a file has got since it was opened, the kernel keeps them",
 		"the kernel writes with rights that are fixed at the first open; with root's, everybody's writes would keep the bits", nil},
 }
@@ -48,10 +53,13 @@ func equalise(e *env, o op, result string, sides ...*side) {
 			s.dropSuid(o)
 		}
 	}
-	if o.name != "rename" || result != "ENOTEMPTY" {
+	if o.name != "rename" || result != "ENOTEMPTY" && result != "EXDEV" {
 		return
 	}
 	for _, s := range sides {
+		if e.has(redirects) { // the kernel has copied the directory up
+			_ = setTimes(s.o.path(o.path), oldTime)
+		}
 		for _, p := range []string{o.path, o.path2} {
 			_ = setTimes(filepath.Dir(s.o.path(p)), oldTime)
 		}
@@ -136,10 +144,29 @@ func upperView(e *env, o *overlay) view {
 			return "opaque", hides(e, o, rel)
 		case "origin", "impure", "nlink", "uuid":
 			return "", false
+		case "redirect": // the kernel leaves one to where the directory lies anyway when a rename fails
+			to, err := getXattr(filepath.Join(o.upper, rel), name)
+			return "redirect", err != nil || to != filepath.Base(rel) && to != "/"+filepath.Join(below(o, filepath.Dir(rel)), filepath.Base(rel))
 		}
 		return name, true
 	}
 	return v
+}
+
+// below is where the lowers have what lies at a path of the upper, by the redirects of the upper.
+func below(o *overlay, rel string) string {
+	if rel == "." {
+		return rel
+	}
+	path := filepath.Join(o.upper, rel)
+	to, err := getXattr(path, "trusted.overlay.redirect")
+	switch {
+	case err != nil:
+		to = filepath.Base(rel)
+	case to[0] == '/':
+		return to[1:]
+	}
+	return filepath.Join(below(o, filepath.Dir(rel)), to)
 }
 
 // hides tells whether the lowers have a directory that a directory of the upper at the same path would merge with.
@@ -152,7 +179,7 @@ func hides(e *env, o *overlay, rel string) bool {
 		var kept []string
 	search:
 		for _, layer := range layers {
-			path := filepath.Join(layer, p)
+			path := filepath.Join(layer, below(o, p))
 			switch kindOf(path) {
 			case 0:
 			case unix.S_IFDIR:

@@ -46,7 +46,7 @@ func TestDifferential(t *testing.T) {
 func TestDifferentialOptions(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs} {
+		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, redirects} {
 			t.Run(opt, func(t *testing.T) {
 				e := newEnv(t, e.mode)
 				e.opts = []string{opt}
@@ -56,6 +56,8 @@ func TestDifferentialOptions(t *testing.T) {
 					n = 60
 				case "xattr_permissions=1", "xattr_permissions=2", shiftedIDs:
 					n = 25
+				case redirects:
+					n = 60
 				}
 				differential(t, e, false, n)
 			})
@@ -206,7 +208,7 @@ func workRest(work string) []string {
 
 func (s *sequence) side(dir, name string, kernel bool) *side {
 	root := filepath.Join(dir, name)
-	o := &overlay{t: s.t, env: &env{mode: s.e.mode, dir: root}, kernel: kernel, log: filepath.Join(root, "log"), opts: s.e.opts}
+	o := &overlay{t: s.t, env: &env{mode: s.e.mode, dir: root, opts: s.e.opts}, kernel: kernel, log: filepath.Join(root, "log"), opts: s.e.opts}
 	o.upper, o.work, o.mnt = root+"/upper", root+"/work", root+"/mnt"
 	mkdir(s.t, o.upper, o.work, o.mnt)
 	build(s.t, s.e, o.upper, s.tables[0])

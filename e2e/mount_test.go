@@ -123,7 +123,7 @@ func (o *overlay) mountKernel() error {
 	if o.upper != "" {
 		data += ",upperdir=" + o.upper + ",workdir=" + o.work
 	}
-	data += "," + kernelOptions(o.env.mode)
+	data += "," + kernelOptions(o.env)
 	if err := unix.Mount("overlay", o.mnt, "overlay", 0, data); err != nil {
 		return fmt.Errorf("kernel overlayfs (%s): %w", data, err)
 	}
@@ -132,12 +132,18 @@ func (o *overlay) mountKernel() error {
 }
 
 // kernelOptions are those under which the kernel's overlayfs is the model of ours.
-func kernelOptions(m mode) string {
-	if m == modeUserns {
+func kernelOptions(e *env) string {
+	if e.mode == modeUserns {
 		return "index=off,xino=off,userxattr" // implies redirect_dir=nofollow, metacopy=off
+	}
+	if e.has(redirects) {
+		return "index=off,metacopy=off,xino=off," + redirects
 	}
 	return "index=off,redirect_dir=off,metacopy=off,xino=off"
 }
+
+// redirects is for renaming directories that have lower parts.
+const redirects = "redirect_dir=on"
 
 // guard ends a mount that outlives its test, and one that hangs.
 func (o *overlay) guard() {

@@ -5,6 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	NoACL bool
 	// NoXattrs answers every extended attribute request of the mount with EOPNOTSUPP.
 	NoXattrs bool
+	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
+	Redirects Redirects
 	// IDs are how the ids of the layers' objects are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type of its objects: an attribute, because the daemon may not set
@@ -51,6 +54,17 @@ type Config struct {
 	// Log receives what an operator should know. Never nil.
 	Log *zap.Logger
 }
+
+// Redirects is what is done with directories that have lower parts when they are renamed; see [stack.Redirects].
+type Redirects = stack.Redirects
+
+// The values of option redirect_dir.
+const (
+	RedirectsOff      = stack.RedirectsOff
+	RedirectsOn       = stack.RedirectsOn
+	RedirectsFollow   = stack.RedirectsFollow
+	RedirectsNoFollow = stack.RedirectsNoFollow
+)
 
 // MountConfig says where and how an [Overlay] is attached.
 type MountConfig struct {

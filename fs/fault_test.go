@@ -20,6 +20,7 @@ type scenario struct {
 	change       string // of the view, as diffLines tells it; empty: nothing
 	formats      bool   // whiteouts matter: run with markers as well
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
+	redirects    bool   // directories with lower parts are renamed
 	inodes       bool   // it goes otherwise where owner and mode are attributes: no ACLs, and a listing leaves out what fails
 }
 
@@ -98,6 +99,9 @@ func (r *faultRun) open() *site {
 	}
 	c := newFolders(r.t, upper, lower)
 	c.Volatile = r.volatile
+	if r.redirects {
+		c.Redirects = RedirectsOn
+	}
 	if r.attributes {
 		c.Permissions = owner.Permissions(2)
 	}

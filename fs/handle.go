@@ -114,14 +114,20 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 
 // openLayer opens the directory from its parent, when that is open already, or from the root. Precondition: renameMu R.
 func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
+	if at, ok := d.n.dir.MovedTo(layer); ok {
+		return d.o.stack.Root(layer).OpenDir(at)
+	}
 	if up := d.n.parent; up.parent != nil {
 		if h := d.o.handles.Acquire(handleKey{up.ID(), layer, useDir}); h != nil {
 			defer d.o.handles.Release(h)
 			return h.Value.dir.OpenDir(d.n.name)
 		}
 	}
-	return d.o.stack.Root(layer).OpenDir(d.n.path())
+	return d.o.stack.Root(layer).OpenDir(d.n.pathIn(layer))
 }
+
+// Path is where the directory lies below a layer's root. Precondition: renameMu R.
+func (d *openDir) Path(layer int) string { return d.n.pathIn(layer) }
 
 func (d *openDir) release() {
 	for _, h := range d.held {

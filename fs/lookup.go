@@ -121,7 +121,7 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	}
 	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
 	if f.IsDir() {
-		n.dir = newDirState(stack.NewDir(f.Dirs))
+		n.dir = newDirState(stack.NewDir(f.Dirs, &p.dir.Dir))
 	}
 	o.nodes.Insert(n)
 	o.crowded()
@@ -151,10 +151,12 @@ func (o *Overlay) settleDir(n *Node) error {
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
 	from := n.dir.Top()
-	if n.dir.MayMerge() {
+	if n.dir.MayMerge() || o.stack.MayBeRedirected(from) {
 		if err := o.stack.Load(&n.dir.Dir, d); err != nil {
 			return err
 		}
+	}
+	if n.dir.MayMerge() {
 		from = n.dir.TopLower()
 	}
 	if from == int(n.layer) && n.parent != nil {

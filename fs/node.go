@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,23 +133,36 @@ func (n *Node) leaf() bool {
 	return len(n.dir.children) == 0
 }
 
-// path is where a directory lies below the root of each of its layers. Precondition: renameMu R.
-func (n *Node) path() string {
-	if n.parent == nil {
-		return ""
-	}
+// pathIn is where a directory lies below the root of one of its layers. Precondition: renameMu R.
+func (n *Node) pathIn(layer int) string {
 	var names []string
 	for d := n; d.parent != nil; d = d.parent {
+		if at, ok := d.dir.MovedTo(layer); ok {
+			names = append(names, at)
+			break
+		}
 		names = append(names, d.name)
 	}
-	var b strings.Builder
-	for i := len(names) - 1; i >= 0; i-- {
-		if b.Len() > 0 {
-			b.WriteByte('/')
+	slices.Reverse(names)
+	return strings.Join(names, "/")
+}
+
+// pathBelow is where the layers below the upper have a directory, as a redirect says it: what they themselves redirect does
+// not count (ovl_get_redirect). Precondition: renameMu R.
+func (n *Node) pathBelow() string {
+	var names []string
+	for d := n; d.parent != nil; d = d.parent {
+		name := d.dir.Redirect()
+		if name == "" {
+			name = d.name
 		}
-		b.WriteString(names[i])
+		names = append(names, strings.TrimPrefix(name, "/"))
+		if name[0] == '/' {
+			break
+		}
 	}
-	return b.String()
+	slices.Reverse(names)
+	return "/" + strings.Join(names, "/")
 }
 
 // addName notes a further name of the object; one is enough to reach it again.

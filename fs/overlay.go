@@ -51,10 +51,10 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 func Open(cfg Config) (*Overlay, error) {
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, Upper: cfg.Upper, Work: cfg.Work,
-		Markers: os.Getenv(markersVariable) != "",
-		Sync:    !cfg.Volatile,
-		ACL:     !cfg.NoACL && !cfg.NoXattrs,
-		IDs:     cfg.IDs, Permissions: cfg.Permissions,
+		Markers:   os.Getenv(markersVariable) != "",
+		Sync:      !cfg.Volatile,
+		ACL:       !cfg.NoACL && !cfg.NoXattrs,
+		Redirects: cfg.Redirects, IDs: cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
 		return nil, err

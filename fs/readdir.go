@@ -144,8 +144,8 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		}
 		var err error
 		next.node, err = o.listedLocked(l.n, l.d, e, &next.st)
-		if err == unix.EIO && o.stack.Overrides(e.Layer) {
-			// Nobody can tell whose the object is; who looks at it is told so, but its directory can be listed.
+		if o.ofItsOwn(e, err) {
+			// Who looks at it is told, but its directory can be listed.
 			next.kind, next.ino = uint32(e.Type)<<12, unknownIno
 			l.entries = append(l.entries, next)
 			return true
@@ -163,6 +163,18 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		l.err = nil // told when the listing goes on from there
 	}
 	return l.err
+}
+
+// ofItsOwn reports whether an error is about the entry alone: nobody can tell whose the object is, or its redirect leads nowhere
+// or must not be followed.
+func (o *Overlay) ofItsOwn(e *stack.Listed, err error) bool {
+	switch err {
+	case unix.EIO:
+		return o.stack.Overrides(e.Layer)
+	case unix.EINVAL, unix.EPERM:
+		return e.Type == unix.DT_DIR
+	}
+	return false
 }
 
 // tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.

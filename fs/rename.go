@@ -93,8 +93,8 @@ func (r *rename) try() (done bool, err error) {
 	return r.locked()
 }
 
-// prepare returns the node of an end that is to be moved, with a reference: a directory with a lower part cannot be moved
-// without copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
+// prepare returns the node of an end that is to be moved, with a reference: without redirects a directory with a lower part
+// cannot be moved but by copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
 func (r *rename) prepare(end placed) (*Node, error) {
 	o := r.o
 	o.renameMu.RLock()
@@ -112,7 +112,7 @@ func (r *rename) prepare(end placed) (*Node, error) {
 		defer d.release()
 		n.dir.mu.Lock()
 		err = o.stack.Load(&n.dir.Dir, d)
-		if err == nil && n.dir.HasLower() {
+		if err == nil && n.dir.HasLower() && !o.stack.WritesRedirects() {
 			err = unix.EXDEV
 		}
 		n.dir.mu.Unlock()
@@ -188,10 +188,62 @@ func (r *rename) locked() (done bool, err error) {
 	if src == dst {
 		return true, nil // two names of one object: nothing to do, says POSIX
 	}
-	if r.exchange() {
-		return true, r.swap(from, to, src, dst)
+	if err := r.redirect(from, r.from, src); err != nil {
+		return false, err
 	}
-	return true, r.replace(from, to, src, dst)
+	if !r.exchange() {
+		return true, r.replace(from, to, src, dst)
+	}
+	if err := r.redirect(to, r.to, dst); err != nil {
+		return false, err
+	}
+	return true, r.swap(from, to, src, dst)
+}
+
+// redirect settles what a directory with a lower part is to say of it after the rename (ovl_set_redirect). Precondition:
+// renameMu W.
+func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
+	if n.dir == nil {
+		return nil
+	}
+	d := r.o.open(n)
+	defer d.release()
+	if err := r.o.stack.Load(&n.dir.Dir, d); err != nil || !n.dir.HasLower() {
+		return err
+	}
+	var err error
+	end.Merged = true
+	end.Redirect, err = r.redirectFor(at, n)
+	return err
+}
+
+// redirectFor is the redirect that a directory with a lower part needs for the rename; empty where it has one that will do.
+// EXDEV where none is written, or it is too long to be kept. Precondition: renameMu R, n is loaded.
+func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
+	if !r.o.stack.WritesRedirects() {
+		return "", unix.EXDEV
+	}
+	beside, has := r.from.parent == r.to.parent, n.dir.Redirect()
+	switch {
+	case has != "" && (beside || has[0] == '/'):
+		return "", nil
+	case beside:
+		redirect = at.name
+	default:
+		redirect = n.pathBelow()
+	}
+	if len(redirect) > whiteout.MaxRedirect {
+		return "", unix.EXDEV
+	}
+	return redirect, nil
+}
+
+// renamed notes where the lower parts of a directory lie, which gets another name. Precondition: renameMu W, which no
+// reader of paths shares.
+func renamed(end *stack.End, n *Node) {
+	if end.Merged {
+		n.dir.Renamed(end.Redirect, n.pathIn)
+	}
 }
 
 // known is the node at a place, if there is one. Precondition: renameMu W.
@@ -216,6 +268,7 @@ func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
 	if err := o.stack.Rename(from, to); err != nil {
 		return err
 	}
+	renamed(from, src)
 	o.detach(dst, r.to)
 	delete(r.from.parent.dir.children, r.from.name)
 	r.to.parent.dir.children[r.to.name] = src
@@ -241,6 +294,8 @@ func (r *rename) swap(from, to *stack.End, src, dst *Node) error {
 	if err := r.o.stack.Exchange(from, to); err != nil {
 		return err
 	}
+	renamed(from, src)
+	renamed(to, dst)
 	r.from.parent.dir.children[r.from.name] = dst
 	r.to.parent.dir.children[r.to.name] = src
 	src.moveName(r.from, r.to)

@@ -310,6 +310,29 @@ var renames = []scenario{
 		change: "- dir d 0755\n- dir e 0700\n- file d/f 0644 \"\"\n+ dir e 0755\n+ file e/f 0644 \"\"",
 	},
 	{
+		name: "rename a merged directory", formats: true, redirects: true, upper: "file d/u", lower: "file d/l\nfile d/e/f",
+		ask: func(s *site) request { return s.rename("d", "x", 0) },
+		change: "- dir d 0755\n- dir d/e 0755\n- file d/e/f 0644 \"\"\n- file d/l 0644 \"\"\n- file d/u 0644 \"\"\n" +
+			"+ dir x 0755\n+ dir x/e 0755\n+ file x/e/f 0644 \"\"\n+ file x/l 0644 \"\"\n+ file x/u 0644 \"\"",
+	},
+	{
+		name: "rename a lower directory into another", formats: true, redirects: true, lower: "file p/d/l\nfile q/e/old",
+		upper:  "white q/e",
+		ask:    func(s *site) request { return s.rename("p/d", "q/e", 0) },
+		change: "- dir p/d 0755\n- file p/d/l 0644 \"\"\n+ dir q/e 0755\n+ file q/e/l 0644 \"\"",
+	},
+	{
+		name: "rename a lower directory over an empty one", formats: true, redirects: true, lower: "file d/l\ndir e",
+		ask:    func(s *site) request { return s.rename("d", "e", 0) },
+		change: "- dir d 0755\n- file d/l 0644 \"\"\n+ file e/l 0644 \"\"",
+	},
+	{
+		name: "exchange merged directories", redirects: true, lower: "file d/l\nfile p/e/m", upper: "file d/u",
+		ask: func(s *site) request { return s.rename("d", "p/e", unix.RENAME_EXCHANGE) },
+		change: "- file d/l 0644 \"\"\n- file d/u 0644 \"\"\n- file p/e/m 0644 \"\"\n" +
+			"+ file d/m 0644 \"\"\n+ file p/e/l 0644 \"\"\n+ file p/e/u 0644 \"\"",
+	},
+	{
 		name: "rename a file over a whiteout", formats: true, upper: "file a \"new\"\nwhite b", lower: "file b \"old\"",
 		ask:    func(s *site) request { return s.rename("a", "b", 0) },
 		change: "- file a 0644 \"new\"\n+ file b 0644 \"new\"",

@@ -21,6 +21,9 @@ const (
 	opaqueYes       = "y" // the directory hides what lies below it
 	opaqueWhiteouts = "x" // the directory may hold whiteouts in extended attribute form (Linux 6.8)
 
+	trustedRedirect = trustedOverlay + "redirect"
+	userRedirect    = userOverlay + "redirect"
+
 	trustedWhiteout = trustedOverlay + "whiteout"
 	userWhiteout    = userOverlay + "whiteout"
 )
@@ -31,6 +34,12 @@ type Marks struct {
 	Opaque bool
 	// XattrWhiteouts: an empty regular file in this directory may be a whiteout; ask [IsXattrWhiteout].
 	XattrWhiteouts bool
+	// Redirect is where the layers below have the directory that this one merges with: a path below their roots where it
+	// begins with a slash, else a name in the same directory. Empty: under its own name. Not checked yet, see
+	// [ValidRedirect].
+	Redirect string
+	// ByUser: the redirect is an attribute of namespace user., which the owner of the directory may write.
+	ByUser bool
 }
 
 // ReadMarks reads every form of mark on the opened directory d. A directory without extended attributes costs one
@@ -43,7 +52,9 @@ func ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
 		return Marks{}, err
 	}
 	for _, name := range names {
-		if name != trustedOpaque && name != userOpaque && name != ownOpaque {
+		switch name {
+		case trustedOpaque, userOpaque, ownOpaque, trustedRedirect, userRedirect:
+		default:
 			continue
 		}
 		value, err := d.Ref().GetXattr(name)
@@ -54,6 +65,12 @@ func ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
 			return Marks{}, err
 		}
 		switch {
+		case name == trustedRedirect:
+			m.Redirect, m.ByUser = string(value), false
+		case name == userRedirect:
+			if m.Redirect == "" {
+				m.Redirect, m.ByUser = string(value), true
+			}
 		case string(value) == opaqueYes:
 			m.Opaque = true
 		case string(value) == opaqueWhiteouts && name != ownOpaque:

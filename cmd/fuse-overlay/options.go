@@ -73,6 +73,7 @@ var optionTable = []optionGroup{
 		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
 		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},
 		{"noxattrs", may("0|1"), on(func(r *request) *bool { return &r.overlay.NoXattrs }), "no extended attributes"},
+		{"redirect_dir", needs("on|off|follow|nofollow"), setRedirects, "on: directories with lower parts can be renamed; otherwise EXDEV. nofollow: those that were are refused"},
 		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
 		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},
 	}},
@@ -87,7 +88,6 @@ var optionTable = []optionGroup{
 	}},
 	{"accepted because it is so anyway", []option{
 		{"default_permissions", noValue, noEffect, "the kernel checks permissions"},
-		{"redirect_dir", needs("off|nofollow"), only("off", "nofollow"), "renaming a directory with lower parts is EXDEV"},
 		{"metacopy", needs("off"), only("off"), "changing attributes copies the data up"},
 		{"index", needs("off"), only("off"), "copying a lower hard link up breaks the link"},
 		{"xino", needs("off|auto"), only("off", "auto"), ""},

@@ -199,7 +199,7 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,log=/var/log/a\,b M`, "l ro log /var/log/a,b " + on},
 		{`fuse-overlay -o lowerdir=l M/dev/fd/7`, "l ro fuse-overlay(fuse-overlay) on M/dev/fd/7"},
 
-		{`fuse-overlay -o lowerdir=l,default_permissions,redirect_dir=off,redirect_dir=nofollow,metacopy=off,index=off M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,default_permissions,redirect_dir=off,redirect_dir=nofollow,redirect_dir=on,redirect_dir=follow,metacopy=off,index=off M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,xino=off,xino=auto,nfs_export=off,uuid=off,uuid=null,uuid=auto,verity=off M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,xattr_permissions=0,io=auto,io=cached,threaded=0,threaded=1,threaded,fast_ino=1 M`, "l ro " + on},
 
@@ -266,6 +266,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlayfs -o lowerdir=l,gidmapping=0:0:10:20:9:5 M`, "option gidmapping: 20:9:5: overlaps another range"},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_uid=root M`, `option squash_to_uid: "root" is not an id`},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_gid=4294967295 M`, `option squash_to_gid: "4294967295" is not an id`},
+		{`fuse-overlay -o lowerdir=l,redirect_dir=yes M`, `option redirect_dir: "yes" is none of on, off, follow and nofollow`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=3 M`, `option xattr_permissions: "3" is none of 0, 1 and 2`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs M`, "xattr_permissions and noxattrs exclude each other"},
 	} {
@@ -279,7 +280,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 // An option whose effect is not there is refused whoever asks: a caller of the older program would be told a lie too.
 func TestUnsupportedOptions(t *testing.T) {
 	for _, option := range strings.Fields(`
-		datadir+=/d redirect_dir=on redirect_dir=follow metacopy=on index=on xino=on nfs_export=on uuid=on
+		datadir+=/d metacopy=on index=on xino=on nfs_export=on uuid=on
 		verity=on verity=require userxattr`) {
 		for _, name := range []string{ownName, compatName} {
 			_, err := parsed(name + " -o lowerdir=l,," + option + " M")

@@ -123,6 +123,20 @@ func setPermissions(r *request, value string) error {
 	return fmt.Errorf("%q is none of 0, 1 and 2", value)
 }
 
+// redirectValues are the values of option redirect_dir.
+var redirectValues = map[string]fs.Redirects{
+	"on": fs.RedirectsOn, "off": fs.RedirectsOff, "follow": fs.RedirectsFollow, "nofollow": fs.RedirectsNoFollow,
+}
+
+func setRedirects(r *request, value string) error {
+	redirects, ok := redirectValues[value]
+	if !ok {
+		return fmt.Errorf("%q is none of on, off, follow and nofollow", value)
+	}
+	r.overlay.Redirects = redirects
+	return nil
+}
+
 func setTimeout(r *request, value string) error {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || math.IsNaN(seconds) || seconds < 0 {

@@ -13,6 +13,8 @@ const Upper = 0
 // Opened gives the opened directories of one merged directory, layer by layer. They stay open while the call lasts.
 type Opened interface {
 	Layer(layer int) (*sys.Dir, error)
+	// Path is where the directory lies below a layer's root.
+	Path(layer int) string
 }
 
 // part is one layer's share of a merged directory.
@@ -27,12 +29,26 @@ type Dir struct {
 	parts  []part   // those that do; nil until loaded
 	index  *index   // nil until needed
 
+	// redirect is that of the upper's part, under which the layers below have the directory; empty: its own name.
+	redirect string
+	// moved are the layers that have the directory elsewhere than under its name in theirs of its parent. Written before
+	// anybody else knows the directory, and by renames.
+	moved []moved
+	above []part // of the parent, when this directory was met: a redirect may name a directory beside this one
+
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
 }
 
-// NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them.
-func NewDir(layers []uint16) Dir { return Dir{layers: layers} }
+// NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them; parent, which must be
+// loaded, is nil for the root.
+func NewDir(layers []uint16, parent *Dir) Dir {
+	d := Dir{layers: layers}
+	if parent != nil {
+		d.above = parent.parts
+	}
+	return d
+}
 
 // NewEmptyDir returns a directory that was just made in the upper: nothing is in it, and nothing shows through.
 func NewEmptyDir() Dir {
@@ -97,6 +113,9 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 	if err != nil {
 		return err
 	}
+	if m.Redirect != "" { // but perhaps something to be found
+		return s.Index(d, o)
+	}
 	d.parts = []part{{d.layers[0], m.XattrWhiteouts}}
 	return nil
 }
@@ -108,7 +127,9 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 	}
 	x := newIndex()
 	var parts []part
-	for _, layer := range d.layers {
+	followed := false
+	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
+		layer := d.layers[i]
 		h, err := o.Layer(int(layer))
 		if len(parts) > 0 && (err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP) {
 			continue // a lower that changed under the mount
@@ -127,6 +148,12 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		parts = append(parts, part{layer, m.XattrWhiteouts})
 		if m.Opaque || opaque {
 			break
+		}
+		if m.Redirect != "" && !followed { // the first is followed through all layers
+			followed = true
+			if err := s.follow(d, o, i, &m); err != nil {
+				return err
+			}
 		}
 	}
 	d.parts, d.index = parts, x

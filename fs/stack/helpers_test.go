@@ -160,11 +160,19 @@ func (m *merged) Layer(layer int) (*sys.Dir, error) {
 	if d := m.open[layer]; d != nil {
 		return d, nil
 	}
-	d, err := m.s.Root(layer).OpenDir(m.path)
+	d, err := m.s.Root(layer).OpenDir(m.Path(layer))
 	if err == nil {
 		m.open[layer] = d
 	}
 	return d, err
+}
+
+// Path implements [Opened].
+func (m *merged) Path(layer int) string {
+	if at, ok := m.MovedTo(layer); ok {
+		return at
+	}
+	return m.path
 }
 
 func (m *merged) close() {
@@ -216,7 +224,7 @@ func (s *site) dir(path string) *merged {
 		if !f.IsDir() {
 			s.t.Fatalf("%s: %q is no directory: %+v", path, name, f)
 		}
-		m = s.mergedDir(NewDir(f.Dirs), filepath.Join(m.path, name))
+		m = s.mergedDir(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
 	}
 	return m
 }
@@ -264,7 +272,7 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 		o.Path = path
 		lines = append(lines, o.String())
 		if f.IsDir() {
-			lines = s.viewDir(s.mergedDir(NewDir(f.Dirs), path), lines)
+			lines = s.viewDir(s.mergedDir(NewDir(f.Dirs, &m.Dir), path), lines)
 		}
 		return true
 	})

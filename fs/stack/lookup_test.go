@@ -308,8 +308,8 @@ func TestLowerThatChanges(t *testing.T) {
 	}
 	// A layer's directory that went away, or became something else, takes no part.
 	for _, how := range []string{"", "file d", "symlink d /"} {
-		e := s.mergedDir(NewDir([]uint16{0}), "d")
-		e.Dir = NewDir([]uint16{0, 1, 2})
+		e := s.mergedDir(NewDir([]uint16{0}, nil), "d")
+		e.Dir = NewDir([]uint16{0, 1, 2}, nil)
 		must(t, os.RemoveAll(lower+"/d"))
 		treetest.Build(t, lower, how)
 		if names := e.names(); !slices.Equal(names, []string{"low"}) {
@@ -347,12 +347,12 @@ func TestErrorsOfALayer(t *testing.T) {
 	d := s.dir("")
 	var f Found
 	fail("fstatat", func() error { return s.Lookup(&d.Dir, d, "f", &f) })
-	one := s.mergedDir(NewDir([]uint16{0}), "")
+	one := s.mergedDir(NewDir([]uint16{0}, nil), "")
 	fail("listxattr", func() error { return s.Lookup(&one.Dir, one, "empty", &f) })
-	fail("listxattr", func() error { d := NewDir([]uint16{0}); return s.Load(&d, one) })
+	fail("listxattr", func() error { d := NewDir([]uint16{0}, nil); return s.Load(&d, one) })
 	away := &merged{s: s, path: "none", open: map[int]*sys.Dir{}}
 	for _, layers := range [][]uint16{{0}, {0, 1}} {
-		away.Dir = NewDir(layers)
+		away.Dir = NewDir(layers, nil)
 		if err := s.Load(&away.Dir, away); err != unix.ENOENT {
 			t.Errorf("a directory that is not there: %v", err)
 		}

@@ -26,6 +26,8 @@ type Config struct {
 	Sync bool
 	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects. Not where an attribute says the mode.
 	ACL bool
+	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
+	Redirects Redirects
 	// IDs are how ids of layers are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type; nil: as its root says, and by itself in the inode.
@@ -78,7 +80,10 @@ func Open(c Config) (*Stack, error) {
 	case (c.Upper == "") != (c.Work == ""):
 		return nil, errUpperWork
 	}
-	s := &Stack{layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	s := &Stack{
+		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		redirects: c.Redirects, trustsUsers: !sys.IsHostRoot(),
+	}
 	ok := false
 	defer func() {
 		if !ok {

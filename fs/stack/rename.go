@@ -13,12 +13,15 @@ type End struct {
 	Up    *sys.Dir
 	Name  string
 	Found Found
+	// Merged: it is a directory with a lower part, to which Redirect leads after the rename; empty: the redirect that it has.
+	Merged   bool
+	Redirect string
 }
 
-// Rename moves the upper's object at from to to, replacing what is there. A directory has no lower part, and one that is
-// replaced shows no entry: the caller has checked.
+// Rename moves the upper's object at from to to, replacing what is there. A directory that is replaced shows no entry: the
+// caller has checked.
 func (s *Stack) Rename(from, to *End) error {
-	if err := s.cutOff(from, to); err != nil {
+	if err := s.leave(from, to); err != nil {
 		return err
 	}
 	emptied := ""
@@ -50,10 +53,18 @@ func (s *Stack) Rename(from, to *End) error {
 	return nil
 }
 
-// cutOff makes a directory opaque before it comes to a name with something below, which it must not merge with. Where it
-// still lies nothing is below it that shows, so the mark changes nothing there.
-func (s *Stack) cutOff(from, to *End) error {
-	if !from.Found.IsDir() || !to.Found.Below {
+// leave prepares a directory for another name. One with a lower part gets the redirect to it: where it still lies that leads to
+// what is there anyway. Any other is made opaque before it comes to a name with something below, which it must not merge
+// with; where it still lies nothing is below it that shows, so the mark changes nothing there.
+func (s *Stack) leave(from, to *End) error {
+	if from.Redirect != "" {
+		err := s.format.SetRedirect(from.Up.At(from.Name), from.Redirect)
+		if err == unix.EOPNOTSUPP {
+			err = unix.EXDEV // as without redirects
+		}
+		return err
+	}
+	if !from.Found.IsDir() || from.Merged || !to.Found.Below {
 		return nil
 	}
 	h, err := from.Up.OpenDir(from.Name)
@@ -255,12 +266,12 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
 	return nil
 }
 
-// Exchange swaps the upper's objects at both ends. A directory among them has no lower part.
+// Exchange swaps the upper's objects at both ends.
 func (s *Stack) Exchange(a, b *End) error {
-	if err := s.cutOff(a, b); err != nil {
+	if err := s.leave(a, b); err != nil {
 		return err
 	}
-	if err := s.cutOff(b, a); err != nil {
+	if err := s.leave(b, a); err != nil {
 		return err
 	}
 	if err := a.Up.Rename(a.Name, b.Up, b.Name, unix.RENAME_EXCHANGE); err != nil {

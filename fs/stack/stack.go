@@ -18,6 +18,10 @@ type Stack struct {
 	copier   *copyup.Copier
 	format   whiteout.Format
 	acl      bool
+
+	redirects   Redirects
+	trustsUsers bool // redirects in namespace user. are followed: who could write them could do no more by it
+
 	uid, gid uint32 // what an object made in the upper belongs to
 }
 
@@ -46,7 +50,7 @@ func (s *Stack) RootDir() Dir {
 			in = append(in, uint16(i))
 		}
 	}
-	return NewDir(in)
+	return NewDir(in, nil)
 }
 
 // Devices are the device numbers of the layers' file systems, each once, in the order of the layers.

@@ -86,8 +86,9 @@ func (w *world) at(dir string) *merged {
 	if dir == "." {
 		m = w.mergedDir(w.RootDir(), "")
 	} else {
-		f := w.at(path.Dir(dir)).lookup(path.Base(dir))
-		m = w.mergedDir(NewDir(f.Dirs), dir)
+		parent := w.at(path.Dir(dir))
+		f := parent.lookup(path.Base(dir))
+		m = w.mergedDir(NewDir(f.Dirs, &parent.Dir), dir)
 	}
 	w.held[dir] = m
 	return m

@@ -31,6 +31,16 @@ func overflowID(kind string) uint32 {
 	return uint32(id)
 }
 
+// IsHostRoot reports whether this process is root of the first user namespace.
+func IsHostRoot() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	text, err := os.ReadFile("/proc/self/uid_map")
+	fields := strings.Fields(string(text))
+	return err != nil || len(fields) == 3 && fields[0] == "0" && fields[1] == "0" && fields[2] == "4294967295"
+}
+
 // UserOf is the user whose rights on files a thread of this machine has (its fsuid), as this process sees its id. ENOENT where
 // it is gone or in another pid namespace.
 func UserOf(thread uint32) (uid uint32, err error) {

@@ -1,0 +1,201 @@
+package stack
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// A directory that was renamed merges with directories of another name: the attribute redirect of its part in one layer says
+// where the layers below have it (Documentation/filesystems/overlayfs.rst, "redirect_dir").
+
+// Redirects says what is done with directories that have lower parts when they are renamed, and with redirects in layers.
+type Redirects int
+
+// The values of option redirect_dir.
+const (
+	RedirectsOff      Redirects = iota // renaming is EXDEV; redirects are followed
+	RedirectsOn                        // renaming writes redirects; they are followed
+	RedirectsFollow                    // as off
+	RedirectsNoFollow                  // renaming is EXDEV; a directory with a redirect is EPERM
+)
+
+// moved is where a layer has a directory: a path below its root.
+type moved struct {
+	layer uint16
+	path  string
+}
+
+// MovedTo is where a layer has the directory, if not under its name in that layer's part of its parent.
+func (d *Dir) MovedTo(layer int) (path string, ok bool) {
+	for _, m := range d.moved {
+		if int(m.layer) == layer {
+			return m.path, true
+		}
+	}
+	return "", false
+}
+
+// Redirect is the name or, with a slash before it, the path under which the layers below the upper have the directory; empty:
+// under its own name. Precondition: loaded.
+func (d *Dir) Redirect() string { return d.redirect }
+
+// Renamed notes that the directory, whose lower parts lie where pathIn says, is about to get another name, and has the
+// redirect for it. Precondition: loaded.
+func (d *Dir) Renamed(redirect string, pathIn func(layer int) string) {
+	if redirect != "" {
+		d.redirect = redirect
+	}
+	d.moved = nil
+	for _, p := range d.parts {
+		if p.layer != Upper {
+			d.moved = append(d.moved, moved{p.layer, pathIn(int(p.layer))})
+		}
+	}
+}
+
+// MayBeRedirected reports whether a directory whose topmost part lies in layer could merge with others that its name does not
+// lead to.
+func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1 }
+
+// WritesRedirects reports whether directories with lower parts can be renamed.
+func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
+
+// follow puts in place of d's layers after the i-th those that its redirect leads to. EPERM where redirects are not followed,
+// EINVAL for one that is none. Compare ovl_lookup and ovl_lookup_layer of fs/overlayfs/namei.c.
+func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
+	at := int(d.layers[i])
+	switch {
+	case at == len(s.layers)-1:
+		return nil // nothing is below
+	case s.redirects == RedirectsNoFollow, m.ByUser && !s.trustsUsers:
+		return unix.EPERM
+	case !whiteout.ValidRedirect(m.Redirect):
+		return unix.EINVAL
+	}
+	if at == Upper {
+		d.redirect = m.Redirect
+	}
+	layers, places := slices.Clone(d.layers[:i+1]), []moved(nil)
+	for _, m := range d.moved {
+		if int(m.layer) <= at {
+			places = append(places, m)
+		}
+	}
+	w := redirectWalk{s: s, to: m.Redirect}
+	for layer := at + 1; layer < len(s.layers) && !w.stop; layer++ {
+		base := ""
+		if !w.absolute() {
+			if !slices.ContainsFunc(d.above, func(p part) bool { return int(p.layer) == layer }) {
+				continue
+			}
+			base, _ = path.Split(o.Path(layer))
+		}
+		where, found, err := w.look(layer, base)
+		if err != nil {
+			return err
+		}
+		if found {
+			layers, places = append(layers, uint16(layer)), append(places, moved{uint16(layer), where})
+		}
+	}
+	d.layers = layers
+	if !slices.Equal(d.moved, places) {
+		d.moved = places
+	}
+	return nil
+}
+
+// redirectWalk looks for a directory in one layer after the other.
+type redirectWalk struct {
+	s    *Stack
+	to   string // a path from the layers' roots, or a name in the directory's parent
+	stop bool   // the layers below have nothing to do with it
+}
+
+func (w *redirectWalk) absolute() bool { return w.to[0] == '/' }
+
+// look walks down in one layer from base. What it meets there may lead elsewhere in the layers below: to is changed for them.
+func (w *redirectWalk) look(layer int, base string) (where string, found bool, err error) {
+	names := strings.Split(strings.TrimPrefix(w.to, "/"), "/")
+	where = strings.Trim(base, "/")
+	done := 0 // bytes of to, for the layers below
+	if w.absolute() {
+		done = 1
+	}
+	for i, name := range names {
+		last := i == len(names)-1
+		h, err := w.s.Root(layer).OpenDir(where)
+		if err != nil {
+			return "", false, ignoreGone(err)
+		}
+		m, isDir, err := w.lookOne(h, layer, name)
+		h.Close()
+		if err != nil || !isDir {
+			return "", false, err
+		}
+		where = path.Join(where, name)
+		rest := strings.Join(names[i+1:], "/")
+		switch {
+		case m.Opaque:
+			w.stop = true
+		case m.Redirect == "" || layer == len(w.s.layers)-1:
+		case w.s.redirects == RedirectsNoFollow, m.ByUser && !w.s.trustsUsers:
+			return "", false, unix.EPERM
+		case !whiteout.ValidRedirect(m.Redirect):
+			return "", false, unix.EINVAL
+		case m.Redirect[0] == '/':
+			w.to, w.stop = path.Join(m.Redirect, rest), false // it goes on below, whatever was opaque above it
+			done = len(m.Redirect) + 1
+			continue
+		default:
+			w.to = path.Join(w.to[:done], m.Redirect, rest)
+			name = m.Redirect
+		}
+		if !last {
+			done += len(name) + 1
+		}
+	}
+	return where, true, nil
+}
+
+// lookOne tells whether the directory h of a layer has a directory of that name, and what it says of the layers below.
+func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string) (m whiteout.Marks, isDir bool, err error) {
+	var st sys.Stat
+	switch err := w.s.Shown(layer, h.At(name)).Stat(&st); {
+	case err == unix.ENOENT:
+		marker := whiteout.Marker(name)
+		if len(marker) > NameMax {
+			return m, false, nil
+		}
+		err = h.At(marker).Stat(&st)
+		w.stop = w.stop || err == nil
+		return m, false, ignoreGone(err)
+	case err != nil:
+		return m, false, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		w.stop = true // a whiteout, or what hides all below as well
+		return m, false, nil
+	}
+	d, err := h.OpenDir(name)
+	if err != nil {
+		return m, false, err
+	}
+	defer d.Close()
+	m, err = whiteout.ReadMarks(d, true)
+	return m, true, err
+}
+
+// ignoreGone takes what is not there, or not a directory, for the answer that it is.
+func ignoreGone(err error) error {
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil
+	}
+	return err
+}
