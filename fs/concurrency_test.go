@@ -142,9 +142,13 @@ const chaosLower = `
 // and in the end the overlay knows what lies in its folders.
 func TestEverythingAtOnce(t *testing.T) {
 	const workers, steps = 8, 250
-	for _, markers := range []bool{false, true} {
-		t.Run(fmt.Sprintf("markers=%v", markers), func(t *testing.T) {
-			s := openSite(t, newFolders(t, "file a/f2\nopaque b/m0\nfile b/m0/f0\nwhite b/m1", chaosLower, "file a/f3\nfile b/m1/f2"), markers)
+	for name, set := range map[string]struct{ markers, redirects bool }{"devices": {}, "markers": {markers: true}, "redirects": {redirects: true}} {
+		t.Run(name, func(t *testing.T) {
+			c := newFolders(t, "file a/f2\nopaque b/m0\nfile b/m0/f0\nwhite b/m1", chaosLower, "file a/f3\nfile b/m1/f2")
+			if set.redirects {
+				c.Redirects = RedirectsOn
+			}
+			s := openSite(t, c, set.markers)
 			fds := openFDs(t)
 			s.together(workers, func(k *kernel, worker int) {
 				c := &chaos{kernel: k, r: rand.New(rand.NewPCG(uint64(worker), 11))}
