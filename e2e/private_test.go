@@ -47,7 +47,7 @@ func enterPrivate() error {
 			return err
 		}
 	}
-	if err := hideOthers(); err != nil {
+	if err := errors.Join(dropInherited(), hideOthers()); err != nil {
 		return err
 	}
 	// Everything that is mounted for cgroups, and a fresh cgroup2, which runtimes handle in one way on every machine.
@@ -86,6 +86,18 @@ func installName(path string) error {
 	}
 	script := fmt.Sprintf("#!/bin/bash\nexec -a fuse-overlayfs %s \"$@\" -o io=%s\n", binPath, io)
 	return os.WriteFile(path, []byte(script), 0o755)
+}
+
+// dropInherited lets go of the FUSE mounts that the new namespace has a copy of: unmounted outside, they would keep their
+// daemons alive, and their uppers taken, until our end.
+func dropInherited() error {
+	var errs []error
+	for _, m := range slices.Backward(mountTable()) {
+		if strings.HasPrefix(m.kind, "fuse.") {
+			errs = append(errs, syscall.Unmount(m.point, syscall.MNT_DETACH))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // hideOthers makes every other program called fuse-overlayfs fail, so that none can pass a test in place of ours.
