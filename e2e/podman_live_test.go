@@ -16,19 +16,20 @@ import (
 // counter writes numbers to two files in turn, the second one replaced by a rename each time.
 const counter = `i=0; while :; do i=$((i+1)); echo $i >>/data/changed; echo $i >/data/next; mv /data/next /data/renamed; done`
 
-// swapper renames files around and writes numbers of one length: what grows while podman reads it fails a commit.
-const swapper = `
+// overwriter writes numbers of one length in place and changes modes. A commit fails when what podman reads grows, or goes
+// away between its readdir and its open, on any file system.
+const overwriter = `
 	i=100000000; echo $i >/data/changed
 	while :; do
 		i=$((i+1)); echo $i | dd of=/data/changed conv=notrunc 2>/dev/null
-		mv /data/dir /data/dir2; ln /data/kept /data/next; rm /data/next; mv /data/dir2 /data/dir; mkdir /data/x; rmdir /data/x
+		chmod 600 /data/appended; chmod 644 /data/appended; touch /data/dir; usleep 1000
 	done`
 
 // An image of a container that goes on writing is complete: what is not touched is there, and what is written is whole.
 func TestPodmanCommitWhileWriting(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
-		id := e.start(t, imageBusybox, swapper)
+		id := e.start(t, imageBusybox, overwriter)
 		number := func(what, text string) int {
 			n, err := strconv.Atoi(strings.TrimSpace(text))
 			if err != nil || n < 100_000_000 {
