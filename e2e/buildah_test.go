@@ -12,23 +12,25 @@ func TestBuildahSteps(t *testing.T) {
 		dir := e.folder(t)
 		write(t, dir+"/f", "copied\n")
 		e.own(t, dir+"/f")
-		id := strings.TrimSpace(e.run(t, "buildah", "from", imageBusybox))
-		e.run(t, "buildah", "run", "--network=none", id, "sh", "-euc", "cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
-		e.run(t, "buildah", "copy", "--quiet", "--chown=7:8", id, dir+"/f", "/data/copied")
-		e.run(t, "buildah", "config", "--cmd", "cat /data/changed /data/copied", id)
+		working := strings.TrimSpace(e.run(t, "buildah", "from", imageBusybox))
+		e.run(t, "buildah", "run", "--network=none", working, "sh", "-euc", "cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
+		e.run(t, "buildah", "copy", "--quiet", "--chown=7:8", working, dir+"/f", "/data/copied")
+		e.run(t, "buildah", "config", "--cmd", "cat /data/changed /data/copied", working)
 
 		// Mounted, it is a folder for every program of the same user namespace.
 		script := `m=$(buildah mount $0); cd $m/data; cat changed copied; echo outside >>changed; rm -r tree; stat -c '%u:%g' kept copied; cd /; buildah umount $0 >/dev/null`
-		args := []string{"bash", "-euc", script, id}
+		args := []string{"bash", "-euc", script, working}
 		if e.Rootless() {
 			args = append([]string{"buildah", "unshare"}, args...)
 		}
 		equal(t, "in the mount", e.run(t, args...), "changed\nrun\ncopied\n5:6\n7:8\n")
 
-		e.run(t, "buildah", "commit", "--quiet", "--rm", id, "localhost/steps")
+		e.run(t, "buildah", "commit", "--quiet", "--rm", working, "localhost/steps")
 		e.removeImageLater(t, "localhost/steps")
-		equal(t, "a container of it", e.podman(t, "run", "--rm", "localhost/steps"), "changed\nrun\noutside\ncopied\n")
-		out := e.inContainer(t, "localhost/steps", "cd /data; ls; cat dir2/sub/deep; stat -c '%u:%g' kept copied")
+		id, out := e.runToEnd(t, "localhost/steps")
+		e.podman(t, "rm", id)
+		equal(t, "a container of it", out, "changed\nrun\noutside\ncopied\n")
+		out = e.inContainer(t, "localhost/steps", "cd /data; ls; cat dir2/sub/deep; stat -c '%u:%g' kept copied")
 		equal(t, "its tree", out, "appended\nchanged\ncopied\ndir2\nfifo\nkept\nowned\nrenamed\ndeep\n5:6\n7:8\n")
 	})
 }

@@ -101,7 +101,9 @@ func (e *engine) build(t *testing.T, builder string) map[string]string {
 	e.run(t, args...)
 	e.removeImageLater(t, image)
 	t.Logf("%s, %s: built in %v", e.name, builder, time.Since(before).Round(100*time.Millisecond))
-	equal(t, "a container of the image", e.podman(t, "run", "--rm", image), "configure\ndata\n")
+	id, out := e.runToEnd(t, image)
+	e.podman(t, "rm", id)
+	equal(t, "a container of the image", out, "configure\ndata\n")
 	return withoutRandom(e.export(t, image, before))
 }
 

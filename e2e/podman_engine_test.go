@@ -175,11 +175,40 @@ func (e *engine) podman(t *testing.T, args ...string) string {
 	return e.run(t, append([]string{"podman"}, args...)...)
 }
 
-// inContainer runs a script in a new container of an image, which is removed.
+// runToEnd runs a container of these arguments of `podman run`, which is kept, and answers with what it wrote. That is taken
+// from its log: on a busy machine an attached podman loses the output of a container that ends at once.
+func (e *engine) runToEnd(t *testing.T, args ...string) (id, out string) {
+	t.Helper()
+	id = strings.TrimSpace(e.podman(t, append([]string{"run", "--detach"}, args...)...))
+	return id, e.waitFor(t, id)
+}
+
+// waitFor waits for the end of a container, fails the test when it failed, and answers with all that it ever wrote.
+func (e *engine) waitFor(t *testing.T, id string) string {
+	t.Helper()
+	if code := strings.TrimSpace(e.podman(t, "wait", id)); code != "0" {
+		t.Fatalf("%s: the container ended with %s:\n%s", e.name, code, e.run(t, "sh", "-c", "podman logs $0 2>&1", id))
+	}
+	return e.podman(t, "logs", id)
+}
+
+// inContainer runs a script in a new container of an image, which is removed, and answers with what it wrote.
 func (e *engine) inContainer(t *testing.T, image, script string, options ...string) string {
 	t.Helper()
-	args := append([]string{"run", "--rm"}, options...)
-	return e.podman(t, append(args, image, "sh", "-euc", script)...)
+	id, out := e.runToEnd(t, append(append([]string{}, options...), image, "sh", "-euc", script)...)
+	e.podman(t, "rm", id)
+	return out
+}
+
+// exec runs a program in a running container and answers with what it wrote, which is something: see runToEnd.
+func (e *engine) exec(t *testing.T, id string, args ...string) string {
+	t.Helper()
+	for range 5 {
+		if out := e.podman(t, append([]string{"exec", id}, args...)...); out != "" {
+			return out
+		}
+	}
+	return ""
 }
 
 // start starts a container that runs a script until it is removed, at the end of the test, and answers with its id.

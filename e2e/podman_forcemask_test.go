@@ -20,7 +20,7 @@ new directory 1777 0:0
 owned regular file 644 1000:1000
 /bin/busybox regular file 755 0:0
 `
-		equal(t, "in the container", e.podman(t, "exec", id, "sh", "-euc", look+" new/fifo"), want+"new/fifo fifo 604 0:0\n")
+		equal(t, "in the container", e.exec(t, id, "sh", "-euc", look+" new/fifo"), want+"new/fifo fifo 604 0:0\n")
 
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
 		for name, override := range map[string]string{"changed": "5:6:04751", "kept": "5:6:0644", "new": "0:0:01777:dir", "new/fifo": "0:0:0604:pipe"} {

@@ -64,8 +64,9 @@ var changedDiff = []string{
 func TestPodmanRunDiffCommit(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
-		equal(t, "in the container", e.podman(t, "run", "--name", "changes", imageBusybox, "sh", "-euc", changes), changed)
 		e.removeLater(t, "changes")
+		_, out := e.runToEnd(t, "--name", "changes", imageBusybox, "sh", "-euc", changes)
+		equal(t, "in the container", out, changed)
 
 		diff := strings.Split(strings.TrimSpace(e.podman(t, "diff", "changes")), "\n")
 		slices.Sort(diff)
@@ -89,11 +90,11 @@ func TestPodmanRestart(t *testing.T) {
 		e.removeLater(t, "again")
 		e.podman(t, "create", "--name", "again", imageBusybox, "sh", "-euc",
 			"cat /data/changed; echo more >>/data/changed; rm -f /data/removed; test -e /data/made || mkdir /data/made; rmdir /data/dir/sub 2>/dev/null || true; rm -rf /data/dir; mkdir /data/dir; ls /data/dir")
-		want := "changed\n"
 		for range 3 {
-			equal(t, "its output", e.podman(t, "start", "--attach", "again"), want)
-			want += "more\n"
+			e.podman(t, "start", "again")
+			e.waitFor(t, "again")
 		}
+		equal(t, "its output", e.podman(t, "logs", "again"), "changed\n"+"changed\nmore\n"+"changed\nmore\nmore\n")
 	})
 }
 
@@ -166,9 +167,10 @@ func TestPodmanCopy(t *testing.T) {
 			wantText(t, filepath.Join(dir, what, "changed"), "from outside")
 			wantText(t, filepath.Join(dir, what, "dir", "sub", "deep"), "deep\n")
 			if what == "created" {
-				equal(t, "what it finds when it is started", e.podman(t, "start", "--attach", id), "from outsidefrom outside")
+				e.podman(t, "start", id)
+				equal(t, "what it finds when it is started", e.waitFor(t, id), "from outsidefrom outside")
 			} else {
-				equal(t, "what it finds", e.podman(t, "exec", id, "cat", "/data/in/a", "/data/changed"), "from outsidefrom outside")
+				equal(t, "what it finds", e.exec(t, id, "cat", "/data/in/a", "/data/changed"), "from outsidefrom outside")
 			}
 		}
 	})

@@ -42,9 +42,9 @@ func TestPodmanUserNamespaces(t *testing.T) {
 		}
 		for name, options := range cases {
 			t.Run(name, func(t *testing.T) {
-				args := append(append([]string{"run", "--name", "owners"}, options...), imageBusybox, "sh", "-euc", "cat /proc/self/uid_map; "+giveAway)
+				args := append(append([]string{"--name", "owners"}, options...), imageBusybox, "sh", "-euc", "cat /proc/self/uid_map; "+giveAway)
 				e.removeLater(t, "owners")
-				out := e.podman(t, args...)
+				_, out := e.runToEnd(t, args...)
 				maps := strings.Count(out, "\n") - strings.Count(ownersSeen, "\n")
 				lines := strings.SplitAfterN(out, "\n", maps+1)
 				equal(t, "the owners", lines[maps], ownersSeen)
