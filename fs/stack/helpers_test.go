@@ -151,7 +151,8 @@ func (s *site) wantEmptyWork() {
 type merged struct {
 	Dir
 	s    *site
-	path string // below the root of each layer
+	path string  // in the merged tree
+	up   *merged // the parent; nil for the root, and where layers have all under the merged names
 	open map[int]*sys.Dir
 }
 
@@ -172,7 +173,10 @@ func (m *merged) Path(layer int) string {
 	if at, ok := m.MovedTo(layer); ok {
 		return at
 	}
-	return m.path
+	if m.up == nil {
+		return m.path
+	}
+	return filepath.Join(m.up.Path(layer), filepath.Base(m.path))
 }
 
 func (m *merged) close() {
@@ -206,9 +210,14 @@ func (m *merged) indexed() *merged {
 
 func (s *site) mergedDir(d Dir, path string) *merged {
 	s.t.Helper()
+	m := s.unloaded(d, path)
+	must(s.t, s.Load(&m.Dir, m))
+	return m
+}
+
+func (s *site) unloaded(d Dir, path string) *merged {
 	m := &merged{Dir: d, s: s, path: path, open: map[int]*sys.Dir{}}
 	s.dirs = append(s.dirs, m)
-	must(s.t, s.Load(&m.Dir, m))
 	return m
 }
 
@@ -224,7 +233,10 @@ func (s *site) dir(path string) *merged {
 		if !f.IsDir() {
 			s.t.Fatalf("%s: %q is no directory: %+v", path, name, f)
 		}
-		m = s.mergedDir(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
+		below := s.unloaded(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
+		below.up = m
+		must(s.t, s.Load(&below.Dir, below))
+		m = below
 	}
 	return m
 }

@@ -1,0 +1,207 @@
+package stack
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+const override = "user.containers.override_stat"
+
+func getxattr(t *testing.T, path, name string) string {
+	t.Helper()
+	value := make([]byte, 256)
+	n, err := unix.Lgetxattr(path, name, value)
+	if err == unix.ENODATA {
+		return ""
+	}
+	must(t, err)
+	return string(value[:n])
+}
+
+func (s *site) wantShown(path string, uid, gid, mode uint32) {
+	s.t.Helper()
+	_, _, f := s.at(path)
+	if st := &f.Stat; !f.Exists() || st.Uid != uid || st.Gid != gid || st.Mode != mode {
+		s.t.Errorf("%s is shown as %d:%d %o, want %d:%d %o", path, st.Uid, st.Gid, st.Mode, uid, gid, mode)
+	}
+}
+
+func (s *site) create(dir, name string, obj *Object) {
+	s.t.Helper()
+	d := s.dir(dir)
+	f := d.lookup(name)
+	file, err := s.Create(&d.Dir, d.upper(), name, &f, obj)
+	must(s.t, err)
+	if file != nil {
+		file.Close()
+	}
+	if file == nil != (obj.Mode&unix.S_IFMT != unix.S_IFREG) {
+		s.t.Errorf("%s was made open: %v", name, file != nil)
+	}
+}
+
+// With owners in an attribute the upper is marked, each new object has it, and each layer goes by its own root.
+func TestOwnersInAttributes(t *testing.T) {
+	s := newSite(t, "", "file plain\nown plain 3 4")
+	s.cfg.Permissions = owner.Permissions(2)
+	s.remount()
+	if s.KeepsMode() || !s.Overrides(Upper) || s.Overrides(1) {
+		t.Error("what layers keep is wrong")
+	}
+	if got := getxattr(t, s.cfg.Upper, override); got != "0:0:0755:dir" {
+		t.Errorf("the upper is marked by %q", got)
+	}
+	s.create("", "file", &Object{Mode: unix.S_IFREG | 0o4751, UID: 5, GID: 6})
+	s.create("", "dir", &Object{Mode: unix.S_IFDIR | 0o2755, UID: 5, GID: 6})
+	s.create("dir", "dev", &Object{Mode: unix.S_IFCHR | 0o644, Rdev: unix.Mkdev(1, 3), UID: 7, GID: 8})
+	s.create("", "link", &Object{Mode: unix.S_IFLNK | 0o777, Target: "x"})
+	for range 2 {
+		s.wantShown("file", 5, 6, unix.S_IFREG|0o4751)
+		s.wantShown("dir", 5, 6, unix.S_IFDIR|0o2755)
+		s.wantShown("dir/dev", 7, 6, unix.S_IFCHR|0o644) // the group of its setgid directory
+		s.wantShown("plain", 3, 4, unix.S_IFREG|0o644)
+		s.cfg.Permissions = nil // found by itself
+		s.remount()
+	}
+	for name, want := range map[string]string{"file": "5:6:04751:file", "dir": "5:6:02755:dir", "dir/dev": "7:6:0644:char-1-3"} {
+		if got := getxattr(t, filepath.Join(s.cfg.Upper, name), override); got != want {
+			t.Errorf("%s has %q, want %q", name, got, want)
+		}
+	}
+	s.shut()
+	s.cfg.Permissions = owner.Permissions(1)
+	_, err := Open(s.cfg)
+	var e *Error
+	if !errors.As(err, &e) || e.Role != roleUpper || !strings.Contains(err.Error(), "in another attribute") {
+		t.Errorf("another form: %v", err)
+	}
+}
+
+// The upper's root is marked with what the topmost layer that is marked says.
+func TestMarkOfTheUpper(t *testing.T) {
+	c := newFolders(t, "", "file f")
+	must(t, unix.Setxattr(c.Lowers[0], override, []byte("3:4:0555:dir"), 0))
+	c.Permissions = owner.Permissions(2)
+	s := openSite(t, c)
+	if got := getxattr(t, s.cfg.Upper, override); got != "3:4:0555:dir" {
+		t.Errorf("the upper is marked by %q", got)
+	}
+	if !s.Overrides(1) {
+		t.Error("the lower's form was not found")
+	}
+}
+
+func TestMarkThatCannotBeWritten(t *testing.T) {
+	c := newFolders(t, "", "file f")
+	c.Permissions = owner.Permissions(2)
+	must(t, unix.Setxattr(c.Lowers[0], override, []byte("3:4:0555:dir"), 0))
+	must(t, unix.Setxattr(c.Upper, "user.other", nil, 0))
+	for _, call := range []string{"setxattr", "getxattr"} {
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call == call && op.Name == override {
+				return unix.EIO
+			}
+			return nil
+		})
+		_, err := Open(c)
+		sys.SetFault(nil)
+		var e *Error
+		if !errors.As(err, &e) || e.Role != roleUpper || !errors.Is(err, unix.EIO) {
+			t.Errorf("failing %s: %v", call, err)
+		}
+	}
+	must(t, unix.Removexattr(c.Upper, "user.other"))
+	c.Permissions = nil
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "getxattr" && op.Name == override {
+			return unix.EIO
+		}
+		return nil
+	})
+	_, err := Open(c)
+	sys.SetFault(nil)
+	var e *Error
+	if !errors.As(err, &e) || e.Role != roleLower || e.Path != c.Lowers[0] {
+		t.Errorf("a lower that cannot be read: %v", err)
+	}
+}
+
+// Ids are shown and stored; a copy-up keeps those on disk.
+func TestMappedIDs(t *testing.T) {
+	s := newSite(t, "", "file f\nown f 5 70000\ndir open 0777")
+	m, err := owner.ParseMapping("0:200000:65536")
+	must(t, err)
+	s.cfg.IDs = &owner.IDs{UIDs: m, GIDs: m, OverflowUID: 65534, OverflowGID: 65534}
+	s.remount()
+	s.wantShown("f", 200005, 65534, unix.S_IFREG|0o644)
+	root := s.dir("")
+	f := root.lookup("f")
+	from, err := root.Layer(f.Layer)
+	must(t, err)
+	var st sys.Stat
+	staged, err := s.Stage(f.Layer, from.At("f"), &st, -1)
+	must(t, err)
+	must(t, staged.Publish(root.upper(), "f"))
+	staged.File().Close()
+	s.remount()
+	s.wantShown("f", 200005, 65534, unix.S_IFREG|0o644)
+	must(t, os.Mkdir(filepath.Join(s.cfg.Upper, "mine"), 0o777))
+	s.remount()
+	s.create("mine", "new", &Object{Mode: unix.S_IFREG | 0o600, UID: 200007, GID: 200008})
+	for name, want := range map[string][2]uint32{"f": {5, 70000}, "mine/new": {7, 8}} {
+		var st unix.Stat_t
+		must(t, unix.Lstat(filepath.Join(s.cfg.Upper, name), &st))
+		if got := [2]uint32{st.Uid, st.Gid}; got != want {
+			t.Errorf("%s is on disk %v, want %v", name, got, want)
+		}
+	}
+}
+
+// Who may give files away gives them to the squashed ids, others keep them.
+func TestSquashedIDs(t *testing.T) {
+	for _, refusal := range []error{nil, unix.EPERM, unix.EINVAL} {
+		s := newSite(t, "dir d", "file f\nown f 3 4")
+		s.shut()
+		s.cfg.IDs = &owner.IDs{UID: owner.Squash{On: true, ID: 7}, GID: owner.Squash{On: true, ID: 8}}
+		var err error
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call == "fchownat" {
+				return refusal
+			}
+			return nil
+		})
+		s.Stack, err = Open(s.cfg)
+		sys.SetFault(nil)
+		must(t, err)
+		s.wantShown("f", 7, 8, unix.S_IFREG|0o644)
+		s.create("d", "new", &Object{Mode: unix.S_IFREG | 0o600, UID: 99, GID: 99})
+		s.wantShown("d/new", 7, 8, unix.S_IFREG|0o600)
+		var st unix.Stat_t
+		must(t, unix.Lstat(filepath.Join(s.cfg.Upper, "d/new"), &st))
+		if keeps := st.Uid == 0 && st.Gid == 0; keeps != (refusal != nil) {
+			t.Errorf("after %v a new file belongs to %d:%d", refusal, st.Uid, st.Gid)
+		}
+	}
+	s := newSite(t, "", "file f")
+	s.cfg.IDs = &owner.IDs{UID: owner.Squash{On: true, ID: 7}}
+	s.shut()
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "fchownat" {
+			return unix.EIO
+		}
+		return nil
+	})
+	_, err := Open(s.cfg)
+	sys.SetFault(nil)
+	if !errors.Is(err, unix.EIO) {
+		t.Errorf("a failing disk: %v", err)
+	}
+}
