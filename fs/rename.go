@@ -218,7 +218,7 @@ func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
 }
 
 // redirectFor is the redirect that a directory with a lower part needs for the rename; empty where it has one that will do.
-// EXDEV where none is written, or it is too long to be kept. Precondition: renameMu R, n is loaded.
+// EXDEV where none is written, or it is too long to be kept. Precondition: renameMu W, n is loaded.
 func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	if !r.o.stack.WritesRedirects() {
 		return "", unix.EXDEV

@@ -66,17 +66,26 @@ func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1
 // WritesRedirects reports whether directories with lower parts can be renamed.
 func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
 
-// follow puts in place of d's layers after the i-th those that its redirect leads to. EPERM where redirects are not followed,
-// EINVAL for one that is none. Compare ovl_lookup and ovl_lookup_layer of fs/overlayfs/namei.c.
-func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
-	at := int(d.layers[i])
+// admit checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
+func (s *Stack) admit(m *whiteout.Marks) error {
 	switch {
-	case at == len(s.layers)-1:
-		return nil // nothing is below
 	case s.redirects == RedirectsNoFollow, m.ByUser && !s.trustsUsers:
 		return unix.EPERM
 	case !whiteout.ValidRedirect(m.Redirect):
 		return unix.EINVAL
+	}
+	return nil
+}
+
+// follow puts in place of d's layers after the i-th those that its redirect leads to, if it is admitted. Compare ovl_lookup and
+// ovl_lookup_layer of fs/overlayfs/namei.c.
+func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
+	at := int(d.layers[i])
+	if !s.MayBeRedirected(at) {
+		return nil // nothing is below
+	}
+	if err := s.admit(m); err != nil {
+		return err
 	}
 	if at == Upper {
 		d.redirect = m.Redirect
@@ -105,7 +114,7 @@ func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
 		}
 	}
 	d.layers = layers
-	if !slices.Equal(d.moved, places) {
+	if !slices.Equal(d.moved, places) { // not when it is loaded anew, after its copy-up: others may be reading it
 		d.moved = places
 	}
 	return nil
@@ -139,16 +148,18 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		if err != nil || !isDir {
 			return "", false, err
 		}
+		leads := !m.Opaque && m.Redirect != "" && w.s.MayBeRedirected(layer)
+		if leads {
+			if err := w.s.admit(&m); err != nil {
+				return "", false, err
+			}
+		}
 		where = path.Join(where, name)
 		rest := strings.Join(names[i+1:], "/")
 		switch {
 		case m.Opaque:
 			w.stop = true
-		case m.Redirect == "" || layer == len(w.s.layers)-1:
-		case w.s.redirects == RedirectsNoFollow, m.ByUser && !w.s.trustsUsers:
-			return "", false, unix.EPERM
-		case !whiteout.ValidRedirect(m.Redirect):
-			return "", false, unix.EINVAL
+		case !leads:
 		case m.Redirect[0] == '/':
 			w.to, w.stop = path.Join(m.Redirect, rest), false // it goes on below, whatever was opaque above it
 			done = len(m.Redirect) + 1
