@@ -25,6 +25,10 @@ type Format struct {
 // InPlace reports whether a whiteout stands under the name that it hides; a [Marker] stands beside it.
 func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattr != "" }
 
+// Xattr is the name of the overlay's own extended attribute what, in the namespace that this upper takes. Precondition:
+// OpaqueXattr is not empty.
+func (f Format) Xattr(what string) string { return strings.TrimSuffix(f.OpaqueXattr, "opaque") + what }
+
 // Stage makes a whiteout of an in-place form under a name of the work directory.
 func (f Format) Stage(work *sys.Dir, name string) error {
 	if f.Devices {
@@ -126,7 +130,7 @@ func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
 	if markers, err := available(tryMarker(work)); err != nil || markers {
 		return f, err
 	}
-	name := strings.TrimSuffix(f.OpaqueXattr, "opaque") + "whiteout"
+	name := f.Xattr("whiteout")
 	ok, err := available(tryXattrWhiteout(work, name))
 	if ok {
 		f.WhiteoutXattr = name

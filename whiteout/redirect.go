@@ -31,5 +31,5 @@ func (f Format) SetRedirect(d sys.Ref, redirect string) error {
 	if f.OpaqueXattr == "" {
 		return unix.EOPNOTSUPP
 	}
-	return d.SetXattr(strings.TrimSuffix(f.OpaqueXattr, "opaque")+"redirect", []byte(redirect), 0)
+	return d.SetXattr(f.Xattr("redirect"), []byte(redirect), 0)
 }
