@@ -24,6 +24,9 @@ const (
 	trustedRedirect = trustedOverlay + "redirect"
 	userRedirect    = userOverlay + "redirect"
 
+	trustedImpure = trustedOverlay + "impure"
+	userImpure    = userOverlay + "impure"
+
 	trustedWhiteout = trustedOverlay + "whiteout"
 	userWhiteout    = userOverlay + "whiteout"
 )
@@ -40,6 +43,8 @@ type Marks struct {
 	Redirect string
 	// ByUser: the redirect is an attribute of namespace user., which the owner of the directory may write.
 	ByUser bool
+	// Impure: entries may have attributes of the overlay's own, for they came from a lower (ovl_set_impure).
+	Impure bool
 }
 
 // ReadMarks reads every form of mark on the opened directory d. A directory without extended attributes costs one
@@ -54,6 +59,9 @@ func ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
 	for _, name := range names {
 		switch name {
 		case trustedOpaque, userOpaque, ownOpaque, trustedRedirect, userRedirect:
+		case trustedImpure, userImpure: // whatever the value
+			m.Impure = true
+			continue
 		default:
 			continue
 		}

@@ -150,6 +150,8 @@ func TestReadMarks(t *testing.T) {
 		{map[string]string{"user.overlay.opaque": "x", "trusted.overlay.opaque": "y"}, false, Marks{Opaque: true, XattrWhiteouts: true}},
 		{map[string]string{"user.fuseoverlayfs.opaque": "x"}, false, Marks{}},
 		{map[string]string{"trusted.overlay.opaque": "n", "user.overlay.opaque": "", "user.fuseoverlayfs.opaque": "yes"}, false, Marks{}},
+		{map[string]string{"trusted.overlay.impure": "y"}, false, Marks{Impure: true}},
+		{map[string]string{"user.overlay.impure": "", "user.overlay.opaque": "y"}, true, Marks{Opaque: true, Impure: true}},
 		{map[string]string{"user.opaque": "y", "trusted.overlay.overlay.opaque": "y", "trusted.overlay.origin": "y"}, false, Marks{}},
 	} {
 		d := open(t, t.TempDir())

@@ -21,6 +21,7 @@ type Opened interface {
 type part struct {
 	layer          uint16
 	xattrWhiteouts bool
+	impure         bool // entries may have attributes of the overlay's own
 }
 
 // Dir is a merged directory. The caller serializes all use of it.
@@ -116,7 +117,7 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 	if m.Redirect != "" { // but perhaps something to be found
 		return s.Index(d, o)
 	}
-	d.parts = []part{{d.layers[0], m.XattrWhiteouts}}
+	d.parts = []part{{d.layers[0], m.XattrWhiteouts, m.Impure}}
 	return nil
 }
 
@@ -145,7 +146,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		parts = append(parts, part{layer, m.XattrWhiteouts})
+		parts = append(parts, part{layer, m.XattrWhiteouts, m.Impure})
 		if m.Opaque || opaque {
 			break
 		}
