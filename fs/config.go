@@ -13,6 +13,8 @@ import (
 type Config struct {
 	// Lowers are the read-only layers, the topmost first. At least one.
 	Lowers []string
+	// DataOnly are layers below all of Lowers that no name is looked up in: they hold data that files of Lowers point to.
+	DataOnly []string
 	// Upper is the writable layer; empty for a read-only overlay.
 	Upper string
 	// Work is a directory on the file system of Upper, for what is not yet published; made when missing.
@@ -31,6 +33,10 @@ type Config struct {
 	NoXattrs bool
 	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
 	Redirects Redirects
+	// Features are the parts of the format on disk that can be chosen.
+	Features Features
+	// Xino says how inode numbers are made up where layers lie on several file systems.
+	Xino Xino
 	// IDs are how the ids of the layers' objects are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type of its objects: an attribute, because the daemon may not set
@@ -64,6 +70,37 @@ const (
 	RedirectsOn       = stack.RedirectsOn
 	RedirectsFollow   = stack.RedirectsFollow
 	RedirectsNoFollow = stack.RedirectsNoFollow
+)
+
+// Features are the parts of the format on disk that can be chosen; see [stack.Features].
+type Features = stack.Features
+
+// UUID is a value of option uuid.
+type UUID = stack.UUID
+
+// Verity is a value of option verity.
+type Verity = stack.Verity
+
+// The values of options uuid and verity.
+const (
+	UUIDAuto = stack.UUIDAuto
+	UUIDOff  = stack.UUIDOff
+	UUIDNull = stack.UUIDNull
+	UUIDOn   = stack.UUIDOn
+
+	VerityOff     = stack.VerityOff
+	VerityOn      = stack.VerityOn
+	VerityRequire = stack.VerityRequire
+)
+
+// Xino is a value of option xino.
+type Xino int
+
+// The values of option xino.
+const (
+	XinoAuto Xino = iota // the number of a layer's file system in the upper bits, where they are free
+	XinoOff              // never
+	XinoOn               // always
 )
 
 // MountConfig says where and how an [Overlay] is attached.

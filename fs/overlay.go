@@ -50,11 +50,11 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 // one line that names the directory and the reason; then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
 	s, err := stack.Open(stack.Config{
-		Lowers: cfg.Lowers, Upper: cfg.Upper, Work: cfg.Work,
+		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
 		Markers:   os.Getenv(markersVariable) != "",
 		Sync:      !cfg.Volatile,
 		ACL:       !cfg.NoACL && !cfg.NoXattrs,
-		Redirects: cfg.Redirects, IDs: cfg.IDs, Permissions: cfg.Permissions,
+		Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
 		return nil, err

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"strings"
 )
 
@@ -80,34 +80,67 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// splitLowers takes the value of lowerdir= apart at its colons, the topmost layer first.
-func splitLowers(value string) ([]string, error) {
-	var lowers []string
+// Reasons why a list of lower layers is none, in the kernel's words.
+var (
+	errLeadingColon  = errors.New("begins with a colon (the kernel: cannot append lower layer)")
+	errTrailingColon = errors.New("ends with a colon (the kernel: unescaped trailing colons in lowerdir mount option)")
+	errThreeColons   = errors.New("only single ':' or double '::' sequences of unescaped colons in lowerdir allowed")
+	errLowerAfter    = errors.New("regular lower layers cannot follow data layers")
+	errMixed         = errors.New("lowerdir+ and datadir+ cannot follow lowerdir")
+)
+
+// splitLowers takes the value of lowerdir= apart, the topmost layer first. What follows a double colon is a data-only layer,
+// and after one of these there are no others (ovl_parse_param_lowerdir).
+func splitLowers(value string) (lowers, dataOnly []string, err error) {
+	if strings.HasPrefix(value, ":") {
+		return nil, nil, errLeadingColon
+	}
+	data := false
 	for rest, more := value, true; more; {
-		var lower string
-		lower, rest, more = cutUnescaped(rest, ':')
+		var layer string
+		layer, rest, more = cutUnescaped(rest, ':')
 		switch {
-		case lower != "":
-			lowers = append(lowers, unescape(lower))
-		case strings.Contains(value, "::"):
-			return nil, fmt.Errorf("data-only layers (:: in lowerdir=%s) are %w", value, errUnsupported)
+		case layer == "":
+			return nil, nil, errTrailingColon
+		case data:
+			dataOnly = append(dataOnly, unescape(layer))
+		case len(dataOnly) > 0:
+			return nil, nil, errLowerAfter
 		default:
-			return nil, fmt.Errorf("lowerdir=%s names an empty layer: there is a colon too many", value)
+			lowers = append(lowers, unescape(layer))
+		}
+		rest, data = strings.CutPrefix(rest, ":")
+		if data && strings.HasPrefix(rest, ":") {
+			return nil, nil, errThreeColons
 		}
 	}
-	return lowers, nil
+	return lowers, dataOnly, nil
 }
 
 // setLowers is lowerdir=. Given again it starts anew: so it is in the kernel, and so mount(8) lets a command line
 // override a line of fstab.
-func setLowers(r *request, value string) error {
-	lowers, err := splitLowers(value)
-	r.overlay.Lowers = lowers
+func setLowers(r *request, value string) (err error) {
+	r.overlay.Lowers, r.overlay.DataOnly, err = splitLowers(value)
 	return err
 }
 
 // addLower is lowerdir+=: one layer below those given so far. Colons need no escape here, as in the kernel.
 func addLower(r *request, value string) error {
+	switch {
+	case r.given["lowerdir"]:
+		return errMixed
+	case len(r.overlay.DataOnly) > 0:
+		return errLowerAfter
+	}
 	r.overlay.Lowers = append(r.overlay.Lowers, unescape(value))
+	return nil
+}
+
+// addData is datadir+=: one data-only layer below all given so far.
+func addData(r *request, value string) error {
+	if r.given["lowerdir"] {
+		return errMixed
+	}
+	r.overlay.DataOnly = append(r.overlay.DataOnly, unescape(value))
 	return nil
 }

@@ -37,27 +37,36 @@ func TestSplitFields(t *testing.T) {
 
 func TestSplitLowers(t *testing.T) {
 	for _, tt := range []struct {
-		value string
-		want  []string // nil: an error
+		value      string
+		want, data []string
+		err        error
 	}{
-		{`/a`, []string{`/a`}},
-		{`/a:/b:c`, []string{`/a`, `/b`, `c`}},
-		{`/a\:b:/c`, []string{`/a:b`, `/c`}},
-		{`/a\,b:/c\ d`, []string{`/a,b`, `/c d`}},
-		{`/a\\:/b`, []string{`/a\`, `/b`}},
-		{`/a\`, []string{`/a\`}},
-		{`\:`, []string{`:`}},
-		{`/a\::/b`, []string{`/a:`, `/b`}},
-		{`a=b"c"`, []string{`a=b"c"`}},
-		{``, nil},
-		{`:`, nil},
-		{`:/a`, nil},
-		{`/a:`, nil},
-		{`/a::/b`, nil},
+		{`/a`, []string{`/a`}, nil, nil},
+		{`/a:/b:c`, []string{`/a`, `/b`, `c`}, nil, nil},
+		{`/a\:b:/c`, []string{`/a:b`, `/c`}, nil, nil},
+		{`/a\,b:/c\ d`, []string{`/a,b`, `/c d`}, nil, nil},
+		{`/a\\:/b`, []string{`/a\`, `/b`}, nil, nil},
+		{`/a\`, []string{`/a\`}, nil, nil},
+		{`\:`, []string{`:`}, nil, nil},
+		{`/a\::/b`, []string{`/a:`, `/b`}, nil, nil},
+		{`a=b"c"`, []string{`a=b"c"`}, nil, nil},
+		{`/a::/d`, []string{`/a`}, []string{`/d`}, nil},
+		{`/a:/b::/d1::/d2`, []string{`/a`, `/b`}, []string{`/d1`, `/d2`}, nil},
+		{`/a\:::/d\:`, []string{`/a:`}, []string{`/d:`}, nil},
+		{``, nil, nil, errTrailingColon},
+		{`:`, nil, nil, errLeadingColon},
+		{`:/a`, nil, nil, errLeadingColon},
+		{`::/a`, nil, nil, errLeadingColon},
+		{`/a:`, nil, nil, errTrailingColon},
+		{`/a::`, nil, nil, errTrailingColon},
+		{`/a::/d:`, nil, nil, errTrailingColon},
+		{`/a:::/b`, nil, nil, errThreeColons},
+		{`/a::/d:/b`, nil, nil, errLowerAfter},
+		{`/a::/d1::/d2:/b`, nil, nil, errLowerAfter},
 	} {
-		got, err := splitLowers(tt.value)
-		if (err == nil) != (tt.want != nil) || !slices.Equal(got, tt.want) {
-			t.Errorf("%s: got %q (%v), want %q", tt.value, got, err, tt.want)
+		got, data, err := splitLowers(tt.value)
+		if err != tt.err || !slices.Equal(got, tt.want) || !slices.Equal(data, tt.data) {
+			t.Errorf("%s: got %q, %q (%v), want %q, %q (%v)", tt.value, got, data, err, tt.want, tt.data, tt.err)
 		}
 	}
 }
@@ -69,9 +78,9 @@ func FuzzSplitFields(f *testing.F) {
 			if field == "" {
 				t.Error("an empty field")
 			}
-			lowers, err := splitLowers(field)
-			if err == nil && slices.Contains(lowers, "") {
-				t.Errorf("an empty layer in %q", lowers)
+			lowers, data, err := splitLowers(field)
+			if err == nil && (slices.Contains(lowers, "") || slices.Contains(data, "") || len(lowers) == 0) {
+				t.Errorf("an empty layer, or none, in %q and %q", lowers, data)
 			}
 		}
 	})

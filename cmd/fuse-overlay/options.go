@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
@@ -58,8 +59,9 @@ type optionGroup struct {
 // nobody takes for granted what is not there.
 var optionTable = []optionGroup{
 	{"layers", []option{
-		{"lowerdir", needs("DIR[:DIR]..."), setLowers, "read-only layers, the topmost first; \\: is a colon, \\, a comma"},
+		{"lowerdir", needs("DIR[:DIR]...[::DIR]..."), setLowers, "read-only layers, the topmost first, and after :: data-only ones; \\: is a colon, \\, a comma"},
 		{"lowerdir+", needs("DIR"), addLower, "one more read-only layer, below the others"},
+		{"datadir+", needs("DIR"), addData, "one more data-only layer, below all others"},
 		{"upperdir", needs("DIR"), text(func(r *request) *string { return &r.overlay.Upper }), "the layer that takes the changes; without one the mount is read-only"},
 		{"workdir", needs("DIR"), text(func(r *request) *string { return &r.overlay.Work }), "a directory on the file system of upperdir; made if missing"},
 	}},
@@ -73,9 +75,19 @@ var optionTable = []optionGroup{
 		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
 		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},
 		{"noxattrs", may("0|1"), on(func(r *request) *bool { return &r.overlay.NoXattrs }), "no extended attributes"},
-		{"redirect_dir", needs("on|off|follow|nofollow"), setRedirects, "on: directories with lower parts can be renamed; otherwise EXDEV. nofollow: those that were are refused"},
 		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
 		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},
+	}},
+	{"as in the kernel's overlayfs", []option{
+		{"redirect_dir", needs("on|off|follow|nofollow"), setRedirects, "on: directories with lower parts can be renamed; otherwise EXDEV. nofollow: those that were are refused"},
+		{"metacopy", needs("on|off"), onOrOff(feature(func(f *fs.Features) *bool { return &f.MetaCopy })), "on: a change of attributes does not copy data up"},
+		{"index", needs("on|off"), onOrOff(feature(func(f *fs.Features) *bool { return &f.Index })), "on: linked lower files stay linked when they are copied up"},
+		{"xino", needs("on|off|auto"), setXino, "how inode numbers are made up where layers lie on several file systems"},
+		{"uuid", needs("on|off|null|auto"), setUUID, "which number the file system shows as its own"},
+		{"verity", needs("on|off|require"), setVerity, "digests of data that lies in lower layers"},
+		{"nfs_export", needs("on|off"), onOrOff(func(r *request) *bool { return &r.nfsExport }), ""},
+		{"userxattr", noValue, flag(feature(func(f *fs.Features) *bool { return &f.UserXattr })), "marks are attributes user.overlay.* only"},
+		{"xattr_whiteouts", noValue, flag(feature(func(f *fs.Features) *bool { return &f.XattrWhiteouts })), "where devices cannot be made, whiteouts are attributes"},
 	}},
 	{"ids and permissions", []option{
 		{"uidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.UIDs }), "user ids of the layers are shown as others; those left out, as the overflow id"},
@@ -88,18 +100,8 @@ var optionTable = []optionGroup{
 	}},
 	{"accepted because it is so anyway", []option{
 		{"default_permissions", noValue, noEffect, "the kernel checks permissions"},
-		{"metacopy", needs("off"), only("off"), "changing attributes copies the data up"},
-		{"index", needs("off"), only("off"), "copying a lower hard link up breaks the link"},
-		{"xino", needs("off|auto"), only("off", "auto"), ""},
-		{"nfs_export", needs("off"), only("off"), ""},
-		{"uuid", needs("off|null|auto"), only("off", "null", "auto"), ""},
-		{"verity", needs("off"), only("off"), ""},
 		{"threaded", may("0|1"), noEffect, ""},
 		{"fast_ino", may("0|1"), noEffect, ""},
-	}},
-	{"known, but not supported by this version", []option{
-		{"datadir+", needs("DIR"), unsupported, ""},
-		{"userxattr", noValue, unsupported, ""},
 	}},
 	{"as in mount(8)", []option{
 		{"ro", noValue, mountFlags(unix.MS_RDONLY, 0), "read-only"},
@@ -153,12 +155,13 @@ func (r *request) apply(field string) error {
 	if !given {
 		value = bare
 	}
-	switch err := o.set(r, value); {
-	case err == errUnsupported:
-		return fmt.Errorf("option %s is %w", field, err)
-	case err != nil:
+	if err := o.set(r, value); err != nil {
 		return fmt.Errorf("option %s: %w", name, err)
 	}
+	if r.given == nil {
+		r.given = map[string]bool{}
+	}
+	r.given[name] = true
 	return nil
 }
 

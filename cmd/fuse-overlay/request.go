@@ -23,6 +23,10 @@ type request struct {
 
 	overlay fs.Config
 	mount   fs.MountConfig
+	// nfsExport: the mount is to be exported by handles that outlive it.
+	nfsExport bool
+	// given are the options that were given, by their names.
+	given map[string]bool
 	// allowRoot: the mount is for root alone, though root mounts it.
 	allowRoot bool
 	// logFile is where the log goes instead of stderr or the journal; empty when not asked for.
@@ -90,6 +94,8 @@ func parseRequest(called string, argv []string) (*request, error) {
 func (r *request) check() error {
 	o := &r.overlay
 	switch {
+	case len(o.Lowers) == 0 && len(o.DataOnly) > 0:
+		return errors.New("data-only layers need another lower layer above them: lowerdir+=DIR")
 	case len(o.Lowers) == 0:
 		return errors.New("no lower layer given: -o lowerdir=DIR[:DIR]... is needed")
 	case o.Upper != "" && o.Work == "":
@@ -104,7 +110,7 @@ func (r *request) check() error {
 	case o.IO == fs.IOPassthrough && o.Writeback:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
-	return nil
+	return r.checkBuilt()
 }
 
 // complete fills in what follows from the rest and from who calls.

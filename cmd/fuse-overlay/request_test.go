@@ -176,7 +176,7 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o '' -o , -o lowerdir=l M`, "l ro " + on},
 
 		{`fuse-overlay -o lowerdir=a -o lowerdir=b:c M`, "b|c ro " + on},
-		{`fuse-overlay -o lowerdir=a,lowerdir+=b,lowerdir+=c:d M`, "a|b|c:d ro " + on},
+		{`fuse-overlay -o lowerdir+=a,lowerdir+=b,lowerdir+=c:d M`, "a|b|c:d ro " + on},
 		{`fuse-overlay -o lowerdir+=a,lowerdir=b M`, "b ro " + on},
 		{`fuse-overlay -o lowerdir=l,upperdir=/u:p\,per,workdir=/w\:ork M`, "l upper /u:p,per work /w:ork " + on},
 
@@ -232,9 +232,14 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o upperdir=u,workdir=w M`, "no lower layer given"},
 		{`fuse-overlay -o lowerdir M`, "option lowerdir needs a value"},
 		{`fuse-overlay -o lowerdir= M`, "option lowerdir needs a value"},
-		{`fuse-overlay -o lowerdir=a: M`, "lowerdir=a: names an empty layer"},
-		{`fuse-overlay -o lowerdir=:a M`, "lowerdir=:a names an empty layer"},
-		{`fuse-overlay -o lowerdir=a::b M`, "data-only layers (:: in lowerdir=a::b) are not supported by this version"},
+		{`fuse-overlay -o lowerdir=a: M`, "option lowerdir: ends with a colon"},
+		{`fuse-overlay -o lowerdir=:a M`, "option lowerdir: begins with a colon"},
+		{`fuse-overlay -o lowerdir=a::b:c M`, "option lowerdir: regular lower layers cannot follow data layers"},
+		{`fuse-overlay -o lowerdir=a:::b M`, "option lowerdir: only single ':' or double '::'"},
+		{`fuse-overlay -o lowerdir=a,lowerdir+=b M`, "option lowerdir+: lowerdir+ and datadir+ cannot follow lowerdir"},
+		{`fuse-overlay -o lowerdir=a,datadir+=b M`, "option datadir+: lowerdir+ and datadir+ cannot follow lowerdir"},
+		{`fuse-overlay -o lowerdir+=a,datadir+=b,lowerdir+=c M`, "option lowerdir+: regular lower layers cannot follow data layers"},
+		{`fuse-overlay -o datadir+=b M`, "data-only layers need another lower layer above them"},
 		{`fuse-overlay -o lowerdir=l,upperdir=u M`, "upperdir=u needs a workdir="},
 		{`fuse-overlay -o lowerdir=l,workdir=w M`, "workdir=w is of no use without an upperdir="},
 		{`fuse-overlay -o lowerdir=l,allow_other,allow_root M`, "allow_other and allow_root exclude each other"},
@@ -266,6 +271,12 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlayfs -o lowerdir=l,gidmapping=0:0:10:20:9:5 M`, "option gidmapping: 20:9:5: overlaps another range"},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_uid=root M`, `option squash_to_uid: "root" is not an id`},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_gid=4294967295 M`, `option squash_to_gid: "4294967295" is not an id`},
+		{`fuse-overlay -o lowerdir=l,metacopy=yes M`, `option metacopy: "yes" is none of on and off`},
+		{`fuse-overlay -o lowerdir=l,index M`, "option index needs a value: index=on|off"},
+		{`fuse-overlay -o lowerdir=l,xino=1 M`, `option xino: "1" is none of on, off and auto`},
+		{`fuse-overlay -o lowerdir=l,uuid=0 M`, `option uuid: "0" is none of on, off, null and auto`},
+		{`fuse-overlay -o lowerdir=l,verity=yes M`, `option verity: "yes" is none of on, off and require`},
+		{`fuse-overlay -o lowerdir=l,userxattr=1 M`, "option userxattr takes no value"},
 		{`fuse-overlay -o lowerdir=l,redirect_dir=yes M`, `option redirect_dir: "yes" is none of on, off, follow and nofollow`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=3 M`, `option xattr_permissions: "3" is none of 0, 1 and 2`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs M`, "xattr_permissions and noxattrs exclude each other"},
@@ -279,14 +290,16 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 
 // An option whose effect is not there is refused whoever asks: a caller of the older program would be told a lie too.
 func TestUnsupportedOptions(t *testing.T) {
-	for _, option := range strings.Fields(`
-		datadir+=/d metacopy=on index=on xino=on nfs_export=on uuid=on
-		verity=on verity=require userxattr`) {
+	for _, u := range unbuilt {
+		given := u.option
+		if strings.HasPrefix(given, "datadir+") {
+			given = "datadir+=/d"
+		}
 		for _, name := range []string{ownName, compatName} {
-			_, err := parsed(name + " -o lowerdir=l,," + option + " M")
-			want := "option " + option + " is not supported by this version"
+			_, err := parsed(name + " -o lowerdir+=l,," + given + " M")
+			want := "option " + u.option + " is not supported by this version"
 			if err == nil || err.Error() != want {
-				t.Errorf("%s: %s\n   got: %v\n  want: %s", name, option, err, want)
+				t.Errorf("%s: %s\n   got: %v\n  want: %s", name, given, err, want)
 			}
 		}
 	}

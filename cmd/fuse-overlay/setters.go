@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,24 +12,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-func unsupported(*request, string) error { return errUnsupported }
-
 // refuseRemount: mount(8) passes remount to the file system's program, but a running mount has another process.
 func refuseRemount(*request, string) error {
 	return errors.New("a mount cannot be changed by this program (mount -i -o remount,... changes flags such as ro)")
 }
 
 func noEffect(*request, string) error { return nil }
-
-// only accepts the values that ask for what is done anyway.
-func only(values ...string) setter {
-	return func(_ *request, value string) error {
-		if slices.Contains(values, value) {
-			return nil
-		}
-		return errUnsupported
-	}
-}
 
 func text(field func(*request) *string) setter {
 	return func(r *request, value string) error {
@@ -123,20 +110,6 @@ func setPermissions(r *request, value string) error {
 	return fmt.Errorf("%q is none of 0, 1 and 2", value)
 }
 
-// redirectValues are the values of option redirect_dir.
-var redirectValues = map[string]fs.Redirects{
-	"on": fs.RedirectsOn, "off": fs.RedirectsOff, "follow": fs.RedirectsFollow, "nofollow": fs.RedirectsNoFollow,
-}
-
-func setRedirects(r *request, value string) error {
-	redirects, ok := redirectValues[value]
-	if !ok {
-		return fmt.Errorf("%q is none of on, off, follow and nofollow", value)
-	}
-	r.overlay.Redirects = redirects
-	return nil
-}
-
 func setTimeout(r *request, value string) error {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || math.IsNaN(seconds) || seconds < 0 {
@@ -151,17 +124,8 @@ func setTimeout(r *request, value string) error {
 	return nil
 }
 
-// ioValues are the values of option io.
-var ioValues = map[string]fs.IO{"auto": fs.IOAuto, "cached": fs.IOCached, "passthrough": fs.IOPassthrough}
-
-func setIO(r *request, value string) error {
-	io, ok := ioValues[value]
-	if !ok {
-		return fmt.Errorf("%q is none of auto, cached and passthrough", value)
-	}
-	r.overlay.IO = io
-	return nil
-}
+var setIO = oneOf(func(r *request) *fs.IO { return &r.overlay.IO },
+	choice[fs.IO]{"auto", fs.IOAuto}, choice[fs.IO]{"cached", fs.IOCached}, choice[fs.IO]{"passthrough", fs.IOPassthrough})
 
 // leastMaxWrite is the smallest the kernel works with: one page.
 const leastMaxWrite = 4096

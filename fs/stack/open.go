@@ -19,6 +19,7 @@ import (
 // Config says which directories make up a stack.
 type Config struct {
 	Lowers      []string // topmost first
+	DataOnly    []string // below them, without names
 	Upper, Work string   // both or neither
 	// Markers writes whiteouts as .wh. files even where devices can be made.
 	Markers bool
@@ -28,6 +29,8 @@ type Config struct {
 	ACL bool
 	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
 	Redirects Redirects
+	// Features are the parts of the format on disk that can be chosen.
+	Features Features
 	// IDs are how ids of layers are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type; nil: as its root says, and by itself in the inode.

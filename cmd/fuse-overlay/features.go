@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+)
+
+// What the kernel's overlayfs has options for, and calls features: the parts of the format on disk that can be chosen.
+
+// choice is one of the words that an option takes, and what it means.
+type choice[T any] struct {
+	word    string
+	meaning T
+}
+
+// oneOf is for options that are one of some words.
+func oneOf[T any](field func(*request) *T, choices ...choice[T]) setter {
+	return func(r *request, value string) error {
+		var words []string
+		for _, c := range choices {
+			if c.word == value {
+				*field(r) = c.meaning
+				return nil
+			}
+			words = append(words, c.word)
+		}
+		last := len(words) - 1
+		return fmt.Errorf("%q is none of %s and %s", value, strings.Join(words[:last], ", "), words[last])
+	}
+}
+
+// onOrOff is for the kernel's options that are on or off.
+func onOrOff(field func(*request) *bool) setter {
+	return oneOf(field, choice[bool]{"on", true}, choice[bool]{"off", false})
+}
+
+var setRedirects = oneOf(func(r *request) *fs.Redirects { return &r.overlay.Redirects },
+	choice[fs.Redirects]{"on", fs.RedirectsOn}, choice[fs.Redirects]{"off", fs.RedirectsOff},
+	choice[fs.Redirects]{"follow", fs.RedirectsFollow}, choice[fs.Redirects]{"nofollow", fs.RedirectsNoFollow})
+
+var setXino = oneOf(func(r *request) *fs.Xino { return &r.overlay.Xino },
+	choice[fs.Xino]{"on", fs.XinoOn}, choice[fs.Xino]{"off", fs.XinoOff}, choice[fs.Xino]{"auto", fs.XinoAuto})
+
+var setUUID = oneOf(func(r *request) *fs.UUID { return &r.overlay.Features.UUID },
+	choice[fs.UUID]{"on", fs.UUIDOn}, choice[fs.UUID]{"off", fs.UUIDOff},
+	choice[fs.UUID]{"null", fs.UUIDNull}, choice[fs.UUID]{"auto", fs.UUIDAuto})
+
+var setVerity = oneOf(func(r *request) *fs.Verity { return &r.overlay.Features.Verity },
+	choice[fs.Verity]{"on", fs.VerityOn}, choice[fs.Verity]{"off", fs.VerityOff}, choice[fs.Verity]{"require", fs.VerityRequire})
+
+// feature is one of those that are there or not.
+func feature(field func(*fs.Features) *bool) func(*request) *bool {
+	return func(r *request) *bool { return field(&r.overlay.Features) }
+}
+
+// unbuilt is what is understood and checked, and not there yet. It is refused, whoever asks: nobody is to take for granted
+// what is not done. Who builds one of these takes its line away.
+var unbuilt = []struct {
+	option string
+	asked  func(*request) bool
+}{
+	{"datadir+ (and :: in lowerdir)", func(r *request) bool { return len(r.overlay.DataOnly) > 0 }},
+	{"metacopy=on", func(r *request) bool { return r.overlay.Features.MetaCopy }},
+	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
+	{"xino=on", func(r *request) bool { return r.overlay.Xino == fs.XinoOn }},
+	{"uuid=on", func(r *request) bool { return r.overlay.Features.UUID == fs.UUIDOn }},
+	{"verity=on", func(r *request) bool { return r.overlay.Features.Verity == fs.VerityOn }},
+	{"verity=require", func(r *request) bool { return r.overlay.Features.Verity == fs.VerityRequire }},
+	{"userxattr", func(r *request) bool { return r.overlay.Features.UserXattr }},
+	{"xattr_whiteouts", func(r *request) bool { return r.overlay.Features.XattrWhiteouts }},
+	{"nfs_export=on", func(r *request) bool { return r.nfsExport }},
+}
+
+func (r *request) checkBuilt() error {
+	for _, u := range unbuilt {
+		if u.asked(r) {
+			return fmt.Errorf("option %s is %w", u.option, errUnsupported)
+		}
+	}
+	return nil
+}
