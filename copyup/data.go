@@ -25,8 +25,12 @@ type deviceSet struct{ m sync.Map }
 func (s *deviceSet) has(dev uint64) bool { _, ok := s.m.Load(dev); return ok }
 func (s *deviceSet) add(dev uint64)      { s.m.Store(dev, struct{}{}) }
 
-// copyData fills the empty file of s. from is nil where nothing is to be copied; size is that of [Copier.Stage].
-func (c *Copier) copyData(s *Staged, from *sys.File, st *sys.Stat, size int64) error {
+// copyData fills the empty file of s. st is that of the source.
+func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
+	from, size := data.From, data.Size
+	if size == Hole {
+		return s.file.Truncate(st.Size)
+	}
 	if from == nil {
 		if size <= 0 {
 			return nil
@@ -38,7 +42,7 @@ func (c *Copier) copyData(s *Staged, from *sys.File, st *sys.Stat, size int64) e
 		limit = min(limit, size)
 	}
 	s.hasData = true
-	end, err := c.fill(s.file, from, st, limit)
+	end, err := c.fill(s.file, from, data.st, limit)
 	if err != nil {
 		return err
 	}

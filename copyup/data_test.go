@@ -136,7 +136,7 @@ func TestReflink(t *testing.T) {
 		var staged *Staged
 		ops := calls(func() {
 			var err error
-			staged, err = c.Stage(asIs(s.lower.At("f")), st, size)
+			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: size})
 			must(t, err)
 		})
 		if count(ops, call("copy_file_range"))+count(ops, call("pread64")) > 0 {
@@ -159,7 +159,7 @@ func TestReflink(t *testing.T) {
 	// A source that was cut meanwhile brings what it has; one that grew, what was asked for.
 	for _, now := range []int64{100, 8 << 20} {
 		must(t, os.Truncate(filepath.Join(s.lowerPath, "f"), now))
-		staged, err := c.Stage(asIs(s.lower.At("f")), st, -1)
+		staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 		must(t, err)
 		var got sys.Stat
 		must(t, staged.File().Ref().Stat(&got))
@@ -179,7 +179,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	st := s.stat(t, "f")
 	tries := func(c *Copier, st *sys.Stat) (clone, copyRange int) {
 		ops := calls(func() {
-			staged, err := c.Stage(asIs(s.lower.At("f")), st, -1)
+			staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 			must(t, err)
 			staged.Discard()
 		})
@@ -224,7 +224,7 @@ func TestCopyRangeThatStops(t *testing.T) {
 	must(t, proc.At("status").Stat(&st))
 	st.Size = 1 << 20 // a file of /proc says 0
 	c := s.copier()
-	staged, err := c.Stage(asIs(proc.At("status")), &st, -1)
+	staged, err := c.Stage(asIs(proc.At("status")), &st, Data{Size: Whole})
 	must(t, err)
 	defer staged.Discard()
 	got := make([]byte, 1<<20)
@@ -260,7 +260,7 @@ func TestSourceChanges(t *testing.T) {
 				})
 				c := s.copier()
 				c.Sync = false
-				staged, err := c.Stage(asIs(s.lower.At("f")), st, -1)
+				staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 				sys.SetFault(nil)
 				must(t, err)
 				n, err := staged.File().Pread(got, 0)
@@ -284,7 +284,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("copy-up to a full disk: %v, want ENOSPC", err)
 	}
 	s.wantEmptyWork(t)
-	if _, err := s.copier().Stage(asIs(s.lower.At("f")), st, 0); err != nil {
+	if _, err := s.copier().Stage(asIs(s.lower.At("f")), st, Data{Size: 0}); err != nil {
 		t.Errorf("truncation on a full disk: %v", err)
 	}
 }

@@ -97,15 +97,21 @@ func (c *Copier) syncs() bool { return c.Sync && !c.Work.trust.ordered }
 // between this and the publication.
 func (c *Copier) makeDurable(s *Staged) error {
 	switch {
-	case !c.syncs():
-		if c.Sync && s.hasData {
-			return s.file.WriteBack()
-		}
-		return nil
 	case s.file != nil:
-		return s.file.Sync()
-	case s.dir != nil:
+		return c.settle(s.file, s.hasData)
+	case c.syncs() && s.dir != nil:
 		return s.dir.Sync()
+	}
+	return nil
+}
+
+// settle sees to it that a power cut after a later change finds the file with all that has been done to it.
+func (c *Copier) settle(f *sys.File, hasData bool) error {
+	switch {
+	case c.syncs():
+		return f.Sync()
+	case c.Sync && hasData:
+		return f.WriteBack()
 	}
 	return nil
 }

@@ -153,7 +153,7 @@ func wantedSync(in trust, st *sys.Stat, size int64) string {
 func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, size int64) []string {
 	t.Helper()
 	ops := calls(func() {
-		staged, err := c.Stage(asIs(s.lower.At(name)), st, size)
+		staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Size: size})
 		must(t, err)
 		must(t, staged.Publish(s.upper, name))
 		if f := staged.File(); f != nil {

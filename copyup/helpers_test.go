@@ -74,7 +74,7 @@ func (s *site) stat(t *testing.T, name string) *sys.Stat {
 
 // copyUp stages and publishes, and closes what it got.
 func (s *site) copyUp(c *Copier, st *sys.Stat, name string) error {
-	staged, err := c.Stage(asIs(s.lower.At(name)), st, -1)
+	staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Size: Whole})
 	if err != nil {
 		return err
 	}

@@ -221,7 +221,7 @@ func TestPlainUser(t *testing.T) {
 	st := s.stat(t, "readonly")
 	must(t, os.Remove(filepath.Join(s.upperPath, "readonly")))
 	asUser(t, 1000, func() {
-		staged, err := s.copier().Stage(asIs(s.lower.At("readonly")), st, -1)
+		staged, err := s.copier().Stage(asIs(s.lower.At("readonly")), st, Data{Size: Whole})
 		check(t, err)
 		failing(call("fchmodat2"), unix.EIO, func() {
 			if err := staged.Publish(s.upper, "readonly"); err != unix.EIO {

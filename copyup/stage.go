@@ -37,32 +37,59 @@ type Staged struct {
 	hasData bool      // data was written into file
 }
 
+// Data says what data the copy of a regular file gets. A source that shrinks or grows meanwhile is no error: the copy has
+// what was there, at most as much as the source's Stat told.
+type Data struct {
+	// Size in bytes that the copy has, of which only those that remain are copied: 0 does not even open the source.
+	// [Whole] copies all; [Hole] copies nothing and leaves a hole of the source's size, to be filled by [Copier.Complete].
+	Size int64
+	// From has the data; nil: the source itself.
+	From *sys.File
+
+	st *sys.Stat // of From
+}
+
+// Special sizes of a copy.
+const (
+	Whole int64 = -1
+	Hole  int64 = -2
+)
+
+// Mark is an extended attribute of the overlay's own.
+type Mark struct {
+	Name  string
+	Value []byte
+}
+
 // Stage makes a complete copy of the object at src, of any kind, in the work directory; of a directory, without its
-// entries. st is what src's own Stat tells of it.
-//
-// A negative size copies all data of a regular file. Otherwise the copy has exactly size bytes, of which only those that
-// remain are copied: 0 does not even open the source. A source that shrinks or grows meanwhile is no error: the copy has
-// what was there, at most st.Size bytes.
+// entries. st is what src's own Stat tells of it; marks are for the copy.
 //
 // After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
-func (c *Copier) Stage(src owner.Ref, st *sys.Stat, size int64) (*Staged, error) {
+func (c *Copier) Stage(src owner.Ref, st *sys.Stat, data Data, marks ...Mark) (*Staged, error) {
 	s := &Staged{work: c.Work, pending: true, kind: st.Mode & unix.S_IFMT, mode: st.Mode & 0o7777}
-	if err := c.stage(s, src, st, size); err != nil {
+	if err := c.stage(s, src, st, data, marks); err != nil {
 		s.Discard()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, size int64) error {
-	var from *sys.File
-	if s.kind == unix.S_IFREG && size != 0 && st.Size != 0 {
-		var err error
-		if from, err = openSource(src.Inode()); err != nil {
+func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks []Mark) error {
+	switch {
+	case s.kind != unix.S_IFREG || data.Size == 0 || data.Size == Hole || st.Size == 0:
+		data.From = nil
+	case data.From == nil:
+		from, err := openSource(src.Inode())
+		if err != nil {
 			return err
 		}
 		defer from.Close()
-		src.Ref = from.Ref()
+		src.Ref, data.From, data.st = from.Ref(), from, st
+	default:
+		data.st = &sys.Stat{}
+		if err := data.From.Ref().Stat(data.st); err != nil {
+			return err
+		}
 	}
 	m := &metadata{src: src, st: st}
 	if err := m.list(c.KeepXattr); err != nil {
@@ -72,12 +99,17 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, size int64) error
 		return err
 	}
 	if s.file != nil {
-		if err := c.copyData(s, from, st, size); err != nil {
+		if err := c.copyData(s, st, data); err != nil {
 			return err
 		}
 	}
 	if err := m.copy(c.Upper.On(s.ref())); err != nil {
 		return err
+	}
+	for _, mark := range marks {
+		if err := s.ref().SetXattr(mark.Name, mark.Value, 0); err != nil {
+			return err
+		}
 	}
 	return c.makeDurable(s)
 }

@@ -60,7 +60,7 @@ func TestSize(t *testing.T) {
 		var staged *Staged
 		ops := calls(func() {
 			var err error
-			staged, err = c.Stage(asIs(s.lower.At("f")), st, size)
+			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: size})
 			must(t, err)
 		})
 		want := make([]byte, max(size, 0))
@@ -83,7 +83,7 @@ func TestSize(t *testing.T) {
 
 	// An empty source is not opened either, and grows.
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "e"), nil, 0o000))
-	staged, err := c.Stage(asIs(s.lower.At("e")), s.stat(t, "e"), 77)
+	staged, err := c.Stage(asIs(s.lower.At("e")), s.stat(t, "e"), Data{Size: 77})
 	must(t, err)
 	var got sys.Stat
 	must(t, staged.File().Ref().Stat(&got))
@@ -105,7 +105,7 @@ func publish(t *testing.T, base, by string, refusals ...error) {
 	c := s.copier()
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
 	stage := func() *Staged {
-		staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), -1)
+		staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
 		must(t, err)
 		return staged
 	}
@@ -150,7 +150,7 @@ func TestOrphan(t *testing.T) {
 	t.Run("nameless", func(t *testing.T) { orphan(t, mountFS(t, "ext4", "")) })
 	t.Run("by name", func(t *testing.T) {
 		s := orphan(t, mountFS(t, "tmpfs", ""))
-		staged, err := s.copier().Stage(asIs(s.lower.At("f")), s.stat(t, "f"), -1)
+		staged, err := s.copier().Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
 		must(t, err)
 		failing(call("unlinkat"), unix.EIO, func() {
 			if _, err := staged.Orphan(); err != unix.EIO {
@@ -167,7 +167,7 @@ func orphan(t *testing.T, base string) *site {
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
 	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
 	c := s.copier()
-	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), -1)
+	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
 	must(t, err)
 	f, err := staged.Orphan()
 	must(t, err)
@@ -185,7 +185,7 @@ func orphan(t *testing.T, base string) *site {
 		t.Errorf("%d names", st.Nlink)
 	}
 
-	dir, err := c.Stage(asIs(s.lower.At("d")), s.stat(t, "d"), -1)
+	dir, err := c.Stage(asIs(s.lower.At("d")), s.stat(t, "d"), Data{Size: Whole})
 	must(t, err)
 	if _, err := dir.Orphan(); err != unix.EINVAL {
 		t.Errorf("orphan of a directory: %v", err)
@@ -210,21 +210,21 @@ func TestStageErrors(t *testing.T) {
 		}
 		s.wantEmptyWork(t)
 	}
-	_, err := c.Stage(asIs(s.lower.At("gone")), st, -1)
+	_, err := c.Stage(asIs(s.lower.At("gone")), st, Data{Size: Whole})
 	check("source removed", err, unix.ENOENT)
-	_, err = c.Stage(asIs(s.lower.At("../f")), st, -1)
+	_, err = c.Stage(asIs(s.lower.At("../f")), st, Data{Size: Whole})
 	check("name that leads out", err, unix.EINVAL)
 
 	must(t, os.Remove(f))
 	must(t, unix.Mkfifo(f, 0o600))
-	_, err = c.Stage(asIs(s.lower.At("f")), st, -1)
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 	check("file that became a fifo", err, unix.ENXIO)
 
 	st.Mode = 0o644
-	_, err = c.Stage(asIs(s.lower.At("f")), st, -1)
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 	check("object without a kind", err, unix.EINVAL)
 
 	st.Mode = unix.S_IFLNK | 0o777
-	_, err = c.Stage(asIs(s.lower.At("f")), st, -1)
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
 	check("symlink that became a fifo", err, unix.EINVAL)
 }
