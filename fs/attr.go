@@ -81,10 +81,14 @@ func (o *Overlay) attr(n *Node, st *sys.Stat, a *fuse.Attr) error {
 	} else if p.gone && p.layer != stack.Upper {
 		links = 0
 	}
+	blocks := st.Blocks
+	if p.data != nil {
+		blocks = p.data.Blocks
+	}
 	*a = fuse.Attr{
 		Ino:       n.ino.Load(),
 		Size:      uint64(st.Size),
-		Blocks:    uint64(st.Blocks),
+		Blocks:    uint64(blocks),
 		Atime:     uint64(st.Atim.Sec),
 		Atimensec: uint32(st.Atim.Nsec),
 		Mtime:     uint64(st.Mtim.Sec),

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"path"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
@@ -8,12 +10,23 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// wholeFile asks copyUp for all data of a file.
-const wholeFile = -1
+// How much data copyUp is asked for, besides a size: all of a file's, or none, because attributes are to be changed alone.
+const (
+	wholeFile = copyup.Whole
+	noData    = copyup.Hole
+)
 
-// copyUp makes n an object of the upper, its directories first. size is how much of a regular file's data is needed,
-// [wholeFile] for all. Preconditions: none of n's locks and not renameMu are held.
+// copyUp makes n an object of the upper, its directories first. size is how much of a regular file's data is needed there.
+// Preconditions: none of n's locks and not renameMu are held.
 func (o *Overlay) copyUp(n *Node, size int64) error {
+	if err := o.raise(n, size); err != nil || size == noData || n.place().data == nil {
+		return err
+	}
+	return o.raiseData(n, size)
+}
+
+// raise is copyUp that leaves the data out where it has been left out before.
+func (o *Overlay) raise(n *Node, size int64) error {
 	p := n.place()
 	if p.layer == stack.Upper {
 		return nil
@@ -46,15 +59,23 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	}
 	o.renameMu.RLock()
 	p := n.place()
-	src, err := o.object(p)
+	at, err := o.object(p)
+	src := stack.Source{Layer: p.layer, Data: p.data}
+	switch {
+	case size == noData && p.gone:
+		size = wholeFile
+	case size == noData && p.parent != nil:
+		src.Path = path.Join(p.parent.pathIn(p.layer), p.name)
+	}
 	o.renameMu.RUnlock()
 	if err != nil {
 		return false, err
 	}
-	defer src.release()
+	defer at.release()
+	src.Ref = at.Inode()
 	var st sys.Stat
 	o.slow()
-	staged, err := o.stack.Stage(p.layer, src.Inode(), &st, size)
+	staged, data, err := o.stack.Stage(&src, size, &st)
 	if err != nil {
 		return false, err
 	}
@@ -64,17 +85,18 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	for {
 		p := n.place()
 		if p.gone {
-			return false, o.raiseRemoved(n, staged)
+			return false, o.raiseRemoved(n, staged, data)
 		}
-		published, err := o.publish(n, p, staged, &st)
+		published, err := o.publish(n, p, staged, data, &st)
 		if published || err != nil {
 			return published && manyLinks(&st), err
 		}
 	}
 }
 
-// publish moves a staged copy to its place, unless the object has left it meanwhile. Preconditions: n.upMu and renameMu R.
-func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat) (done bool, err error) {
+// publish moves a staged copy, whose data is where data says, to its place, unless the object has left it meanwhile.
+// Preconditions: n.upMu and renameMu R.
+func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.Data, st *sys.Stat) (done bool, err error) {
 	dir := p.parent.dir
 	d := o.open(p.parent)
 	defer d.release()
@@ -91,9 +113,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 	if err := staged.Publish(up, p.name); err != nil {
 		return false, err
 	}
-	if file != nil {
-		o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
-	}
+	o.keepStaged(n, file, data)
 	o.stack.Raised(&dir.Dir, p.name)
 	if n.dir != nil {
 		n.dir.mu.Lock()
@@ -105,6 +125,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 	n.mu.Lock()
 	old := int(n.layer)
 	n.layer, n.key = stack.Upper, keyOf(&now)
+	n.setDataLocked(data)
 	n.mu.Unlock()
 	switch {
 	case n.dir != nil, err != nil: // published all the same: the next attempt finds it done
@@ -117,9 +138,20 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, st *sys.Stat)
 	return true, err
 }
 
+// keepStaged keeps the file of a copy that has been published for the writes that will follow, unless it has no data yet.
+func (o *Overlay) keepStaged(n *Node, file *sys.File, data *stack.Data) {
+	switch {
+	case file == nil:
+	case data != nil:
+		file.Close()
+	default:
+		o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
+	}
+}
+
 // raiseRemoved makes a removed object that somebody still has open writable: a copy without a name.
 // Preconditions: n.upMu and renameMu R.
-func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
+func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged, data *stack.Data) error {
 	if n.kind != unix.S_IFREG {
 		return unix.ENOENT
 	}
@@ -136,8 +168,37 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged) error {
 	layer := int(n.layer)
 	rare := n.setRareLocked()
 	rare.former, rare.kept, n.layer = rare.kept, kept, stack.Upper
+	rare.data = data
 	n.mu.Unlock()
-	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
+	o.keepStaged(n, file, data)
 	o.handles.Evict(handleKey{n.ID(), layer, useRead})
+	return nil
+}
+
+// raiseData gives a file of the upper that has attributes alone its data, in place: the file may have several names, and be
+// open. The mark that its data is elsewhere goes last. Preconditions: those of copyUp.
+func (o *Overlay) raiseData(n *Node, size int64) error {
+	to, err := o.ownFile(n, useWrite)
+	if err != nil {
+		return err
+	}
+	n.upMu.Lock()
+	defer n.upMu.Unlock()
+	data := n.place().data
+	if data == nil { // somebody else was first
+		to.Close()
+		return nil
+	}
+	o.slow()
+	left, err := o.stack.Complete(to, data, size)
+	n.mu.Lock()
+	n.setDataLocked(left)
+	n.mu.Unlock()
+	o.handles.Evict(handleKey{n.ID(), stack.Upper, useRead}) // which knows the old data
+	if err != nil {
+		to.Close()
+		return err
+	}
+	o.keepStaged(n, to, nil)
 	return nil
 }

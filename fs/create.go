@@ -145,7 +145,7 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return o.status("link", err)
 	}
-	if err := o.copyUp(n, wholeFile); err != nil {
+	if err := o.copyUp(n, noData); err != nil {
 		return o.status("link", err)
 	}
 	var st sys.Stat
@@ -169,6 +169,9 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 		return err
 	}
 	defer src.release()
+	if err := o.leadFromAnywhere(n, at, src.Inode()); err != nil {
+		return err
+	}
 	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Inode(), n.kind); err != nil {
 		return err
 	}

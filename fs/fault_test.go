@@ -21,6 +21,7 @@ type scenario struct {
 	formats      bool   // whiteouts matter: run with markers as well
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
 	redirects    bool   // directories with lower parts are renamed
+	metacopy     bool   // metacopies are met
 	inodes       bool   // it goes otherwise where owner and mode are attributes: no ACLs, and a listing leaves out what fails
 }
 
@@ -29,10 +30,14 @@ type setting struct {
 	name                       string
 	markers, volatile, journal bool
 	attributes                 bool // owner and mode in attributes (xattr_permissions)
+	metacopies                 bool // metacopy=on
 }
 
 func (c *scenario) settings() []setting {
-	all := []setting{{name: "devices"}}
+	all := []setting{{name: "devices", metacopies: c.metacopy}}
+	if c.metacopy {
+		return append(all, setting{name: "volatile", volatile: true, metacopies: true}, setting{name: "journal", journal: true, metacopies: true})
+	}
 	if !c.inodes {
 		all = append(all, setting{name: "attributes", attributes: true})
 	}
@@ -40,7 +45,8 @@ func (c *scenario) settings() []setting {
 		all = append(all, setting{name: "markers", markers: true})
 	}
 	if c.copies {
-		all = append(all, setting{name: "volatile", volatile: true}, setting{name: "journal", journal: true})
+		all = append(all, setting{name: "volatile", volatile: true}, setting{name: "journal", journal: true},
+			setting{name: "metacopy", metacopies: true})
 	}
 	return all
 }
@@ -99,9 +105,10 @@ func (r *faultRun) open() *site {
 	}
 	c := newFolders(r.t, upper, lower)
 	c.Volatile = r.volatile
-	if r.redirects {
+	if r.redirects || r.metacopies {
 		c.Redirects = RedirectsOn
 	}
+	c.Features.MetaCopy = r.metacopies
 	if r.attributes {
 		c.Permissions = owner.Permissions(2)
 	}

@@ -31,6 +31,7 @@ type handleKey struct {
 type handle struct {
 	dir  *sys.Dir
 	file *sys.File
+	data *stack.Data // file has the data of another, a metacopy
 }
 
 func closeHandle(h handle) {
@@ -185,9 +186,9 @@ func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
 	}
 }
 
-// change calls f on n's object in the upper, copying it up first.
+// change calls f, which leaves data alone, on n's object in the upper, copying it up first.
 func (o *Overlay) change(n *Node, f func(owner.Ref) error) error {
-	if err := o.copyUp(n, wholeFile); err != nil {
+	if err := o.copyUp(n, noData); err != nil {
 		return err
 	}
 	return o.with(n, f)

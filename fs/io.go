@@ -15,7 +15,7 @@ import (
 func (o *Overlay) file(n *Node, u use) (*held, error) {
 	for {
 		p := n.place()
-		if p.layer == stack.Upper {
+		if p.layer == stack.Upper && p.data == nil {
 			if h := o.handles.Acquire(handleKey{n.ID(), stack.Upper, useWrite}); h != nil {
 				return h, nil
 			}
@@ -25,9 +25,12 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 				return h, nil
 			}
 		}
-		file, err := o.openFile(n, p, u)
-		if err == unix.EACCES && p.layer == stack.Upper {
-			file, err = o.openStubborn(n, u)
+		var file *sys.File
+		var err error
+		if p.data != nil {
+			file, err = o.stack.OpenData(p.data)
+		} else {
+			file, err = o.openFile(n, p, u)
 		}
 		if n.left(p, err) {
 			if err == nil {
@@ -38,11 +41,25 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := o.keepHandle(n, p.layer, u, handle{file: file})
-		if n.place().layer != p.layer { // copied up meanwhile: nobody will look for it again
+		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data})
+		if now := n.place(); now.layer != p.layer || now.data != p.data { // copied up meanwhile: nobody will look for it again
 			o.handles.Evict(handleKey{n.ID(), p.layer, u})
 		}
 		return h, nil
+	}
+}
+
+// ownFile opens n's object itself, also where its data is elsewhere. The caller closes it.
+func (o *Overlay) ownFile(n *Node, u use) (*sys.File, error) {
+	for {
+		p := n.place()
+		file, err := o.openFile(n, p, u)
+		if !n.left(p, err) {
+			return file, err
+		}
+		if err == nil {
+			file.Close()
+		}
 	}
 }
 
@@ -53,10 +70,19 @@ func openFlags(u use) int {
 	return unix.O_RDONLY
 }
 
+// openFile opens the object that lies at p. Precondition: none of n's locks is held.
 func (o *Overlay) openFile(n *Node, p place, u use) (*sys.File, error) {
 	if n.kind != unix.S_IFREG {
 		return nil, unix.EINVAL
 	}
+	file, err := o.openPlace(p, u)
+	if err == unix.EACCES && p.layer == stack.Upper {
+		return o.openStubborn(n, u)
+	}
+	return file, err
+}
+
+func (o *Overlay) openPlace(p place, u use) (*sys.File, error) {
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	r, err := o.object(p)
@@ -156,6 +182,9 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 		return 0, o.status("read", err)
 	}
 	defer o.handles.Release(h)
+	if data := h.Value.data; data != nil {
+		buf = buf[:data.Within(int64(in.Offset), len(buf))]
+	}
 	got, err := h.Value.file.Pread(buf, int64(in.Offset))
 	return got, o.status("read", err)
 }
@@ -203,6 +232,9 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fuse.OK
 	}
 	o.slow()
+	if n.place().data != nil {
+		return o.status("fsync", o.syncOwn(n))
+	}
 	h, err := o.file(n, useRead)
 	if err != nil {
 		return o.status("fsync", err)
@@ -212,6 +244,16 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return o.status("fsync", h.Value.file.Datasync())
 	}
 	return o.status("fsync", h.Value.file.Sync())
+}
+
+// syncOwn makes the attributes of a file durable whose data is elsewhere.
+func (o *Overlay) syncOwn(n *Node) error {
+	file, err := o.ownFile(n, useRead)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return file.Sync()
 }
 
 // fsyncDataOnly is FUSE_FSYNC_FDATASYNC.

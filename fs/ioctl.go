@@ -32,7 +32,7 @@ func (o *Overlay) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, _ *fu
 }
 
 func (o *Overlay) setFlags(n *Node, cmd uint32, arg []byte) error {
-	if err := o.copyUp(n, wholeFile); err != nil {
+	if err := o.copyUp(n, noData); err != nil {
 		return err
 	}
 	return o.flags(n, cmd, append([]byte(nil), arg...))
@@ -59,12 +59,12 @@ func (o *Overlay) flags(n *Node, cmd uint32, arg []byte) error {
 		}
 		return h.Flags(cmd, padded)
 	case unix.S_IFREG:
-		h, err := o.file(n, useRead)
+		file, err := o.ownFile(n, useRead)
 		if err != nil {
 			return err
 		}
-		defer o.handles.Release(h)
-		return h.Value.file.Flags(cmd, padded)
+		defer file.Close()
+		return file.Flags(cmd, padded)
 	}
 	return unix.ENOTTY
 }

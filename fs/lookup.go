@@ -69,7 +69,7 @@ func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Sta
 		return n, err
 	}
 	var f stack.Found
-	if err := o.stack.LookupListed(l, d, &f); err != nil || !f.Exists() {
+	if err := o.stack.LookupListed(&p.dir.Dir, l, d, &f); err != nil || !f.Exists() {
 		return nil, err
 	}
 	*st = f.Stat
@@ -119,6 +119,7 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
 	}
+	n.setDataLocked(f.Data) // nobody else knows n
 	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
 	if f.IsDir() {
 		n.dir = newDirState(stack.NewDir(f.Dirs, &p.dir.Dir))

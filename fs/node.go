@@ -48,7 +48,8 @@ const (
 
 // rareState is what few nodes have. It is guarded by the node's mu.
 type rareState struct {
-	others []placed // further names of the object that the kernel knows
+	others []placed    // further names of the object that the kernel knows
+	data   *stack.Data // where the data of a file is, if not in it
 	kept   *sys.Object
 	former *sys.Object // what kept led to before a copy-up: who has read place before it may still use it
 }
@@ -67,6 +68,13 @@ func (n *Node) setRareLocked() *rareState {
 		n.rare = &rareState{}
 	}
 	return n.rare
+}
+
+// setDataLocked notes where the data of a file is; nil: in it. Precondition: n.mu is held.
+func (n *Node) setDataLocked(data *stack.Data) {
+	if data != nil || n.rare != nil {
+		n.setRareLocked().data = data
+	}
 }
 
 // placed is one name of an object.
@@ -94,13 +102,15 @@ type place struct {
 	placed
 	layer int
 	gone  bool
+	data  *stack.Data
 	kept  *sys.Object
 }
 
 func (n *Node) place() place {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return place{placed{n.parent, n.name}, int(n.layer), n.gone, n.rareLocked().kept}
+	rare := n.rareLocked()
+	return place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.kept}
 }
 
 // left reports whether the object was no longer at p when something was done there, which ended with err: it may have been

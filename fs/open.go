@@ -138,7 +138,7 @@ func (o *Overlay) closed(id uint64) {
 
 // register hands n's file to the kernel as a backing; throughCache where it is not to be or cannot be.
 func (o *Overlay) register(n *Node) int32 {
-	if o.stack.Writable() && !n.inUpper() {
+	if p := n.place(); o.stack.Writable() && (p.layer != stack.Upper || p.data != nil) {
 		return throughCache
 	}
 	h, err := o.file(n, useRead)

@@ -165,14 +165,14 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	return l.err
 }
 
-// ofItsOwn reports whether an error is about the entry alone: nobody can tell whose the object is, or its redirect leads nowhere
-// or must not be followed.
+// ofItsOwn reports whether an error is about the entry alone: nobody can tell whose the object is, its redirect leads nowhere or
+// must not be followed, or no layer has its data.
 func (o *Overlay) ofItsOwn(e *stack.Listed, err error) bool {
 	switch err {
 	case unix.EIO:
-		return o.stack.Overrides(e.Layer)
+		return o.stack.Overrides(e.Layer) || e.Type == unix.DT_REG && o.stack.FollowsMetacopies()
 	case unix.EINVAL, unix.EPERM:
-		return e.Type == unix.DT_DIR
+		return e.Type == unix.DT_DIR || e.Type == unix.DT_REG
 	}
 	return false
 }

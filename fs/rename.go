@@ -84,7 +84,7 @@ func (r *rename) try() (done bool, err error) {
 		}
 	}
 	for _, n := range up {
-		if err := o.copyUp(n, wholeFile); err != nil {
+		if err := o.copyUp(n, noData); err != nil {
 			return false, err
 		}
 	}
@@ -204,7 +204,7 @@ func (r *rename) locked() (done bool, err error) {
 // renameMu W.
 func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
 	if n.dir == nil {
-		return nil
+		return r.redirectData(end, at, n)
 	}
 	d := r.o.open(n)
 	defer d.release()
@@ -238,11 +238,14 @@ func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	return redirect, nil
 }
 
-// renamed notes where the lower parts of a directory lie, which gets another name. Precondition: renameMu W, which no
-// reader of paths shares.
+// renamed notes where the lower parts of a directory, or the data of a file, lie that gets another name. Precondition: renameMu
+// W, which no reader of paths shares.
 func renamed(end *stack.End, n *Node) {
-	if end.Merged {
+	switch {
+	case end.Merged:
 		n.dir.Renamed(end.Redirect, n.pathIn)
+	case end.Redirect != "":
+		n.redirected(end.Redirect)
 	}
 }
 

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -21,7 +23,7 @@ const noteACL = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x0
 	"\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff \x00\x00\x00\xff\xff\xff\xff"
 
 // The scenarios of the fault loop.
-var scenarios = append(append(append(copyUps, creations...), removals...), renames...)
+var scenarios = slices.Concat(copyUps, metacopies, creations, removals, renames)
 
 var copyUps = []scenario{
 	{
@@ -129,6 +131,76 @@ var copyUps = []scenario{
 	{
 		name: "list, look up, read", inodes: true, upper: "file a/f \"text\"\nwhite a/w", lower: "file a/w\nfile a/x\nsymlink a/l x",
 		ask: func(s *site) request { return func() error { _, err := s.kernel.view(); return lastError(err) } },
+	},
+}
+
+// metacopied is a table with a file whose data is in the lower.
+func metacopied(path string, size int, mode string) string {
+	return fmt.Sprintf("file %[1]s %[3]s\nsize %[1]s %[2]d\nxattr %[1]s trusted.overlay.metacopy \"\"\nxattr %[1]s user.note kept\n", path, size, mode)
+}
+
+var metacopies = []scenario{
+	{
+		name: "write to a metacopy", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.write("f", 1, "xx") },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file f 0600 \"txxt\" user.note=\"kept\"",
+	},
+	{
+		name: "append to a large metacopy", metacopy: true, upper: metacopied("f", 300000, "4755"), lower: sparse,
+		ask:    func(s *site) request { return s.write("f", 300000, "tail") },
+		change: "- file f 4755 " + sparseText("") + " user.note=\"kept\"\n+ file f 4755 " + sparseText("tail") + " user.note=\"kept\"",
+	},
+	{
+		name: "truncate a metacopy to nothing", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.truncate("f", 0) },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file f 0600 \"\" user.note=\"kept\"",
+	},
+	{
+		name: "truncate a metacopy to less", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.truncate("f", 3) },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file f 0600 \"tex\" user.note=\"kept\"",
+	},
+	{
+		name: "truncate a metacopy to more", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.truncate("f", 5) },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file f 0600 \"text\\x00\" user.note=\"kept\"",
+	},
+	{
+		name: "chmod of a metacopy", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.chmod("f", 0o644) },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file f 0644 \"text\" user.note=\"kept\"",
+	},
+	{
+		name: "rename a metacopy beside", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.rename("f", "g", 0) },
+		change: "- file f 0600 \"text\" user.note=\"kept\"\n+ file g 0600 \"text\" user.note=\"kept\"",
+	},
+	{
+		name: "rename a metacopy elsewhere, over a file", metacopy: true, upper: metacopied("p/f", 4, "0600") + "file q/g \"old\"", lower: "file p/f \"text\"",
+		ask:    func(s *site) request { return s.rename("p/f", "q/g", 0) },
+		change: "- file p/f 0600 \"text\" user.note=\"kept\"\n- file q/g 0644 \"old\"\n+ file q/g 0600 \"text\" user.note=\"kept\"",
+	},
+	{
+		name: "rename a lower file elsewhere", metacopy: true, lower: "file p/f \"text\"\ndir q",
+		ask:    func(s *site) request { return s.rename("p/f", "q/g", 0) },
+		change: "- file p/f 0644 \"text\"\n+ file q/g 0644 \"text\"",
+	},
+	{
+		name: "exchange metacopies", metacopy: true, upper: metacopied("p/f", 4, "0600") + metacopied("q/g", 5, "0640"),
+		lower: "file p/f \"text\"\nfile q/g \"other\"",
+		ask:   func(s *site) request { return s.rename("p/f", "q/g", unix.RENAME_EXCHANGE) },
+		change: "- file p/f 0600 \"text\" user.note=\"kept\"\n- file q/g 0640 \"other\" user.note=\"kept\"\n" +
+			"+ file p/f 0640 \"other\" user.note=\"kept\"\n+ file q/g 0600 \"text\" user.note=\"kept\"",
+	},
+	{
+		name: "link a metacopy", metacopy: true, upper: metacopied("p/f", 4, "0600") + "dir q", lower: "file p/f \"text\"",
+		ask:    func(s *site) request { return s.link("p/f", "q/g") },
+		change: "+ file q/g 0600 \"text\" user.note=\"kept\"",
+	},
+	{
+		name: "remove a metacopy", metacopy: true, upper: metacopied("f", 4, "0600"), lower: "file f \"text\"",
+		ask:    func(s *site) request { return s.unlink("f") },
+		change: "- file f 0600 \"text\" user.note=\"kept\"",
 	},
 }
 

@@ -35,7 +35,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	if in.Valid&(known&^fuse.FATTR_SIZE) == 0 {
 		return nil
 	}
-	if err := o.copyUp(n, wholeFile); err != nil {
+	if err := o.copyUp(n, noData); err != nil {
 		return err
 	}
 	n.upMu.Lock() // keeps openStubborn from putting an older mode back

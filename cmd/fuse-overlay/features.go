@@ -61,13 +61,9 @@ var unbuilt = []struct {
 	option string
 	asked  func(*request) bool
 }{
-	{"datadir+ (and :: in lowerdir)", func(r *request) bool { return len(r.overlay.DataOnly) > 0 }},
-	{"metacopy=on", func(r *request) bool { return r.overlay.Features.MetaCopy }},
 	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
 	{"xino=on", func(r *request) bool { return r.overlay.Xino == fs.XinoOn }},
 	{"uuid=on", func(r *request) bool { return r.overlay.Features.UUID == fs.UUIDOn }},
-	{"verity=on", func(r *request) bool { return r.overlay.Features.Verity == fs.VerityOn }},
-	{"verity=require", func(r *request) bool { return r.overlay.Features.Verity == fs.VerityRequire }},
 	{"userxattr", func(r *request) bool { return r.overlay.Features.UserXattr }},
 	{"xattr_whiteouts", func(r *request) bool { return r.overlay.Features.XattrWhiteouts }},
 	{"nfs_export=on", func(r *request) bool { return r.nfsExport }},

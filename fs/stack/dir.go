@@ -94,6 +94,16 @@ func (d *Dir) TopLower() int {
 	return Upper
 }
 
+// impureIn reports whether entries that a layer has of d may have attributes of the overlay's own. Precondition: loaded.
+func (d *Dir) impureIn(layer int) bool {
+	for _, p := range d.parts {
+		if int(p.layer) == layer {
+			return p.impure
+		}
+	}
+	return false
+}
+
 // ForgetDefaultACL makes the next creation read the default ACL anew.
 func (d *Dir) ForgetDefaultACL() { d.defaultACLKnown = false }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
@@ -174,7 +175,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 		f := root.lookup(name)
 		from, err := root.Layer(f.Layer)
 		must(t, err)
-		staged, err := s.Stage(f.Layer, from.At(name), &f.Stat, -1)
+		staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole, &f.Stat)
 		must(t, err)
 		must(t, staged.Publish(root.upper(), name))
 		if staged.File() != nil {

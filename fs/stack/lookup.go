@@ -32,6 +32,8 @@ type Found struct {
 	Below bool
 	// Marker: the upper holds a .wh. file for the name.
 	Marker bool
+	// Data is where the data of a regular file is, if not in it.
+	Data *Data
 	// Stat are the attributes, when the object exists.
 	Stat sys.Stat
 }
@@ -55,19 +57,19 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 		return nil
 	}
 	if d.index != nil {
-		return s.lookupEntry(d.index.byName[name], o, f)
+		return s.lookupEntry(d, d.index.byName[name], o, f)
 	}
-	return s.look(o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
+	return s.look(d, o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
 }
 
 // LookupListed is Lookup for an entry that [Dir.List] has just told.
-func (s *Stack) LookupListed(l *Listed, o Opened, f *Found) error {
+func (s *Stack) LookupListed(d *Dir, l *Listed, o Opened, f *Found) error {
 	*f = Found{}
-	return s.lookupEntry(l.entry, o, f)
+	return s.lookupEntry(d, l.entry, o, f)
 }
 
 // lookupEntry looks at the object of an index entry; nil is a name that is not there.
-func (s *Stack) lookupEntry(e *entry, o Opened, f *Found) error {
+func (s *Stack) lookupEntry(d *Dir, e *entry, o Opened, f *Found) error {
 	if e == nil {
 		return nil
 	}
@@ -81,11 +83,11 @@ func (s *Stack) lookupEntry(e *entry, o Opened, f *Found) error {
 	if e.typ == unix.DT_DIR {
 		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
 	}
-	return s.look(o, e.name, int(e.layer), false, f)
+	return s.look(d, o, e.name, int(e.layer), false, f)
 }
 
 // look tells what a layer has under a name.
-func (s *Stack) look(o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
+func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err
@@ -113,5 +115,8 @@ func (s *Stack) look(o Opened, name string, layer int, xattrWhiteouts bool, f *F
 	if f.IsDir() && f.Dirs == nil {
 		f.Dirs = []uint16{uint16(layer)}
 	}
-	return nil
+	if absent {
+		return nil
+	}
+	return s.lookForData(d, o, name, layer, f)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,7 @@ type Config struct {
 // Roles of a directory in an [Error].
 const (
 	roleLower = "lowerdir"
+	roleData  = "data-only lowerdir"
 	roleUpper = "upperdir"
 	roleWork  = "workdir"
 )
@@ -85,6 +87,7 @@ func Open(c Config) (*Stack, error) {
 	}
 	s := &Stack{
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
 		redirects: c.Redirects, trustsUsers: !sys.IsHostRoot(),
 	}
 	ok := false
@@ -102,6 +105,9 @@ func Open(c Config) (*Stack, error) {
 	}
 	for i, root := range lowers { // all, so that Close gives them back
 		s.layers[i+1].root = root
+	}
+	if s.dataOnly, failed, err = sys.OpenLowers(c.DataOnly); err != nil {
+		return nil, &Error{roleData, c.DataOnly[failed], err}
 	}
 	for i := range lowers {
 		if err := s.setDevice(i + 1); err != nil {
@@ -234,7 +240,7 @@ func checkOverlap(c Config) error {
 	if inside(work, upper) || inside(upper, work) {
 		return &Error{roleWork, c.Work, fmt.Errorf("and upperdir %q lie inside each other", c.Upper)}
 	}
-	for _, l := range c.Lowers {
+	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {
 		lower := realPath(l)
 		if inside(lower, upper) {
 			return &Error{roleLower, l, fmt.Errorf("lies inside the upperdir %q", c.Upper)}

@@ -120,11 +120,15 @@ func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
 	return nil
 }
 
-// redirectWalk looks for a directory in one layer after the other.
+// redirectWalk looks for a directory, or for the data of a file, in one layer after the other.
 type redirectWalk struct {
 	s    *Stack
 	to   string // a path from the layers' roots, or a name in the directory's parent
 	stop bool   // the layers below have nothing to do with it
+
+	file     bool // looks for a file
+	metacopy bool // of the file that was found last: its data is further down
+	st       sys.Stat
 }
 
 func (w *redirectWalk) absolute() bool { return w.to[0] == '/' }
@@ -143,12 +147,13 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		if err != nil {
 			return "", false, ignoreGone(err)
 		}
-		m, isDir, err := w.lookOne(h, layer, name)
+		file := last && w.file
+		m, found, err := w.lookOne(h, layer, name, file)
 		h.Close()
-		if err != nil || !isDir {
+		if err != nil || !found {
 			return "", false, err
 		}
-		leads := !m.Opaque && m.Redirect != "" && w.s.MayBeRedirected(layer)
+		leads := !m.Opaque && m.Redirect != "" && (file || w.s.MayBeRedirected(layer))
 		if leads {
 			if err := w.s.admit(&m); err != nil {
 				return "", false, err
@@ -175,8 +180,9 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 	return where, true, nil
 }
 
-// lookOne tells whether the directory h of a layer has a directory of that name, and what it says of the layers below.
-func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string) (m whiteout.Marks, isDir bool, err error) {
+// lookOne tells whether the directory h of a layer has a directory, or a file, of that name, and what it says of the layers
+// below.
+func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.Marks, found bool, err error) {
 	var st sys.Stat
 	switch err := w.s.Shown(layer, h.At(name)).Stat(&st); {
 	case err == unix.ENOENT:
@@ -189,6 +195,9 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string) (m whiteout.M
 		return m, false, ignoreGone(err)
 	case err != nil:
 		return m, false, err
+	}
+	if file {
+		return w.lookFile(h.At(name), &st)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		w.stop = true // a whiteout, or what hides all below as well

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -147,7 +148,7 @@ func TestMappedIDs(t *testing.T) {
 	from, err := root.Layer(f.Layer)
 	must(t, err)
 	var st sys.Stat
-	staged, err := s.Stage(f.Layer, from.At("f"), &st, -1)
+	staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At("f")}, copyup.Whole, &st)
 	must(t, err)
 	must(t, staged.Publish(root.upper(), "f"))
 	staged.File().Close()

@@ -19,6 +19,11 @@ type Stack struct {
 	format   whiteout.Format
 	acl      bool
 
+	dataOnly []*sys.Dir // roots of the layers below all others that have nothing but data
+	metacopy bool       // metacopies are followed, and made
+	verity   Verity
+	measure  func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
+
 	redirects   Redirects
 	trustsUsers bool // redirects in namespace user. are followed: who could write them could do no more by it
 
@@ -69,16 +74,6 @@ func (s *Stack) Devices() []uint64 {
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
-// Stage begins the copy-up of the object at src, of a lower, and fills st with what the layer says of it; see
-// [copyup.Copier.Stage].
-func (s *Stack) Stage(layer int, src sys.Ref, st *sys.Stat, size int64) (*copyup.Staged, error) {
-	from := s.layers[layer].kept.On(src)
-	if err := from.Stat(st); err != nil {
-		return nil, err
-	}
-	return s.copier.Stage(from, st, size)
-}
-
 // Raised notes in d that the copy-up of name has been published.
 func (s *Stack) Raised(d *Dir, name string) {
 	if d.index != nil {
@@ -92,6 +87,9 @@ func (s *Stack) Close() {
 		if l.root != nil {
 			l.root.Close()
 		}
+	}
+	for _, root := range s.dataOnly {
+		root.Close()
 	}
 	if s.staging != nil {
 		s.staging.Close()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
@@ -108,7 +109,7 @@ func (w *world) raise(p string) {
 	}
 	from, err := parent.Layer(f.Layer)
 	must(w.t, err)
-	staged, err := w.Stage(f.Layer, from.At(name), &f.Stat, -1)
+	staged, _, err := w.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole, &f.Stat)
 	must(w.t, err)
 	must(w.t, staged.Publish(parent.upper(), name))
 	if file := staged.File(); file != nil {

@@ -1,0 +1,68 @@
+package fs
+
+import (
+	"cmp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// The data of a file of the upper that has attributes alone is found by its name, or by a redirect. Both are settled here when
+// the file gets another name or a further one.
+
+// redirectData settles what a file without data is to say of where that is, after the rename (ovl_set_redirect).
+// Precondition: renameMu W.
+func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
+	data := n.place().data
+	if data == nil {
+		return nil
+	}
+	beside := r.from.parent == r.to.parent && !data.Linked
+	switch {
+	case data.Redirect != "" && (beside || data.Redirect[0] == '/'):
+	case beside:
+		end.Redirect = at.name
+	default:
+		end.Redirect, err = at.pathOfData(data)
+	}
+	return err
+}
+
+// pathOfData is where the layers below the upper have the data of a file, from their roots; EXDEV where that is too long to be
+// kept. Precondition: renameMu R.
+func (at placed) pathOfData(data *stack.Data) (string, error) {
+	where := strings.TrimSuffix(at.parent.pathBelow(), "/") + "/" + cmp.Or(data.Redirect, at.name)
+	if len(where) > whiteout.MaxRedirect {
+		return "", unix.EXDEV
+	}
+	return where, nil
+}
+
+// leadFromAnywhere gives a file without data, which lies at, a redirect that is good under any name that it gets
+// (ovl_set_link_redirect). Precondition: renameMu R.
+func (o *Overlay) leadFromAnywhere(n *Node, at place, r sys.Ref) error {
+	if at.data == nil || strings.HasPrefix(at.data.Redirect, "/") {
+		return nil
+	}
+	redirect, err := at.pathOfData(at.data)
+	if err == nil {
+		err = o.stack.SetRedirect(r, redirect)
+	}
+	if err == nil {
+		n.redirected(redirect)
+	}
+	return err
+}
+
+// redirected notes the redirect that a file without data has got.
+func (n *Node) redirected(redirect string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if data := n.rareLocked().data; data != nil {
+		n.setDataLocked(data.Redirected(redirect))
+	}
+}

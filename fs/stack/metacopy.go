@@ -1,0 +1,293 @@
+package stack
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// A metacopy is a regular file with attributes and a size, but without data: a layer below has that, under the same name or
+// where the attribute redirect says (Documentation/filesystems/overlayfs.rst, "metacopy"). Below all layers there may be some
+// that have nothing but data for such files: they take no part in the merged tree, and only a redirect leads there.
+
+// Data is where a layer below has the data of a metacopy. It is immutable.
+type Data struct {
+	// Layer and Path, below that layer's root, are those of the file with the data; [DataOnly]: to be looked for.
+	Layer int
+	Path  string
+	// Redirect is that of a metacopy in the upper; empty: the data is under its own name.
+	Redirect string
+	// Size is that of the metacopy. The file with the data is longer where a truncation was stopped half way.
+	Size int64
+	// Blocks, of 512 bytes, are those of the data, or so many as its size would take.
+	Blocks int64
+	// Linked: the lower's object has further names.
+	Linked bool
+
+	digest sys.Digest // that the data must have; zero: none is known
+}
+
+// DataOnly stands for the layers that have nothing but data.
+const DataOnly = -1
+
+// mayLackData reports whether a regular file of a layer could be a metacopy. With metacopy=on or data-only layers any could.
+// Without, the kernel would say EPERM of each that it meets, and so do we, without a look at every file: what was copied up
+// lies in a directory that says so, and what has holes only is suspicious anywhere.
+func (s *Stack) mayLackData(d *Dir, layer int, st *sys.Stat) bool {
+	switch {
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return false
+	case s.FollowsMetacopies():
+		return true
+	}
+	return d.impureIn(layer) || layer != Upper && st.Blocks*512 < st.Size
+}
+
+// FollowsMetacopies reports whether the data of a file may be elsewhere.
+func (s *Stack) FollowsMetacopies() bool { return s.metacopy || len(s.dataOnly) > 0 }
+
+// lookForData fills in where the data of a regular file is if that is elsewhere.
+func (s *Stack) lookForData(d *Dir, o Opened, name string, layer int, f *Found) error {
+	if !s.mayLackData(d, layer, &f.Stat) {
+		return nil
+	}
+	h, err := o.Layer(layer)
+	if err != nil {
+		return err
+	}
+	m, err := whiteout.ReadFileMarks(h.At(name))
+	if err == unix.ENOENT || err == nil && !m.Metacopy {
+		return nil
+	}
+	if err == nil {
+		f.Data, err = s.findData(d, o, name, layer, &m, &f.Stat)
+	}
+	return err
+}
+
+// findData looks for the data of a metacopy: EIO where no layer has it, EPERM where it is not to be looked for, EINVAL for a
+// redirect that is none. Compare ovl_lookup of fs/overlayfs/namei.c.
+func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *whiteout.FileMarks, st *sys.Stat) (*Data, error) {
+	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
+	switch {
+	case m.ByUser && !s.trustsUsers:
+		return nil, unix.EPERM
+	case !whiteout.ValidRedirect(w.to):
+		return nil, unix.EINVAL
+	case s.metacopy:
+	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute(): // to data-only layers a lower may lead in any case
+		return nil, unix.EPERM
+	}
+	inLower := layer != Upper
+	data := &Data{Redirect: m.Redirect, Size: st.Size, digest: m.Digest}
+	for below := layer + 1; s.metacopy && below < len(s.layers) && !w.stop; below++ {
+		base := ""
+		if !w.absolute() {
+			if !slices.ContainsFunc(d.parts, func(p part) bool { return int(p.layer) == below }) {
+				continue
+			}
+			base = o.Path(below)
+		}
+		where, found, err := w.look(below, base)
+		if err != nil {
+			return nil, err
+		}
+		if !found {
+			continue
+		}
+		inLower, data.Linked = true, data.Linked || w.st.Nlink > 1
+		if !w.metacopy {
+			data.Layer, data.Path, data.Blocks = below, where, w.st.Blocks
+			return data, nil
+		}
+	}
+	if !inLower || !w.absolute() || len(s.dataOnly) == 0 { // data-only layers belong to files of lowers
+		return nil, unix.EIO
+	}
+	data.Layer, data.Path, data.Blocks = DataOnly, strings.TrimPrefix(w.to, "/"), (st.Size+511)/512
+	return data, nil
+}
+
+// lookFile is lookOne for the file at the end of the walk.
+func (w *redirectWalk) lookFile(r sys.Ref, st *sys.Stat) (m whiteout.Marks, found bool, err error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		w.stop = true
+		return m, false, nil
+	}
+	absent, err := whiteout.IsXattrWhiteout(r, st)
+	if absent || err != nil {
+		w.stop = absent
+		return m, false, err
+	}
+	of, err := whiteout.ReadFileMarks(r)
+	if err == nil && of.ByUser && !w.s.trustsUsers {
+		err = unix.EPERM
+	}
+	w.metacopy, w.st = of.Metacopy, *st
+	return whiteout.Marks{Redirect: of.Redirect, ByUser: of.ByUser}, true, err
+}
+
+// OpenData opens the file with the data of a metacopy for reading. EIO where it is not there, or not what it should be.
+func (s *Stack) OpenData(d *Data) (*sys.File, error) {
+	f, err := s.openData(d)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return nil, unix.EIO
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := s.verify(f, d.digest); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (s *Stack) openData(d *Data) (f *sys.File, err error) {
+	if d.Layer != DataOnly {
+		return openAt(s.Root(d.Layer), d.Path)
+	}
+	err = unix.ENOENT
+	for _, root := range s.dataOnly {
+		if f, err = openAt(root, d.Path); err != unix.ENOENT && err != unix.ENOTDIR {
+			break
+		}
+	}
+	return f, err
+}
+
+// openAt opens a regular file of a layer.
+func openAt(root *sys.Dir, where string) (*sys.File, error) {
+	dir, name := path.Split(where)
+	h, err := root.OpenDir(strings.TrimSuffix(dir, "/"))
+	if err != nil {
+		return nil, err
+	}
+	defer h.Close()
+	var st sys.Stat
+	if err := h.At(name).Stat(&st); err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, unix.EIO
+	}
+	return h.At(name).OpenFile(unix.O_RDONLY)
+}
+
+// verify compares a file's digest with the one that its metacopy tells (ovl_validate_verity).
+func (s *Stack) verify(f *sys.File, want sys.Digest) error {
+	if s.verity == VerityOff || s.verity == VerityOn && want == (sys.Digest{}) {
+		return nil
+	}
+	got, err := s.measure(f)
+	if err == nil && (want == sys.Digest{} || got != want) {
+		err = unix.EIO
+	}
+	return err
+}
+
+// Source is the object of a lower that is copied up: where it lies below its layer's root, and where its data is, if elsewhere.
+type Source struct {
+	Layer int
+	Path  string
+	Ref   sys.Ref
+	Data  *Data
+}
+
+// Stage begins the copy-up of an object of a lower, and fills st with what the layer says of it; see [copyup.Copier.Stage].
+// size is how much data is needed; with [copyup.Hole] the copy may be a metacopy: then data tells where its data is, and is
+// nil otherwise.
+func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Staged, data *Data, err error) {
+	from := s.layers[src.Layer].kept.On(src.Ref)
+	if err := from.Stat(st); err != nil {
+		return nil, nil, err
+	}
+	if size == copyup.Hole {
+		if data, err = s.metacopyOf(src, st); err != nil {
+			return nil, nil, err
+		}
+		if data != nil {
+			name, value := s.format.Metacopy(data.digest)
+			staged, err = s.copier.Stage(from, st, copyup.Data{Size: size}, copyup.Mark{Name: name, Value: value})
+			return staged, data, err
+		}
+		size = copyup.Whole
+	}
+	content := copyup.Data{Size: size}
+	if src.Data != nil && size != 0 {
+		if content.From, err = s.OpenData(src.Data); err != nil {
+			return nil, nil, err
+		}
+		defer content.From.Close()
+	}
+	staged, err = s.copier.Stage(from, st, content)
+	return staged, nil, err
+}
+
+// metacopyOf tells where the data of a metacopy of src will be; nil where the copy had better be whole
+// (ovl_need_meta_copy_up): there is no data, or no digest though one is required.
+func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
+	if !s.metacopy || s.format.OpaqueXattr == "" || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+		return nil, nil
+	}
+	data := Data{Layer: src.Layer, Path: src.Path, Size: st.Size, Blocks: st.Blocks, Linked: st.Nlink > 1}
+	if src.Data != nil {
+		data = *src.Data
+		data.Redirect, data.digest = "", sys.Digest{}
+		data.Linked = st.Nlink > 1
+	}
+	if s.verity == VerityOff {
+		return &data, nil
+	}
+	f, err := s.openData(&data)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if data.digest, err = s.measure(f); err != nil || data.digest == (sys.Digest{}) && s.verity == VerityRequire {
+		return nil, err
+	}
+	return &data, nil
+}
+
+// Complete gives a metacopy in the upper its data: the first size bytes, or all; see [copyup.Copier.Complete]. left is where its
+// data is afterwards: nil when that is in it.
+func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err error) {
+	from, err := s.OpenData(d)
+	if err != nil {
+		return d, err
+	}
+	defer from.Close()
+	marker, _ := s.format.Metacopy(sys.Digest{})
+	if err := s.copier.Complete(to, from, size, marker); err != nil {
+		cut := *d
+		var st sys.Stat
+		if to.Ref().Stat(&st) == nil { // it may have come as far as that
+			cut.Size = st.Size
+		}
+		return &cut, err
+	}
+	return nil, nil
+}
+
+// Within is how many of n bytes at an offset are the metacopy's.
+func (d *Data) Within(off int64, n int) int { return int(max(0, min(int64(n), d.Size-off))) }
+
+// Redirected returns d with the redirect that a metacopy in the upper gets.
+func (d *Data) Redirected(redirect string) *Data {
+	moved := *d
+	moved.Redirect = redirect
+	return &moved
+}
+
+// SetRedirect writes the redirect of a metacopy in the upper.
+func (s *Stack) SetRedirect(r sys.Ref, redirect string) error {
+	return s.format.SetRedirect(r, redirect)
+}
