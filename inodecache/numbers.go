@@ -8,29 +8,37 @@ import (
 // Numbers gives every object of the stack an inode number that no other object has while both exist.
 //
 // Where all layers share one file system it is the object's own. Otherwise the file system's index, in the order of
-// [NewNumbers], stands in the top bits, as the kernel's xino does:
+// [NewNumbers], stands in the top bits, as the kernel's overlayfs has it with xino=on (ovl_map_dev_ino of
+// fs/overlayfs/inode.c), with the same numbers:
 //
-//	63 ........... 63-b | ................ 0
-//	index of the device | the object's own
+//	63 ........... | a 0 | ................ 0
+//	index of the device  | the object's own
 //
-// With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device that is not among the layers' (a mount or subvolume inside a
-// layer), gets one from the range whose top bits are all ones. A copied-up object keeps the number of its lower.
+// With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device
+// that is not among the layers' (a mount or subvolume inside a layer), gets one from the top of the range, in which the bit
+// after the index is 1. A copied-up object keeps the number of its lower.
 type Numbers struct {
 	devs  []uint64 // immutable
 	width uint     // bits of a number; immutable
 	shift uint     // where the index begins; immutable
+	room  uint     // bits of an object's own number; immutable
 
 	mu      sync.RWMutex // guards the rest
 	extra   map[Key]uint64
 	next    uint64 // how many extra numbers were ever given
 	origins map[Key]uint64
+	copies  map[uint64]Key // origins, by the number
 }
 
 // NewNumbers takes the devices of the layers' roots, without duplicates, and how many bits a number may have, 64 or 32.
 func NewNumbers(devs []uint64, width uint) *Numbers {
-	n := &Numbers{devs: devs, width: width, shift: width, extra: map[Key]uint64{}, origins: map[Key]uint64{}}
+	n := &Numbers{
+		devs: devs, width: width, shift: width, room: width,
+		extra: map[Key]uint64{}, origins: map[Key]uint64{}, copies: map[uint64]Key{},
+	}
 	if len(devs) > 1 || width < 64 {
-		n.shift = width - uint(bits.Len(uint(len(devs)))) // one value more than devices: all ones is the extra range
+		n.shift = width - uint(bits.Len(uint(len(devs)-1)))
+		n.room = n.shift - 1
 	}
 	return n
 }
@@ -51,7 +59,7 @@ func (n *Numbers) own(k Key) uint64 {
 		if dev != k.Dev {
 			continue
 		}
-		if k.Ino>>n.shift == 0 { // always, with one device and 64 bits
+		if k.Ino>>n.room == 0 { // always, with one device and 64 bits
 			return uint64(i)<<n.shift | k.Ino
 		}
 	}
@@ -71,17 +79,50 @@ func (n *Numbers) SetOrigin(k Key, ino uint64) {
 	own := n.own(k)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if own == ino {
-		delete(n.origins, k) // of an object that had the inode before
+	n.forgetOrigin(k) // of an object that had the inode before
+	if own != ino {
+		n.origins[k], n.copies[ino] = ino, k
+	}
+}
+
+// Recall gives the object k the number of its origin, which the layers tell of; not where another object has said the same of
+// itself, as a copy with all attributes does, for then two objects would have one number. What is known already stays.
+func (n *Numbers) Recall(k, origin Key) {
+	ino := n.own(origin)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, taken := n.copies[ino]; taken {
 		return
 	}
-	n.origins[k] = ino
+	if _, known := n.origins[k]; !known && k != origin {
+		n.origins[k], n.copies[ino] = ino, k
+	}
+}
+
+// HasOrigin reports whether k has another number than its own.
+func (n *Numbers) HasOrigin(k Key) bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	_, ok := n.origins[k]
+	return ok
 }
 
 // Gone forgets an object that has been removed: its inode may be given to another.
 func (n *Numbers) Gone(k Key) {
 	n.mu.Lock()
-	delete(n.origins, k)
+	n.forgetOrigin(k)
 	delete(n.extra, k)
 	n.mu.Unlock()
+}
+
+// forgetOrigin gives k its own number back. Precondition: n.mu is held.
+func (n *Numbers) forgetOrigin(k Key) {
+	ino, ok := n.origins[k]
+	if !ok {
+		return
+	}
+	delete(n.origins, k)
+	if n.copies[ino] == k {
+		delete(n.copies, ino)
+	}
 }

@@ -57,7 +57,7 @@ func TestNumbersThatDoNotFit(t *testing.T) {
 		n := NewNumbers(devs, 64)
 		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // devices that are no layer's
 		if len(devs) > 1 {
-			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.shift})
+			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.room})
 		}
 		seen := map[uint64]Key{}
 		for _, dev := range devs {
@@ -135,5 +135,49 @@ func TestConcurrentNumbers(t *testing.T) {
 	wg.Wait()
 	if len(n.extra) != 10 {
 		t.Errorf("%d numbers for 10 objects", len(n.extra))
+	}
+}
+
+// What a layer says of the origin of an object makes its number that of the origin, unless another object says the same.
+func TestRecall(t *testing.T) {
+	n := NewNumbers([]uint64{1, 2}, 64)
+	lower, upper, double, other := Key{2, 7}, Key{1, 20}, Key{1, 21}, Key{1, 22}
+	n.Recall(upper, lower)
+	n.Recall(double, lower)
+	if n.Of(upper) != n.Of(lower) || !n.HasOrigin(upper) {
+		t.Errorf("the copy is %#x, the origin %#x", n.Of(upper), n.Of(lower))
+	}
+	if n.Of(double) != double.Ino || n.HasOrigin(double) {
+		t.Errorf("a second one has the number %#x", n.Of(double))
+	}
+	n.Recall(upper, Key{2, 8})
+	n.SetOrigin(other, 99)
+	n.Recall(other, Key{2, 9})
+	if n.Of(upper) != n.Of(lower) || n.Of(other) != 99 {
+		t.Error("what was known has changed")
+	}
+	n.Gone(upper)
+	if n.Of(upper) != upper.Ino {
+		t.Error("a new object of an old inode has the old origin")
+	}
+	n.Recall(double, lower)
+	if n.Of(double) != n.Of(lower) {
+		t.Error("the number of an object that is gone is not given again")
+	}
+	n.Recall(Key{1, 5}, Key{1, 5})
+	if n.HasOrigin(Key{1, 5}) {
+		t.Error("an object is its own origin")
+	}
+}
+
+// A copy-up gives the lower's number whoever else has it: the lower's object had it all the time.
+func TestSetOriginTakesTheNumber(t *testing.T) {
+	n := NewNumbers([]uint64{1}, 64)
+	n.Recall(Key{1, 20}, Key{1, 7})
+	n.SetOrigin(Key{1, 30}, 7)
+	n.Gone(Key{1, 20})
+	n.Recall(Key{1, 40}, Key{1, 7})
+	if n.Of(Key{1, 30}) != 7 || n.Of(Key{1, 40}) != 40 {
+		t.Errorf("%d, %d", n.Of(Key{1, 30}), n.Of(Key{1, 40}))
 	}
 }
