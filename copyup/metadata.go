@@ -82,6 +82,7 @@ type metadata struct {
 	src, dst owner.Ref
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
+	origin   origin
 
 	// Set by begin: what the copy is made with. Without known, nothing is taken for granted.
 	uid, gid, mode uint32
@@ -102,7 +103,8 @@ func (m *metadata) begin(w *Work, upper *owner.Scheme) uint32 {
 	}
 	m.uid, m.gid, m.mode, m.known = w.uid, w.gid, least, w.known
 	final := m.st.Mode & 0o777
-	if w.known && (final&least == least || len(m.xattrs) == 0 && m.st.Mode&unix.S_IFMT == unix.S_IFREG) {
+	bare := len(m.xattrs) == 0 && m.origin.name == "" && m.st.Mode&unix.S_IFMT == unix.S_IFREG
+	if w.known && (final&least == least || bare) {
 		m.mode = final
 	}
 	return m.mode

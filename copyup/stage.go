@@ -17,6 +17,8 @@ type Copier struct {
 	// KeepXattr says which extended attributes, by their names in the layer, belong to the object and are copied with
 	// it; the others speak of its place in the layer. Required.
 	KeepXattr func(name string) bool
+	// Origin gives the attribute that says what a copy is a copy of; without a name, the copy gets none. nil: no copy does.
+	Origin func(src sys.Ref, st *sys.Stat) (name string, value []byte, err error)
 	// Upper is how the upper says whose an object is; nil: by its inode. Set before the first copy.
 	Upper *owner.Scheme
 
@@ -95,7 +97,13 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	if err := m.list(c.KeepXattr); err != nil {
 		return err
 	}
+	if err := c.findOrigin(m); err != nil {
+		return err
+	}
 	if err := c.create(s, m); err != nil {
+		return err
+	}
+	if err := m.writeOrigin(s.ref()); err != nil {
 		return err
 	}
 	if s.file != nil {

@@ -110,6 +110,9 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 		return false, err
 	}
 	file := staged.File()
+	if err := o.stack.MarkImpure(&dir.Dir, up); err != nil {
+		return false, err
+	}
 	if err := staged.Publish(up, p.name); err != nil {
 		return false, err
 	}

@@ -172,6 +172,11 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 	if err := o.leadFromAnywhere(n, at, src.Inode()); err != nil {
 		return err
 	}
+	if o.hasOrigin(n) {
+		if err := o.stack.MarkImpure(&p.dir.Dir, up); err != nil {
+			return err
+		}
+	}
 	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Inode(), n.kind); err != nil {
 		return err
 	}

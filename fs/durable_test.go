@@ -67,7 +67,7 @@ func publications(made []sys.Op, sync string) error {
 		if op.Call != "renameat" && op.Call != "renameat2" && op.Call != "linkat" {
 			continue
 		}
-		staging := names(made[begin:i])
+		staging := names(slices.DeleteFunc(slices.Clone(made[begin:i]), marksDirectory))
 		published, begin = published+1, i+1
 		if slices.Contains(staging, "mknodat") || slices.Contains(staging, "symlinkat") {
 			continue
@@ -81,6 +81,11 @@ func publications(made []sys.Op, sync string) error {
 		return fmt.Errorf("nothing was published: %v", names(made))
 	}
 	return nil
+}
+
+// marksDirectory reports a change of the directory that a copy is about to come to, which may be lost.
+func marksDirectory(op sys.Op) bool {
+	return op.Call == "setxattr" && op.Name == "trusted.overlay.impure"
 }
 
 // lastIndex is where the last of any of these is, -1 without.

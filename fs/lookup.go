@@ -59,6 +59,9 @@ func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	if err := o.stack.Lookup(&p.dir.Dir, d, name, &f); err != nil || !f.Exists() {
 		return nil, err
 	}
+	if err := o.recall(p, d, name, &f); err != nil {
+		return nil, err
+	}
 	*st = f.Stat
 	return o.adopt(p, strings.Clone(name), &f) // the caller's may lie in a buffer
 }
@@ -70,6 +73,9 @@ func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Sta
 	}
 	var f stack.Found
 	if err := o.stack.LookupListed(&p.dir.Dir, l, d, &f); err != nil || !f.Exists() {
+		return nil, err
+	}
+	if err := o.recall(p, d, l.Name, &f); err != nil {
 		return nil, err
 	}
 	*st = f.Stat

@@ -188,6 +188,7 @@ func (r *rename) locked() (done bool, err error) {
 	if src == dst {
 		return true, nil // two names of one object: nothing to do, says POSIX
 	}
+	r.origins(from, to, src, dst)
 	if err := r.redirect(from, r.from, src); err != nil {
 		return false, err
 	}

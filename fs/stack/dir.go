@@ -39,6 +39,7 @@ type Dir struct {
 
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
+	impure          bool // marked so, since it was loaded
 }
 
 // NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them; parent, which must be

@@ -119,9 +119,13 @@ func Open(c Config) (*Stack, error) {
 			return nil, err
 		}
 	}
+	if err := s.findSources(c); err != nil {
+		return nil, err
+	}
 	if err := s.setSchemes(c); err != nil {
 		return nil, err
 	}
+	s.setUUID(c.Features.UUID)
 	ok = true
 	return s, nil
 }
@@ -212,7 +216,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.format, err = whiteout.Probe(s.staging, c.Markers); err != nil {
 		return fail(err)
 	}
-	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, KeepXattr: func(name string) bool {
+	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Origin: s.origin, KeepXattr: func(name string) bool {
 		return !whiteout.PrivateXattr(name)
 	}}
 	return nil

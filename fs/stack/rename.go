@@ -16,12 +16,17 @@ type End struct {
 	// Merged: it is a directory with a lower part, to which Redirect leads after the rename; empty: the redirect that it has.
 	Merged   bool
 	Redirect string
+	// HasOrigin: it is no directory, and has the inode number of a lower's object.
+	HasOrigin bool
 }
 
 // Rename moves the upper's object at from to to, replacing what is there. A directory that is replaced shows no entry: the
 // caller has checked.
 func (s *Stack) Rename(from, to *End) error {
 	if err := s.leave(from, to); err != nil {
+		return err
+	}
+	if err := s.admitOrigin(from, to); err != nil {
 		return err
 	}
 	emptied := ""
@@ -73,6 +78,15 @@ func (s *Stack) leave(from, to *End) error {
 	}
 	defer h.Close()
 	return s.format.MarkOpaque(h)
+}
+
+// admitOrigin prepares the directory that an object is moved to, if it is another: where it is looked at, its origin has to be
+// looked for.
+func (s *Stack) admitOrigin(from, to *End) error {
+	if !from.HasOrigin && !from.Merged || from.Dir == to.Dir {
+		return nil
+	}
+	return s.MarkImpure(to.Dir, to.Up)
 }
 
 // move is the rename itself. The old name gets a whiteout where a lower would show; inPlace: one that stands under the
@@ -272,6 +286,12 @@ func (s *Stack) Exchange(a, b *End) error {
 		return err
 	}
 	if err := s.leave(b, a); err != nil {
+		return err
+	}
+	if err := s.admitOrigin(a, b); err != nil {
+		return err
+	}
+	if err := s.admitOrigin(b, a); err != nil {
 		return err
 	}
 	if err := a.Up.Rename(a.Name, b.Up, b.Name, unix.RENAME_EXCHANGE); err != nil {

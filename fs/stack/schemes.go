@@ -37,6 +37,7 @@ func (s *Stack) setSchemes(c Config) error {
 			return s.layerError(c, i, err)
 		}
 		l.shown, l.kept = owner.NewScheme(ids, form), owner.NewScheme(kept, form)
+		s.overridesSome = s.overridesSome || l.kept.Overrides()
 	}
 	if !s.Writable() {
 		return nil

@@ -24,6 +24,10 @@ type Stack struct {
 	verity   Verity
 	measure  func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
 
+	sources       []source // the file systems of the lowers
+	bareHandles   bool     // handles are kept without the number of their file system
+	overridesSome bool     // the kind of some objects is an attribute
+
 	redirects   Redirects
 	trustsUsers bool // redirects in namespace user. are followed: who could write them could do no more by it
 

@@ -244,7 +244,7 @@ func Read(path string) (*Object, error) {
 		return nil, err
 	}
 	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
-		if name == "" {
+		if name == "" || tellsOrigin(name) {
 			continue
 		}
 		value := make([]byte, 64<<10)
@@ -263,6 +263,16 @@ func Read(path string) (*Object, error) {
 		err = nil
 	}
 	return o, err
+}
+
+// tellsOrigin reports whether an attribute is one of those by which an upper remembers where its objects came from: they say
+// nothing of what the upper holds, and no two uppers have the same.
+func tellsOrigin(name string) bool {
+	what, ok := strings.CutPrefix(name, "trusted.overlay.")
+	if !ok {
+		what, ok = strings.CutPrefix(name, "user.overlay.")
+	}
+	return ok && (what == "origin" || what == "impure" || what == "uuid")
 }
 
 // Want fails the test when a folder does not hold exactly the objects of a table.

@@ -1,0 +1,199 @@
+package stack
+
+import (
+	"crypto/rand"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// An object of the upper that was copied up remembers what it is a copy of, by a file handle, so that it can keep its inode
+// number over a remount (ovl_set_origin_fh and ovl_check_origin_fh of fs/overlayfs). A handle is good for one file system,
+// which its number (UUID) tells.
+
+// source is a file system that lowers lie on.
+type source struct {
+	dev  uint64 // of one of them
+	uuid [16]byte
+	root *sys.Dir // of that layer
+
+	// silent: its handles are not to be kept: those of a FUSE server lead elsewhere after its end.
+	silent bool
+	// known: its number tells it from all others.
+	known bool
+}
+
+// findSources learns the file systems of the layers. Precondition: their devices are known.
+func (s *Stack) findSources(c Config) error {
+	seen := map[uint64]bool{}
+	for i := 1; i < len(s.layers); i++ {
+		l := &s.layers[i]
+		if seen[l.dev] {
+			continue
+		}
+		seen[l.dev] = true
+		src := source{dev: l.dev, root: l.root}
+		var err error
+		if src.uuid, err = l.root.FSUUID(); err != nil {
+			return s.layerError(c, i, err)
+		}
+		var st unix.Statfs_t
+		if err := l.root.Ref().Statfs(&st); err != nil {
+			return s.layerError(c, i, err)
+		}
+		src.silent = st.Type == unix.FUSE_SUPER_MAGIC
+		s.sources = append(s.sources, src)
+	}
+	upper := s.layers[Upper]
+	for i := range s.sources {
+		src := &s.sources[i]
+		same := s.Writable() && src.dev == upper.dev
+		twins := slices.ContainsFunc(s.sources, func(o source) bool { return o.dev != src.dev && o.uuid == src.uuid })
+		// Without a number, only the upper's own file system is known again.
+		src.known = !src.silent && (same || src.uuid != [16]byte{}) && !twins
+	}
+	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
+	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && s.Writable() && s.sources[0].dev == upper.dev
+	return nil
+}
+
+// handleOf is the handle that is kept of a lower's object; ok is false where there is none.
+func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err error) {
+	i := slices.IndexFunc(s.sources, func(src source) bool { return src.dev == dev })
+	if i < 0 || s.sources[i].silent {
+		return h, false, nil
+	}
+	switch h.Handle, err = r.Handle(); err {
+	case nil:
+	case unix.EOPNOTSUPP, unix.EOVERFLOW, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL:
+		return h, false, nil
+	default:
+		return h, false, err
+	}
+	if !s.bareHandles {
+		h.UUID = s.sources[i].uuid
+	}
+	return h, true, nil
+}
+
+// origin is what a copy of a lower's object says of itself. One of several links says nothing: the copy is another object.
+func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, err error) {
+	name = s.format.OriginXattr()
+	if name == "" || manyLinks(st) {
+		return "", nil, nil
+	}
+	h, ok, err := s.handleOf(src, st.Dev)
+	if err != nil {
+		return "", nil, err
+	}
+	if ok {
+		value = h.Encode()
+	}
+	return name, value, nil // an empty value says that it is a copy of something
+}
+
+func manyLinks(st *sys.Stat) bool { return st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR }
+
+// MarkImpure says of d that objects in it have an origin, before one is put there. up is d's directory of the upper.
+func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
+	if d.impure {
+		return nil
+	}
+	if err := s.format.MarkImpure(up); err != nil {
+		return err
+	}
+	d.impure = true
+	return nil
+}
+
+// Impure reports whether objects of the upper in d may have an origin. Precondition: loaded.
+func (d *Dir) Impure() bool {
+	return d.impure || d.parts[0].layer == Upper && d.parts[0].impure
+}
+
+// Origin fills st with what the object of a lower is that the upper's object found under name in d, no directory, is a copy
+// of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
+// would have broken off. Precondition: d is loaded.
+func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (found bool, err error) {
+	up, err := o.Layer(Upper)
+	if err != nil {
+		return false, err
+	}
+	h, ok, err := s.format.Origin(up.At(name))
+	if err != nil || !ok {
+		return false, err
+	}
+	src := s.sourceOf(&h)
+	if src == nil {
+		return false, nil
+	}
+	switch err := src.root.StatHandle(h.Handle, st); err {
+	case nil:
+	case unix.EPERM, unix.EACCES, unix.EBADF, unix.ENOSYS:
+		if found, err := s.originByName(d, o, name, &h, src, st); !found || err != nil {
+			return false, err
+		}
+	case unix.ESTALE, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOTDIR, unix.ENOENT:
+		return false, nil
+	default:
+		return false, err
+	}
+	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
+	return sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR && !manyLinks(st), nil
+}
+
+// sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.
+func (s *Stack) sourceOf(h *whiteout.Handle) *source {
+	if s.bareHandles {
+		if h.UUID != [16]byte{} {
+			return nil
+		}
+		return &s.sources[0]
+	}
+	for i := range s.sources {
+		if src := &s.sources[i]; src.known && src.uuid == h.UUID {
+			return src
+		}
+	}
+	return nil
+}
+
+// originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
+func (s *Stack) originByName(d *Dir, o Opened, name string, h *whiteout.Handle, src *source, st *sys.Stat) (found bool, err error) {
+	for _, p := range d.parts {
+		if p.layer == Upper || s.layers[p.layer].dev != src.dev {
+			continue
+		}
+		dir, err := o.Layer(int(p.layer))
+		if err == nil {
+			err = dir.At(name).Stat(st)
+		}
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		now, ok, err := s.handleOf(dir.At(name), st.Dev)
+		if err != nil || ok && now.Handle == h.Handle {
+			return ok, err
+		}
+	}
+	return false, nil
+}
+
+// setUUID gives the upper a number of its own where option uuid wants one. Nothing depends on it but what the kernel's
+// overlayfs shows in statfs, so that an upper which does not take it is as good.
+func (s *Stack) setUUID(uuid UUID) {
+	if !s.Writable() || uuid == UUIDOff || uuid == UUIDNull {
+		return
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:])   // never fails
+	id[6] = id[6]&0x0f | 4<<4 // of random numbers,
+	id[8] = id[8]&0x3f | 2<<6 // as RFC 9562 writes that
+	_ = s.format.SetUUID(s.layers[Upper].root, id, uuid == UUIDOn)
+}
