@@ -62,8 +62,6 @@ var unbuilt = []struct {
 	asked  func(*request) bool
 }{
 	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
-	{"xino=on", func(r *request) bool { return r.overlay.Xino == fs.XinoOn }},
-	{"uuid=on", func(r *request) bool { return r.overlay.Features.UUID == fs.UUIDOn }},
 	{"userxattr", func(r *request) bool { return r.overlay.Features.UserXattr }},
 	{"xattr_whiteouts", func(r *request) bool { return r.overlay.Features.XattrWhiteouts }},
 	{"nfs_export=on", func(r *request) bool { return r.nfsExport }},
