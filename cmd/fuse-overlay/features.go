@@ -36,9 +36,11 @@ func onOrOff(field func(*request) *bool) setter {
 	return oneOf(field, choice[bool]{"on", true}, choice[bool]{"off", false})
 }
 
-var setRedirects = oneOf(func(r *request) *fs.Redirects { return &r.overlay.Redirects },
-	choice[fs.Redirects]{"on", fs.RedirectsOn}, choice[fs.Redirects]{"off", fs.RedirectsOff},
-	choice[fs.Redirects]{"follow", fs.RedirectsFollow}, choice[fs.Redirects]{"nofollow", fs.RedirectsNoFollow})
+var redirectChoices = []choice[fs.Redirects]{
+	{"on", fs.RedirectsOn}, {"off", fs.RedirectsOff}, {"follow", fs.RedirectsFollow}, {"nofollow", fs.RedirectsNoFollow},
+}
+
+var setRedirects = oneOf(func(r *request) *fs.Redirects { return &r.overlay.Redirects }, redirectChoices...)
 
 var setXino = oneOf(func(r *request) *fs.Xino { return &r.overlay.Xino },
 	choice[fs.Xino]{"on", fs.XinoOn}, choice[fs.Xino]{"off", fs.XinoOff}, choice[fs.Xino]{"auto", fs.XinoAuto})
@@ -64,7 +66,6 @@ var unbuilt = []struct {
 	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
 	{"userxattr", func(r *request) bool { return r.overlay.Features.UserXattr }},
 	{"xattr_whiteouts", func(r *request) bool { return r.overlay.Features.XattrWhiteouts }},
-	{"nfs_export=on", func(r *request) bool { return r.nfsExport }},
 }
 
 func (r *request) checkBuilt() error {

@@ -18,6 +18,9 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err := req.checkMountable(); err != nil {
 		return nil, err
 	}
+	for _, note := range req.notes {
+		log.Info(note)
+	}
 	req.overlay.Log = log
 	overlay, err := fs.Open(req.overlay)
 	if err != nil {

@@ -31,6 +31,8 @@ type request struct {
 	allowRoot bool
 	// logFile is where the log goes instead of stderr or the journal; empty when not asked for.
 	logFile string
+	// notes tell what was asked for and is not done, because there is nothing to be done.
+	notes []string
 	// ignored are arguments that nobody knows, let pass for the sake of compatName's callers.
 	ignored []string
 }
@@ -105,10 +107,11 @@ func (r *request) check() error {
 		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
 	case r.mount.AllowOther && r.allowRoot:
 		return errors.New("allow_other and allow_root exclude each other")
-	case o.Permissions != nil && o.NoXattrs:
-		return errors.New("xattr_permissions and noxattrs exclude each other: owner and mode are extended attributes")
 	case o.IO == fs.IOPassthrough && o.Writeback:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
+	}
+	if err := r.settle(); err != nil {
+		return err
 	}
 	return r.checkBuilt()
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
 // describe writes what differs from the defaults, so that a test says all that a command line does and nothing else.
@@ -58,6 +60,9 @@ func describe(r *request) string {
 		say("log %s", r.logFile)
 	}
 	say("%s(%s) on %s", m.Type, m.Source, m.Point)
+	for _, n := range r.notes {
+		say("note %s", strings.Fields(n)[1])
+	}
 	for _, i := range r.ignored {
 		say("ignored %s", i)
 	}
@@ -170,7 +175,7 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l -- -M`, "l ro fuse-overlay(fuse-overlay) on -M"},
 		{`fuse-overlay -d -o lowerdir=l M`, "l foreground debug ro " + on},
 		{`fuse-overlay --debug -o lowerdir=l M`, "l foreground debug ro " + on},
-		{`fuse-overlay -o lowerdir=l src -o volatile M`, "l volatile ro fuse-overlay(src) on M"},
+		{`fuse-overlay -o lowerdir=l src -o volatile M`, "l ro fuse-overlay(src) on M note volatile"},
 		{`fuse-overlay -o lowerdir=l,fsname=fs\,name src M`, "l ro fuse-overlay(fs,name) on M"},
 		{`fuse-overlay -o lowerdir=l,subtype=sub M`, "l ro sub(fuse-overlay) on M"},
 		{`fuse-overlay -o '' -o , -o lowerdir=l M`, "l ro " + on},
@@ -271,6 +276,16 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlayfs -o lowerdir=l,gidmapping=0:0:10:20:9:5 M`, "option gidmapping: 20:9:5: overlaps another range"},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_uid=root M`, `option squash_to_uid: "root" is not an id`},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_gid=4294967295 M`, `option squash_to_gid: "4294967295" is not an id`},
+		{`fuse-overlay -o lowerdir=l,redirect_dir=nofollow,metacopy=on M`, "conflicting options: metacopy=on,redirect_dir=nofollow"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,metacopy=on,redirect_dir=off M`, "conflicting options: metacopy=on,redirect_dir=off"},
+		{`fuse-overlay -o lowerdir=l,userxattr,redirect_dir=follow M`, "conflicting options: userxattr,redirect_dir=follow"},
+		{`fuse-overlay -o lowerdir=l,userxattr,metacopy=on M`, "conflicting options: userxattr,metacopy=on"},
+		{`fuse-overlay -o lowerdir=l,nfs_export=on M`, "option nfs_export: on is not possible"},
+		{`fuse-overlay -o lowerdir=l,noxattrs,redirect_dir=on M`, "conflicting options: noxattrs,redirect_dir=on"},
+		{`fuse-overlay -o lowerdir=l,noxattrs,metacopy=on M`, "conflicting options: noxattrs,metacopy=on"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,noxattrs,index=on M`, "conflicting options: noxattrs,index=on"},
+		{`fuse-overlay -o lowerdir=l,noxattrs,userxattr M`, "conflicting options: noxattrs,userxattr"},
+		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,noxattrs,xattr_whiteouts M`, "conflicting options: noxattrs,xattr_whiteouts"},
 		{`fuse-overlay -o lowerdir=l,metacopy=yes M`, `option metacopy: "yes" is none of on and off`},
 		{`fuse-overlay -o lowerdir=l,index M`, "option index needs a value: index=on|off"},
 		{`fuse-overlay -o lowerdir=l,xino=1 M`, `option xino: "1" is none of on, off and auto`},
@@ -279,7 +294,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,userxattr=1 M`, "option userxattr takes no value"},
 		{`fuse-overlay -o lowerdir=l,redirect_dir=yes M`, `option redirect_dir: "yes" is none of on, off, follow and nofollow`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=3 M`, `option xattr_permissions: "3" is none of 0, 1 and 2`},
-		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs M`, "xattr_permissions and noxattrs exclude each other"},
+		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs M`, "conflicting options: noxattrs,xattr_permissions"},
 	} {
 		_, err := parsed(tt.line)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -296,11 +311,49 @@ func TestUnsupportedOptions(t *testing.T) {
 			given = "datadir+=/d"
 		}
 		for _, name := range []string{ownName, compatName} {
-			_, err := parsed(name + " -o lowerdir+=l,," + given + " M")
+			_, err := parsed(name + " -o lowerdir+=l,upperdir=u,workdir=w,," + given + " M")
 			want := "option " + u.option + " is not supported by this version"
 			if err == nil || err.Error() != want {
 				t.Errorf("%s: %s\n   got: %v\n  want: %s", name, given, err, want)
 			}
+		}
+	}
+}
+
+// What follows from other options, and what is dropped without an upper.
+func TestSettle(t *testing.T) {
+	const upper = "upperdir=u,workdir=w,"
+	for _, tt := range []struct {
+		options   string
+		redirects fs.Redirects
+		notes     int
+	}{
+		{"", fs.RedirectsOff, 0},
+		{upper + "metacopy=on", fs.RedirectsOn, 0},
+		{"metacopy=on", fs.RedirectsOn, 0},
+		{"metacopy=on,redirect_dir=off", fs.RedirectsOff, 0},
+		{"metacopy=on,redirect_dir=follow", fs.RedirectsFollow, 0},
+		{upper + "metacopy=off,redirect_dir=off", fs.RedirectsOff, 0},
+		{upper + "userxattr", fs.RedirectsNoFollow, 0},
+		{upper + "userxattr,redirect_dir=nofollow,metacopy=off,index=on", fs.RedirectsNoFollow, 0},
+		{upper + "verity=require,metacopy=off,redirect_dir=off", fs.RedirectsOff, 0},
+		{"volatile,index=on,uuid=on,xattr_whiteouts", fs.RedirectsOff, 4},
+	} {
+		r := &request{}
+		for _, field := range splitFields("lowerdir=l," + tt.options) {
+			if err := r.apply(field); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.settle(); err != nil {
+			t.Errorf("%s: %v", tt.options, err)
+		}
+		o := &r.overlay
+		if o.Redirects != tt.redirects || len(r.notes) != tt.notes {
+			t.Errorf("%s: redirects %v, want %v; notes %q, want %d", tt.options, o.Redirects, tt.redirects, r.notes, tt.notes)
+		}
+		if o.Upper == "" && (o.Volatile || o.Features.Index || o.Features.XattrWhiteouts || o.Features.UUID == fs.UUIDOn) {
+			t.Errorf("%s: not dropped: %+v", tt.options, o)
 		}
 	}
 }

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+)
+
+// settle works out what options mean for each other: what cannot be together is an error, what follows from another option is
+// set, and what is of no use is dropped, with a note. The rules and the reasons are those of the kernel's overlayfs
+// (ovl_fs_params_verify of Linux 6.18; up to 6.15 verity took metacopy); ours come last.
+func (r *request) settle() error {
+	r.dropUseless()
+	o := &r.overlay
+	f := &o.Features
+	redirects := r.given["redirect_dir"]
+	// Without an upper no redirect is written, and following them is all that metacopy wants.
+	suits := o.Redirects == fs.RedirectsOn || o.Upper == "" && o.Redirects != fs.RedirectsNoFollow
+	switch {
+	case f.MetaCopy && redirects && !suits:
+		return conflict("metacopy=on", "redirect_dir="+r.redirectWord())
+	case f.UserXattr && redirects && o.Redirects != fs.RedirectsNoFollow:
+		return conflict("userxattr", "redirect_dir="+r.redirectWord())
+	case f.UserXattr && f.MetaCopy:
+		return conflict("userxattr", "metacopy=on")
+	case r.nfsExport:
+		return errors.New("option nfs_export: on is not possible: what is exported by FUSE is found by numbers that end with the mount")
+	}
+	if err := r.needXattrs(); err != nil {
+		return err
+	}
+	if f.MetaCopy && !redirects {
+		o.Redirects = fs.RedirectsOn
+	}
+	if f.UserXattr {
+		o.Redirects = fs.RedirectsNoFollow
+	}
+	return nil
+}
+
+// dropUseless takes back what needs an upper, where there is none.
+func (r *request) dropUseless() {
+	o := &r.overlay
+	if o.Upper != "" {
+		return
+	}
+	for _, f := range []struct {
+		name string
+		on   *bool
+	}{{"volatile", &o.Volatile}, {"index=on", &o.Features.Index}, {"xattr_whiteouts", &o.Features.XattrWhiteouts}} {
+		if *f.on {
+			r.note("option %s is of no use without an upperdir, and is ignored", f.name)
+		}
+		*f.on = false
+	}
+	if o.Features.UUID == fs.UUIDOn {
+		r.note("option uuid=on needs an upperdir: uuid=null is used instead")
+		o.Features.UUID = fs.UUIDNull
+	}
+}
+
+// needXattrs refuses to be without extended attributes where something else was asked for that is made of them.
+func (r *request) needXattrs() error {
+	o := &r.overlay
+	if !o.NoXattrs {
+		return nil
+	}
+	for _, f := range []struct {
+		name string
+		on   bool
+	}{
+		{"xattr_permissions", o.Permissions != nil},
+		{"redirect_dir=on", o.Redirects == fs.RedirectsOn},
+		{"metacopy=on", o.Features.MetaCopy},
+		{"index=on", o.Features.Index},
+		{"userxattr", o.Features.UserXattr},
+		{"xattr_whiteouts", o.Features.XattrWhiteouts},
+	} {
+		if f.on {
+			return fmt.Errorf("%w: %s is kept in extended attributes", conflict("noxattrs", f.name), f.name)
+		}
+	}
+	return nil
+}
+
+func conflict(a, b string) error { return fmt.Errorf("conflicting options: %s,%s", a, b) }
+
+func (r *request) note(format string, args ...any) {
+	r.notes = append(r.notes, fmt.Sprintf(format, args...))
+}
+
+// redirectWord is the value of redirect_dir in words.
+func (r *request) redirectWord() string {
+	for _, c := range redirectChoices {
+		if c.meaning == r.overlay.Redirects {
+			return c.word
+		}
+	}
+	return ""
+}

@@ -1,0 +1,146 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Which options go together: asked of this program and of the kernel, for all of them with all of their values.
+
+// optionValues are the options of the cross product; "" is not given.
+var optionValues = [][]string{
+	{"", "upper"},
+	{"", "metacopy=on", "metacopy=off"},
+	{"", "redirect_dir=on", "redirect_dir=off", "redirect_dir=follow", "redirect_dir=nofollow"},
+	{"", "index=on", "index=off"},
+	{"", "userxattr"},
+	{"", "volatile"},
+	{"", "nfs_export=on", "nfs_export=off"},
+	{"", "verity=on"},
+}
+
+// optionDifference is where the answers differ, and why.
+type optionDifference struct {
+	why     string
+	mode    mode // empty: any
+	option  string
+	refused bool // by this program
+}
+
+var optionDifferences = []optionDifference{
+	{"what is exported by FUSE is found by numbers that end with the mount", "", "nfs_export=on", true},
+	{"redirects are kept in user.overlay.* by themselves where trusted.* is not allowed", modeUserns, "redirect_dir=on", false},
+	{"off is follow, in this program as in the kernel; here those of user.overlay.* are followed", modeUserns, "redirect_dir=off", false},
+	{"the same", modeUserns, "redirect_dir=follow", false},
+	{"the attributes are kept in user.overlay.* by themselves where trusted.* is not allowed", modeUserns, "metacopy=on", false},
+	{"the same", modeUserns, "verity=on", false},
+}
+
+// combinations calls f for each combination of values, without those that are not given.
+func combinations(values [][]string, f func(options []string)) {
+	if len(values) == 0 {
+		f(nil)
+		return
+	}
+	for _, v := range values[0] {
+		combinations(values[1:], func(rest []string) {
+			if v != "" {
+				rest = append([]string{v}, rest...)
+			}
+			f(rest)
+		})
+	}
+}
+
+// kernelTakes asks the kernel for an overlay of these options, which is mounted nowhere.
+func kernelTakes(options []string) (err error) {
+	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	for _, o := range options {
+		if key, value, ok := strings.Cut(o, "="); ok {
+			err = unix.FsconfigSetString(fd, key, value)
+		} else {
+			err = unix.FsconfigSetFlag(fd, key)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", o, err)
+		}
+	}
+	return unix.FsconfigCreate(fd)
+}
+
+// notBuilt is how the program refuses what it has understood and does not do yet.
+const notBuilt = "is not supported by this version"
+
+func TestOptionsThatConflict(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "dir d", "dir d")
+		helper := filepath.Join(e.dir, "mount.fuse-overlay") // by this name, -f checks the options and mounts nothing
+		check(t, os.Symlink(binPath, helper))
+		used := make([]bool, len(optionDifferences))
+		n := 0
+		combinations(optionValues, func(options []string) {
+			n++
+			layers := []string{"lowerdir=" + strings.Join(o.lowers, ":")}
+			rest := options
+			if len(options) > 0 && options[0] == "upper" {
+				dir := fmt.Sprintf("%s/%d", e.dir, n) // the kernel remembers in it what it was mounted with
+				mkdir(t, dir, dir+"/upper", dir+"/work")
+				layers, rest = append(layers, "upperdir="+dir+"/upper", "workdir="+dir+"/work"), options[1:]
+			}
+			all := append(layers, rest...)
+			kernel := kernelTakes(all)
+			out, err := runCommand(helper, "-f", "overlay", o.mnt, "-o", strings.Join(all, ","))
+			refused := err != nil && !strings.Contains(out, notBuilt)
+			if refused == (kernel != nil) {
+				return
+			}
+			i := slices.IndexFunc(optionDifferences, func(d optionDifference) bool {
+				return (d.mode == "" || d.mode == e.mode) && d.refused == refused && slices.Contains(options, d.option)
+			})
+			if i < 0 {
+				t.Errorf("%v: the kernel: %v; this program: %v %s", options, kernel, err, out)
+				return
+			}
+			used[i] = true
+		})
+		for i, d := range optionDifferences {
+			if !used[i] && (d.mode == "" || d.mode == e.mode) {
+				t.Errorf("no difference any more: %s", d.option)
+			}
+		}
+		t.Logf("%d combinations", n)
+	})
+}
+
+// A command line that is refused leaves the layers as they are, and says why in one line.
+func TestRefusedOptionsChangeNothing(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file f \"x\"")
+		for _, refused := range []string{
+			"metacopy=on,redirect_dir=off", "userxattr,redirect_dir=on", "userxattr,metacopy=on", "nfs_export=on", "noxattrs,userxattr",
+			"lowerdir+=" + e.dir, "datadir+=" + e.dir, "lowerdir=a::b:c", "lowerdir=:a", "lowerdir=a:",
+		} {
+			o.opts = []string{refused}
+			out, err := o.tryMount()
+			if exitCode(err) != 1 || strings.Count(out, "\n") != 1 {
+				t.Errorf("%s: exit %d, %q", refused, exitCode(err), out)
+			}
+			wantNames(t, o.upper)
+			wantNames(t, o.work)
+			wantTree(t, "the lower", o.lowers[0], "file f \"x\"")
+		}
+	})
+}
