@@ -92,13 +92,16 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		return nil, mountError(m.Point, err)
 	}
 	mounted := &Mount{point: m.Point, direct: direct, done: make(chan struct{})}
-	serve, err := o.connect(dev, m, given, maxWrite)
+	fail := func(err error) (*Mount, error) {
+		if !given {
+			err = errors.Join(err, mounted.Unmount())
+		}
+		return nil, err
+	}
+	serve, err := o.prepare(dev, m, given, maxWrite)
 	if err != nil {
 		dev.Close()
-		if given {
-			return nil, mountError(m.Point, err)
-		}
-		return nil, errors.Join(mountError(m.Point, err), mounted.Unmount())
+		return fail(err)
 	}
 	go func() {
 		serve()
@@ -109,10 +112,8 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	}
 	if o.cfg.passthrough() { // only a mount can tell whether it can be had
 		if err := o.checkPassthrough(); err != nil {
-			if given {
-				return nil, err
-			}
-			return nil, errors.Join(err, mounted.Unmount())
+			_, err = fail(err)
+			return nil, errors.Join(err, o.unmarkVolatile())
 		}
 	}
 	if direct {
@@ -166,6 +167,30 @@ func attachDirectly(m MountConfig, options []string) (*sys.Device, error) {
 		return nil, err
 	}
 	return dev, nil
+}
+
+// prepare is connect, after the work directory says that the mount is volatile, if it is.
+func (o *Overlay) prepare(dev *sys.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
+	if o.marksVolatile() {
+		if err := o.stack.MarkVolatile(); err != nil {
+			return nil, err
+		}
+	}
+	serve, err = o.connect(dev, m, given, maxWrite)
+	if err != nil {
+		return nil, errors.Join(mountError(m.Point, err), o.unmarkVolatile())
+	}
+	return serve, nil
+}
+
+func (o *Overlay) marksVolatile() bool { return o.cfg.Volatile && o.stack.Writable() }
+
+// unmarkVolatile is for a mount that has not come to be.
+func (o *Overlay) unmarkVolatile() error {
+	if !o.marksVolatile() {
+		return nil
+	}
+	return o.stack.UnmarkVolatile()
 }
 
 // connect answers INIT and returns what serves the connection until it ends. given: somebody else has mounted it, with who

@@ -206,6 +206,9 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.staging, err = work.OpenDir(workName); err != nil {
 		return fail(err)
 	}
+	if err := checkIncompat(s.staging, c.Work); err != nil {
+		return fail(err)
+	}
 	if err := s.staging.Ref().Chmod(0o700); err != nil { // a setgid bit would hand the group down to what is staged
 		return fail(err)
 	}

@@ -276,6 +276,14 @@ func (d *Dir) Sync() error {
 	return d.readable(unix.Fsync)
 }
 
+// SyncFS makes all of the directory's file system durable (syncfs).
+func (d *Dir) SyncFS() error {
+	if err := fault("syncfs", ""); err != nil {
+		return err
+	}
+	return d.readable(unix.Syncfs)
+}
+
 // readable calls f with the directory's descriptor, or with a fresh one where that is for searching only.
 func (d *Dir) readable(f func(fd int) error) error {
 	err := retry(func() error { return f(d.fd) })
