@@ -27,9 +27,12 @@ type overlay struct {
 	t                *testing.T
 	env              *env
 	lowers           []string // the topmost first
+	data             []string // data-only layers, below the lowers
 	upper, work, mnt string   // without upper: read-only
 	log              string
 	opts             []string // further -o
+	kernelOpts       string   // the kernel's options, in place of those that kernelOptions has for the mode
+	kernelFlags      uintptr  // MS_*, for the kernel's
 	args             []string // further arguments
 	name             string   // how the program is called, when not by its own name
 	kernel           bool     // the kernel's overlayfs in place of the program
@@ -67,7 +70,7 @@ func (o *overlay) path(rel string) string { return o.mnt + "/" + rel }
 
 // options is the value of -o.
 func (o *overlay) options() string {
-	list := []string{"lowerdir=" + strings.Join(o.lowers, ":")}
+	list := []string{o.lowerdir()}
 	if o.upper != "" {
 		list = append(list, "upperdir="+o.upper, "workdir="+o.work)
 	}
@@ -75,6 +78,15 @@ func (o *overlay) options() string {
 		list = append(list, "log="+o.log)
 	}
 	return strings.Join(append(list, o.opts...), ",")
+}
+
+// lowerdir is the option that names the layers below.
+func (o *overlay) lowerdir() string {
+	list := "lowerdir=" + strings.Join(o.lowers, ":")
+	for _, layer := range o.data {
+		list += "::" + layer
+	}
+	return list
 }
 
 func (o *overlay) command() (string, []string) {
@@ -119,12 +131,16 @@ func (o *overlay) tryMount() (string, error) {
 }
 
 func (o *overlay) mountKernel() error {
-	data := "lowerdir=" + strings.Join(o.lowers, ":")
+	data := o.lowerdir()
 	if o.upper != "" {
 		data += ",upperdir=" + o.upper + ",workdir=" + o.work
 	}
-	data += "," + kernelOptions(o.env)
-	if err := unix.Mount("overlay", o.mnt, "overlay", 0, data); err != nil {
+	opts := o.kernelOpts
+	if opts == "" {
+		opts = kernelOptions(o.env)
+	}
+	data += "," + opts
+	if err := unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data); err != nil {
 		return fmt.Errorf("kernel overlayfs (%s): %w", data, err)
 	}
 	o.guard()

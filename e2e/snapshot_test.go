@@ -22,6 +22,8 @@ type view struct {
 	skip func(rel string) bool
 	// xattr leaves one attribute out, or shows it under another name; nil shows all as they are.
 	xattr func(rel, name string) (string, bool)
+	// also tells more of an object; nil tells nothing.
+	also func(rel string, st *unix.Stat_t) string
 }
 
 var (
@@ -116,6 +118,9 @@ func describe(path, rel string, v view) (string, error) {
 	}
 	if v.mtime {
 		b.WriteString(" mtime " + timeClass(st.Mtim))
+	}
+	if v.also != nil {
+		b.WriteString(v.also(rel, &st))
 	}
 	if v.xattrs {
 		if err := describeXattrs(&b, path, rel, names, v); err != nil {

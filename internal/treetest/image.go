@@ -36,6 +36,16 @@ func MountImage(t *testing.T, fstype, options string, args ...string) string {
 func Mount(t *testing.T, fstype, source, options string) string {
 	t.Helper()
 	point := t.TempDir()
+	MountAt(t, fstype, source, point, options)
+	return point
+}
+
+// MountAt is Mount in a folder of the caller's, which is made.
+func MountAt(t *testing.T, fstype, source, point, options string) {
+	t.Helper()
+	if err := os.MkdirAll(point, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	args := []string{"-t", fstype, source, point}
 	if options != "" {
 		args = append(args, "-o", options)
@@ -46,7 +56,6 @@ func Mount(t *testing.T, fstype, source, options string) string {
 			t.Errorf("unmounting %s: %v", point, err)
 		}
 	})
-	return point
 }
 
 func run(t *testing.T, name string, args ...string) {

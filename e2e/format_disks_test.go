@@ -1,0 +1,52 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+)
+
+// formatDisks are the file systems that the layers of the format tests lie on.
+var formatDisks = []string{"ext4", "xfs", "btrfs"}
+
+// diskPath is where a file system of the format tests is mounted, in the child process of a mode too.
+func diskPath(fstype string) string { return filepath.Join(base, "disks", fstype) }
+
+// mountFormatDisks makes the file systems, with a folder for each mode, until the test ends.
+func mountFormatDisks(t *testing.T) {
+	t.Helper()
+	if os.Getenv(envMode) != "" {
+		return // our parent has mounted them
+	}
+	for _, fstype := range formatDisks {
+		// Without noatime the comparison would change what it compares.
+		treetest.MountAt(t, fstype, treetest.MakeImage(t, "mkfs."+fstype), diskPath(fstype), "loop,noatime")
+		for _, m := range rootModes {
+			dir := filepath.Join(diskPath(fstype), string(m))
+			mkdir(t, dir)
+			if m == modeUserns {
+				check(t, os.Chown(dir, plainUser.uid, plainUser.gid))
+			}
+		}
+	}
+}
+
+// diskFolder makes a folder on a file system of the format tests, until the test ends.
+func diskFolder(t *testing.T, e *env, fstype string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(filepath.Join(diskPath(fstype), string(e.mode)), "cell")
+	check(t, err)
+	t.Cleanup(func() { removeTree(dir) })
+	return dir
+}
+
+// otherDisk is a file system of the format tests besides one.
+func otherDisk(fstype string) string {
+	list := strings.Join(formatDisks, " ") + " " + formatDisks[0]
+	_, after, _ := strings.Cut(list, fstype+" ")
+	next, _, _ := strings.Cut(after, " ")
+	return next
+}

@@ -1,0 +1,137 @@
+package e2e
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// xattrWhiteoutLayers have whiteouts that are files.
+var xattrWhiteoutLayers = []string{`
+	xattr . trusted.overlay.opaque x
+	dir d
+	xattr d trusted.overlay.opaque x
+	file d/gone ""
+	xattr d/gone trusted.overlay.whiteout ""
+	file d/hidden ""
+	xattr d/hidden trusted.overlay.whiteout y
+	file d/empty ""
+	file top "top"`, `
+	file d/gone "gone"
+	file d/hidden "hidden"
+	file d/stays "stays"
+	file d/empty "hidden"
+	file d/sub/x "x"
+	file rm "rm"
+	file dir/a "a"
+	file dir/b "b"
+	file top "hidden"`,
+}
+
+// In the upper the kernel does not take files for whiteouts: what is written here it is given as a lower.
+var xattrWhiteoutScripts = []string{`
+	unlink rm
+	unlink d/stays
+	rmtree d/sub
+	unlink dir/a
+	create d/gone 0644 "back"
+	unlink top
+	mkdir top 0755
+	create d/none 0644 ""`, `
+	lower
+	create rm 0644 "back"
+	unlink d/gone
+	create d/stays 0600 "again"
+	rmtree dir
+	create dir 0644 "no dir"`, `
+	lower
+	unlink dir
+	unlink d/empty
+	unlink d/none`,
+}
+
+// The writer makes a layer of files without data, the reader has it over data-only layers.
+var dataOnlyScripts = []string{`
+	chmod mode 0600
+	rename mode far/mode
+	chown owner 1000 1001
+	rename owner far/owner
+	utimes times 1000000500 3
+	rename times far/times
+	chmod big 0755
+	rename big far/big
+	setxattr cut user.a 1
+	rename cut far/cut
+	rmtree dir
+	unlink attr
+	unlink move
+	chmod away 0600
+	rename away far/away
+	unlink hard1
+	unlink hard2
+	unlink empty
+	unlink suid`, `
+	data
+	read far/mode
+	chmod far/owner 0640
+	rename far/owner owner
+	append far/mode "+"
+	pwrite far/big 50000 "here"
+	truncate far/cut 3
+	link far/times times2`, `
+	lower
+	append owner "+"
+	append times2 "+"
+	chmod far/big 0700`,
+}
+
+// nestingLayers hold the layers of an overlay inside of the mount.
+var nestingLayers = []string{`
+	dir in0/d
+	file in0/d/new "new"
+	file in0/w/gone ""
+	dir in0/moved
+	file in0/f "f"`, `
+	file in1/d/hidden "hidden"
+	file in1/w/gone "gone"
+	file in1/w/stays "stays"
+	file in1/was/x "x"
+	file in1/f "hidden"`,
+}
+
+var nestingScripts = []string{`
+	setxattr in0/d trusted.overlay.opaque y
+	setxattr in0 trusted.overlay.opaque x
+	setxattr in0/w trusted.overlay.opaque x
+	setxattr in0/w/gone trusted.overlay.whiteout y
+	setxattr in0/moved trusted.overlay.redirect /was
+	mknod in0/dev 0000 white = EPERM`, `
+	create in0/w/stays 0644 ""
+	setxattr in0/w/stays trusted.overlay.whiteout y
+	removexattr in0/d trusted.overlay.opaque
+	setxattr in0/d trusted.overlay.overlay.deeper z`, `
+	removexattr in0/w/gone trusted.overlay.whiteout
+	append in0/w/gone "file"`,
+}
+
+// lookInside mounts the kernel's overlayfs on layers that lie in the mount.
+func lookInside(c *cell, o *overlay) (map[string]string, string) {
+	in := &overlay{t: c.t, env: c.e, kernel: true, lowers: []string{o.path("in0"), o.path("in1")}, mnt: filepath.Join(c.e.dir, "inside"),
+		kernelFlags: unix.MS_NOATIME}
+	mkdir(c.t, in.mnt)
+	in.kernelOpts = "redirect_dir=follow,index=off,metacopy=off,xino=off"
+	if err := in.mountKernel(); err != nil {
+		return nil, fmt.Sprintf("inside: %v", err)
+	}
+	defer in.unmount()
+	lines, err := snapshot(in.mnt, full)
+	if err != nil {
+		return nil, fmt.Sprintf("inside: %v", err)
+	}
+	shown := map[string]string{}
+	for rel, line := range lines {
+		shown["inside/"+rel] = "inside: " + line
+	}
+	return shown, ""
+}

@@ -1,0 +1,272 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The format of an upper is the kernel's: what is written here can be mounted by the kernel's overlayfs, and what the kernel
+// writes can be mounted here, with the same merged tree. Each feature of the format has scripts of changes. Writer and
+// reader take turns on the same layers, a script each, and whatever one of them left the other must show unchanged: type,
+// mode, owner, times, size, content, attributes, links, and the inode number where the format keeps it. After each script
+// all must show what the kernel alone shows after the same scripts.
+
+// format is a feature of the format.
+type format struct {
+	name   string // as in docs/SEMANTICS.md
+	opts   []string
+	kernel []string // options of the kernel's overlayfs besides opts
+	here   []string // options of the program besides opts
+	modes  []mode
+	disks  []string // types of the upper's file system; nil: all of formatDisks
+	apart  bool     // the lowers lie on another file system
+	// identity: the format keeps st_ino over a remount.
+	identity bool
+	layers   []string // tables, the topmost lower first
+	scripts  []string // the first is the writer's, the second the reader's, and so on
+	// mark is something that the mount leaves in the work directory, and that refuses the next mount while it is there.
+	mark string
+	// inside shows what else there is in the mount, as lines of a snapshot.
+	inside func(c *cell, o *overlay) (map[string]string, string)
+	// broken damages what lies on disk after the first script: the comparison has to notice each.
+	broken map[string]func(o *overlay) error
+}
+
+// direction is who writes and who reads, with the name that docs/SEMANTICS.md has for it.
+type direction struct {
+	name           string
+	writer, reader string // ours or kernels
+}
+
+var directions = []direction{
+	{"kernel-kernel", kernels, kernels}, // shows that scripts and comparison are right
+	{"here-kernel", ours, kernels},
+	{"kernel-here", kernels, ours},
+	{"here-here", ours, ours},
+}
+
+// notThere are the features that the program does not have yet; the kernel's cells run all the same.
+var notThere = map[string]bool{
+	"userxattr": true, "metacopy": true, "index": true, "origin": true, "xino": true, "volatile": true, "xattr_whiteouts": true, "data-only": true,
+}
+
+func TestFormat(t *testing.T) {
+	mountFormatDisks(t)
+	for i := range formats {
+		f := &formats[i]
+		t.Run(f.name, func(t *testing.T) {
+			if f.disks == nil {
+				f.disks = formatDisks
+			}
+			for _, d := range directions {
+				t.Run(d.name, func(t *testing.T) {
+					if notThere[f.name] && (d.writer == ours || d.reader == ours) {
+						t.Log("not there yet")
+						return
+					}
+					eachMode(t, f.modes, func(t *testing.T, e *env) {
+						for _, fstype := range f.disks {
+							t.Run(fstype, func(t *testing.T) { f.test(t, e.mode, fstype, d) })
+						}
+					})
+				})
+			}
+		})
+	}
+}
+
+// cell is a feature on a file system.
+type cell struct {
+	format
+	t       *testing.T
+	e       *env
+	fstype  string
+	origins map[uint64]string
+}
+
+// references are what the kernel shows by itself after each script, by feature, mode and file system.
+var references sync.Map
+
+func (f *format) test(t *testing.T, m mode, fstype string, d direction) {
+	c := f.cell(t, m, fstype, d)
+	key := fmt.Sprint(f.name, m, fstype, c.identity)
+	reference, ok := references.Load(key)
+	if !ok {
+		alone := f.cell(t, m, fstype, directions[0])
+		alone.identity = c.identity
+		sights, fault := alone.run(directions[0], nil)
+		if fault != "" {
+			t.Fatalf("by the kernel alone: %s", fault)
+		}
+		reference, _ = references.LoadOrStore(key, sights)
+	}
+	if d == directions[0] {
+		return
+	}
+	sights, fault := c.run(d, nil)
+	if fault != "" {
+		t.Error(fault)
+	}
+	for i, s := range sights {
+		if diff := diffLines(reference.([]*sight)[i].lines, s.lines); diff != "" {
+			t.Errorf("after script %d, by %s: the kernel alone shows (want) another tree:\n%s", i+1, d.who(i), diff)
+		}
+	}
+}
+
+// cell makes one of these directions.
+func (f *format) cell(t *testing.T, m mode, fstype string, d direction) *cell {
+	c := &cell{format: *f, t: t, e: newEnv(t, m), fstype: fstype}
+	c.identity = c.identity && (d == directions[0] || !notThere["origin"])
+	return c
+}
+
+// who makes the i-th mount.
+func (d direction) who(i int) string { return []string{d.writer, d.reader}[i%2] }
+
+// run lets writer and reader take turns, and tells what is seen after each script, and the first fault. damage comes
+// between the first script and the next mount.
+func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight, fault string) {
+	c.t.Helper()
+	o := c.overlay()
+	check(c.t, c.findOrigins(o))
+	var last *sight
+	for i, script := range append(c.scripts, "") {
+		by := fmt.Sprintf("mount %d (%s)", i+1, d.who(i))
+		o.kernel = d.who(i) == kernels
+		moved := c.moveLayers(o, script)
+		if err := c.mount(o, i); err != nil {
+			return sights, fmt.Sprintf("%s: %v", by, err)
+		}
+		if i > 0 {
+			s, fault := c.look(o)
+			if fault == "" {
+				fault = s.differs(last, c.identity && !moved)
+			}
+			if fault != "" {
+				o.unmount()
+				return sights, fmt.Sprintf("%s of what %s left:\n%s", by, d.who(i-1), fault)
+			}
+		}
+		fault := runScript(o, script)
+		if fault == "" {
+			last, fault = c.look(o)
+		}
+		o.unmount()
+		if fault != "" {
+			return sights, fmt.Sprintf("%s, script: %s", by, fault)
+		}
+		if rest := workRest(filepath.Join(o.work, "work")); d.who(i) == ours && len(rest) > 0 {
+			return sights, fmt.Sprintf("%s: the work directory still holds %v", by, rest)
+		}
+		if sights = append(sights, last); i == 0 && damage != nil {
+			check(c.t, damage(o))
+		}
+	}
+	return sights, ""
+}
+
+// overlay makes the layers.
+func (c *cell) overlay() *overlay {
+	c.t.Helper()
+	disk := diskFolder(c.t, c.e, c.fstype)
+	below := disk
+	if c.apart {
+		below = diskFolder(c.t, c.e, otherDisk(c.fstype))
+	}
+	o := &overlay{t: c.t, env: c.e, log: filepath.Join(c.e.dir, "log"), upper: disk + "/upper", work: disk + "/work", mnt: c.e.dir + "/mnt"}
+	mkdir(c.t, o.upper, o.work, o.mnt)
+	build(c.t, c.e, o.upper, "")
+	for i, table := range c.layers {
+		layer := fmt.Sprintf("%s/lower%d", below, i)
+		mkdir(c.t, layer)
+		build(c.t, c.e, layer, table)
+		o.lowers = append(o.lowers, layer)
+	}
+	// Looking must not change what is looked at.
+	o.opts, o.kernelFlags = append(append([]string{"noatime"}, c.opts...), c.here...), unix.MS_NOATIME
+	o.kernelOpts = strings.Join(append(append([]string{}, c.opts...), c.kernel...), ",")
+	return o
+}
+
+// moveLayers makes the upper a lower where a script begins with that.
+func (c *cell) moveLayers(o *overlay, script string) bool {
+	c.t.Helper()
+	word, _, _ := strings.Cut(strings.TrimSpace(script), "\n")
+	if word != "lower" && word != "data" {
+		return false
+	}
+	if word == "data" {
+		o.lowers, o.data = nil, append(o.lowers, o.data...)
+	}
+	o.lowers = append([]string{o.upper}, o.lowers...)
+	o.upper, o.work = o.upper+"+", o.work+"+"
+	mkdir(c.t, o.upper, o.work)
+	// The root of the mount is that of the new upper.
+	sh(c.t, "", fmt.Sprintf("chmod --reference=%[1]s %[2]s; chown --reference=%[1]s %[2]s; touch -r %[1]s %[2]s", o.lowers[0], o.upper))
+	return true
+}
+
+// mount mounts, and where the last mount has left a mark only after that was removed.
+func (c *cell) mount(o *overlay, i int) error {
+	c.t.Helper()
+	if c.mark != "" && i > 0 {
+		if _, err := o.tryMount(); err == nil {
+			o.unmount()
+			return fmt.Errorf("it is not refused, although there is %s", c.mark)
+		}
+		if err := os.RemoveAll(filepath.Join(o.work, c.mark)); err != nil {
+			return err
+		}
+	}
+	out, err := o.tryMount()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+// The comparison notices what is wrong on disk.
+func TestFormatComparison(t *testing.T) {
+	mountFormatDisks(t)
+	for i := range formats {
+		f := &formats[i]
+		t.Run(f.name, func(t *testing.T) {
+			if len(f.broken) == 0 {
+				t.Error("nothing shows that the comparison can fail")
+			}
+			for what, damage := range f.broken {
+				t.Run(what, func(t *testing.T) {
+					eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+						for _, d := range directions {
+							if notThere[f.name] && d != directions[0] {
+								continue
+							}
+							_, fault := f.cell(t, e.mode, "ext4", d).run(d, damage)
+							t.Logf("%s: %s", d.name, fault)
+							if fault == "" {
+								t.Errorf("%s: it is not noticed", d.name)
+							}
+						}
+					})
+				})
+			}
+		})
+	}
+}
+
+// without removes an attribute of an object of the upper.
+func without(rel, name string) func(o *overlay) error {
+	return func(o *overlay) error { return unix.Lremovexattr(filepath.Join(o.upper, rel), name) }
+}
+
+// withoutFile removes a file below the folder of upper and work directory.
+func withoutFile(rel string) func(o *overlay) error {
+	return func(o *overlay) error { return os.Remove(filepath.Join(filepath.Dir(o.upper), rel)) }
+}

@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// sight is what a mount shows.
+type sight struct {
+	// lines are comparable between mounts of different folders: times are classes, and numbers of inodes are told by the
+	// names that the objects have in the lowers.
+	lines map[string]string
+	// exact are the numbers behind them, comparable between mounts of the same folders.
+	exact map[string]string
+	inode map[string]uint64
+}
+
+// inodeBits are those of the number that the object has in its layer: what is composed has the layer in those above.
+const inodeBits = 32
+
+// look tells all that there is in the mount of a cell; a fault is what no mount may show.
+func (c *cell) look(o *overlay) (*sight, string) {
+	s := &sight{exact: map[string]string{}, inode: map[string]uint64{}}
+	first := map[uint64]string{} // of the names of an inode
+	v := exact
+	var faults strings.Builder
+	v.also = func(rel string, st *unix.Stat_t) string {
+		s.exact[rel] = fmt.Sprintf("mtime %d.%09d atime %d.%09d", st.Mtim.Sec, st.Mtim.Nsec, st.Atim.Sec, st.Atim.Nsec)
+		s.inode[rel] = st.Ino
+		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+		// D1; btrfs counts none, which shows where a directory is not merged
+		if isDir && !o.kernel && int(st.Nlink) != 2+subdirectories(o.path(rel)) && (st.Nlink != 1 || c.fstype != "btrfs") {
+			fmt.Fprintf(&faults, "%s: st_nlink is %d\n", rel, st.Nlink)
+		}
+		text := " atime " + timeClass(st.Atim)
+		if c.identity {
+			text += " ino " + c.origin(st.Ino)
+		}
+		if other, ok := first[st.Ino]; ok && !isDir && c.e.mode == modeRoot { // the kernel decodes no handles in a user namespace
+			text += " one with " + word1(other)
+		} else {
+			first[st.Ino] = rel
+		}
+		return text
+	}
+	var err error
+	if s.lines, err = snapshot(o.mnt, v); err != nil {
+		return nil, err.Error()
+	}
+	if c.identity || !o.kernel {
+		faults.WriteString(identityFaults(o.mnt))
+	}
+	if c.inside != nil {
+		inside, fault := c.inside(c, o)
+		faults.WriteString(fault)
+		maps.Copy(s.lines, inside)
+	}
+	return s, faults.String()
+}
+
+// subdirectories counts them.
+func subdirectories(dir string) (n int) {
+	entries, err := listDir(dir, 32<<10)
+	if err != nil {
+		return -1
+	}
+	for _, entry := range entries {
+		if entry.kind == unix.DT_DIR && entry.name != "." && entry.name != ".." {
+			n++
+		}
+	}
+	return n
+}
+
+// origin is the name that the layers below have for an inode, or "new".
+func (c *cell) origin(ino uint64) string {
+	name, ok := c.origins[ino&(1<<inodeBits-1)]
+	if !ok || c.apart && c.identity && ino>>inodeBits == 0 {
+		return "new"
+	}
+	return name
+}
+
+// findOrigins takes note of the inodes of the lowers that the cell begins with.
+func (c *cell) findOrigins(o *overlay) error {
+	c.origins = map[uint64]string{}
+	for i, layer := range o.lowers {
+		err := filepath.WalkDir(layer, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil {
+				return err
+			}
+			if rel, _ := filepath.Rel(layer, path); c.origins[st.Ino] == "" {
+				c.origins[st.Ino] = fmt.Sprintf("lower%d:%s", i, word1(rel))
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// differs tells how what a mount shows differs from what another mount of the same layers showed before it.
+func (s *sight) differs(before *sight, identity bool) string {
+	d := diffLines(before.lines, s.lines)
+	d += diffLines(withPaths(before.exact), withPaths(s.exact))
+	if !identity {
+		return d
+	}
+	for _, rel := range slices.Sorted(maps.Keys(s.inode)) {
+		if was, ok := before.inode[rel]; ok && was != s.inode[rel] {
+			d += fmt.Sprintf("  %s: st_ino was %#x, is %#x\n", rel, was, s.inode[rel])
+		}
+	}
+	return d
+}
+
+func withPaths(lines map[string]string) map[string]string {
+	named := map[string]string{}
+	for rel, line := range lines {
+		named[rel] = word1(rel) + " " + line
+	}
+	return named
+}
