@@ -22,6 +22,7 @@ type sequence struct {
 	t      *testing.T
 	e      *env
 	right  bool // the right side is the kernel's too: shows that the test itself is deterministic
+	drawn  bool // both mounts get random options of the format
 	tables []string
 	ops    []op // filled while running, or given
 	pause  int  // the mounts are remounted before this operation; -1 for never
@@ -65,9 +66,14 @@ func TestDifferentialOptions(t *testing.T) {
 	})
 }
 
-// TestDifferentialOfKernelWithItself shows that sequences are deterministic.
+// TestDifferentialOfKernelWithItself shows that sequences are deterministic, with any options of the format.
 func TestDifferentialOfKernelWithItself(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) { differential(t, e, true, 10) })
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		differential(t, e, true, 10)
+		if e.mode == modeRoot {
+			differentialOf(t, e, sequence{right: true, drawn: true}, 20)
+		}
+	})
 }
 
 func envNumber(name string, otherwise uint64) uint64 {
@@ -79,14 +85,24 @@ func envNumber(name string, otherwise uint64) uint64 {
 }
 
 func differential(t *testing.T, e *env, kernelOnly bool, n int) {
+	t.Helper()
+	differentialOf(t, e, sequence{right: kernelOnly}, n)
+}
+
+// differentialOf runs sequences that are like a model.
+func differentialOf(t *testing.T, e *env, model sequence, n int) {
+	t.Helper()
 	first, n := envNumber(envSeed, 1), int(envNumber(envSeqs, uint64(n)))
 	t.Logf("seeds %d..%d, %d operations each; again with %s=SEED %s=1", first, first+uint64(n)-1, opsPerSequence, envSeed, envSeqs)
 	runtime.LockOSThread() // operations of other users are made by this thread
 	defer runtime.UnlockOSThread()
 	failed, worked := 0, 0
 	for seed := first; seed < first+uint64(n); seed++ {
-		g := newGenerator(seed, e.mode)
-		s := &sequence{t: t, e: e, right: kernelOnly, tables: g.layers(), pause: -1, probe: g.chance(60)}
+		g, s := newGenerator(seed, e.mode), model
+		s.t, s.e, s.tables, s.pause, s.probe = t, e, g.layers(), -1, g.chance(60)
+		if s.drawn {
+			s.e = &env{mode: e.mode, dir: e.dir, opts: drawOptions(g, s.right)}
+		}
 		if e.has("xattr_permissions=2") {
 			s.tables[0] = "" // else it would hold objects that no mount with the option makes
 		}
@@ -102,7 +118,7 @@ func differential(t *testing.T, e *env, kernelOnly bool, n int) {
 		if failed <= 3 {
 			diff = s.shrink(diff)
 		}
-		t.Errorf("seed %d: %s\n%s", seed, diff, s)
+		t.Errorf("seed %d, options %v: %s\n%s", seed, s.e.opts, diff, &s)
 		if failed == 8 {
 			t.Fatal("too many failures, the rest is left out")
 		}
@@ -209,6 +225,9 @@ func workRest(work string) []string {
 func (s *sequence) side(dir, name string, kernel bool) *side {
 	root := filepath.Join(dir, name)
 	o := &overlay{t: s.t, env: &env{mode: s.e.mode, dir: root, opts: s.e.opts}, kernel: kernel, log: filepath.Join(root, "log"), opts: s.e.opts}
+	if s.drawn {
+		o.kernelOpts = kernelOptionsOf(s.e.opts)
+	}
 	o.upper, o.work, o.mnt = root+"/upper", root+"/work", root+"/mnt"
 	mkdir(s.t, o.upper, o.work, o.mnt)
 	build(s.t, s.e, o.upper, s.tables[0])

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+// optionChoices are the options of the format that a sequence draws from; an empty value leaves the option out.
+var optionChoices = []struct {
+	name   string
+	values []string
+}{
+	{"redirect_dir", []string{"on", "on", "on", "off", "follow", "nofollow"}},
+	{"metacopy", []string{"on", "off"}},
+	{"index", []string{"on", "off"}},
+	{"xino", []string{"on", "off", "auto", ""}},
+	{"uuid", []string{"", "off", "null", "auto", "on"}},
+}
+
+// drawOptions picks options of the format, the same for both sides. Those that are not built yet are the kernel's only.
+func drawOptions(g *generator, kernelOnly bool) []string {
+	lack := func(name string) bool { return notThere[name] && !kernelOnly }
+	if g.chance(15) && !lack("userxattr") {
+		return []string{"userxattr", "index=off", "metacopy=off"}
+	}
+	var opts []string
+	for _, c := range optionChoices {
+		value := pick(g, c.values)
+		switch {
+		case value == "" || lack(c.name) && value == "on":
+			continue
+		case c.name == "metacopy" && value == "on" && !slices.Contains(opts, redirects):
+			continue // the kernel refuses it
+		}
+		opts = append(opts, c.name+"="+value)
+	}
+	return opts
+}
+
+// TestDifferentialOptionSets is TestDifferential with random options of the format, which change what lies in the upper.
+func TestDifferentialOptionSets(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		differentialOf(t, e, sequence{drawn: true}, 150)
+	})
+}
+
+// kernelOptionsOf are the kernel's for a sequence that draws its options.
+func kernelOptionsOf(opts []string) string {
+	all := append([]string{}, opts...)
+	for _, c := range optionChoices { // what was not drawn is off, whatever the kernel's default
+		if !slices.ContainsFunc(opts, func(opt string) bool { return strings.HasPrefix(opt, c.name+"=") }) && c.name != "uuid" && c.name != "redirect_dir" {
+			all = append(all, c.name+"=off")
+		}
+	}
+	return strings.Join(all, ",")
+}
