@@ -36,7 +36,7 @@ var (
 var tools = map[string]string{
 	"busybox": "busybox-static", "debootstrap": "debootstrap", "fusermount3": "fuse3", "mount.fuse3": "fuse3",
 	"setfacl": "acl", "getfacl": "acl", "unshare": "util-linux", "newuidmap": "uidmap", "lsattr": "e2fsprogs",
-	"chattr": "e2fsprogs", "apt-get": "apt", "dpkg-deb": "dpkg", "useradd": "passwd", "ldd": "libc-bin", "bash": "bash",
+	"chattr": "e2fsprogs", "apt-get": "apt", "dpkg-deb": "dpkg", "dpkg": "dpkg", "useradd": "passwd", "ldd": "libc-bin", "bash": "bash",
 	"cp": "coreutils", "find": "findutils", "setpriv": "util-linux", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs",
 	"setcap": "libcap2-bin",
 	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",

@@ -166,6 +166,9 @@ func TestRenameOfALargeDirectory(t *testing.T) {
 		wantCounts(t, "rename", got, counts{"RENAME": 1, "LOOKUP": 2}, counts{"GETATTR": 2})
 		wantNames(t, o.upper, "d", "e")
 		wantNames(t, filepath.Join(o.upper, "e"))
+		if used := usedBytes(t, o.upper); used > 16<<10 { // the root of the upper and the directory, a block each
+			t.Errorf("the upper takes up %d bytes", used)
+		}
 		entries, err := os.ReadDir(o.path("e"))
 		check(t, err)
 		equal(t, "files", len(entries), 10000)
