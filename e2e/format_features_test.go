@@ -29,6 +29,13 @@ var formats = []format{
 		},
 	},
 	{
+		name: "userns", kernel: []string{"userxattr", "index=off", "xino=off"}, modes: []mode{modeUserns},
+		layers: plainLayers, scripts: plainScripts,
+		broken: map[string]func(o *overlay) error{
+			"a directory is opaque no more": without("d", "user.overlay.opaque"),
+		},
+	},
+	{
 		name: "redirect_dir", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"}, modes: onlyRoot, identity: true,
 		layers: redirectLayers, scripts: redirectScripts,
 		broken: map[string]func(o *overlay) error{
@@ -46,7 +53,7 @@ var formats = []format{
 	},
 	{
 		name: "index", opts: []string{"redirect_dir=on", "index=on", "metacopy=off", "xino=off"}, modes: onlyRoot, identity: true,
-		layers: indexLayers, scripts: indexScripts,
+		layers: indexLayers, scripts: indexScripts, inside: lookAtIndex,
 		broken: map[string]func(o *overlay) error{
 			"the index is gone":            func(o *overlay) error { return os.RemoveAll(filepath.Join(o.work, "index")) },
 			"the link count is gone":       without("a2", "trusted.overlay.nlink"),
@@ -91,6 +98,17 @@ var formats = []format{
 		layers: metacopyLayers, scripts: dataOnlyScripts,
 		broken: map[string]func(o *overlay) error{
 			"a redirect to the data is gone": without("far/away", "trusted.overlay.redirect"),
+		},
+	},
+	{
+		name: "all", opts: []string{"redirect_dir=on", "metacopy=on", "index=on", "xino=auto"}, modes: onlyRoot, identity: true,
+		layers: beside(redirectLayers, metacopyLayers, indexLayers, originLayers), inside: lookAtIndex,
+		scripts: beside(redirectScripts, metacopyScripts, indexScripts, originScripts),
+		broken: map[string]func(o *overlay) error{
+			"an absolute redirect is gone":            without("0/p/b", "trusted.overlay.redirect"),
+			"the mark of a file without data is gone": without("1/mode", "trusted.overlay.metacopy"),
+			"the index is gone":                       func(o *overlay) error { return os.RemoveAll(filepath.Join(o.work, "index")) },
+			"an origin is gone":                       without("3/f", "trusted.overlay.origin"),
 		},
 	},
 	{

@@ -2,7 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,6 +117,57 @@ var nestingScripts = []string{`
 	setxattr in0/d trusted.overlay.overlay.deeper z`, `
 	removexattr in0/w/gone trusted.overlay.whiteout
 	append in0/w/gone "file"`,
+}
+
+// lookAtIndex tells of each object in the index its kind and link count: the names are handles.
+func lookAtIndex(_ *cell, o *overlay) (map[string]string, string) {
+	entries, err := os.ReadDir(filepath.Join(o.work, "index"))
+	if err != nil {
+		return nil, err.Error()
+	}
+	var kinds []string
+	for _, entry := range entries {
+		var st unix.Stat_t
+		if err := unix.Lstat(filepath.Join(o.work, "index", entry.Name()), &st); err != nil {
+			return nil, err.Error()
+		}
+		if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
+			continue // the whiteout of which the kernel links others
+		}
+		kinds = append(kinds, fmt.Sprintf("%s %d", entry.Type(), st.Nlink))
+	}
+	slices.Sort(kinds)
+	return map[string]string{"index": fmt.Sprintf("index %q", kinds)}, ""
+}
+
+// beside puts tables or scripts into folders 0, 1 and so on of one.
+func beside(lists ...[]string) (all []string) {
+	for i, list := range lists {
+		for k, table := range list {
+			var b strings.Builder
+			for line := range strings.SplitSeq(table, "\n") {
+				words, err := splitWords(line)
+				if err != nil || len(words) == 0 {
+					continue
+				}
+				for at, word := range words {
+					if at == 1 || at == 2 && (words[0] == "link" || strings.Contains(scriptWords[words[0]], "path2")) {
+						word = filepath.Join(strconv.Itoa(i), word)
+					}
+					if at > 0 && word != "=" && words[at-1] != "=" {
+						word = quote(word)
+					}
+					b.WriteString(word + " ")
+				}
+				b.WriteString("\n")
+			}
+			if k == len(all) {
+				all = append(all, "")
+			}
+			all[k] += b.String()
+		}
+	}
+	return all
 }
 
 // lookInside mounts the kernel's overlayfs on layers that lie in the mount.

@@ -88,7 +88,7 @@ func runScript(o *overlay, script string) string {
 		} else {
 			result = s.run(change)
 		}
-		if failed := failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, want) {
+		if failed := failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, strings.TrimSpace(want)) {
 			return fmt.Sprintf("%q: %s", strings.TrimSpace(line), result)
 		}
 	}
