@@ -178,3 +178,19 @@ func abortConnection(minor int) {
 }
 
 func kill(pid int, sig syscall.Signal) { _ = syscall.Kill(pid, sig) }
+
+// kernelStacks tells where in the kernel the threads of a process are, as far as we may know.
+func kernelStacks(pid int) string {
+	var b strings.Builder
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
+	for _, task := range tasks {
+		for _, file := range []string{"comm", "wchan", "stack"} {
+			text, err := os.ReadFile(filepath.Join(task, file))
+			if err != nil {
+				text = []byte(err.Error())
+			}
+			fmt.Fprintf(&b, "%s %s\n", file, strings.TrimSpace(string(text)))
+		}
+	}
+	return b.String()
+}
