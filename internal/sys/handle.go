@@ -51,14 +51,27 @@ func (d *Dir) StatHandle(h Handle, st *Stat) error {
 	return unix.Fstat(fd, st)
 }
 
-// getFSUUID is FS_IOC_GETFSUUID of linux/fs.h (Linux 6.9), _IOR(0x15, 0, struct fsuuid2). The direction has other bits on some
-// machines; they are taken from a constant of the same direction.
-const getFSUUID = unix.BLKBSZGET&0xe0000000 | uint(unsafe.Sizeof(fsUUID{}))<<16 | 0x15<<8
+// Requests that tell the number of a file system. The direction, that of reading, has other bits on some machines; they are
+// taken from a constant of the same direction.
+const (
+	reading = unix.BLKBSZGET & 0xe0000000
+	// getFSUUID is FS_IOC_GETFSUUID of linux/fs.h (Linux 6.9).
+	getFSUUID = reading | uint(unsafe.Sizeof(fsUUID{}))<<16 | 0x15<<8
+	// btrfsInfo is BTRFS_IOC_FS_INFO of linux/btrfs.h: btrfs has a number and does not tell it by the former.
+	btrfsInfo = reading | uint(unsafe.Sizeof(btrfsFSInfo{}))<<16 | 0x94<<8 | 31
+)
 
 // fsUUID is struct fsuuid2.
 type fsUUID struct {
 	len  uint8
 	uuid [16]byte
+}
+
+// btrfsFSInfo is struct btrfs_ioctl_fs_info_args.
+type btrfsFSInfo struct {
+	maxID, devices uint64
+	uuid           [16]byte
+	_              [1024 - 32]byte
 }
 
 // FSUUID is the number that the object's file system has for itself; all zero where it has none, or the kernel is too old to
@@ -68,7 +81,13 @@ func (o *Object) FSUUID() ([16]byte, error) {
 		return [16]byte{}, err
 	}
 	var u fsUUID
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), uintptr(getFSUUID), uintptr(unsafe.Pointer(&u)))
+	errno := o.ioctl(getFSUUID, unsafe.Pointer(&u))
+	var st unix.Statfs_t
+	if errno != 0 && unix.Fstatfs(o.fd, &st) == nil && st.Type == unix.BTRFS_SUPER_MAGIC {
+		var info btrfsFSInfo
+		errno = o.ioctl(btrfsInfo, unsafe.Pointer(&info))
+		u.uuid = info.uuid
+	}
 	switch errno {
 	case 0:
 	case unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL, unix.EBADF, unix.EPERM, unix.ENOSYS:
@@ -77,4 +96,9 @@ func (o *Object) FSUUID() ([16]byte, error) {
 		return [16]byte{}, errno
 	}
 	return u.uuid, nil
+}
+
+func (o *Object) ioctl(request uint, arg unsafe.Pointer) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), uintptr(request), uintptr(arg))
+	return errno
 }

@@ -1,6 +1,8 @@
 package sys
 
 import (
+	"crypto/rand"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -88,21 +90,25 @@ func TestNoHandles(t *testing.T) {
 
 // Linux 6.9 is the first to tell.
 func TestFSUUID(t *testing.T) {
-	const text = "01234567-89ab-4cde-8f01-23456789abcd"
-	point := treetest.MountImage(t, "ext4", "", "-U", text)
-	uuid, err := openPlain(t, point).FSUUID()
-	must(t, err)
-	if uuid != [16]byte{0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0x4c, 0xde, 0x8f, 0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd} {
-		t.Errorf("%x", uuid)
+	var d *Dir
+	for _, fstype := range []string{"ext4", "btrfs"} {
+		var want [16]byte
+		_, _ = rand.Read(want[:])
+		text := fmt.Sprintf("%x-%x-%x-%x-%x", want[:4], want[4:6], want[6:8], want[8:10], want[10:])
+		d = openPlain(t, treetest.MountImage(t, fstype, "", "-U", text))
+		uuid, err := d.FSUUID()
+		must(t, err)
+		if uuid != want {
+			t.Errorf("%s: %x, want %x", fstype, uuid, want)
+		}
 	}
-	d := openPlain(t, point)
 	SetFault(func(op Op) error {
 		if op.Name == "GETFSUUID" {
 			return unix.EIO
 		}
 		return nil
 	})
-	_, err = d.FSUUID()
+	_, err := d.FSUUID()
 	SetFault(nil)
 	want(t, "a failing disk", err, unix.EIO)
 }
