@@ -150,7 +150,8 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	return n, nil
 }
 
-// settleDir gives a new directory node its st_ino: that of its topmost lower, which a copy-up does not change.
+// settleDir gives a new directory node its st_ino: that of its topmost lower, which a copy-up does not change; the root that
+// of its topmost layer (ovl_get_root).
 // Precondition: renameMu R, or nobody else knows n.
 func (o *Overlay) settleDir(n *Node) error {
 	d := o.open(n)
@@ -163,7 +164,9 @@ func (o *Overlay) settleDir(n *Node) error {
 			return err
 		}
 	}
-	if n.dir.MayMerge() {
+	switch {
+	case n.parent == nil: // its topmost layer does not change while mounted
+	case n.dir.MayMerge():
 		from = n.dir.TopLower()
 	}
 	if from == int(n.layer) && n.parent != nil {
