@@ -42,6 +42,8 @@ var deviations = []deviation{
 		func(o op, kernel, ours string) bool {
 			return o.name == "rename" && kernel == "EXDEV" && ours == "ENOTEMPTY"
 		}},
+	{"D13", "numbers are made up as with xino=on whatever xino says", "a FUSE mount has one st_dev", nil},
+	{"D14", "statfs shows an f_fsid of the kernel's choice", "a FUSE server is not asked for it", nil},
 	{"D11", "with io=passthrough a write by root clears suid and sgid that a file has got since it was opened, the kernel keeps them",
 		"the kernel writes with rights that are fixed at the first open; with root's, everybody's writes would keep the bits", nil},
 }
