@@ -53,7 +53,7 @@ var directions = []direction{
 
 // notThere are the features that the program does not have yet; the kernel's cells run all the same.
 var notThere = map[string]bool{
-	"userxattr": true, "metacopy": true, "index": true, "origin": true, "xino": true, "volatile": true, "xattr_whiteouts": true, "data-only": true,
+	"userxattr": true, "index": true, "xattr_whiteouts": true,
 	"uuid": true, "all": true,
 }
 
