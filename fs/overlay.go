@@ -12,6 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/readers"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Overlay is one stack of layers, served or ready to be. Its methods may be called at any time by any number of callers.
@@ -20,6 +21,7 @@ type Overlay struct {
 
 	cfg     Config
 	stack   *stack.Stack
+	names   whiteout.Names
 	root    *Node
 	nodes   *inodecache.Table[*Node]
 	numbers *inodecache.Numbers
@@ -69,6 +71,7 @@ func Open(cfg Config) (*Overlay, error) {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
 		stack:         s,
+		names:         s.Names(),
 		nodes:         inodecache.NewTable[*Node](),
 		numbers:       inodecache.NewNumbers(s.Devices(), width),
 		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),

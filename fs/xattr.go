@@ -6,7 +6,6 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 const (
@@ -30,7 +29,7 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if attr == selinuxXattr && !o.selinux {
 		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
 	}
-	stored, ok := whiteout.StoredXattr(attr)
+	stored, ok := o.names.Stored(attr)
 	if !ok {
 		return 0, errNoSuchAttr
 	}
@@ -74,7 +73,7 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 	}
 	var list []byte
 	for _, name := range names {
-		shown, ok := whiteout.VisibleXattr(name)
+		shown, ok := o.names.Visible(name)
 		if !ok || shown == selinuxXattr && !o.selinux || o.cfg.NoACL && isACL(shown) {
 			continue
 		}
@@ -90,7 +89,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored
 	if o.cfg.NoXattrs || o.cfg.NoACL && isACL(attr) {
 		return unix.EOPNOTSUPP
 	}
-	stored, ok := whiteout.StoredXattr(attr)
+	stored, ok := o.names.Stored(attr)
 	if !ok {
 		return unix.EPERM
 	}
@@ -136,7 +135,7 @@ func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) 
 	o.counts.add(opRemovexattr)
 	n, err := o.node(h.NodeId)
 	if err == nil && !n.inUpper() {
-		if stored, ok := whiteout.StoredXattr(attr); ok {
+		if stored, ok := o.names.Stored(attr); ok {
 			err = o.with(n, func(r owner.Ref) error { _, err := r.GetXattr(stored); return err })
 		}
 	}

@@ -13,8 +13,9 @@ type Format struct {
 	// Devices: a whiteout is the character device 0/0; else it is a [Marker] file. Only where names can be exchanged too
 	// (RENAME_EXCHANGE): without that a directory and a device cannot take each other's place in one step.
 	Devices bool
-	// WhiteoutXattr: where neither devices nor .wh. files can be made, as on the mount of another overlay, a whiteout is an
-	// empty file with this extended attribute, in a directory prepared by [Format.Admit]. Else empty.
+	// WhiteoutXattr: where devices cannot be made and this is wanted, or .wh. files cannot be made either, as on the mount of
+	// another overlay, a whiteout is an empty file with this extended attribute, in a directory prepared by [Format.Admit].
+	// Else empty.
 	WhiteoutXattr string
 	// RenameWhiteout: renameat2(RENAME_WHITEOUT) leaves such a device behind. Only with Devices.
 	RenameWhiteout bool
@@ -82,12 +83,21 @@ const (
 	trialMarker = MarkerPrefix + "#probe"
 )
 
+// Wanted is what the user says of the format; what cannot be had is done without.
+type Wanted struct {
+	Names Names
+	// Markers leaves devices untried.
+	Markers bool
+	// Xattrs prefers attributes to .wh. files where there are no devices.
+	Xattrs bool
+}
+
 // Probe finds the format by trying each way in the work directory, which must be the one the whiteouts will be made in,
-// and leaves nothing there. forceMarkers leaves the device forms untried.
+// and leaves nothing there.
 //
 // A way that the file system or the kernel refuses is not there; a disk that is full or failing is an error, because an
 // upper must not change its format with the weather.
-func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
+func Probe(work *sys.Dir, wanted Wanted) (f Format, err error) {
 	if err := removeTrials(work); err != nil {
 		return Format{}, err
 	}
@@ -96,7 +106,7 @@ func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
 			f, err = Format{}, e
 		}
 	}()
-	if !forceMarkers {
+	if !wanted.Markers {
 		if f.Devices, err = available(tryDevice(work)); err != nil {
 			return Format{}, err
 		}
@@ -106,29 +116,19 @@ func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
 			return Format{}, err
 		}
 	}
-	if err := work.Mkdir(trialDir, 0o700); err != nil {
+	if f.OpaqueXattr, err = probeOpaque(work, wanted.Names); err != nil {
 		return Format{}, err
 	}
-	d, err := work.OpenDir(trialDir)
-	if err != nil {
-		return Format{}, err
-	}
-	defer d.Close()
-	for _, name := range []string{trustedOpaque, userOpaque} {
-		ok, err := available(tryXattr(d, name))
-		if err != nil {
-			return Format{}, err
-		}
-		if ok {
-			f.OpaqueXattr = name
-			break
-		}
-	}
-	if f.Devices || forceMarkers || f.OpaqueXattr == "" {
+	if f.Devices || f.OpaqueXattr == "" {
 		return f, nil
 	}
-	if markers, err := available(tryMarker(work)); err != nil || markers {
-		return f, err
+	if !wanted.Xattrs {
+		if wanted.Markers {
+			return f, nil
+		}
+		if markers, err := available(tryMarker(work)); err != nil || markers {
+			return f, err
+		}
 	}
 	name := f.Xattr("whiteout")
 	ok, err := available(tryXattrWhiteout(work, name))
@@ -136,6 +136,27 @@ func Probe(work *sys.Dir, forceMarkers bool) (f Format, err error) {
 		f.WhiteoutXattr = name
 	}
 	return f, err
+}
+
+// probeOpaque makes a directory and finds out by which extended attribute it can be made opaque; empty: by none.
+func probeOpaque(work *sys.Dir, names Names) (string, error) {
+	if err := work.Mkdir(trialDir, 0o700); err != nil {
+		return "", err
+	}
+	d, err := work.OpenDir(trialDir)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	for _, name := range []string{trustedOpaque, userOpaque} {
+		if !names.mean(name) {
+			continue
+		}
+		if ok, err := available(tryXattr(d, name)); err != nil || ok {
+			return name, err
+		}
+	}
+	return "", nil
 }
 
 func tryMarker(work *sys.Dir) error {

@@ -35,7 +35,7 @@ const (
 type Marks struct {
 	// Opaque: nothing of the layers below shows in this directory.
 	Opaque bool
-	// XattrWhiteouts: an empty regular file in this directory may be a whiteout; ask [IsXattrWhiteout].
+	// XattrWhiteouts: an empty regular file in this directory may be a whiteout; ask [Names.IsXattrWhiteout].
 	XattrWhiteouts bool
 	// Redirect is where the layers below have the directory that this one merges with: a path below their roots where it
 	// begins with a slash, else a name in the same directory. Empty: under its own name. Not checked yet, see
@@ -50,13 +50,16 @@ type Marks struct {
 // ReadMarks reads every form of mark on the opened directory d. A directory without extended attributes costs one
 // call, or two when lookForMarker asks to look for the [OpaqueMarker] file: a caller that has listed the directory
 // already knows whether it is there.
-func ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
+func (n Names) ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
 	var m Marks
 	names, err := d.Ref().ListXattr()
 	if err != nil {
 		return Marks{}, err
 	}
 	for _, name := range names {
+		if !n.mean(name) {
+			continue
+		}
 		switch name {
 		case trustedOpaque, userOpaque, ownOpaque, trustedRedirect, userRedirect:
 		case trustedImpure, userImpure: // whatever the value
@@ -101,7 +104,7 @@ func ReadMarks(d *sys.Dir, lookForMarker bool) (Marks, error) {
 // IsXattrWhiteout reports whether the object r with the given attributes is a whiteout in extended attribute form: an
 // empty regular file with the attribute overlay.whiteout, whatever its value (fs/overlayfs/util.c,
 // ovl_path_check_xwhiteout_xattr). It means so only in a directory with [Marks].XattrWhiteouts.
-func IsXattrWhiteout(r sys.Ref, st *sys.Stat) (bool, error) {
+func (n Names) IsXattrWhiteout(r sys.Ref, st *sys.Stat) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
 		return false, nil
 	}
@@ -110,7 +113,7 @@ func IsXattrWhiteout(r sys.Ref, st *sys.Stat) (bool, error) {
 		return false, err
 	}
 	for _, name := range names {
-		if name == trustedWhiteout || name == userWhiteout {
+		if n.mean(name) && (name == trustedWhiteout || name == userWhiteout) {
 			return true, nil
 		}
 	}

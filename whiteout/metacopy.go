@@ -25,13 +25,16 @@ type FileMarks struct {
 
 // ReadFileMarks reads the marks of a regular file. One without extended attributes costs one call. EINVAL for a metacopy mark
 // that makes no sense.
-func ReadFileMarks(r sys.Ref) (m FileMarks, err error) {
+func (n Names) ReadFileMarks(r sys.Ref) (m FileMarks, err error) {
 	names, err := r.ListXattr()
 	if err != nil {
 		return FileMarks{}, err
 	}
 	metacopy, redirect := "", ""
 	for _, name := range names { // what only root may write goes before what everybody may
+		if !n.mean(name) {
+			continue
+		}
 		switch name {
 		case trustedMetacopy:
 			metacopy = name

@@ -90,7 +90,7 @@ func TestOriginAttributes(t *testing.T) {
 		must(t, err)
 		defer sub.Close()
 		must(t, f.MarkImpure(sub))
-		if m, err := ReadMarks(sub, false); err != nil || m.Impure != (opaque != "") {
+		if m, err := both.ReadMarks(sub, false); err != nil || m.Impure != (opaque != "") {
 			t.Errorf("%q: %+v, %v", opaque, m, err)
 		}
 		if _, ok, err := f.Origin(d.At("d")); ok || err != nil {

@@ -58,6 +58,9 @@ func list(t *testing.T, d *sys.Dir) []string {
 	return names
 }
 
+// both are the names of a mount without userxattr.
+var both Names
+
 // refusing makes the matching calls fail while f runs.
 func refusing(match func(sys.Op) bool, err error, f func()) {
 	sys.SetFault(func(op sys.Op) error {
@@ -107,17 +110,17 @@ func TestXattrNames(t *testing.T) {
 		{"trusted.overlay.overlay.", "trusted.overlay."},
 		{"trusted.overlay.overlay.overlay.opaque", "trusted.overlay.overlay.opaque"}, // an overlay in an overlay in an overlay
 	} {
-		shown, ok := VisibleXattr(c.onDisk)
+		shown, ok := both.Visible(c.onDisk)
 		if shown != c.shown || ok != (c.shown != refused) {
 			t.Errorf("VisibleXattr(%q) = %q, %v; want %q", c.onDisk, shown, ok, c.shown)
 		}
-		if got := PrivateXattr(c.onDisk); got == ok {
+		if got := both.Private(c.onDisk); got == ok {
 			t.Errorf("PrivateXattr(%q) = %v", c.onDisk, got)
 		}
 		if !ok {
 			continue
 		}
-		if got, ok := StoredXattr(c.shown); got != c.onDisk || !ok {
+		if got, ok := both.Stored(c.shown); got != c.onDisk || !ok {
 			t.Errorf("StoredXattr(%q) = %q, %v; want %q", c.shown, got, ok, c.onDisk)
 		}
 	}
@@ -125,13 +128,63 @@ func TestXattrNames(t *testing.T) {
 		"user.fuseoverlayfs.opaque", "security.fuseoverlayfs.override_stat", "user.fuseoverlayfs.overlay.x",
 		"trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay.")+1),
 	} {
-		if got, ok := StoredXattr(shown); ok {
+		if got, ok := both.Stored(shown); ok {
 			t.Errorf("StoredXattr(%q) = %q", shown, got)
 		}
 	}
-	if _, ok := StoredXattr("trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay."))); !ok {
+	if _, ok := both.Stored("trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay."))); !ok {
 		t.Error("the longest name that fits is refused")
 	}
+}
+
+// With userxattr trusted.overlay.* is content like any other: shown, stored and read as it is, and no mark.
+func TestUserNamesOnly(t *testing.T) {
+	user := Names{UserOnly: true}
+	for _, name := range []string{"trusted.overlay.opaque", "trusted.overlay.overlay.opaque", "trusted.overlay.", "user.a"} {
+		shown, ok := user.Visible(name)
+		stored, ok2 := user.Stored(name)
+		if !ok || !ok2 || shown != name || stored != name || user.Private(name) {
+			t.Errorf("%s: shown as %q, stored as %q, private %v", name, shown, stored, user.Private(name))
+		}
+	}
+	for _, name := range []string{"user.overlay.opaque", "user.fuseoverlayfs.opaque", "security.fuseoverlayfs.override_stat"} {
+		if shown, ok := user.Visible(name); ok || !user.Private(name) {
+			t.Errorf("%s: shown as %q, private %v", name, shown, user.Private(name))
+		}
+	}
+	if stored, ok := user.Stored("user.overlay.opaque"); !ok || stored != "user.overlay.overlay.opaque" {
+		t.Errorf("stored as %q, %v", stored, ok)
+	}
+
+	d := open(t, t.TempDir())
+	must(t, d.Mknod("f", unix.S_IFREG|0o600, 0))
+	f := d.At("f")
+	var st sys.Stat
+	must(t, f.Stat(&st))
+	want := func(marks Marks, file FileMarks, absent bool) {
+		t.Helper()
+		if m, err := user.ReadMarks(d, false); err != nil || m != marks {
+			t.Errorf("%+v (%v), want %+v", m, err, marks)
+		}
+		if m, err := user.ReadFileMarks(f); err != nil || m != file {
+			t.Errorf("%+v (%v), want %+v", m, err, file)
+		}
+		if is, err := user.IsXattrWhiteout(f, &st); err != nil || is != absent {
+			t.Errorf("a whiteout: %v (%v), want %v", is, err, absent)
+		}
+	}
+	mark := func(prefix string) {
+		for name, value := range map[string]string{"opaque": "y", "redirect": "x", "impure": "y"} {
+			must(t, d.Ref().SetXattr(prefix+name, []byte(value), 0))
+		}
+		for name, value := range map[string]string{"whiteout": "", "metacopy": "", "redirect": "/x"} {
+			must(t, f.SetXattr(prefix+name, []byte(value), 0))
+		}
+	}
+	mark(trustedOverlay)
+	want(Marks{}, FileMarks{}, false)
+	mark(userOverlay)
+	want(Marks{Opaque: true, Redirect: "x", ByUser: true, Impure: true}, FileMarks{Metacopy: true, Redirect: "/x", ByUser: true}, true)
 }
 
 func TestReadMarks(t *testing.T) {
@@ -161,11 +214,11 @@ func TestReadMarks(t *testing.T) {
 		if c.marker {
 			must(t, Format{}.MarkOpaque(d))
 		}
-		got, err := ReadMarks(d, true)
+		got, err := both.ReadMarks(d, true)
 		if must(t, err); got != c.want {
 			t.Errorf("%v, marker %v: %+v, want %+v", c.xattrs, c.marker, got, c.want)
 		}
-		got, err = ReadMarks(d, false)
+		got, err = both.ReadMarks(d, false)
 		want := c.want
 		want.Opaque = want.Opaque && (!c.marker || len(c.xattrs) == 2)
 		if must(t, err); got != want {
@@ -180,7 +233,7 @@ func TestReadMarksCalls(t *testing.T) {
 	for look, want := range map[bool]int{false: 1, true: 2} {
 		n := 0
 		sys.SetFault(func(sys.Op) error { n++; return nil })
-		_, err := ReadMarks(d, look)
+		_, err := both.ReadMarks(d, look)
 		sys.SetFault(nil)
 		if must(t, err); n != want {
 			t.Errorf("%d calls, want %d", n, want)
@@ -189,13 +242,13 @@ func TestReadMarksCalls(t *testing.T) {
 	must(t, d.Ref().SetXattr("user.overlay.opaque", []byte("x"), 0))
 	for _, call := range []string{"listxattr", "getxattr", "fstatat"} {
 		refusing(func(op sys.Op) bool { return op.Call == call }, unix.EIO, func() {
-			if m, err := ReadMarks(d, true); err != unix.EIO || m != (Marks{}) {
+			if m, err := both.ReadMarks(d, true); err != unix.EIO || m != (Marks{}) {
 				t.Errorf("failing %s: %+v, %v", call, m, err)
 			}
 		})
 	}
 	refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.ENODATA, func() {
-		if m, err := ReadMarks(d, true); err != nil || m != (Marks{}) {
+		if m, err := both.ReadMarks(d, true); err != nil || m != (Marks{}) {
 			t.Errorf("mark removed meanwhile: %+v, %v", m, err)
 		}
 	})
@@ -234,7 +287,7 @@ func TestIsXattrWhiteout(t *testing.T) {
 		}
 		var st sys.Stat
 		must(t, d.At("f").Stat(&st))
-		if got, err := IsXattrWhiteout(d.At("f"), &st); err != nil || got != c.want {
+		if got, err := both.IsXattrWhiteout(d.At("f"), &st); err != nil || got != c.want {
 			t.Errorf("%+v: %v, %v", c, got, err)
 		}
 		if c.mode == unix.S_IFDIR {
@@ -243,7 +296,7 @@ func TestIsXattrWhiteout(t *testing.T) {
 			must(t, d.Unlink("f"))
 		}
 	}
-	if _, err := IsXattrWhiteout(d.At("f"), &sys.Stat{Mode: unix.S_IFREG}); err != unix.ENOENT {
+	if _, err := both.IsXattrWhiteout(d.At("f"), &sys.Stat{Mode: unix.S_IFREG}); err != unix.ENOENT {
 		t.Errorf("of nothing: %v", err)
 	}
 }
@@ -256,7 +309,7 @@ func TestMarkOpaque(t *testing.T) {
 		for range 2 {
 			must(t, f.MarkOpaque(d))
 		}
-		if m, err := ReadMarks(d, true); err != nil || m != (Marks{Opaque: true}) {
+		if m, err := both.ReadMarks(d, true); err != nil || m != (Marks{Opaque: true}) {
 			t.Errorf("%q: %+v, %v", name, m, err)
 		}
 		if n := len(list(t, d)); (n > 0) != (name == "") {
@@ -278,21 +331,27 @@ func TestProbe(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		base   string
-		force  bool
+		wanted Wanted
 		refuse func(sys.Op) bool
 		err    error
 		want   Format
 	}{
-		{"root on ext4", t.TempDir(), false, nil, nil, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: trusted}},
-		{"markers wanted", t.TempDir(), true, nil, nil, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
-		{"no attributes", ramfs(t), false, nil, nil, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: ""}},
-		{"no devices", t.TempDir(), false, is("mknodat", ""), unix.EPERM, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
-		{"neither devices nor markers", t.TempDir(), false, func(op sys.Op) bool { return op.Call == "mknodat" || op.Name == trialMarker },
+		{"root on ext4", t.TempDir(), Wanted{}, nil, nil, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: trusted}},
+		{"markers wanted", t.TempDir(), Wanted{Markers: true}, nil, nil, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no attributes", ramfs(t), Wanted{}, nil, nil, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: ""}},
+		{"no devices", t.TempDir(), Wanted{}, is("mknodat", ""), unix.EPERM, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"neither devices nor markers", t.TempDir(), Wanted{}, func(op sys.Op) bool { return op.Call == "mknodat" || op.Name == trialMarker },
 			unix.EPERM, Format{OpaqueXattr: trusted, WhiteoutXattr: "trusted.overlay.whiteout"}},
-		{"no RENAME_WHITEOUT", t.TempDir(), false, is("renameat2", trialMoved), unix.EINVAL, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: trusted}},
-		{"no RENAME_EXCHANGE", t.TempDir(), false, is("renameat2", trialFile), unix.EINVAL, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
-		{"no trusted names", t.TempDir(), false, is("setxattr", trusted), unix.EPERM, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: user}},
-		{"attributes that do not stay", t.TempDir(), false, is("getxattr", ""), unix.ENODATA, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: ""}},
+		{"no RENAME_WHITEOUT", t.TempDir(), Wanted{}, is("renameat2", trialMoved), unix.EINVAL, Format{Devices: true, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no RENAME_EXCHANGE", t.TempDir(), Wanted{}, is("renameat2", trialFile), unix.EINVAL, Format{Devices: false, RenameWhiteout: false, OpaqueXattr: trusted}},
+		{"no trusted names", t.TempDir(), Wanted{}, is("setxattr", trusted), unix.EPERM, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: user}},
+		{"user names only", t.TempDir(), Wanted{Names: Names{UserOnly: true}}, nil, nil, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: user}},
+		{"attributes rather than markers", t.TempDir(), Wanted{Xattrs: true}, is("mknodat", ""), unix.EPERM, Format{OpaqueXattr: trusted, WhiteoutXattr: "trusted.overlay.whiteout"}},
+		{"devices rather than attributes", t.TempDir(), Wanted{Xattrs: true}, nil, nil, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: trusted}},
+		{"no devices wanted, and no markers", t.TempDir(), Wanted{Markers: true, Xattrs: true, Names: Names{UserOnly: true}}, nil, nil,
+			Format{OpaqueXattr: user, WhiteoutXattr: "user.overlay.whiteout"}},
+		{"attributes that cannot be had", ramfs(t), Wanted{Markers: true, Xattrs: true}, nil, nil, Format{}},
+		{"attributes that do not stay", t.TempDir(), Wanted{}, is("getxattr", ""), unix.ENODATA, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: ""}},
 	} {
 		work := open(t, c.base)
 		// a run that was killed in the middle
@@ -300,7 +359,7 @@ func TestProbe(t *testing.T) {
 		must(t, work.Mknod(trialDevice, unix.S_IFREG, 0))
 		must(t, work.Mknod(trialMoved, unix.S_IFREG, 0))
 		probe := func() {
-			if got, err := Probe(work, c.force); err != nil || got != c.want {
+			if got, err := Probe(work, c.wanted); err != nil || got != c.want {
 				t.Errorf("%s: %+v, %v; want %+v", c.what, got, err, c.want)
 			}
 		}
@@ -329,7 +388,7 @@ func TestProbeFaults(t *testing.T) {
 					}
 					return nil
 				})
-				f, err := Probe(work, false)
+				f, err := Probe(work, Wanted{})
 				sys.SetFault(nil)
 				if n <= i {
 					if must(t, err); f != (Format{Devices: true, RenameWhiteout: true, OpaqueXattr: "trusted.overlay.opaque"}) {
@@ -370,7 +429,7 @@ const namespaceChild = "WHITEOUT_TEST_NAMESPACE"
 func TestUserNamespace(t *testing.T) {
 	if base := os.Getenv(namespaceChild); base != "" {
 		want := Format{Devices: true, RenameWhiteout: true, OpaqueXattr: "user.overlay.opaque"}
-		if f, err := Probe(open(t, base), false); err != nil || f != want {
+		if f, err := Probe(open(t, base), Wanted{}); err != nil || f != want {
 			t.Errorf("%+v, %v; want %+v", f, err, want)
 		}
 		return
@@ -419,7 +478,7 @@ func TestReadFileMarks(t *testing.T) {
 		for name, value := range c.xattrs {
 			must(t, d.At("f").SetXattr(name, []byte(value), 0))
 		}
-		if got, err := ReadFileMarks(d.At("f")); got != c.want || err != c.err {
+		if got, err := both.ReadFileMarks(d.At("f")); got != c.want || err != c.err {
 			t.Errorf("%q: %+v, %v; want %+v, %v", c.xattrs, got, err, c.want, c.err)
 		}
 		if c.want.Metacopy && !c.want.ByUser {
@@ -429,13 +488,13 @@ func TestReadFileMarks(t *testing.T) {
 			}
 		}
 		refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.ENODATA, func() {
-			if m, err := ReadFileMarks(d.At("f")); err != nil || m != (FileMarks{}) {
+			if m, err := both.ReadFileMarks(d.At("f")); err != nil || m != (FileMarks{}) {
 				t.Errorf("marks removed meanwhile: %+v, %v", m, err)
 			}
 		})
 		for _, call := range []string{"listxattr", "getxattr"} {
 			refusing(func(op sys.Op) bool { return op.Call == call }, unix.EIO, func() {
-				if m, err := ReadFileMarks(d.At("f")); err == nil && (call == "listxattr" || m.Metacopy) {
+				if m, err := both.ReadFileMarks(d.At("f")); err == nil && (call == "listxattr" || m.Metacopy) {
 					t.Errorf("failing %s: %+v, %v", call, m, err)
 				}
 			})

@@ -28,9 +28,24 @@ var privateNames = []struct {
 	{"user.containers.override_", false},
 }
 
-// PrivateXattr reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An
+// Names says which extended attributes are the overlay's own. The zero value: those of all namespaces.
+type Names struct {
+	// UserOnly: trusted.overlay.* is not, and is content like any other (option userxattr; fs/overlayfs/xattrs.c,
+	// ovl_is_own_xattr).
+	UserOnly bool
+}
+
+// mean reports whether an attribute of a layer may be a mark.
+func (n Names) mean(onDisk string) bool {
+	return !n.UserOnly || !strings.HasPrefix(onDisk, trustedOverlay)
+}
+
+// Private reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An
 // escaped name is not: it is the content of another overlay.
-func PrivateXattr(onDisk string) bool {
+func (n Names) Private(onDisk string) bool {
+	if !n.mean(onDisk) {
+		return false
+	}
 	for _, p := range privateNames {
 		if rest, ok := strings.CutPrefix(onDisk, p.prefix); ok {
 			return !(p.escaped && strings.HasPrefix(rest, escape))
@@ -39,9 +54,12 @@ func PrivateXattr(onDisk string) bool {
 	return false
 }
 
-// VisibleXattr returns the name under which the extended attribute of a layer is shown through the mount; ok is false
-// for a private one. It undoes [StoredXattr].
-func VisibleXattr(onDisk string) (shown string, ok bool) {
+// Visible returns the name under which the extended attribute of a layer is shown through the mount; ok is false
+// for a private one. It undoes [Names.Stored].
+func (n Names) Visible(onDisk string) (shown string, ok bool) {
+	if !n.mean(onDisk) {
+		return onDisk, true
+	}
 	for _, p := range privateNames {
 		rest, found := strings.CutPrefix(onDisk, p.prefix)
 		if !found {
@@ -56,9 +74,12 @@ func VisibleXattr(onDisk string) (shown string, ok bool) {
 	return onDisk, true
 }
 
-// StoredXattr returns the name under which a layer keeps what the mount shows as shown; ok is false for a name that the
+// Stored returns the name under which a layer keeps what the mount shows as shown; ok is false for a name that the
 // mount does not take: EOPNOTSUPP to who sets it, as the kernel's overlayfs says, ENODATA to who asks.
-func StoredXattr(shown string) (onDisk string, ok bool) {
+func (n Names) Stored(shown string) (onDisk string, ok bool) {
+	if !n.mean(shown) {
+		return shown, true
+	}
 	for _, p := range privateNames {
 		rest, found := strings.CutPrefix(shown, p.prefix)
 		if !found {

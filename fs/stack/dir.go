@@ -4,7 +4,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Upper is the number of the writable layer. Lowers follow from 1, the topmost first; a read-only stack begins with 1.
@@ -121,7 +120,7 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 	if err != nil {
 		return err
 	}
-	m, err := whiteout.ReadMarks(h, false) // below the only part there is nothing to be hidden
+	m, err := s.names.ReadMarks(h, false) // below the only part there is nothing to be hidden
 	if err != nil {
 		return err
 	}
@@ -149,7 +148,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		m, err := whiteout.ReadMarks(h, false)
+		m, err := s.names.ReadMarks(h, false)
 		if err != nil {
 			return err
 		}

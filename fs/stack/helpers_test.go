@@ -12,7 +12,6 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 func TestMain(m *testing.M) {
@@ -277,7 +276,7 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 		o, err := treetest.Read(filepath.Join(s.folder(f.Layer), path))
 		must(s.t, err)
 		for name := range o.Xattrs {
-			if whiteout.PrivateXattr(name) {
+			if s.names.Private(name) {
 				delete(o.Xattrs, name)
 			}
 		}

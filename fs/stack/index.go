@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -70,7 +69,7 @@ func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (
 			}
 			return nil
 		}
-		absent, err := settleType(h, s.layers[layer].shown, &e, xattrWhiteouts)
+		absent, err := s.settleType(h, layer, &e, xattrWhiteouts)
 		if err == unix.ENOENT {
 			return nil // went while it was listed
 		}
@@ -90,7 +89,8 @@ func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (
 }
 
 // settleType tells whether a listed entry is a whiteout and its type where the file system does not.
-func settleType(h *sys.Dir, shown *owner.Scheme, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
+func (s *Stack) settleType(h *sys.Dir, layer uint16, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
+	shown := s.layers[layer].shown
 	doubtful := e.Type == unix.DT_REG && (xattrWhiteouts || shown.Overrides())
 	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
 		return false, nil
@@ -104,20 +104,20 @@ func settleType(h *sys.Dir, shown *owner.Scheme, e *sys.Dirent, xattrWhiteouts b
 		return false, err
 	}
 	e.Type = direntType(st.Mode)
-	return isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
+	return s.isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
 }
 
 // direntType is IFTODT of libc.
 func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
-func isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
+func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
 	if sys.IsWhiteoutDevice(st) {
 		return true, nil
 	}
 	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
 		return false, nil
 	}
-	return whiteout.IsXattrWhiteout(r, st)
+	return s.names.IsXattrWhiteout(r, st)
 }
 
 func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {

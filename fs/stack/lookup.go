@@ -98,7 +98,7 @@ func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bo
 		}
 		return err
 	}
-	absent, err := isWhiteout(h.At(name), &f.Stat, xattrWhiteouts)
+	absent, err := s.isWhiteout(h.At(name), &f.Stat, xattrWhiteouts)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func (s *Stack) lookForData(d *Dir, o Opened, name string, layer int, f *Found) 
 	if err != nil {
 		return err
 	}
-	m, err := whiteout.ReadFileMarks(h.At(name))
+	m, err := s.names.ReadFileMarks(h.At(name))
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
 		return nil
 	}
@@ -121,12 +121,12 @@ func (w *redirectWalk) lookFile(r sys.Ref, st *sys.Stat) (m whiteout.Marks, foun
 		w.stop = true
 		return m, false, nil
 	}
-	absent, err := whiteout.IsXattrWhiteout(r, st)
+	absent, err := w.s.names.IsXattrWhiteout(r, st)
 	if absent || err != nil {
 		w.stop = absent
 		return m, false, err
 	}
-	of, err := whiteout.ReadFileMarks(r)
+	of, err := w.s.names.ReadFileMarks(r)
 	if err == nil && of.ByUser && !w.s.trustsUsers {
 		err = unix.EPERM
 	}

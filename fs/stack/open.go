@@ -88,7 +88,8 @@ func Open(c Config) (*Stack, error) {
 	s := &Stack{
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
-		redirects: c.Redirects, trustsUsers: !sys.IsHostRoot(),
+		names:     whiteout.Names{UserOnly: c.Features.UserXattr},
+		redirects: c.Redirects, trustsUsers: c.Features.UserXattr || !sys.IsHostRoot(),
 	}
 	ok := false
 	defer func() {
@@ -216,11 +217,12 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if err := s.work.Sweep(); err != nil {
 		return fail(err)
 	}
-	if s.format, err = whiteout.Probe(s.staging, c.Markers); err != nil {
+	wanted := whiteout.Wanted{Names: s.names, Markers: c.Markers, Xattrs: c.Features.XattrWhiteouts}
+	if s.format, err = whiteout.Probe(s.staging, wanted); err != nil {
 		return fail(err)
 	}
 	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Origin: s.origin, KeepXattr: func(name string) bool {
-		return !whiteout.PrivateXattr(name)
+		return !s.names.Private(name)
 	}}
 	return nil
 }

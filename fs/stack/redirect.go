@@ -208,7 +208,7 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 		return m, false, err
 	}
 	defer d.Close()
-	m, err = whiteout.ReadMarks(d, true)
+	m, err = w.s.names.ReadMarks(d, true)
 	return m, true, err
 }
 

@@ -4,7 +4,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // End is one end of a rename. Up is the upper's directory of Dir.
@@ -266,7 +265,7 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
 		return err
 	}
 	for _, name := range names {
-		if whiteout.PrivateXattr(name) {
+		if s.names.Private(name) {
 			continue
 		}
 		value, err := model.GetXattr(name)

@@ -17,6 +17,7 @@ type Stack struct {
 	work     *copyup.Work
 	copier   *copyup.Copier
 	format   whiteout.Format
+	names    whiteout.Names
 	acl      bool
 
 	dataOnly []*sys.Dir // roots of the layers below all others that have nothing but data
@@ -44,6 +45,9 @@ type layer struct {
 
 // Shown is an object of a layer as it looks through the mount.
 func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].shown.On(r) }
+
+// Names says which extended attributes are the overlay's own.
+func (s *Stack) Names() whiteout.Names { return s.names }
 
 // Writable reports whether there is an upper.
 func (s *Stack) Writable() bool { return s.layers[Upper].root != nil }
