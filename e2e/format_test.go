@@ -53,8 +53,8 @@ var directions = []direction{
 
 // notThere are the features that the program does not have yet; the kernel's cells run all the same.
 var notThere = map[string]bool{
-	"userxattr": true, "index": true, "xattr_whiteouts": true,
-	"uuid": true, "all": true,
+	"index": true,
+	"uuid":  true, "all": true,
 }
 
 func TestFormat(t *testing.T) {

@@ -64,8 +64,6 @@ var unbuilt = []struct {
 	asked  func(*request) bool
 }{
 	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
-	{"userxattr", func(r *request) bool { return r.overlay.Features.UserXattr }},
-	{"xattr_whiteouts", func(r *request) bool { return r.overlay.Features.XattrWhiteouts }},
 }
 
 func (r *request) checkBuilt() error {
