@@ -53,8 +53,7 @@ var directions = []direction{
 
 // notThere are the features that the program does not have yet; the kernel's cells run all the same.
 var notThere = map[string]bool{
-	"index": true,
-	"uuid":  true, "all": true,
+	"index": true, "all": true,
 }
 
 func TestFormat(t *testing.T) {
