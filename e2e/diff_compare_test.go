@@ -142,17 +142,30 @@ func upperView(e *env, o *overlay) view {
 			return name, true
 		}
 		switch tail {
+		case "metacopy":
+			return "metacopy", isMetacopy(o, rel)
 		case "opaque":
 			return "opaque", hides(e, o, rel)
 		case "origin", "impure", "nlink", "uuid":
 			return "", false
 		case "redirect": // the kernel leaves one to where the directory lies anyway when a rename fails
+			if kindOf(filepath.Join(o.upper, rel)) == unix.S_IFREG && !isMetacopy(o, rel) {
+				return "", false
+			}
 			to, err := getXattr(filepath.Join(o.upper, rel), name)
 			return "redirect", err != nil || to != filepath.Base(rel) && to != "/"+filepath.Join(below(o, filepath.Dir(rel)), filepath.Base(rel))
 		}
 		return name, true
 	}
 	return v
+}
+
+// isMetacopy reports whether the data of a file of the upper lies below. Empty files have none anywhere: we copy them whole.
+func isMetacopy(o *overlay, rel string) bool {
+	path := filepath.Join(o.upper, rel)
+	var st unix.Stat_t
+	_, err := getXattr(path, "trusted.overlay.metacopy")
+	return err == nil && unix.Lstat(path, &st) == nil && st.Size > 0
 }
 
 // below is where the lowers have what lies at a path of the upper, by the redirects of the upper.
