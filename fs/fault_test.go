@@ -18,7 +18,8 @@ type scenario struct {
 	upper, lower string // whiteouts as devices
 	ask          func(s *site) request
 	change       string // of the view, as diffLines tells it; empty: nothing
-	formats      bool   // whiteouts matter: run with markers as well
+	formats      bool   // whiteouts matter: run with markers and attributes as well
+	overDir      bool   // a directory is renamed over one and leaves a whiteout: with attributes, that is EXDEV
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
 	redirects    bool   // directories with lower parts are renamed
 	metacopy     bool   // metacopies are met
@@ -29,6 +30,7 @@ type scenario struct {
 type setting struct {
 	name                       string
 	markers, volatile, journal bool
+	xattrs                     bool // whiteouts are attributes (xattr_whiteouts)
 	attributes                 bool // owner and mode in attributes (xattr_permissions)
 	metacopies                 bool // metacopy=on
 }
@@ -43,6 +45,9 @@ func (c *scenario) settings() []setting {
 	}
 	if c.formats {
 		all = append(all, setting{name: "markers", markers: true})
+		if !c.overDir {
+			all = append(all, setting{name: "attribute whiteouts", xattrs: true})
+		}
 	}
 	if c.copies {
 		all = append(all, setting{name: "volatile", volatile: true}, setting{name: "journal", journal: true},
@@ -112,7 +117,8 @@ func (r *faultRun) open() *site {
 	if r.attributes {
 		c.Permissions = owner.Permissions(2)
 	}
-	s := &site{t: r.t, cfg: c, markers: r.markers}
+	c.Features.XattrWhiteouts = r.xattrs
+	s := &site{t: r.t, cfg: c, markers: r.markers || r.xattrs}
 	s.open()
 	return s
 }

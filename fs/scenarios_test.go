@@ -394,7 +394,7 @@ var renames = []scenario{
 		change: "- dir p/d 0755\n- file p/d/l 0644 \"\"\n+ dir q/e 0755\n+ file q/e/l 0644 \"\"",
 	},
 	{
-		name: "rename a lower directory over an empty one", formats: true, redirects: true, lower: "file d/l\ndir e",
+		name: "rename a lower directory over an empty one", formats: true, overDir: true, redirects: true, lower: "file d/l\ndir e",
 		ask:    func(s *site) request { return s.rename("d", "e", 0) },
 		change: "- dir d 0755\n- file d/l 0644 \"\"\n+ file e/l 0644 \"\"",
 	},
