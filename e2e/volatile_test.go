@@ -98,6 +98,19 @@ func TestVolatileIsRemembered(t *testing.T) {
 			}
 			wantNames(t, filepath.Join(o.work, "work"))
 		}
+		// Called by the name of a program that leaves no note, it goes on.
+		compat := filepath.Join(e.dir, "fuse-overlayfs")
+		check(t, os.Symlink(binPath, compat))
+		o.name, o.opts = compat, volatile
+		o.mount()
+		o.remount()
+		o.unmount()
+		if log := readText(t, o.log); strings.Count(log, "was volatile") != 1 {
+			t.Errorf("the log:\n%s", log)
+		}
+		o.name = ""
+		refused()
+		o.forget()
 		o.opts = volatile
 		o.upper = ""
 		o.mount() // read-only: it means nothing

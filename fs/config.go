@@ -25,6 +25,8 @@ type Config struct {
 	Timeout time.Duration
 	// Volatile leaves out every fsync: after a power cut the upper may be damaged.
 	Volatile bool
+	// AfterVolatile goes on, with a warning, with an upper that a volatile mount has used; otherwise it is refused.
+	AfterVolatile bool
 	// NoFsync leaves out the fsync calls of applications, not those of copy-up (option fsync=0).
 	NoFsync bool
 	// NoACL switches POSIX ACL support off.

@@ -53,13 +53,16 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 func Open(cfg Config) (*Overlay, error) {
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
-		Markers:   os.Getenv(markersVariable) != "",
-		Sync:      !cfg.Volatile,
+		Markers: os.Getenv(markersVariable) != "",
+		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
 		ACL:       !cfg.NoACL && !cfg.NoXattrs,
 		Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
 		return nil, err
+	}
+	if s.AfterVolatile() {
+		cfg.Log.Warn("the last mount of this upperdir was volatile: a power cut since may have damaged it", zap.String("upperdir", cfg.Upper))
 	}
 	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
 	cfg.NoACL = cfg.NoACL || !s.KeepsMode()

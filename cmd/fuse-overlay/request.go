@@ -44,9 +44,13 @@ const withoutEnd time.Duration = -1
 // otherwise one is an error that names the nearest known one.
 func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
-		called:  called,
-		overlay: fs.Config{Timeout: withoutEnd},
-		mount:   fs.MountConfig{Type: called},
+		called: called,
+		overlay: fs.Config{
+			Timeout: withoutEnd,
+			// Callers of that program know no note of a volatile mount, and so do not remove it.
+			AfterVolatile: called == compatName,
+		},
+		mount: fs.MountConfig{Type: called},
 	}
 	c, err := splitCommandLine(argv[min(1, len(argv)):], asMountHelper(argv))
 	if err != nil {

@@ -26,6 +26,8 @@ type Config struct {
 	Markers bool
 	// Sync makes every copy-up durable before it shows.
 	Sync bool
+	// AfterVolatile goes on with what a volatile mount has used; otherwise that is refused.
+	AfterVolatile bool
 	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects. Not where an attribute says the mode.
 	ACL bool
 	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
@@ -207,7 +209,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.staging, err = work.OpenDir(workName); err != nil {
 		return fail(err)
 	}
-	if err := checkIncompat(s.staging, c.Work); err != nil {
+	if s.afterVolatile, err = checkIncompat(s.staging, c.Work, c.AfterVolatile); err != nil {
 		return fail(err)
 	}
 	if err := s.staging.Ref().Chmod(0o700); err != nil { // a setgid bit would hand the group down to what is staged

@@ -32,6 +32,8 @@ type Stack struct {
 	redirects   Redirects
 	trustsUsers bool // redirects in namespace user. are followed: who could write them could do no more by it
 
+	afterVolatile bool // the mount before was volatile
+
 	uid, gid uint32 // what an object made in the upper belongs to
 }
 

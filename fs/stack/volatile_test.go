@@ -27,9 +27,21 @@ func TestVolatile(t *testing.T) {
 	}
 	treetest.Want(t, "the work directory", s.cfg.Work, left)
 	incompat := filepath.Join(s.cfg.Work, "work/incompat")
-	must(t, os.RemoveAll(incompat+"/volatile"))
+	s.cfg.AfterVolatile = true
+	s.open()
+	if !s.AfterVolatile() {
+		t.Error("nobody is told that the mount before was volatile")
+	}
+	s.wantEmptyWork()
+	s.shut()
+	s.open()
+	if s.AfterVolatile() {
+		t.Error("the note is still there")
+	}
+	s.shut()
+	must(t, os.Mkdir(incompat, 0o700))
 	must(t, os.Mkdir(incompat+"/later", 0))
-	_, err = Open(s.cfg)
+	_, err = Open(s.cfg) // which is refused in any case
 	if want := `a mount with the feature "later", which is not known here (EINVAL)`; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
