@@ -44,6 +44,14 @@ var formats = []format{
 		},
 	},
 	{
+		name: "follow", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"}, modes: onlyRoot, identity: true,
+		then:   []string{"redirect_dir=follow", "index=off", "metacopy=off", "xino=off"},
+		layers: redirectLayers, scripts: []string{redirectScripts[0], followScript, lastFollowScript},
+		broken: map[string]func(o *overlay) error{
+			"a redirect is gone": without("q", "trusted.overlay.redirect"),
+		},
+	},
+	{
 		name: "metacopy", opts: []string{"redirect_dir=on", "index=off", "metacopy=on", "xino=off"}, modes: onlyRoot, identity: true,
 		layers: metacopyLayers, scripts: metacopyScripts,
 		broken: map[string]func(o *overlay) error{
@@ -273,6 +281,30 @@ var redirectScripts = []string{`
 	rmtree q
 	rename m2 m`,
 }
+
+// followScript goes between the other two where directories are found that were renamed, but cannot be.
+const followScript = `
+	rename p/b x/back = EXDEV
+	rename q/z/y/x q/x = EXDEV
+	mkdir n 0755
+	rename a n/a
+	exchange m/three/four empty/sub = EXDEV
+	append p/b/d/i "+"
+	chmod m/uno/two 0711
+	rmtree e1
+	mkdir e1 0755
+	create e1/new 0600 "new"
+	rename p/b/d/f p/b/f
+	unlink old/f
+	rmtree q/z/y`
+
+const lastFollowScript = `
+	rename p/b x/b
+	rename x/b/d deep
+	rename m m2
+	rename m2/uno/two two
+	rename q/z e1/z
+	rename n/a n/b`
 
 // metacopyLayers are for changes of attributes.
 var metacopyLayers = []string{`

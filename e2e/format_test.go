@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,6 +24,7 @@ type format struct {
 	opts   []string
 	kernel []string // options of the kernel's overlayfs besides opts
 	here   []string // options of the program besides opts
+	then   []string // options of the second, fourth and so on mount, in place of opts; nil: opts
 	modes  []mode
 	disks  []string // types of the upper's file system; nil: all of formatDisks
 	apart  bool     // the lowers lie on another file system
@@ -141,6 +143,7 @@ func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight,
 		by := fmt.Sprintf("mount %d (%s)", i+1, d.who(i))
 		o.kernel = d.who(i) == kernels
 		moved := c.moveLayers(o, script)
+		c.setOptions(o, i)
 		if err := c.mount(o, i); err != nil {
 			return sights, fmt.Sprintf("%s: %v", by, err)
 		}
@@ -189,10 +192,18 @@ func (c *cell) overlay() *overlay {
 		build(c.t, c.e, layer, table)
 		o.lowers = append(o.lowers, layer)
 	}
-	// Looking must not change what is looked at.
-	o.opts, o.kernelFlags = append(append([]string{"noatime"}, c.opts...), c.here...), unix.MS_NOATIME
-	o.kernelOpts = strings.Join(append(append([]string{}, c.opts...), c.kernel...), ",")
 	return o
+}
+
+// setOptions sets those of the i-th mount.
+func (c *cell) setOptions(o *overlay, i int) {
+	opts := c.opts
+	if c.then != nil && i%2 == 1 {
+		opts = c.then
+	}
+	// Looking must not change what is looked at.
+	o.opts, o.kernelFlags = slices.Concat([]string{"noatime"}, opts, c.here), unix.MS_NOATIME
+	o.kernelOpts = strings.Join(slices.Concat(opts, c.kernel), ",")
 }
 
 // moveLayers makes the upper a lower where a script begins with that.
