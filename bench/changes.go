@@ -25,6 +25,11 @@ func changeWorkloads(s sizes) []workload {
 		w.options = map[kind]string{inKernel: "volatile", ours: "volatile", other: "volatile"}
 		all = append(all, w)
 	}
+	metacopy := all[len(all)-3] // chown, durable
+	metacopy.name += " (metacopy)"
+	metacopy.about += ", without data; all with metacopy=on"
+	metacopy.options, metacopy.without = map[kind]string{inKernel: "metacopy=on", ours: "metacopy=on"}, []kind{other}
+	all = append(all, metacopy)
 	appends := workload{name: "append", about: fmt.Sprintf("%d appends of 100 bytes", s.appends), layout: (*layouts).empty,
 		do: func(_ context.Context, t *task) error { return appendSmall(t.root, s.appends) }}
 	all = append(all, appends)
