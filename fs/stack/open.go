@@ -198,6 +198,9 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 			return &Error{d.role, d.path, err}
 		}
 	}
+	if err := checkKernel(c, upper, work); err != nil {
+		return err
+	}
 	fail := func(err error) error { return &Error{roleWork, c.Work, err} }
 	if err := checkForeign(work); err != nil {
 		return fail(err)
@@ -227,6 +230,21 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 		return !s.names.Private(name)
 	}}
 	return nil
+}
+
+// checkKernel refuses what the kernel's overlayfs is known to use. It does not know of this mount either.
+func checkKernel(c Config, upper, work *sys.Dir) error {
+	point, i, err := sys.KernelOverlay(upper, work)
+	if point != "" {
+		err = fmt.Errorf("is in use by the kernel's overlayfs on %q (EBUSY)", point)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case i == 0:
+		return &Error{roleUpper, c.Upper, err}
+	}
+	return &Error{roleWork, c.Work, err}
 }
 
 // known are the entries that overlay file systems make in a work directory.
