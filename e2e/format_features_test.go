@@ -86,7 +86,7 @@ var formats = []format{
 	},
 	{
 		name: "volatile", opts: []string{"volatile", "redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: onlyRoot,
-		layers: plainLayers, scripts: plainScripts, mark: "work/incompat/volatile",
+		layers: plainLayers, scripts: plainScripts, mark: "work/incompat",
 		broken: map[string]func(o *overlay) error{
 			"the mark is gone": func(o *overlay) error { return os.RemoveAll(filepath.Join(o.work, "work/incompat")) },
 		},

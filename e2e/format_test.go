@@ -232,9 +232,7 @@ func (c *cell) mount(o *overlay, i int) error {
 			o.unmount()
 			return fmt.Errorf("it is not refused, although there is %s", c.mark)
 		}
-		if err := os.RemoveAll(filepath.Join(o.work, c.mark)); err != nil {
-			return err
-		}
+		check(c.t, os.RemoveAll(filepath.Join(o.work, c.mark)))
 	}
 	out, err := o.tryMount()
 	if err != nil {
