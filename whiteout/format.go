@@ -30,6 +30,9 @@ func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattr != "" }
 // OpaqueXattr is not empty.
 func (f Format) Xattr(what string) string { return strings.TrimSuffix(f.OpaqueXattr, "opaque") + what }
 
+// Trusted reports whether the overlay's attributes are those of namespace trusted., which any object takes.
+func (f Format) Trusted() bool { return strings.HasPrefix(f.OpaqueXattr, trustedOverlay) }
+
 // Stage makes a whiteout of an in-place form under a name of the work directory.
 func (f Format) Stage(work *sys.Dir, name string) error {
 	if f.Devices {

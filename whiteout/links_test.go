@@ -1,0 +1,96 @@
+package whiteout
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+func TestIndexNames(t *testing.T) {
+	h, _ := ParseHandle(bytesOf(t, kernelWrote))
+	if name := h.IndexName(); name != kernelWrote {
+		t.Errorf("the entry is %s", name)
+	}
+	if again, ok := ParseIndexName(kernelWrote); !ok || again != h {
+		t.Errorf("the entry is of %+v", again)
+	}
+	for _, bad := range []string{"", "x", "00fb", kernelWrote[:40], kernelWrote + "0", strings.Replace(kernelWrote, "0", "g", 1)} {
+		if h, ok := ParseIndexName(bad); ok {
+			t.Errorf("%q is of %+v", bad, h)
+		}
+	}
+	h.ID = strings.Repeat("x", 107)
+	if name := h.IndexName(); name != "" {
+		t.Errorf("a name of %d bytes", len(name))
+	}
+}
+
+func TestLinkCounts(t *testing.T) {
+	for text, want := range map[string]Links{
+		"U+0": {}, "U+1": {Diff: 1}, "U-3": {Diff: -3}, "L+0": {OfLower: true}, "L-2": {OfLower: true, Diff: -2}, "U+12345": {Diff: 12345},
+	} {
+		if l, ok := ParseLinks([]byte(text)); !ok || l != want {
+			t.Errorf("%s: %+v, %v", text, l, ok)
+		}
+		if got := string(want.Encode()); got != text {
+			t.Errorf("%+v: %s", want, got)
+		}
+	}
+	for _, bad := range []string{"", "U", "U+", "U1", "X+1", "U+x", "U+-1", "U+99999999999", "U+1234567890123", "L 1"} {
+		if l, ok := ParseLinks([]byte(bad)); ok {
+			t.Errorf("%q: %+v", bad, l)
+		}
+	}
+}
+
+func TestLinkAttributes(t *testing.T) {
+	d, f := open(t, t.TempDir()), Format{OpaqueXattr: "trusted.overlay.opaque"}
+	must(t, d.Mknod("f", unix.S_IFREG|0o600, 0))
+	r := d.At("f")
+	if _, ok, err := f.Links(r); ok || err != nil {
+		t.Errorf("a count where there is none: %v", err)
+	}
+	must(t, f.SetLinks(r, Links{Diff: 2}))
+	if l, ok, err := f.Links(r); l.Diff != 2 || !ok || err != nil {
+		t.Errorf("%+v, %v, %v", l, ok, err)
+	}
+	must(t, r.SetXattr(f.LinksXattr(), []byte("nonsense"), 0))
+	if _, ok, err := f.Links(r); ok || err != nil {
+		t.Errorf("nonsense: %v, %v", ok, err)
+	}
+	refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.EIO, func() {
+		if _, _, err := f.Links(r); err != unix.EIO {
+			t.Errorf("failing: %v", err)
+		}
+	})
+	if f.Trusted() == (Format{OpaqueXattr: "user.overlay.opaque"}).Trusted() || (Format{}).Trusted() {
+		t.Error("the namespace is not told")
+	}
+}
+
+// A directory belongs to another for good.
+func TestBelongs(t *testing.T) {
+	f := Format{OpaqueXattr: "trusted.overlay.opaque"}
+	one, _ := ParseHandle(bytesOf(t, kernelWrote))
+	other := one
+	other.ID = "12345678"
+	for _, upper := range []bool{false, true} {
+		d := open(t, t.TempDir())
+		one.Upper, other.Upper = upper, upper
+		if err := f.Belongs(d.Ref(), one); err != unix.ENODATA {
+			t.Errorf("before: %v", err)
+		}
+		must(t, d.Ref().SetXattr(f.belongsXattr(one), nil, 0))
+		if err := f.Belongs(d.Ref(), one); err != unix.ENODATA {
+			t.Errorf("to what is not known: %v", err)
+		}
+		must(t, f.SetBelongs(d.Ref(), one))
+		must(t, f.Belongs(d.Ref(), one))
+		if err := f.Belongs(d.Ref(), other); err != unix.ESTALE {
+			t.Errorf("to another: %v", err)
+		}
+	}
+}
