@@ -24,7 +24,12 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 // attrOut fills a reply with n's attributes as they are now.
 func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	var st sys.Stat
-	if err := o.with(n, func(r owner.Ref) error { return r.Stat(&st) }); err != nil {
+	err := o.with(n, func(r owner.Ref) error {
+		err := r.Stat(&st)
+		n.count(&st)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	if err := o.attr(n, &st, &out.Attr); err != nil {

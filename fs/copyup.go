@@ -41,6 +41,9 @@ func (o *Overlay) raise(n *Node, size int64) error {
 	}
 	n.upMu.Lock()
 	broken, err := o.copyUpLocked(n, size)
+	if at := n.place(); err == nil && at.shared != nil && at.parent != nil && !at.gone {
+		err = o.linkUp(n, at.placed)
+	}
 	n.upMu.Unlock()
 	if broken && o.server != nil {
 		o.slow() // the kernel may ask before it has done
@@ -60,7 +63,7 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	o.renameMu.RLock()
 	p := n.place()
 	at, err := o.object(p)
-	src := stack.Source{Layer: p.layer, Data: p.data}
+	src := stack.Source{Layer: p.layer, Data: p.data, Shared: p.shared}
 	switch {
 	case size == noData && p.gone:
 		size = wholeFile
@@ -89,7 +92,7 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 		}
 		published, err := o.publish(n, p, staged, data, &st)
 		if published || err != nil {
-			return published && manyLinks(&st), err
+			return published && manyLinks(&st) && p.shared == nil, err
 		}
 	}
 }
@@ -104,6 +107,9 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	defer dir.mu.Unlock()
 	if now := n.place(); now.placed != p.placed || now.gone {
 		return false, nil
+	}
+	if p.shared != nil {
+		return true, o.publishShared(n, p, staged, data)
 	}
 	up, err := d.upper()
 	if err != nil {

@@ -148,6 +148,9 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err := o.copyUp(n, noData); err != nil {
 		return o.status("link", err)
 	}
+	if err := o.settle(n); err != nil {
+		return o.status("link", err)
+	}
 	var st sys.Stat
 	_, err = o.newEntry(p, name, &st, func(_ *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
 		return n, o.linkLocked(n, p, up, name, f, &st)
@@ -193,5 +196,6 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 		o.unref(n)
 		return err
 	}
+	n.count(st)
 	return nil
 }

@@ -23,6 +23,7 @@ type scenario struct {
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
 	redirects    bool   // directories with lower parts are renamed
 	metacopy     bool   // metacopies are met
+	linked       bool   // linked lower files stay one object
 	inodes       bool   // it goes otherwise where owner and mode are attributes: no ACLs, and a listing leaves out what fails
 }
 
@@ -37,6 +38,9 @@ type setting struct {
 
 func (c *scenario) settings() []setting {
 	all := []setting{{name: "devices", metacopies: c.metacopy}}
+	if c.linked {
+		return append(all, setting{name: "journal", journal: true}, setting{name: "metacopy", metacopies: true})
+	}
 	if c.metacopy {
 		return append(all, setting{name: "volatile", volatile: true, metacopies: true}, setting{name: "journal", journal: true, metacopies: true})
 	}
@@ -114,6 +118,7 @@ func (r *faultRun) open() *site {
 		c.Redirects = RedirectsOn
 	}
 	c.Features.MetaCopy = r.metacopies
+	c.Features.Index = r.linked
 	if r.attributes {
 		c.Permissions = owner.Permissions(2)
 	}
@@ -207,6 +212,9 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 	s.wantEmptyWork(where)
 	view := s.view()
 	r.wantState(where, view, err)
+	if r.linked {
+		s.auditLinks(where)
+	}
 	if view == r.before {
 		if err := r.ask(s)(); err != nil {
 			r.t.Errorf("%s: the second try: %v", where, err)
@@ -239,6 +247,9 @@ func (r *faultRun) thenGoOn(i int, errno unix.Errno) (fired bool) {
 		}
 	}
 	s.audit(where)
+	if r.linked {
+		s.auditLinks(where)
+	}
 	s.forget(nil)
 	if n := s.o.nodes.Len(); n != 1 {
 		r.t.Errorf("%s: %d nodes are left", where, n-1)

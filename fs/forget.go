@@ -63,6 +63,9 @@ func (o *Overlay) dropOne(n *Node) (parent *Node, others []placed, dropped bool)
 	if key != (inodecache.Key{}) {
 		o.nodes.Unlink(key, n)
 	}
+	if rare.shared != nil {
+		o.nodes.Unlink(sharedKey(rare.shared), n)
+	}
 	o.evict(n)
 	if rare.former != nil {
 		rare.former.Close()

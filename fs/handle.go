@@ -159,6 +159,9 @@ func (o *Overlay) object(p place) (object, error) {
 	if p.parent == nil {
 		return object{Ref: o.stack.Shown(p.layer, o.stack.Root(p.layer).Ref())}, nil
 	}
+	if p.shared != nil && p.layer == stack.Upper { // its name may be a lower's alone
+		return object{Ref: o.stack.Shown(stack.Upper, o.stack.Copy(p.shared))}, nil
+	}
 	d := o.open(p.parent)
 	h, err := d.Layer(p.layer)
 	if err != nil {

@@ -62,8 +62,7 @@ func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	if err := o.recall(p, d, name, &f); err != nil {
 		return nil, err
 	}
-	*st = f.Stat
-	return o.adopt(p, strings.Clone(name), &f) // the caller's may lie in a buffer
+	return o.found(p, strings.Clone(name), &f, st) // the caller's may lie in a buffer
 }
 
 // listedLocked is childLocked for an entry of a listing of p under way.
@@ -78,8 +77,21 @@ func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Sta
 	if err := o.recall(p, d, l.Name, &f); err != nil {
 		return nil, err
 	}
+	return o.found(p, l.Name, &f, st)
+}
+
+// found is adopt that tells the attributes besides. Preconditions: those of adopt.
+func (o *Overlay) found(p *Node, name string, f *stack.Found, st *sys.Stat) (*Node, error) {
+	n, err := o.adopt(p, name, f)
 	*st = f.Stat
-	return o.adopt(p, l.Name, &f)
+	if err != nil || f.Shared == nil {
+		return n, err
+	}
+	if err := o.statShared(n, st); err != nil { // it may have been changed through another name since it was found
+		o.unref(n)
+		return nil, err
+	}
+	return n, nil
 }
 
 // knownLocked returns the node that a name has already, with one reference more; nil where there is none or not any more.
@@ -89,13 +101,7 @@ func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	if n == nil || !o.nodes.Ref(n) {
 		return nil, nil
 	}
-	n.mu.Lock()
-	layer := int(n.layer)
-	n.mu.Unlock()
-	h, err := d.Layer(layer)
-	if err == nil {
-		err = o.stack.Shown(layer, h.At(name)).Stat(st)
-	}
+	err := o.statKnown(n, d, name, st)
 	if err == nil && st.Mode&unix.S_IFMT == n.kind {
 		return n, nil
 	}
@@ -107,6 +113,20 @@ func (o *Overlay) knownLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	return nil, nil
 }
 
+// statKnown fills st with the attributes of a known node, which has a name in the directory that d opens. Precondition: renameMu
+// R.
+func (o *Overlay) statKnown(n *Node, d *openDir, name string, st *sys.Stat) error {
+	p := n.place()
+	if p.shared != nil {
+		return o.statShared(n, st)
+	}
+	h, err := d.Layer(p.layer)
+	if err != nil {
+		return err
+	}
+	return o.stack.Shown(p.layer, h.At(name)).Stat(st)
+}
+
 // unref gives back a reference that was not handed to the kernel. The node stays for a FORGET or the next look to drop.
 // Precondition: none; in particular a directory's mu may be held.
 func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
@@ -114,18 +134,19 @@ func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
 // adopt returns the node of an object found under a name, with one reference more: the one there is, for a further link
 // of a known object, or a new one. It keeps name. Preconditions: renameMu R, p.dir.mu held.
 func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
-	if f.Layer == stack.Upper && !f.IsDir() { // with one link as well: a removed name may still be open
-		if n, ok := o.nodes.Linked(keyOf(&f.Stat)); ok {
-			n.addName(placed{p, name})
-			p.dir.children[name] = n
-			return n, nil
-		}
+	if n, ok := o.knownObject(f); ok {
+		n.addName(placed{p, name})
+		p.dir.children[name] = n
+		return n, nil
 	}
 	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
 	}
 	n.setDataLocked(f.Data) // nobody else knows n
+	if f.Shared != nil {
+		n.setRareLocked().shared = f.Shared
+	}
 	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
 	if f.IsDir() {
 		n.dir = newDirState(stack.NewDir(f.Dirs, &p.dir.Dir))
@@ -138,13 +159,11 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 			o.nodes.Drop(n)
 			return nil, err
 		}
-	} else if f.Layer == stack.Upper && manyLinks(&f.Stat) {
-		if first, made := o.nodes.Link(n.key, n); !made { // another of its names was looked up at the same time
-			o.unref(n)
-			o.nodes.Drop(n)
-			first.addName(placed{p, name})
-			n = first
-		}
+	} else if first, made := o.linkNode(n, f); !made { // another of its names was looked up at the same time
+		o.unref(n)
+		o.nodes.Drop(n)
+		first.addName(placed{p, name})
+		n = first
 	}
 	p.dir.children[name] = n
 	return n, nil

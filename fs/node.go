@@ -50,6 +50,7 @@ const (
 type rareState struct {
 	others []placed    // further names of the object that the kernel knows
 	data   *stack.Data // where the data of a file is, if not in it
+	shared *stack.Shared
 	kept   *sys.Object
 	former *sys.Object // what kept led to before a copy-up: who has read place before it may still use it
 }
@@ -103,14 +104,16 @@ type place struct {
 	layer int
 	gone  bool
 	data  *stack.Data
-	kept  *sys.Object
+	// shared: one of several names of the lower's object, which stays one object.
+	shared *stack.Shared
+	kept   *sys.Object
 }
 
 func (n *Node) place() place {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rareLocked()
-	return place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.kept}
+	return place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.shared, rare.kept}
 }
 
 // left reports whether the object was no longer at p when something was done there, which ended with err: it may have been

@@ -8,7 +8,15 @@ import (
 // recall gives an object of the upper that was found the inode number of what it is a copy of, where it says so: it had that
 // before its copy-up, which may have been in another mount. Preconditions: p.dir.mu held, p loaded, d opens p.
 func (o *Overlay) recall(p *Node, d *openDir, name string, f *stack.Found) error {
-	if f.Layer != stack.Upper || f.IsDir() || !p.dir.Impure() || o.numbers.HasOrigin(keyOf(&f.Stat)) {
+	switch {
+	case f.Layer != stack.Upper || f.IsDir():
+		return nil
+	case f.Shared != nil: // found by a name of the lower
+		o.numbers.Recall(keyOf(&f.Stat), sharedKey(f.Shared))
+		return nil
+	case !p.dir.Impure():
+		return nil
+	case o.numbers.HasOrigin(keyOf(&f.Stat)) && !(o.stack.KeepsLinks() && manyLinks(&f.Stat)):
 		return nil
 	}
 	var st sys.Stat

@@ -64,6 +64,9 @@ func Open(cfg Config) (*Overlay, error) {
 	if s.AfterVolatile() {
 		cfg.Log.Warn("the last mount of this upperdir was volatile: a power cut since may have damaged it", zap.String("upperdir", cfg.Upper))
 	}
+	for _, warning := range s.Warnings() {
+		cfg.Log.Warn(warning)
+	}
 	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
 	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
 	width := uint(64)

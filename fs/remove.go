@@ -11,7 +11,21 @@ import (
 // Unlink answers UNLINK.
 func (o *Overlay) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	o.counts.add(opUnlink)
-	return o.status("unlink", o.removeEntry(h.NodeId, name, o.unlinkLocked))
+	return o.status("unlink", o.unlink(h.NodeId, name))
+}
+
+// unlink removes a name that is not a directory's.
+func (o *Overlay) unlink(parent uint64, name string) error {
+	for {
+		if p, err := o.node(parent); err == nil && p.dir != nil {
+			if err := o.shareName(placed{p, name}); err != nil {
+				return err
+			}
+		}
+		if err := o.removeEntry(parent, name, o.unlinkLocked); err != errNotShared {
+			return err
+		}
+	}
 }
 
 // Rmdir answers RMDIR.
@@ -113,6 +127,9 @@ func (o *Overlay) unlinkLocked(r *removal) error {
 	if r.found.IsDir() {
 		return unix.EISDIR
 	}
+	if r.found.Shared != nil { // made by another since it was looked at
+		return errNotShared
+	}
 	n := r.p.dir.children[r.name]
 	if n != nil && n.lastName() {
 		if err := o.keepOpen(n, r.d, &r.found, r.name); err != nil {
@@ -122,6 +139,7 @@ func (o *Overlay) unlinkLocked(r *removal) error {
 	if err := o.stack.Remove(&r.p.dir.Dir, r.up, r.name, &r.found); err != nil {
 		return err
 	}
+	o.linkRemoved(n)
 	o.detach(n, placed{r.p, r.name})
 	if n == nil && r.found.State == stack.InUpper && r.found.Stat.Nlink == 1 {
 		o.numbers.Gone(keyOf(&r.found.Stat))

@@ -88,6 +88,11 @@ func (r *rename) try() (done bool, err error) {
 			return false, err
 		}
 	}
+	for _, end := range []placed{r.from, r.to} {
+		if err := o.shareName(end); err != nil {
+			return false, err
+		}
+	}
 	o.renameMu.Lock()
 	defer o.renameMu.Unlock()
 	return r.locked()
@@ -178,7 +183,7 @@ func (r *rename) locked() (done bool, err error) {
 		return false, unix.ENOENT
 	case r.flags&unix.RENAME_NOREPLACE != 0 && to.Found.Exists():
 		return false, unix.EEXIST
-	case from.Found.State != stack.InUpper, r.exchange() && to.Found.State != stack.InUpper:
+	case from.Found.State != stack.InUpper, to.Found.State != stack.InUpper && (r.exchange() || to.Found.Shared != nil):
 		return false, nil
 	}
 	src, dst := r.known(r.from), r.known(r.to)
@@ -273,6 +278,7 @@ func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
 		return err
 	}
 	renamed(from, src)
+	o.linkRemoved(dst)
 	o.detach(dst, r.to)
 	delete(r.from.parent.dir.children, r.from.name)
 	r.to.parent.dir.children[r.to.name] = src

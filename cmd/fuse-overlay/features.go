@@ -56,21 +56,3 @@ var setVerity = oneOf(func(r *request) *fs.Verity { return &r.overlay.Features.V
 func feature(field func(*fs.Features) *bool) func(*request) *bool {
 	return func(r *request) *bool { return field(&r.overlay.Features) }
 }
-
-// unbuilt is what is understood and checked, and not there yet. It is refused, whoever asks: nobody is to take for granted
-// what is not done. Who builds one of these takes its line away.
-var unbuilt = []struct {
-	option string
-	asked  func(*request) bool
-}{
-	{"index=on", func(r *request) bool { return r.overlay.Features.Index }},
-}
-
-func (r *request) checkBuilt() error {
-	for _, u := range unbuilt {
-		if u.asked(r) {
-			return fmt.Errorf("option %s is %w", u.option, errUnsupported)
-		}
-	}
-	return nil
-}

@@ -114,10 +114,7 @@ func (r *request) check() error {
 	case o.IO == fs.IOPassthrough && o.Writeback:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
-	if err := r.settle(); err != nil {
-		return err
-	}
-	return r.checkBuilt()
+	return r.settle()
 }
 
 // complete fills in what follows from the rest and from who calls.

@@ -303,23 +303,6 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 	}
 }
 
-// An option whose effect is not there is refused whoever asks: a caller of the older program would be told a lie too.
-func TestUnsupportedOptions(t *testing.T) {
-	for _, u := range unbuilt {
-		given := u.option
-		if strings.HasPrefix(given, "datadir+") {
-			given = "datadir+=/d"
-		}
-		for _, name := range []string{ownName, compatName} {
-			_, err := parsed(name + " -o lowerdir+=l,upperdir=u,workdir=w,," + given + " M")
-			want := "option " + u.option + " is not supported by this version"
-			if err == nil || err.Error() != want {
-				t.Errorf("%s: %s\n   got: %v\n  want: %s", name, given, err, want)
-			}
-		}
-	}
-}
-
 // What follows from other options, and what is dropped without an upper.
 func TestSettle(t *testing.T) {
 	const upper = "upperdir=u,workdir=w,"

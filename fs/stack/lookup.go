@@ -34,6 +34,9 @@ type Found struct {
 	Marker bool
 	// Data is where the data of a regular file is, if not in it.
 	Data *Data
+	// Shared: a lower's object with several links, which stay one object. Where it has a copy, Layer and Stat are that's,
+	// with the link count of the object; the name may still be a lower's alone.
+	Shared *Shared
 	// Stat are the attributes, when the object exists.
 	Stat sys.Stat
 }
@@ -117,6 +120,11 @@ func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bo
 	}
 	if absent {
 		return nil
+	}
+	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
+		if err := s.lookForCopy(d, o, name, layer, f); err != nil || f.Layer == Upper {
+			return err
+		}
 	}
 	return s.lookForData(d, o, name, layer, f)
 }

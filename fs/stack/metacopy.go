@@ -199,6 +199,8 @@ type Source struct {
 	Path  string
 	Ref   sys.Ref
 	Data  *Data
+	// Shared: the copy is for the index.
+	Shared *Shared
 }
 
 // Stage begins the copy-up of an object of a lower, and fills st with what the layer says of it; see [copyup.Copier.Stage].
@@ -215,7 +217,8 @@ func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Sta
 		}
 		if data != nil {
 			name, value := s.format.Metacopy(data.digest)
-			staged, err = s.copier.Stage(from, st, copyup.Data{Size: size}, copyup.Mark{Name: name, Value: value})
+			marks := append(s.linksMarks(src.Shared), copyup.Mark{Name: name, Value: value})
+			staged, err = s.copier.Stage(from, st, copyup.Data{Size: size}, marks...)
 			return staged, data, err
 		}
 		size = copyup.Whole
@@ -227,7 +230,7 @@ func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Sta
 		}
 		defer content.From.Close()
 	}
-	staged, err = s.copier.Stage(from, st, content)
+	staged, err = s.copier.Stage(from, st, content, s.linksMarks(src.Shared)...)
 	return staged, nil, err
 }
 

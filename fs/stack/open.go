@@ -128,6 +128,9 @@ func Open(c Config) (*Stack, error) {
 	if err := s.setSchemes(c); err != nil {
 		return nil, err
 	}
+	if err := s.openIndex(c); err != nil {
+		return nil, err
+	}
 	s.setUUID(c.Features.UUID)
 	ok = true
 	return s, nil
@@ -248,7 +251,7 @@ func checkKernel(c Config, upper, work *sys.Dir) error {
 }
 
 // known are the entries that overlay file systems make in a work directory.
-var known = map[string]bool{workName: true, "index": true, "incompat": true}
+var known = map[string]bool{workName: true, indexName: true, "incompat": true}
 
 func checkForeign(work *sys.Dir) error {
 	return work.List(func(e sys.Dirent) error {

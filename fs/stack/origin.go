@@ -68,9 +68,10 @@ func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err
 	}
 	switch h.Handle, err = r.Handle(); err {
 	case nil:
-	case unix.EOPNOTSUPP, unix.EOVERFLOW, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL:
-		return h, false, nil
 	default:
+		if noHandle(err) {
+			err = nil
+		}
 		return h, false, err
 	}
 	if !s.bareHandles {
@@ -79,10 +80,28 @@ func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err
 	return h, true, nil
 }
 
-// origin is what a copy of a lower's object says of itself. One of several links says nothing: the copy is another object.
+// noHandle reports whether an error says that an object has no handle, or none that is told.
+func noHandle(err error) bool {
+	switch err {
+	case unix.EOPNOTSUPP, unix.EOVERFLOW, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL:
+		return true
+	}
+	return false
+}
+
+// mayNotOpen reports whether an error says that the daemon may not open by handles.
+func mayNotOpen(err error) bool {
+	switch err {
+	case unix.EPERM, unix.EACCES, unix.EBADF, unix.ENOSYS:
+		return true
+	}
+	return false
+}
+
+// origin is what a copy of a lower's object says of itself. One of several links says nothing, where the copy is another object.
 func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, err error) {
 	name = s.format.OriginXattr()
-	if name == "" || manyLinks(st) {
+	if name == "" || manyLinks(st) && s.index == nil {
 		return "", nil, nil
 	}
 	h, ok, err := s.handleOf(src, st.Dev)
@@ -116,7 +135,7 @@ func (d *Dir) Impure() bool {
 
 // Origin fills st with what the object of a lower is that the upper's object found under name in d, no directory, is a copy
 // of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
-// would have broken off. Precondition: d is loaded.
+// would have broken off. A copy in the index keeps them: then f says so, too. Precondition: d is loaded.
 func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (found bool, err error) {
 	up, err := o.Layer(Upper)
 	if err != nil {
@@ -130,19 +149,34 @@ func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (f
 	if src == nil {
 		return false, nil
 	}
-	switch err := src.root.StatHandle(h.Handle, st); err {
-	case nil:
-	case unix.EPERM, unix.EACCES, unix.EBADF, unix.ENOSYS:
-		if found, err := s.originByName(d, o, name, &h, src, st); !found || err != nil {
-			return false, err
-		}
-	case unix.ESTALE, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOTDIR, unix.ENOENT:
+	if found, err = s.findOrigin(d, o, name, &h, src, st); err != nil {
+		return false, err
+	}
+	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
+	found = found && sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR
+	x, err := s.isCopy(&h, f)
+	if err != nil || x == nil {
+		return found && !manyLinks(st), err
+	}
+	if found {
+		x.Dev, x.Ino, x.links = st.Dev, st.Ino, int(st.Nlink)
+	}
+	f.Shared = x
+	return found, s.countLinks(s.Copy(x), f)
+}
+
+// findOrigin looks for the object of a handle.
+func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, src *source, st *sys.Stat) (found bool, err error) {
+	switch err := src.root.StatHandle(h.Handle, st); {
+	case err == nil:
+		return true, nil
+	case mayNotOpen(err):
+		return s.originByName(d, o, name, h, src, st)
+	case err == unix.ESTALE, err == unix.EINVAL, err == unix.EOPNOTSUPP, err == unix.ENOTDIR, err == unix.ENOENT:
 		return false, nil
 	default:
 		return false, err
 	}
-	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
-	return sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR && !manyLinks(st), nil
 }
 
 // sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.

@@ -25,6 +25,9 @@ type Stack struct {
 	verity   Verity
 	measure  func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
 
+	index    *sys.Dir // copies of objects with several links; nil: links are broken
+	warnings []string
+
 	sources       []source // the file systems of the lowers
 	bareHandles   bool     // handles are kept without the number of their file system
 	overridesSome bool     // the kind of some objects is an attribute
@@ -103,6 +106,9 @@ func (s *Stack) Close() {
 	}
 	if s.staging != nil {
 		s.staging.Close()
+	}
+	if s.index != nil {
+		s.index.Close()
 	}
 	if s.workRoot != nil {
 		s.workRoot.Close()
