@@ -54,9 +54,7 @@ var directions = []direction{
 }
 
 // notThere are the features that the program does not have yet; the kernel's cells run all the same.
-var notThere = map[string]bool{
-	"index": true, "all": true,
-}
+var notThere = map[string]bool{}
 
 func TestFormat(t *testing.T) {
 	mountFormatDisks(t)

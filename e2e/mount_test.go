@@ -140,7 +140,11 @@ func (o *overlay) mountKernel() error {
 		opts = kernelOptions(o.env)
 	}
 	data += "," + opts
-	if err := unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data); err != nil {
+	err := unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data)
+	for deadline := time.Now().Add(5 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		err = unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data) // with index=on, while the last mount is taken apart
+	}
+	if err != nil {
 		return fmt.Errorf("kernel overlayfs (%s): %w", data, err)
 	}
 	o.guard()
