@@ -162,11 +162,11 @@ func withoutNumbers(of map[string]string) map[string]string {
 	return rest
 }
 
-// In every mode names stay one object, here and after a remount: handles are told to everybody, and that is enough.
+// Names stay one object, here and after a remount, also in a user namespace: handles are told to everybody, and that is enough.
 func TestLinksStay(t *testing.T) {
 	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f \"f\"\nlink c/g c/f", "file a/x\nfile b/y")
+	eachMode(t, rootModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f 0400 \"f\"\nlink c/g c/f", "file a/x\nfile b/y")
 		o.opts = append(o.opts, keepLinks)
 		o.mount()
 		was := lstat(t, o.path("a/one"))
@@ -212,6 +212,23 @@ func TestLinksStay(t *testing.T) {
 		check(t, err)
 		equal(t, "links", fstat(t, f).Nlink, 0)
 		check(t, f.Close())
+	})
+}
+
+// A plain user may not change attributes of his own files that he may not write to, so links are broken, and the log says so.
+func TestLinksOfPlainUsers(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, []mode{modeFusermount}, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file a/one \"one\"\nlink b/two a/one")
+		o.opts = append(o.opts, keepLinks)
+		o.mount()
+		appendTo(t, o.path("a/one"), "+")
+		wantText(t, o.path("b/two"), "one")
+		o.remount()
+		wantText(t, o.path("a/one"), "one+")
+		if log := readText(t, o.log); !strings.Contains(log, "index=off") {
+			t.Errorf("the log says nothing of it:\n%s", log)
+		}
 	})
 }
 

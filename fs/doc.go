@@ -6,7 +6,7 @@
 // Lock order, outermost first:
 //
 //	Node.upMu            one at a time; the copy-up of this object, and what must not meet one
-//	    Overlay.renameMu R: whoever uses a path; W: a rename
+//	    Overlay.renameMu R: whoever uses a path; W: a rename, and what makes a name a link of a copy in the index
 //	        Node dir.mu  parent before child; the directory's children, index and parts
 //	            Node.mu  where the object lies: parent, name, layer
 //	                inodecache: leaves, no system call and no log under them

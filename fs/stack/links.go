@@ -69,6 +69,10 @@ func (s *Stack) openIndex(c Config) error {
 		why = "owner and type of objects are attributes"
 	case whyUpper != "":
 		why = whyUpper
+	case why == "":
+		if why, err = s.tryClosed(); err != nil {
+			return &Error{roleWork, c.Work, err}
+		}
 	}
 	for _, src := range s.sources {
 		if !src.known && !s.bareHandles {
@@ -82,9 +86,32 @@ func (s *Stack) openIndex(c Config) error {
 	return s.useIndex(c, first, upper)
 }
 
+// tryClosed finds out whether the daemon may say how many links there are of a file that its owner closed to himself: else the
+// names of such a file could not be removed. A plain user may not.
+func (s *Stack) tryClosed() (why string, err error) {
+	name := s.work.Name()
+	f, err := s.staging.CreateFile(name, 0)
+	if err != nil {
+		return "", err
+	}
+	f.Close()
+	err = s.format.SetLinks(s.staging.At(name), whiteout.Links{})
+	if err == unix.EACCES {
+		why, err = "attributes of files that their owner may not write to cannot be changed", nil
+	}
+	if gone := s.staging.Unlink(name); err == nil {
+		err = gone
+	}
+	return why, err
+}
+
 // rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
 func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error) {
 	root := s.layers[layer].root
+	lasting, err := hasLastingHandles(root)
+	if err != nil || !lasting {
+		return h, "a layer's file system has no lasting file handles", err
+	}
 	if h.Handle, err = root.Ref().Handle(); err != nil {
 		if noHandle(err) {
 			return h, "a layer's file system has no file handles", nil

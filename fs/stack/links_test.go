@@ -264,6 +264,34 @@ func TestEveryFaultOfOpenWithIndex(t *testing.T) {
 	}
 }
 
+// Who may not change attributes of files closed to their owner, as a plain user, has no index.
+func TestIndexOfAPlainUser(t *testing.T) {
+	c := newFolders(t, "", linkedLower)
+	c.Features.Index = true
+	for errno, want := range map[unix.Errno]bool{unix.EACCES: true, unix.EIO: false} {
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call == "setxattr" && op.Name == "trusted.overlay.nlink" {
+				return errno
+			}
+			return nil
+		})
+		s, err := Open(c)
+		sys.SetFault(nil)
+		if (err == nil) != want {
+			t.Errorf("%v: %v", errno, err)
+		}
+		if err == nil {
+			if s.KeepsLinks() || len(s.Warnings()) != 1 {
+				t.Errorf("%v: %v", errno, s.Warnings())
+			}
+			s.Close()
+		}
+		if left, err := os.ReadDir(filepath.Join(c.Work, workName)); err != nil || len(left) > 0 {
+			t.Errorf("%v: left %v, %v", errno, left, err)
+		}
+	}
+}
+
 func TestWithoutIndex(t *testing.T) {
 	for what, change := range map[string]func(c *Config){
 		"read-only":  func(c *Config) { c.Upper, c.Work = "", "" },

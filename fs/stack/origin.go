@@ -40,11 +40,11 @@ func (s *Stack) findSources(c Config) error {
 		if src.uuid, err = l.root.FSUUID(); err != nil {
 			return s.layerError(c, i, err)
 		}
-		var st unix.Statfs_t
-		if err := l.root.Ref().Statfs(&st); err != nil {
+		lasting, err := hasLastingHandles(l.root)
+		if err != nil {
 			return s.layerError(c, i, err)
 		}
-		src.silent = st.Type == unix.FUSE_SUPER_MAGIC
+		src.silent = !lasting
 		s.sources = append(s.sources, src)
 	}
 	upper := s.layers[Upper]
@@ -58,6 +58,14 @@ func (s *Stack) findSources(c Config) error {
 	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
 	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && s.Writable() && s.sources[0].dev == upper.dev
 	return nil
+}
+
+// hasLastingHandles reports whether handles of a file system, where it has some, lead to the same objects later. Those of a FUSE
+// server end with it.
+func hasLastingHandles(root *sys.Dir) (bool, error) {
+	var st unix.Statfs_t
+	err := root.Ref().Statfs(&st)
+	return st.Type != unix.FUSE_SUPER_MAGIC, err
 }
 
 // handleOf is the handle that is kept of a lower's object; ok is false where there is none.
