@@ -18,17 +18,16 @@ var optionChoices = []struct {
 	{"uuid", []string{"", "off", "null", "auto", "on"}},
 }
 
-// drawOptions picks options of the format, the same for both sides. Those that are not built yet are the kernel's only.
-func drawOptions(g *generator, kernelOnly bool) []string {
-	lack := func(name string) bool { return notThere[name] && !kernelOnly }
-	if g.chance(15) && !lack("userxattr") {
+// drawOptions picks options of the format, the same for both sides.
+func drawOptions(g *generator) []string {
+	if g.chance(15) {
 		return []string{"userxattr", "index=off", "metacopy=off"}
 	}
 	var opts []string
 	for _, c := range optionChoices {
 		value := pick(g, c.values)
 		switch {
-		case value == "" || lack(c.name) && value == "on":
+		case value == "":
 			continue
 		case c.name == "metacopy" && value == "on" && !slices.Contains(opts, redirects):
 			continue // the kernel refuses it

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -102,7 +103,7 @@ func differentialOf(t *testing.T, e *env, model sequence, n int) {
 		g, s := newGenerator(seed, e.mode), model
 		s.t, s.e, s.tables, s.pause, s.probe = t, e, g.layers(), -1, g.chance(60)
 		if s.drawn {
-			s.e = &env{mode: e.mode, dir: e.dir, opts: drawOptions(g, s.right)}
+			s.e = &env{mode: e.mode, dir: e.dir, opts: drawOptions(g)}
 		}
 		if e.has("xattr_permissions=2") {
 			s.tables[0] = "" // else it would hold objects that no mount with the option makes
@@ -199,10 +200,17 @@ func (s *sequence) compareEnd(left, right *side) string {
 	}
 	left.o.unmount()
 	right.o.unmount()
-	// With an index it is open which names of a linked lower file are links of its copy: see lookAtIndex.
-	if !keepsOwnersElsewhere(s.e) && !s.e.has(keepLinks) {
+	indexed := slices.Contains(s.e.opts, "index=on")
+	if !keepsOwnersElsewhere(s.e) && !indexed { // see lookAtIndex
 		if d := compareUppers(s.e, left, right); d != "" {
 			return d
+		}
+	}
+	if indexed {
+		want, fault := lookAtIndex(nil, left.o)
+		got, fault2 := lookAtIndex(nil, right.o)
+		if diff := fault + fault2 + diffLines(want, got); diff != "" {
+			return "index:\n" + diff
 		}
 	}
 	if !right.o.kernel {
@@ -212,7 +220,20 @@ func (s *sequence) compareEnd(left, right *side) string {
 	}
 	left.mount()
 	right.mount()
-	return compareMerged("merged tree after a remount", left, right)
+	if d := compareMerged("merged tree after a remount", left, right); d != "" || !s.drawn || right.o.kernel {
+		return d
+	}
+	return s.swap(left, right)
+}
+
+// swap mounts what one side has written by the other.
+func (s *sequence) swap(left, right *side) string {
+	left.o.unmount()
+	right.o.unmount()
+	left.o.kernel, right.o.kernel = false, true
+	left.mount()
+	right.mount()
+	return compareMerged("merged tree, mounted by the other side (the kernel mounts ours)", left, right)
 }
 
 // workRest lists what lies in a work directory besides empty directories and empty files (locks).

@@ -47,9 +47,6 @@ func dataBytes(t *testing.T, path string) (bytes int64) {
 // chown -R of 10,000 files copies no data, and the kernel finds all of it where it was.
 func TestChownOfManyFilesCopiesNoData(t *testing.T) {
 	needDaemon(t)
-	if notThere["metacopy"] {
-		return
-	}
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		const files = 10000
 		// A disk with a journal, where a copy-up need not wait for it.

@@ -64,8 +64,8 @@ var formats = []format{
 		layers: indexLayers, scripts: indexScripts, inside: lookAtIndex,
 		broken: map[string]func(o *overlay) error{
 			"the index is gone":            func(o *overlay) error { return os.RemoveAll(filepath.Join(o.work, "index")) },
-			"the link count is gone":       without("a2", "trusted.overlay.nlink"),
-			"the origin of a link is gone": without("a2", "trusted.overlay.origin"),
+			"the link counts are gone":     withoutLinkCounts,
+			"the origin of a link is gone": without("a1", "trusted.overlay.origin"),
 		},
 	},
 	{
@@ -385,6 +385,9 @@ var indexLayers = []string{`
 	file c1 "three"
 	link c2 c1
 	link c3 c1
+	file k1 "five"
+	link k2 k1
+	link k3 k1
 	symlink s1 x
 	link s2 s1
 	fifo p1
@@ -408,6 +411,7 @@ var indexScripts = []string{`
 	unlink g2
 	chmod c1 0600
 	unlink c2
+	chmod k1 0600
 	unlink h1
 	create h1 0644 "not it"
 	setxattr m/e2 user.note v

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -139,6 +140,17 @@ func lookAtIndex(_ *cell, o *overlay) (map[string]string, string) {
 	}
 	slices.Sort(kinds)
 	return map[string]string{"index": fmt.Sprintf("index %q", kinds)}, ""
+}
+
+// withoutLinkCounts removes how many links the objects of the index have in all layers.
+func withoutLinkCounts(o *overlay) error {
+	entries, err := os.ReadDir(filepath.Join(o.work, "index"))
+	for _, entry := range entries {
+		if e := unix.Lremovexattr(filepath.Join(o.work, "index", entry.Name()), "trusted.overlay.nlink"); e != unix.ENODATA {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }
 
 // beside puts tables or scripts into folders 0, 1 and so on of one.

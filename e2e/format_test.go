@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -53,9 +52,6 @@ var directions = []direction{
 	{"here-here", ours, ours},
 }
 
-// notThere are the features that the program does not have yet; the kernel's cells run all the same.
-var notThere = map[string]bool{}
-
 func TestFormat(t *testing.T) {
 	mountFormatDisks(t)
 	for i := range formats {
@@ -66,10 +62,6 @@ func TestFormat(t *testing.T) {
 			}
 			for _, d := range directions {
 				t.Run(d.name, func(t *testing.T) {
-					if notThere[f.name] && (d.writer == ours || d.reader == ours) {
-						t.Log("not there yet")
-						return
-					}
 					eachMode(t, f.modes, func(t *testing.T, e *env) {
 						for _, fstype := range f.disks {
 							t.Run(fstype, func(t *testing.T) { f.test(t, e.mode, fstype, d) })
@@ -83,7 +75,7 @@ func TestFormat(t *testing.T) {
 
 // cell is a feature on a file system.
 type cell struct {
-	format
+	*format
 	t       *testing.T
 	e       *env
 	fstype  string
@@ -91,40 +83,34 @@ type cell struct {
 }
 
 // references are what the kernel shows by itself after each script, by feature, mode and file system.
-var references sync.Map
+var references = map[string][]*sight{}
 
 func (f *format) test(t *testing.T, m mode, fstype string, d direction) {
-	c := f.cell(t, m, fstype, d)
-	key := fmt.Sprint(f.name, m, fstype, c.identity)
-	reference, ok := references.Load(key)
+	key := fmt.Sprint(f.name, m, fstype)
+	reference, ok := references[key]
 	if !ok {
-		alone := f.cell(t, m, fstype, directions[0])
-		alone.identity = c.identity
-		sights, fault := alone.run(directions[0], nil)
-		if fault != "" {
+		var fault string
+		if reference, fault = f.cell(t, m, fstype).run(directions[0], nil); fault != "" {
 			t.Fatalf("by the kernel alone: %s", fault)
 		}
-		reference, _ = references.LoadOrStore(key, sights)
+		references[key] = reference
 	}
 	if d == directions[0] {
 		return
 	}
-	sights, fault := c.run(d, nil)
+	sights, fault := f.cell(t, m, fstype).run(d, nil)
 	if fault != "" {
 		t.Error(fault)
 	}
 	for i, s := range sights {
-		if diff := diffLines(reference.([]*sight)[i].lines, s.lines); diff != "" {
+		if diff := diffLines(reference[i].lines, s.lines); diff != "" {
 			t.Errorf("after script %d, by %s: the kernel alone shows (want) another tree:\n%s", i+1, d.who(i), diff)
 		}
 	}
 }
 
-// cell makes one of these directions.
-func (f *format) cell(t *testing.T, m mode, fstype string, d direction) *cell {
-	c := &cell{format: *f, t: t, e: newEnv(t, m), fstype: fstype}
-	c.identity = c.identity && (d == directions[0] || !notThere["origin"])
-	return c
+func (f *format) cell(t *testing.T, m mode, fstype string) *cell {
+	return &cell{format: f, t: t, e: newEnv(t, m), fstype: fstype}
 }
 
 // who makes the i-th mount.
@@ -252,10 +238,7 @@ func TestFormatComparison(t *testing.T) {
 				t.Run(what, func(t *testing.T) {
 					eachMode(t, f.modes[:1], func(t *testing.T, e *env) {
 						for _, d := range directions {
-							if notThere[f.name] && d != directions[0] {
-								continue
-							}
-							_, fault := f.cell(t, e.mode, "ext4", d).run(d, damage)
+							_, fault := f.cell(t, e.mode, "ext4").run(d, damage)
 							t.Logf("%s: %s", d.name, fault)
 							if fault == "" {
 								t.Errorf("%s: it is not noticed", d.name)
