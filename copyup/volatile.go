@@ -28,7 +28,9 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	}
 	defer d.Close()
 	err = d.List(func(e sys.Dirent) error {
-		reason = e.Name
+		if reason == "" || reason == volatileName { // the one that is best known goes last
+			reason = e.Name
+		}
 		return nil
 	})
 	return reason, err

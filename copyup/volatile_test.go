@@ -38,6 +38,7 @@ func TestIncompat(t *testing.T) {
 	for _, c := range []struct{ tree, want string }{
 		{"dir incompat", ""}, {"file incompat", ""}, {"symlink incompat /", ""},
 		{"dir incompat/volatile", "volatile"}, {"file incompat/future", "future"},
+		{"dir incompat/volatile\ndir incompat/future", "future"}, {"dir incompat/a\ndir incompat/volatile", "a"},
 	} {
 		s := newSite(t, subdir(t, base), subdir(t, base))
 		treetest.Build(t, s.workPath, c.tree)

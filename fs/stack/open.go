@@ -97,6 +97,7 @@ func Open(c Config) (*Stack, error) {
 	defer func() {
 		if !ok {
 			s.Close()
+			s.unmakeWork(c)
 		}
 	}()
 	if err := checkOverlap(c); err != nil {
@@ -146,9 +147,11 @@ func (s *Stack) setDevice(layer int) error {
 }
 
 func (s *Stack) openUpper(c Config) error {
-	if err := os.Mkdir(c.Work, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(c.Work, 0o700)
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return &Error{roleWork, c.Work, errnoOf(err)}
 	}
+	s.madeWork = err == nil
 	upper, work, err := sys.OpenUpper(c.Upper, c.Work)
 	if err == unix.EXDEV {
 		return &Error{roleWork, c.Work, errOtherFS}
@@ -162,6 +165,14 @@ func (s *Stack) openUpper(c Config) error {
 		return &Error{roleUpper, c.Upper, err}
 	}
 	return s.prepareWork(c, upper, work)
+}
+
+// unmakeWork takes away what openUpper has made for a mount that has come to nothing. What is not empty stays.
+func (s *Stack) unmakeWork(c Config) {
+	if s.madeWork {
+		_ = os.Remove(filepath.Join(c.Work, workName))
+		_ = os.Remove(c.Work)
+	}
 }
 
 // blame finds out which of the two directories cannot be opened.

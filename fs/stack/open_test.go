@@ -74,11 +74,14 @@ func TestOpenErrors(t *testing.T) {
 			cfg := ok
 			cfg.Lowers = slices.Clone(ok.Lowers)
 			c.change(&cfg)
-			fds := openFDs(t)
+			fds, paths := openFDs(t), pathsBelow(t, base)
 			s, err := Open(cfg)
 			if err == nil {
 				s.Close()
 				t.Fatal("no error")
+			}
+			if left := pathsBelow(t, base); !slices.Equal(left, paths) {
+				t.Errorf("left: %v, before: %v", left, paths)
 			}
 			if err.Error() != c.want {
 				t.Errorf("error:\n%s\nwant:\n%s", err, c.want)
@@ -91,6 +94,15 @@ func TestOpenErrors(t *testing.T) {
 	s, err := Open(ok)
 	must(t, err)
 	s.Close()
+}
+
+func pathsBelow(t *testing.T, dir string) (paths []string) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		paths = append(paths, path)
+		return err
+	}))
+	return paths
 }
 
 func TestUpperAndWorkAreTakenForOneMount(t *testing.T) {
@@ -109,6 +121,9 @@ func TestUpperAndWorkAreTakenForOneMount(t *testing.T) {
 		}
 		if err.Error() != c.want {
 			t.Errorf("error:\n%s\nwant:\n%s", err, c.want)
+		}
+		if _, err := os.Lstat(s.cfg.Work + "2"); err == nil {
+			t.Error("a work directory was made, and stays")
 		}
 	}
 	lowerOnly, err := Open(Config{Lowers: s.cfg.Lowers})

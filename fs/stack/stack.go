@@ -13,6 +13,7 @@ import (
 type Stack struct {
 	layers   []layer  // layers[Upper].root is nil when the stack is read-only
 	workRoot *sys.Dir // the user's work directory: locked
+	madeWork bool     // which was not there before
 	staging  *sys.Dir // the staging directory in it
 	work     *copyup.Work
 	copier   *copyup.Copier
