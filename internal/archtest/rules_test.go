@@ -123,7 +123,7 @@ var callRules = []callRule{
 	// Who is asking, and with which environment: nothing of a layer.
 	{imports: osPath, room: "fs/...", functions: []string{"Getegid", "Getenv", "Geteuid"}},
 	// At mount, by the trusted paths of the command line, before there is a sys.Dir.
-	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Stat"}},
+	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Remove", "Stat"}},
 }
 
 // processControl is what the command does to its own process, to descriptors that it inherited, and to see that its
