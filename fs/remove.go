@@ -16,7 +16,7 @@ func (o *Overlay) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.
 
 // unlink removes a name that is not a directory's.
 func (o *Overlay) unlink(parent uint64, name string) error {
-	for {
+	for try := 0; try < renameTries; try++ {
 		if p, err := o.node(parent); err == nil && p.dir != nil {
 			if err := o.shareName(placed{p, name}); err != nil {
 				return err
@@ -26,6 +26,7 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 			return err
 		}
 	}
+	return unix.EBUSY
 }
 
 // Rmdir answers RMDIR.

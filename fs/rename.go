@@ -9,7 +9,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// renameTries bounds how often a rename starts over because an object went elsewhere between its copy-up and the rename.
+// renameTries bounds how often a rename or removal starts over because an object went elsewhere between its copy-up and the change.
 const renameTries = 16
 
 // Rename answers RENAME and RENAME2 with NOREPLACE or EXCHANGE.
