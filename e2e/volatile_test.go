@@ -114,6 +114,9 @@ func TestVolatileIsRemembered(t *testing.T) {
 		o.opts = volatile
 		o.upper = ""
 		o.mount() // read-only: it means nothing
+		if log := readText(t, o.log); !strings.Contains(log, "option volatile is of no use without an upperdir, and is ignored") {
+			t.Errorf("the log does not say so:\n%s", log)
+		}
 		wantNames(t, filepath.Join(o.work, "work"))
 		o.unmount()
 	})

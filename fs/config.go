@@ -23,7 +23,7 @@ type Config struct {
 
 	// Timeout is how long the kernel may keep names and attributes; negative is without end.
 	Timeout time.Duration
-	// Volatile leaves out every fsync: after a power cut the upper may be damaged.
+	// Volatile leaves out every fsync: after a power cut the upper may be damaged, as [Overlay.Mount] notes in Work.
 	Volatile bool
 	// AfterVolatile goes on, with a warning, with an upper that a volatile mount has used; otherwise it is refused.
 	AfterVolatile bool
