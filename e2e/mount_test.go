@@ -200,7 +200,16 @@ func (o *overlay) tryUnmount() error {
 		}
 		return nil
 	}
-	return unix.Unmount(o.mnt, 0)
+	err := unix.Unmount(o.mnt, 0)
+	if o.kernel { // somebody else on the machine may be looking at all mounts
+		eventually(5*time.Second, func() bool {
+			if err == unix.EBUSY {
+				err = unix.Unmount(o.mnt, 0)
+			}
+			return err != unix.EBUSY
+		})
+	}
+	return err
 }
 
 // expectEnd waits for a daemon whose mount is gone.
