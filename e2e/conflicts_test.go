@@ -79,9 +79,6 @@ func kernelTakes(options []string) (err error) {
 	return unix.FsconfigCreate(fd)
 }
 
-// notBuilt is how the program refuses what it has understood and does not do yet.
-const notBuilt = "is not supported by this version"
-
 func TestOptionsThatConflict(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, rootModes, func(t *testing.T, e *env) {
@@ -102,7 +99,7 @@ func TestOptionsThatConflict(t *testing.T) {
 			all := append(layers, rest...)
 			kernel := kernelTakes(all)
 			out, err := runCommand(helper, "-f", "overlay", o.mnt, "-o", strings.Join(all, ","))
-			refused := err != nil && !strings.Contains(out, notBuilt)
+			refused := err != nil
 			if refused == (kernel != nil) {
 				return
 			}
