@@ -51,12 +51,13 @@ func (d *Dir) Renamed(redirect string, pathIn func(layer int) string) {
 	if redirect != "" {
 		d.redirect = redirect
 	}
-	d.moved = nil
+	var now []moved // pathIn looks at d.moved
 	for _, p := range d.parts {
 		if p.layer != Upper {
-			d.moved = append(d.moved, moved{p.layer, pathIn(int(p.layer))})
+			now = append(now, moved{p.layer, pathIn(int(p.layer))})
 		}
 	}
+	d.moved = now
 }
 
 // MayBeRedirected reports whether a directory whose topmost part lies in layer could merge with others that its name does not

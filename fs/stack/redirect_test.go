@@ -137,6 +137,14 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	if _, ok := d.MovedTo(Upper); ok {
 		t.Error("the upper's part does not lie under its name")
 	}
+	// Another rename needs no other redirect, and the parts stay where they are.
+	d.up, d.path = nil, "moved"
+	d.Renamed("", d.Path)
+	for layer := 1; layer <= 2; layer++ {
+		if at, ok := d.MovedTo(layer); !ok || at != "p/d" || d.Redirect() != "/p/d" {
+			t.Errorf("renamed again: the directory of layer %d lies at %q, %v, by %q", layer, at, ok, d.Redirect())
+		}
+	}
 	s.wantListed("moved", "a", "b")
 	s.remount()
 	s.wantListed("moved", "a", "b")
