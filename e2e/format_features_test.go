@@ -324,6 +324,8 @@ var metacopyLayers = []string{`
 	size big 100000
 	file dir/c "c"
 	dir far
+	file twice/sub/f "twice"
+	file twice/g "twice g"
 	file suid 4755 "suid"
 	file cut "to be cut"`,
 }
@@ -347,6 +349,10 @@ var metacopyScripts = []string{`
 	link owner owner2
 	link attr far/attr2
 	chmod empty 0600
+	rename twice far/once
+	rename far/once again
+	chmod again/sub/f 0600
+	rename again/sub sub
 	chown suid 5 5
 	chmod cut 0600`, `
 	append mode "+"
@@ -359,6 +365,10 @@ var metacopyScripts = []string{`
 	append far/attr2 "+"
 	append hard1 "+"
 	truncate cut 2
+	rename again twice
+	rename sub twice/sub2
+	chmod twice/g 0711
+	append twice/sub2/f "+"
 	read times
 	removexattr attr user.b
 	chmod empty 0644

@@ -69,6 +69,7 @@ var dataOnlyScripts = []string{`
 	setxattr cut user.a 1
 	rename cut far/cut
 	rmtree dir
+	rmtree twice
 	unlink attr
 	unlink move
 	chmod away 0600
