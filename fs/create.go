@@ -152,9 +152,17 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 		return o.status("link", err)
 	}
 	var st sys.Stat
-	_, err = o.newEntry(p, name, &st, func(_ *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
-		return n, o.linkLocked(n, p, up, name, f, &st)
-	})
+	link := func() error {
+		_, err := o.newEntry(p, name, &st, func(_ *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
+			return n, o.linkLocked(n, p, up, name, f, &st)
+		})
+		return err
+	}
+	if err = link(); err == unix.EXDEV && o.hasShortName(n) {
+		if err = o.copyUp(n, wholeFile); err == nil {
+			err = link()
+		}
+	}
 	if err != nil {
 		return o.status("link", err)
 	}

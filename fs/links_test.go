@@ -311,6 +311,29 @@ func TestLinksBrokenBefore(t *testing.T) {
 	}
 }
 
+// A file without data, one of whose names has a path too long for a redirect, is linked all the same: it may be another name that
+// was meant.
+func TestLinkOfASharedFileWithALongName(t *testing.T) {
+	long := strings.Repeat("n", 255)
+	c := newFolders(t, "", fmt.Sprintf("file %s/d/f \"text\"\nlink g %s/d/f", long, long))
+	c.Features.Index, c.Features.MetaCopy, c.Redirects = true, true, RedirectsOn
+	s := openSite(t, c, false)
+	s.do(s.chmod(long+"/d/f", 0o600))
+	want(t, "with one name known", s.link(long+"/d/f", "new")(), unix.EXDEV)
+	_, err := s.walk("g")
+	must(t, err)
+	s.do(s.link("g", "new"))
+	for range 2 {
+		for _, p := range []string{long + "/d/f", "g", "new"} {
+			if text, err := s.read(p); err != nil || text != "text" {
+				t.Errorf("%s is %q, %v", p, text, err)
+			}
+		}
+		s.auditLinks("linked")
+		s.remount()
+	}
+}
+
 // Names of one object are looked up, changed, linked and removed at once; they agree at any time.
 func TestSharedObjectsTogether(t *testing.T) {
 	var table strings.Builder

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,24 @@ func (at placed) pathOfData(data *stack.Data) (string, error) {
 		return "", unix.EXDEV
 	}
 	return where, nil
+}
+
+// hasShortName reports whether a redirect could lead to the data of a shared file by one of its names: the kernel's overlayfs, but
+// no FUSE server, is told which of them is linked. Preconditions: none of n's locks and not renameMu are held.
+func (o *Overlay) hasShortName(n *Node) bool {
+	p := n.place()
+	if p.shared == nil || p.data == nil {
+		return false
+	}
+	n.mu.Lock()
+	names := slices.Clone(n.rareLocked().others)
+	n.mu.Unlock()
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	return slices.ContainsFunc(names, func(at placed) bool {
+		_, err := at.pathOfData(p.data)
+		return err == nil
+	})
 }
 
 // leadFromAnywhere gives a file without data, which lies at, a redirect that is good under any name that it gets
