@@ -108,8 +108,8 @@ func (s *Stack) tryClosed() (why string, err error) {
 // rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
 func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error) {
 	root := s.layers[layer].root
-	lasting, err := hasLastingHandles(root)
-	if err != nil || !lasting {
+	magic, err := magicOf(root)
+	if err != nil || magic == unix.FUSE_SUPER_MAGIC {
 		return h, "a layer's file system has no lasting file handles", err
 	}
 	if h.Handle, err = root.Ref().Handle(); err != nil {

@@ -22,6 +22,8 @@ type source struct {
 
 	// silent: its handles are not to be kept: those of a FUSE server lead elsewhere after its end.
 	silent bool
+	// parts: each subvolume has a device number, but there is one file system of that UUID (btrfs).
+	parts bool
 	// known: its number tells it from all others.
 	known bool
 }
@@ -40,18 +42,20 @@ func (s *Stack) findSources(c Config) error {
 		if src.uuid, err = l.root.FSUUID(); err != nil {
 			return s.layerError(c, i, err)
 		}
-		lasting, err := hasLastingHandles(l.root)
+		magic, err := magicOf(l.root)
 		if err != nil {
 			return s.layerError(c, i, err)
 		}
-		src.silent = !lasting
+		src.silent, src.parts = magic == unix.FUSE_SUPER_MAGIC, magic == unix.BTRFS_SUPER_MAGIC
 		s.sources = append(s.sources, src)
 	}
 	upper := s.layers[Upper]
 	for i := range s.sources {
 		src := &s.sources[i]
 		same := s.Writable() && src.dev == upper.dev
-		twins := slices.ContainsFunc(s.sources, func(o source) bool { return o.dev != src.dev && o.uuid == src.uuid })
+		twins := slices.ContainsFunc(s.sources, func(o source) bool {
+			return o.dev != src.dev && o.uuid == src.uuid && !(o.parts && src.parts)
+		})
 		// Without a number, only the upper's own file system is known again.
 		src.known = !src.silent && (same || src.uuid != [16]byte{}) && !twins
 	}
@@ -60,12 +64,11 @@ func (s *Stack) findSources(c Config) error {
 	return nil
 }
 
-// hasLastingHandles reports whether handles of a file system, where it has some, lead to the same objects later. Those of a FUSE
-// server end with it.
-func hasLastingHandles(root *sys.Dir) (bool, error) {
+// magicOf tells which kind of file system a layer lies on (statfs(2)).
+func magicOf(root *sys.Dir) (int64, error) {
 	var st unix.Statfs_t
 	err := root.Ref().Statfs(&st)
-	return st.Type != unix.FUSE_SUPER_MAGIC, err
+	return int64(st.Type), err
 }
 
 // handleOf is the handle that is kept of a lower's object; ok is false where there is none.
@@ -179,7 +182,7 @@ func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, sr
 	case err == nil:
 		return true, nil
 	case mayNotOpen(err):
-		return s.originByName(d, o, name, h, src, st)
+		return s.originByName(d, o, name, h, st)
 	case err == unix.ESTALE, err == unix.EINVAL, err == unix.EOPNOTSUPP, err == unix.ENOTDIR, err == unix.ENOENT:
 		return false, nil
 	default:
@@ -204,9 +207,9 @@ func (s *Stack) sourceOf(h *whiteout.Handle) *source {
 }
 
 // originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
-func (s *Stack) originByName(d *Dir, o Opened, name string, h *whiteout.Handle, src *source, st *sys.Stat) (found bool, err error) {
+func (s *Stack) originByName(d *Dir, o Opened, name string, h *whiteout.Handle, st *sys.Stat) (found bool, err error) {
 	for _, p := range d.parts {
-		if p.layer == Upper || s.layers[p.layer].dev != src.dev {
+		if p.layer == Upper {
 			continue
 		}
 		dir, err := o.Layer(int(p.layer))
@@ -220,7 +223,7 @@ func (s *Stack) originByName(d *Dir, o Opened, name string, h *whiteout.Handle, 
 			return false, err
 		}
 		now, ok, err := s.handleOf(dir.At(name), st.Dev)
-		if err != nil || ok && now.Handle == h.Handle {
+		if err != nil || ok && now.Handle == h.Handle && now.UUID == h.UUID {
 			return ok, err
 		}
 	}

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -99,6 +100,47 @@ func TestOriginByName(t *testing.T) {
 			sys.SetFault(nil)
 			if errno == 0 && (found != want || err != nil) || errno != 0 && err != errno {
 				t.Errorf("%s, failing %q: %v, %v", name, call, found, err)
+			}
+		}
+	}
+}
+
+// Subvolumes of a btrfs have device numbers of their own, and are one file system: origins in each are found, and there is an
+// index.
+func TestOriginsInSubvolumes(t *testing.T) {
+	base := treetest.MountImage(t, "btrfs", "")
+	c := Config{Upper: base + "/upper", Work: base + "/upper.work"}
+	c.Features.Index = true
+	for _, name := range []string{"one", "two"} {
+		lower := filepath.Join(base, name)
+		if out, err := exec.Command("btrfs", "subvolume", "create", lower).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		treetest.Build(t, lower, "file d/"+name+" \"text\"")
+		c.Lowers = append(c.Lowers, lower)
+	}
+	must(t, os.MkdirAll(c.Upper+"/d", 0o755))
+	s := openSite(t, c)
+	if !s.KeepsLinks() || len(s.Devices()) != 3 {
+		t.Errorf("%v, devices %v", s.Warnings(), s.Devices())
+	}
+	for i, name := range []string{"one", "two"} {
+		want := lstat(t, filepath.Join(c.Lowers[i], "d", name))
+		s.raise("d/" + name)
+		s.remount()
+		for _, errno := range []unix.Errno{0, unix.EPERM} {
+			if errno != 0 {
+				sys.SetFault(func(op sys.Op) error {
+					if op.Call == "open_by_handle_at" {
+						return errno
+					}
+					return nil
+				})
+			}
+			st, found := s.originOf("d/" + name)
+			sys.SetFault(nil)
+			if !found || st.Ino != want.Ino || st.Dev != want.Dev {
+				t.Errorf("the origin of %s is %d of %d, found %v, want %d of %d", name, st.Ino, st.Dev, found, want.Ino, want.Dev)
 			}
 		}
 	}
