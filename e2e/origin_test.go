@@ -170,6 +170,44 @@ func TestNumbersAndTheKernel(t *testing.T) {
 	}
 }
 
+// The numbers are the kernel's too without an upper, and with layers that have nothing but data.
+func TestNumbersOfLowers(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		disks := []string{e.disk(t, "ext4"), e.disk(t, "ext4"), e.disk(t, "xfs")}
+		for i, disk := range disks {
+			for _, name := range []string{"lower", "upper", "work"} {
+				mkdir(t, filepath.Join(disk, name))
+			}
+			build(t, e, disk+"/lower", fmt.Sprintf("file d/f%d\ndir d/sub%d", i, i))
+		}
+		options := "xino=on,index=off,redirect_dir=on,metacopy=on"
+		for what, layers := range map[string]string{
+			"read-only": "lowerdir=" + disks[0] + "/lower:" + disks[1] + "/lower:" + disks[2] + "/lower",
+			"data":      "lowerdir=" + disks[0] + "/lower:" + disks[1] + "/lower::" + disks[2] + "/lower",
+			"data, writable": "lowerdir=" + disks[0] + "/lower::" + disks[2] + "/lower,upperdir=" + disks[1] + "/upper,workdir=" +
+				disks[1] + "/work",
+		} {
+			o := e.overlay(t)
+			check(t, unix.Mount("overlay", o.mnt, "overlay", 0, layers+","+options))
+			want := numbers(t, o.mnt)
+			check(t, unix.Unmount(o.mnt, 0))
+			out, err := runCommand(binPath, "-o", layers+","+options, o.mnt)
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", what, err, out)
+			}
+			wantNumbers(t, what, numbers(t, o.mnt), want)
+			check(t, unix.Unmount(o.mnt, 0))
+			for _, pid := range daemonsOf(o.mnt) {
+				waitGone(pid, commandLimit)
+			}
+			check(t, os.RemoveAll(o.upper))
+			check(t, os.RemoveAll(o.work))
+			check(t, os.RemoveAll(o.mnt))
+		}
+	})
+}
+
 // Every mode keeps numbers over a remount: without the right to open by a handle, of what still has its name.
 func TestNumbersOverARemount(t *testing.T) {
 	needDaemon(t)

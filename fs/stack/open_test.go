@@ -250,8 +250,11 @@ func TestDevicesAreToldOnce(t *testing.T) {
 	treetest.Build(t, base, "dir a\ndir b\ndir c")
 	mountTmpfs(t, base+"/b")
 	s := openSite(t, Config{Lowers: []string{base + "/a", base + "/b", base + "/c"}})
-	if devs := s.Devices(); len(devs) != 2 || devs[0] == devs[1] {
+	if devs := s.Devices(); len(devs) != 3 || devs[0] != 0 || devs[1] == devs[2] {
 		t.Errorf("devices: %v", devs)
+	}
+	if devs := openSite(t, Config{Lowers: []string{base + "/a", base + "/c"}}).Devices(); len(devs) != 1 {
+		t.Errorf("devices of one file system: %v", devs)
 	}
 }
 

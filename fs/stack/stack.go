@@ -1,6 +1,8 @@
 package stack
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
@@ -72,15 +74,17 @@ func (s *Stack) RootDir() Dir {
 	return NewDir(in, nil)
 }
 
-// Devices are the device numbers of the layers' file systems, each once, in the order of the layers.
+// Devices are the device numbers of the layers' file systems, each once, in the order in which the kernel's overlayfs numbers
+// them: that of the layers. The first is the upper's: 0, which is no device's, where there is no upper and several file systems.
 func (s *Stack) Devices() []uint64 {
 	var devs []uint64
-	seen := map[uint64]bool{}
 	for _, l := range s.layers {
-		if l.root != nil && !seen[l.dev] {
-			seen[l.dev] = true
+		if l.root != nil && !slices.Contains(devs, l.dev) {
 			devs = append(devs, l.dev)
 		}
+	}
+	if !s.Writable() && len(devs) > 1 {
+		devs = append([]uint64{0}, devs...)
 	}
 	return devs
 }
