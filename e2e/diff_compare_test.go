@@ -46,7 +46,7 @@ var deviations = []deviation{
 	{"D14", "statfs shows an f_fsid of the kernel's choice", "a FUSE server is not asked for it", nil},
 	{"D11", "with io=passthrough a write by root clears suid and sgid that a file has got since it was opened, the kernel keeps them",
 		"the kernel writes with rights that are fixed at the first open; with root's, everybody's writes would keep the bits", nil},
-	{"D15", "with metacopy=on an empty file is copied up whole and is renamed always, in the kernel it may be EXDEV",
+	{"D15", "with metacopy=on an empty file is copied up whole and is renamed and linked always, in the kernel it may be EXDEV",
 		"there is no data below to be found again", nil},
 	{"D16", "an object of a lower that is removed while it is open has st_nlink 0, in the kernel that of the lower's inode",
 		"it has no name any more",
@@ -55,6 +55,8 @@ var deviations = []deviation{
 		}},
 	{"D17", "owner, mode and times of a device, fifo or socket of a lower that is removed while it is open cannot be changed (ENOENT)",
 		"a copy of it would need a name", nil},
+	{"D18", "with userxattr the names that a device, fifo, socket or symbolic link has got after its copy-up are one object; in the kernel" +
+		" several, and a rename from one to another is ESTALE", "only regular files and directories can have such attributes", nil},
 }
 
 // equalise takes back what an operation changed on one side only (D10, D11), so that the comparison can go on.
@@ -110,13 +112,16 @@ func deviates(o op, kernel, ours string) bool {
 	return false
 }
 
-// parts tells whether the sides part here: results differ by D15 or D17, which leaves different things behind.
-func parts(o op, kernel, ours string, right *side) bool {
+// parts tells whether the sides part here: results differ by D15, D17 or D18, which leaves different things behind.
+func parts(e *env, o op, kernel, ours string, right *side) bool {
 	var st unix.Stat_t
 	switch o.name {
-	case "rename":
-		return kernel == "EXDEV" && ours == "ok" && unix.Lstat(right.o.path(o.path2), &st) == nil &&
-			st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0
+	case "rename", "link":
+		if ours != "ok" || unix.Lstat(right.o.path(o.path2), &st) != nil {
+			return false
+		}
+		isFile := st.Mode&unix.S_IFMT == unix.S_IFREG
+		return kernel == "EXDEV" && isFile && st.Size == 0 || kernel == "ESTALE" && !isFile && e.has("userxattr")
 	case "slot-chmod":
 		return kernel == "ok" && ours == "ENOENT" && unix.Fstat(right.fd[o.slot], &st) == nil && st.Nlink == 0 &&
 			st.Mode&unix.S_IFMT != unix.S_IFREG

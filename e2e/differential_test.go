@@ -168,7 +168,7 @@ func (s *sequence) run(g *generator) string {
 
 func (s *sequence) step(left, right *side, o op) string {
 	want, got := left.do(s.t, o), right.do(s.t, o)
-	if s.over = want != got && parts(o, want, got, right); s.over {
+	if s.over = want != got && parts(s.e, o, want, got, right); s.over {
 		return ""
 	}
 	if want != got && !deviates(o, want, got) {

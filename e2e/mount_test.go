@@ -222,7 +222,7 @@ func (o *overlay) expectEnd() {
 		return
 	}
 	if !waitGone(o.pid, 10*time.Second) {
-		o.t.Errorf("the daemon %d is alive 10 s after the unmount; its threads:\n%s", o.pid, kernelStacks(o.pid))
+		o.t.Errorf("the daemon %d is alive 10 s after the unmount; mounted still for %v, its threads:\n%s", o.pid, whoMounts(o.minor), kernelStacks(o.pid))
 		kill(o.pid, syscall.SIGKILL)
 		waitGone(o.pid, 5*time.Second)
 	}

@@ -194,3 +194,15 @@ func kernelStacks(pid int) string {
 	}
 	return b.String()
 }
+
+// whoMounts lists the processes in whose mount namespaces a device is mounted.
+func whoMounts(minor int) (pids []string) {
+	tables, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
+	for _, table := range tables {
+		text, err := os.ReadFile(table)
+		if err == nil && strings.Contains(string(text), fmt.Sprintf(" 0:%d / ", minor)) {
+			pids = append(pids, filepath.Base(filepath.Dir(table)))
+		}
+	}
+	return pids
+}
