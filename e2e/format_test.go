@@ -125,7 +125,7 @@ func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight,
 	var last *sight
 	for i, script := range append(c.scripts, "") {
 		by := fmt.Sprintf("mount %d (%s)", i+1, d.who(i))
-		o.kernel = d.who(i) == kernels
+		o.kernel = oracle || d.who(i) == kernels
 		moved := c.moveLayers(o, script)
 		c.setOptions(o, i)
 		if err := c.mount(o, i); err != nil {
@@ -149,7 +149,7 @@ func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight,
 		if fault != "" {
 			return sights, fmt.Sprintf("%s, script: %s", by, fault)
 		}
-		if rest := workRest(filepath.Join(o.work, "work")); d.who(i) == ours && len(rest) > 0 {
+		if rest := workRest(filepath.Join(o.work, "work")); !o.kernel && len(rest) > 0 {
 			return sights, fmt.Sprintf("%s: the work directory still holds %v", by, rest)
 		}
 		if sights = append(sights, last); i == 0 && damage != nil {
