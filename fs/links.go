@@ -69,7 +69,7 @@ func (o *Overlay) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
 // count makes the link count of n's object, as a layer tells it, that of all its names. Precondition: renameMu R.
 func (n *Node) count(st *sys.Stat) {
 	if p := n.place(); p.shared != nil && p.layer == stack.Upper {
-		st.Nlink = p.shared.Count(st.Nlink)
+		p.shared.Count(st)
 	}
 }
 

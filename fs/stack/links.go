@@ -108,8 +108,8 @@ func (s *Stack) tryClosed() (why string, err error) {
 // rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
 func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error) {
 	root := s.layers[layer].root
-	magic, err := magicOf(root)
-	if err != nil || magic == unix.FUSE_SUPER_MAGIC {
+	fuse, _, err := kindOf(root)
+	if err != nil || fuse {
 		return h, "a layer's file system has no lasting file handles", err
 	}
 	if h.Handle, err = root.Ref().Handle(); err != nil {
@@ -322,12 +322,15 @@ func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	}
 	f.Shared.Diff = links - int(f.Stat.Nlink)
 	f.Shared.Settled = ok && !l.OfLower && l.Diff == f.Shared.Diff
-	f.Stat.Nlink = f.Shared.Count(f.Stat.Nlink)
+	f.Shared.Count(&f.Stat)
 	return nil
 }
 
-// Count is the object's link count, for that of its copy.
-func (x *Shared) Count(copied uint64) uint64 { return uint64(max(0, int64(copied)+int64(x.Diff))) }
+// Count turns the link count of the copy, in st, into that of the object.
+func (x *Shared) Count(st *sys.Stat) { addLinks(&st.Nlink, x.Diff) }
+
+// addLinks is for a link count of whatever type it has on this machine.
+func addLinks[T uint16 | uint32 | uint64](count *T, diff int) { *count = T(max(0, int(*count)+diff)) }
 
 // Copy is where the copy of the object is, once there is one.
 func (s *Stack) Copy(x *Shared) sys.Ref { return s.index.At(x.name) }
@@ -386,7 +389,7 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	}
 	if x.links != 0 {
 		x.Settled = false
-		if err := s.format.SetLinks(r, whiteout.Links{OfLower: true, Diff: int(x.Count(st.Nlink)) - x.links}); err != nil {
+		if err := s.format.SetLinks(r, whiteout.Links{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
 			return err
 		}
 	}
@@ -414,7 +417,7 @@ func (s *Stack) Settle(x *Shared) error {
 // LinkRemoved removes the copy from the index when its object has lost its last name (ovl_cleanup_index).
 func (s *Stack) LinkRemoved(x *Shared) {
 	var st sys.Stat
-	if s.Copy(x).Stat(&st) == nil && st.Nlink == 1 && x.Count(st.Nlink) == 0 {
+	if s.Copy(x).Stat(&st) == nil && st.Nlink == 1 && x.Diff <= -1 {
 		_ = s.index.Unlink(x.name) // what stays is removed at the next mount
 	}
 }

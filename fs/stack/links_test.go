@@ -35,7 +35,7 @@ func (s *site) linkUp(path string) error {
 }
 
 // wantLinks fails the test when names do not lead to one object with so many links, and the same number of origin.
-func (s *site) wantLinks(what string, links uint64, paths ...string) {
+func (s *site) wantLinks(what string, links int, paths ...string) {
 	s.t.Helper()
 	var first Found
 	for i, path := range paths {
@@ -50,7 +50,7 @@ func (s *site) wantLinks(what string, links uint64, paths ...string) {
 		if i == 0 {
 			first = f
 		}
-		if f.Stat.Ino != first.Stat.Ino || f.Stat.Nlink != links || f.Shared == nil || f.Shared.Ino != first.Shared.Ino {
+		if f.Stat.Ino != first.Stat.Ino || int(f.Stat.Nlink) != links || f.Shared == nil || f.Shared.Ino != first.Shared.Ino {
 			s.t.Errorf("%s: %s is %d with %d links, %+v; want %d with %d", what, path, f.Stat.Ino, f.Stat.Nlink, f.Shared, first.Stat.Ino, links)
 		}
 	}

@@ -42,11 +42,9 @@ func (s *Stack) findSources(c Config) error {
 		if src.uuid, err = l.root.FSUUID(); err != nil {
 			return s.layerError(c, i, err)
 		}
-		magic, err := magicOf(l.root)
-		if err != nil {
+		if src.silent, src.parts, err = kindOf(l.root); err != nil {
 			return s.layerError(c, i, err)
 		}
-		src.silent, src.parts = magic == unix.FUSE_SUPER_MAGIC, magic == unix.BTRFS_SUPER_MAGIC
 		s.sources = append(s.sources, src)
 	}
 	upper := s.layers[Upper]
@@ -64,11 +62,11 @@ func (s *Stack) findSources(c Config) error {
 	return nil
 }
 
-// magicOf tells which kind of file system a layer lies on (statfs(2)).
-func magicOf(root *sys.Dir) (int64, error) {
+// kindOf tells whether a layer lies on one of the file systems that are special here.
+func kindOf(root *sys.Dir) (fuse, btrfs bool, err error) {
 	var st unix.Statfs_t
-	err := root.Ref().Statfs(&st)
-	return int64(st.Type), err
+	err = root.Ref().Statfs(&st)
+	return st.Type == unix.FUSE_SUPER_MAGIC, uint32(st.Type) == unix.BTRFS_SUPER_MAGIC, err
 }
 
 // handleOf is the handle that is kept of a lower's object; ok is false where there is none.

@@ -83,7 +83,7 @@ func (o *Object) FSUUID() ([16]byte, error) {
 	var u fsUUID
 	errno := o.ioctl(getFSUUID, unsafe.Pointer(&u))
 	var st unix.Statfs_t
-	if errno != 0 && unix.Fstatfs(o.fd, &st) == nil && st.Type == unix.BTRFS_SUPER_MAGIC {
+	if errno != 0 && unix.Fstatfs(o.fd, &st) == nil && uint32(st.Type) == unix.BTRFS_SUPER_MAGIC {
 		var info btrfsFSInfo
 		errno = o.ioctl(btrfsInfo, unsafe.Pointer(&info))
 		u.uuid = info.uuid
