@@ -142,13 +142,25 @@ const chaosLower = `
 // and in the end the overlay knows what lies in its folders.
 func TestEverythingAtOnce(t *testing.T) {
 	const workers, steps = 8, 250
-	for name, set := range map[string]struct{ markers, redirects bool }{"devices": {}, "markers": {markers: true}, "redirects": {redirects: true}} {
+	for name, set := range map[string]struct {
+		markers, redirects bool
+		features           Features
+	}{
+		"devices": {}, "markers": {markers: true}, "redirects": {redirects: true},
+		"metacopy": {redirects: true, features: Features{MetaCopy: true}},
+		"index":    {redirects: true, features: Features{Index: true}},
+		"all":      {redirects: true, features: Features{MetaCopy: true, Index: true}},
+	} {
 		t.Run(name, func(t *testing.T) {
 			c := newFolders(t, "file a/f2\nopaque b/m0\nfile b/m0/f0\nwhite b/m1", chaosLower, "file a/f3\nfile b/m1/f2")
 			if set.redirects {
 				c.Redirects = RedirectsOn
 			}
+			c.Features = set.features
 			s := openSite(t, c, set.markers)
+			if set.features.Index && !s.o.stack.KeepsLinks() {
+				t.Fatal("there is no index")
+			}
 			fds := openFDs(t)
 			s.together(workers, func(k *kernel, worker int) {
 				c := &chaos{kernel: k, r: rand.New(rand.NewPCG(uint64(worker), 11))}
