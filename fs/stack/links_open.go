@@ -1,0 +1,221 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// The index is opened, and cleared of what is of no use, when the layers are (fs/stack/links.go says what it is for).
+
+// indexName is the directory of copies in the work directory (OVL_INDEXDIR_NAME).
+const indexName = "index"
+
+// Reasons why an index cannot be used.
+var (
+	errOtherLower = errors.New("belongs to another first lowerdir: with index=on the layers must be those it was made with (ESTALE)")
+	errOtherUpper = errors.New("has an index that belongs to another upperdir: mount with that one, or remove its directory index, " +
+		"or mount with index=off (ESTALE)")
+)
+
+// openIndex opens the directory of copies, makes sure that it belongs to these layers, and removes from it what is of no use
+// (ovl_get_indexdir). Where it cannot be there is none, as in the kernel, and a warning.
+func (s *Stack) openIndex(c Config) error {
+	if !c.Features.Index || !s.Writable() {
+		return nil
+	}
+	first, why, err := s.rootHandle(Upper + 1)
+	if err != nil {
+		return s.layerError(c, Upper+1, err)
+	}
+	upper, whyUpper, err := s.rootHandle(Upper)
+	if err != nil {
+		return s.layerError(c, Upper, err)
+	}
+	upper.Upper = true
+	switch {
+	case s.format.OpaqueXattr == "":
+		why = "the upperdir has no extended attributes"
+	case s.overridesSome:
+		why = "owner and type of objects are attributes"
+	case whyUpper != "":
+		why = whyUpper
+	case why == "":
+		if why, err = s.tryClosed(); err != nil {
+			return &Error{roleWork, c.Work, err}
+		}
+	}
+	for _, src := range s.sources {
+		if !src.known && !s.bareHandles {
+			why = "the file systems of the lowers cannot be told from each other by a UUID, or have no lasting file handles"
+		}
+	}
+	if why != "" {
+		s.warnings = append(s.warnings, "falling back to index=off: "+why)
+		return nil
+	}
+	return s.useIndex(c, first, upper)
+}
+
+// tryClosed finds out whether the daemon may say how many links there are of a file that its owner closed to himself: else the
+// names of such a file could not be removed. A plain user may not.
+func (s *Stack) tryClosed() (why string, err error) {
+	name := s.work.Name()
+	f, err := s.staging.CreateFile(name, 0)
+	if err != nil {
+		return "", err
+	}
+	f.Close()
+	err = s.format.SetLinks(s.staging.At(name), whiteout.Links{})
+	if err == unix.EACCES {
+		why, err = "attributes of files that their owner may not write to cannot be changed", nil
+	}
+	if gone := s.staging.Unlink(name); err == nil {
+		err = gone
+	}
+	return why, err
+}
+
+// rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
+func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error) {
+	root := s.layers[layer].root
+	fuse, _, err := kindOf(root)
+	if err != nil || fuse {
+		return h, "a layer's file system has no lasting file handles", err
+	}
+	if h.Handle, err = root.Ref().Handle(); err != nil {
+		if noHandle(err) {
+			return h, "a layer's file system has no file handles", nil
+		}
+		return h, "", err
+	}
+	if !s.bareHandles {
+		h.UUID, err = root.FSUUID()
+	}
+	return h, "", err
+}
+
+// useIndex checks everything before it changes anything.
+func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
+	root := s.layers[Upper].root.Ref()
+	known := s.format.Belongs(root, first)
+	if known == unix.ESTALE {
+		return &Error{roleUpper, c.Upper, errOtherLower}
+	} else if known != nil && known != unix.ENODATA {
+		return &Error{roleUpper, c.Upper, known}
+	}
+	fail := func(err error) error {
+		if err == unix.ESTALE {
+			err = errOtherUpper
+		}
+		return &Error{roleWork, c.Work, err}
+	}
+	dir, err := s.workRoot.OpenDir(indexName)
+	mine := error(unix.ENODATA)
+	if err == nil {
+		s.index = dir
+		if mine = s.format.Belongs(dir.Ref(), upper); mine != nil && mine != unix.ENODATA {
+			return fail(mine)
+		}
+	} else if err != unix.ENOENT {
+		return fail(err)
+	}
+	if known != nil {
+		if err := s.format.SetBelongs(root, first); err != nil {
+			return &Error{roleUpper, c.Upper, err}
+		}
+	}
+	if s.index == nil {
+		if err := s.workRoot.Mkdir(indexName, 0o700); err != nil {
+			return fail(err)
+		}
+		if s.index, err = s.workRoot.OpenDir(indexName); err != nil {
+			return fail(err)
+		}
+	}
+	if mine != nil {
+		if err := s.format.SetBelongs(s.index.Ref(), upper); err != nil {
+			return fail(err)
+		}
+	}
+	if err := s.sweepIndex(); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// sweepIndex removes what earlier mounts left, and entries of objects that are gone, from the upper or from the lower
+// (ovl_indexdir_cleanup). An entry that is not understood is an error: who knows it may need it.
+func (s *Stack) sweepIndex() error {
+	var names []string
+	if err := s.index.List(func(e sys.Dirent) error { names = append(names, e.Name); return nil }); err != nil {
+		return err
+	}
+	for _, name := range names {
+		useless := strings.HasPrefix(name, "#")
+		if !useless {
+			var err error
+			if useless, err = s.uselessEntry(name); err != nil {
+				return fmt.Errorf("entry %q of its index: %w", filepath.Join(indexName, name), err)
+			}
+		}
+		if !useless {
+			continue
+		}
+		tmp := s.work.Name()
+		if err := s.index.RenameNew(name, s.staging, tmp); err != nil {
+			return err
+		}
+		if err := s.work.Remove(tmp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// uselessEntry judges one entry of the index (ovl_verify_index).
+func (s *Stack) uselessEntry(name string) (bool, error) {
+	h, ok := whiteout.ParseIndexName(name)
+	if !ok {
+		return false, unix.EINVAL
+	}
+	r := s.index.At(name)
+	var st, origin sys.Stat
+	if err := r.Stat(&st); err != nil {
+		return false, err
+	}
+	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return false, nil // of an upper that was mounted with nfs_export=on
+	}
+	own, ok, err := s.format.Origin(r)
+	switch {
+	case err != nil:
+		return false, err
+	case !ok:
+		return false, unix.EINVAL
+	case own != h:
+		return true, nil
+	case st.Nlink > 1:
+		return false, nil
+	}
+	src := s.sourceOf(&h)
+	if src == nil {
+		return true, nil
+	}
+	switch err := src.root.StatHandle(h.Handle, &origin); {
+	case err == unix.ESTALE:
+		return true, nil
+	case mayNotOpen(err):
+		return false, nil // its lower may be there
+	case err != nil:
+		return false, err
+	}
+	links, err := s.linksOf(r, &st, int(origin.Nlink))
+	return links == 0, err
+}
