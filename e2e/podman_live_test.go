@@ -102,7 +102,7 @@ func TestPodmanPause(t *testing.T) {
 		if !eventually(10*time.Second, func() bool { return size() > before }) {
 			t.Error("the container does not go on")
 		}
-		e.podman(t, "commit", "--quiet", id, "localhost/paused2") // which pauses it by itself
+		e.podman(t, "commit", "--quiet", "--pause", id, "localhost/paused2") // which pauses it, as it does not by itself
 		e.removeImageLater(t, "localhost/paused2")
 		e.wantCounter(t, "localhost/paused2", "wc -l </data/changed; cat /data/renamed; cat /data/kept")
 	})
