@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -45,6 +46,12 @@ func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 		var limit unix.Rlimit
 		check(t, unix.Prlimit(o.pid, unix.RLIMIT_NOFILE, nil, &limit))
 		equal(t, "RLIMIT_NOFILE raised", limit.Cur, limit.Max)
+		if limit.Max > 4096 { // else the table of descriptors grows in the first walk, and each time that waits for all processors
+			status := readText(t, fmt.Sprintf("/proc/%d/status", o.pid))
+			if size := regexp.MustCompile(`FDSize:\s+(\d+)`).FindStringSubmatch(status); size == nil || len(size[1]) < 4 {
+				t.Errorf("room for descriptors: %q", size)
+			}
+		}
 		o.unmount()
 	})
 }

@@ -29,6 +29,12 @@ const (
 // standardStreams are stdin, stdout and stderr: the first descriptor after them is free for use.
 const standardStreams = 3
 
+// farDescriptor is the number that the daemon gets its end of the pipe by, where it may have so high ones. The kernel's table of
+// descriptors grows by doubling, and a process with threads waits for all processors each time (expand_fdtable: an RCU grace
+// period, 8 to 16 ms): the first walk of a tree would meet five of these. A process that has not come to exec yet has one thread,
+// and the table stays as large as it once was: twice this number, for layers, cached handles and removed files in use.
+const farDescriptor = 4096
+
 // startDaemon returns nil when the mount answers.
 func startDaemon(argv []string, mountPoint string) error {
 	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
@@ -102,11 +108,18 @@ func passedFiles(result *os.File, mountPoint string) (files []*os.File, resultFD
 	device, ok := fs.DeviceFD(mountPoint)
 	switch {
 	case !ok || device < standardStreams:
-		return []*os.File{result}, standardStreams
+		resultFD = standardStreams
+		var limit syscall.Rlimit
+		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Cur > farDescriptor {
+			resultFD = farDescriptor
+		}
+		files = make([]*os.File, resultFD-standardStreams+1) // nil is a closed descriptor
+		files[resultFD-standardStreams] = result
+		return files, resultFD
 	case device == standardStreams:
 		return []*os.File{os.NewFile(uintptr(device), mountPoint), result}, standardStreams + 1
 	default:
-		files = make([]*os.File, device-standardStreams+1) // nil is a closed descriptor
+		files = make([]*os.File, device-standardStreams+1)
 		files[0] = result
 		files[device-standardStreams] = os.NewFile(uintptr(device), mountPoint)
 		return files, standardStreams

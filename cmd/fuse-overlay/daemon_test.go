@@ -95,7 +95,7 @@ func TestRunAgain(t *testing.T) {
 	defer syscall.Close(61)
 
 	for _, tt := range []struct{ point, want string }{
-		{"/mnt", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\n"},
+		{"/mnt", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 4096 result\n"},
 		{"/dev/fd/61", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\nfd 61 /dev/zero\n"},
 	} {
 		report := filepath.Join(t.TempDir(), "report")
@@ -151,8 +151,8 @@ func TestPassedFiles(t *testing.T) {
 		files    int
 		resultFD int
 	}{
-		{"/mnt", 1, 3},
-		{"/dev/fd/0", 1, 3}, // a standard stream is no device; refused where that is checked
+		{"/mnt", 4094, 4096},
+		{"/dev/fd/0", 4094, 4096}, // a standard stream is no device; refused where that is checked
 		{"/dev/fd/3", 2, 4},
 		{"/dev/fd/4", 2, 3},
 		{"/dev/fd/9", 7, 3},
@@ -166,6 +166,27 @@ func TestPassedFiles(t *testing.T) {
 		}
 		if fd, ok := fs.DeviceFD(tt.point); ok && fd >= standardStreams && files[fd-standardStreams].Name() != tt.point {
 			t.Errorf("%s: the device is not descriptor %d", tt.point, fd)
+		}
+	}
+}
+
+// Where a process may have few descriptors, the pipe is the first.
+func TestPassedFilesWithinLimits(t *testing.T) {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+			t.Error(err)
+		}
+	}()
+	for cur, want := range map[uint64]int{farDescriptor: 3, farDescriptor + 1: farDescriptor} {
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: cur, Max: limit.Max}); err != nil {
+			t.Fatal(err)
+		}
+		if _, resultFD := passedFiles(os.Stdout, "/mnt"); resultFD != want {
+			t.Errorf("with %d descriptors the result is %d, want %d", cur, resultFD, want)
 		}
 	}
 }
