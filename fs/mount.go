@@ -244,8 +244,9 @@ func protocol(o *Overlay, opts *fuse.MountOptions, settled *fuse.InitIn) *fuse.P
 }
 
 // Quietly calls f, which enters the mount that this process itself serves, with no garbage collection under way or to
-// come. A collection stops every thread, and the thread in f's system call cannot stop before the request that it waits for
-// is answered, which the stopped threads cannot do: seen as a mount that hung for up to a minute.
+// come. A thread that enters its system call just when the world is being stopped can be missed (internal/readers says why), and
+// f's does not return before the request that it makes is answered, which the stopped threads cannot do: seen as a mount that
+// hung for a minute.
 func Quietly(f func() error) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	runtime.GC() // ends the one that may be under way

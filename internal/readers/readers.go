@@ -19,8 +19,8 @@ import (
 type Device interface {
 	// TryRead takes a request; EAGAIN when there is none. Any other error ends the pool.
 	TryRead(buf []byte) (int, error)
-	// Wait returns when there may be a request, or when TryRead has an error to tell.
-	Wait() error
+	// Wait returns when there may be a request, or when TryRead has an error to tell: then ready is true; or after limit.
+	Wait(limit time.Duration) (ready bool, err error)
 }
 
 // Worker serves requests, one at a time.
@@ -40,6 +40,15 @@ const (
 	// tick is how often the watchdog looks, and calm after how many idle looks it sleeps as well.
 	tick = time.Millisecond
 	calm = 50
+	// shortest, growth and longest are how long a reader sleeps in one system call. A thread that enters one while the world is
+	// being stopped for a garbage collection can be missed, up to Go 1.26 at least: reentersyscall looks whether that is so
+	// before it says that it is in a system call, and stopTheWorldWithSema looks once, and later passes over whoever is. Then
+	// everybody waits until the call returns or sysmon wakes, after a minute: if the next request depends on an answer to this
+	// one, it does not come. A call that returns soon ends that; so the first is short. Long ones are entered when there
+	// has been nothing to do for long, and so no reason for a collection.
+	shortest = time.Millisecond
+	growth   = 8
+	longest  = 10 * time.Second
 	// spare is how many readers are kept for when they are needed again; most is how many there are at any time.
 	spare = 4
 	most  = 64
@@ -165,7 +174,7 @@ func (r *reader) next() (int, error) {
 			}
 		} else {
 			p.vain.Add(1)
-			if err := p.device.Wait(); err != nil {
+			if err := r.wait(); err != nil {
 				return 0, err
 			}
 			if time.Since(start) < patience {
@@ -173,6 +182,15 @@ func (r *reader) next() (int, error) {
 			}
 		}
 		start, looks = time.Now(), -1
+	}
+}
+
+// wait returns when there may be a request.
+func (r *reader) wait() error {
+	for limit := shortest; ; limit = min(limit*growth, longest) {
+		if ready, err := r.pool.device.Wait(limit); ready || err != nil {
+			return err
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package readers
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,12 +47,45 @@ func (f *fake) TryRead(buf []byte) (int, error) {
 	}
 }
 
-func (f *fake) Wait() error {
+func (f *fake) Wait(limit time.Duration) (ready bool, err error) {
 	select {
 	case <-f.bell:
 	case <-f.end:
+	case <-time.After(limit):
+		return false, nil
 	}
-	return nil
+	return true, nil
+}
+
+// clock is a device that is asked in vain a number of times.
+type clock struct {
+	fake
+	limits []time.Duration
+	vain   int
+}
+
+func (c *clock) Wait(limit time.Duration) (ready bool, err error) {
+	c.limits = append(c.limits, limit)
+	if len(c.limits)%c.vain == 0 {
+		return false, errEnded
+	}
+	return false, nil
+}
+
+// A sleep is short at first, since whoever falls asleep while the world is being stopped keeps all others from going on.
+func TestSleepsGrow(t *testing.T) {
+	c := &clock{vain: 8}
+	r := &reader{pool: &Pool{device: c}}
+	for range 2 {
+		if err := r.wait(); err != errEnded {
+			t.Fatal(err)
+		}
+	}
+	const ms = time.Millisecond
+	once := []time.Duration{ms, 8 * ms, 64 * ms, 512 * ms, 4096 * ms, 10000 * ms, 10000 * ms, 10000 * ms}
+	if want := append(slices.Clone(once), once...); !slices.Equal(c.limits, want) {
+		t.Errorf("slept for %v, want %v", c.limits, want)
+	}
 }
 
 // served is a worker that calls the test's function.

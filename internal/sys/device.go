@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,12 +62,15 @@ func (d *Device) TryRead(buf []byte) (int, error) {
 	}
 }
 
-// Wait returns when there may be a request, or the connection has ended.
-func (d *Device) Wait() error {
-	return retry(func() error {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, -1)
+// Wait returns when there may be a request, or the connection has ended: then ready is true; or after limit, of at least a
+// millisecond.
+func (d *Device) Wait(limit time.Duration) (ready bool, err error) {
+	n := 0
+	err = retry(func() (err error) {
+		n, err = unix.Poll([]unix.PollFd{{Fd: int32(d.fd), Events: unix.POLLIN}}, int(limit.Milliseconds()))
 		return err
 	})
+	return n > 0, err
 }
 
 // Write gives an answer or a notification to the kernel in one piece.
