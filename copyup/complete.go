@@ -36,7 +36,21 @@ func (c *Copier) Complete(to, from *sys.File, size int64, marker string) error {
 	if err != nil {
 		return err
 	}
-	return to.Ref().RemoveXattr(marker)
+	err = to.Ref().RemoveXattr(marker)
+	if err == unix.EACCES {
+		err = removeStubborn(to, marker, before.Mode&0o7777)
+	}
+	return err
+}
+
+// removeStubborn removes an attribute of a file that its owner may not write to, where the daemon has no more rights than he. A kill
+// between the calls leaves the owner the right to write.
+func removeStubborn(to *sys.File, name string, mode uint32) error {
+	if err := to.Ref().Chmod(mode | 0o200); err != nil {
+		return unix.EACCES
+	}
+	err := to.Ref().RemoveXattr(name)
+	return cmp.Or(err, to.Ref().Chmod(mode))
 }
 
 // fillIn copies the data and cuts the file to its size. before and st are the attributes of the two files.

@@ -83,6 +83,7 @@ type metadata struct {
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
 	origin   origin
+	marked   bool // the copy gets marks besides
 
 	// Set by begin: what the copy is made with. Without known, nothing is taken for granted.
 	uid, gid, mode uint32
@@ -103,7 +104,7 @@ func (m *metadata) begin(w *Work, upper *owner.Scheme) uint32 {
 	}
 	m.uid, m.gid, m.mode, m.known = w.uid, w.gid, least, w.known
 	final := m.st.Mode & 0o777
-	bare := len(m.xattrs) == 0 && m.origin.name == "" && m.st.Mode&unix.S_IFMT == unix.S_IFREG
+	bare := len(m.xattrs) == 0 && m.origin.name == "" && !m.marked && m.st.Mode&unix.S_IFMT == unix.S_IFREG
 	if w.known && (final&least == least || bare) {
 		m.mode = final
 	}

@@ -93,7 +93,7 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 			return err
 		}
 	}
-	m := &metadata{src: src, st: st}
+	m := &metadata{src: src, st: st, marked: len(marks) > 0}
 	if err := m.list(c.KeepXattr); err != nil {
 		return err
 	}
@@ -106,6 +106,11 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	if err := m.writeOrigin(s.ref()); err != nil {
 		return err
 	}
+	for _, mark := range marks { // here for the same reason
+		if err := s.ref().SetXattr(mark.Name, mark.Value, 0); err != nil {
+			return err
+		}
+	}
 	if s.file != nil {
 		if err := c.copyData(s, st, data); err != nil {
 			return err
@@ -113,11 +118,6 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	}
 	if err := m.copy(c.Upper.On(s.ref())); err != nil {
 		return err
-	}
-	for _, mark := range marks {
-		if err := s.ref().SetXattr(mark.Name, mark.Value, 0); err != nil {
-			return err
-		}
 	}
 	return c.makeDurable(s)
 }

@@ -107,6 +107,31 @@ func wantRead(t *testing.T, f *os.File, want string) {
 	}
 }
 
+// A file that its owner may not write to loses nothing by that.
+func TestMetacopyOfClosedFile(t *testing.T) {
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file a 0444 \"text\"\nfile b 0400 \"text\"\nlink b2 b\nfile c 0644 \"text\"")
+		o.opts = append(o.opts, metacopy)
+		o.mount()
+		f := open(t, o.path("c"), os.O_RDWR)
+		check(t, os.Chmod(o.path("c"), 0o444))
+		_, err := f.WriteAt([]byte("T"), 0) // who has it open may
+		check(t, err)
+		check(t, f.Close())
+		for _, name := range []string{"a", "b"} {
+			check(t, os.Chmod(o.path(name), 0o440))
+		}
+		for range 2 {
+			wantText(t, o.path("a"), "text")
+			wantText(t, o.path("b"), "text")
+			wantText(t, o.path("b2"), "text")
+			wantText(t, o.path("c"), "Text")
+			equal(t, "mode", lstat(t, o.path("c")).Mode&0o7777, 0o444)
+			o.remount()
+		}
+	})
+}
+
 // A file without data that is removed while it is in use goes on, and can still be written to.
 func TestRemovedMetacopy(t *testing.T) {
 	eachIO(t, rootModes, func(t *testing.T, e *env) {
