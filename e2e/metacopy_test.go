@@ -132,6 +132,27 @@ func TestMetacopyOfClosedFile(t *testing.T) {
 	})
 }
 
+// A copy in the index that has no data is not taken for one that has, by whatever name it is met.
+func TestSharedMetacopyOff(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		o := e.overlay(t, "file a 0644 \"text\"\nlink b a")
+		o.opts = append(e.opts, metacopy, "index=on")
+		o.mount()
+		check(t, os.Chmod(o.path("a"), 0o600))
+		o.remount()
+		wantText(t, o.path("b"), "text")
+		o.unmount()
+		o.opts = append(e.opts, "index=on")
+		o.mount()
+		for _, name := range []string{"a", "b"} {
+			_, err := os.ReadFile(o.path(name))
+			wantErr(t, "reading "+name, err, syscall.EPERM)
+		}
+		wantNames(t, o.mnt, "a", "b")
+	})
+}
+
 // A file without data that is removed while it is in use goes on, and can still be written to.
 func TestRemovedMetacopy(t *testing.T) {
 	eachIO(t, rootModes, func(t *testing.T, e *env) {

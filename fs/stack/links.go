@@ -32,21 +32,21 @@ func (s *Stack) KeepsLinks() bool { return s.index != nil }
 // Warnings are what an operator should know of the stack: in what it is not as asked for.
 func (s *Stack) Warnings() []string { return s.warnings }
 
-// linksOf is how many links an object has in all, whose copy is r and whose lower's object has so many. Where the copy does
-// not say, as many as it has itself (ovl_get_nlink).
-func (s *Stack) linksOf(r sys.Ref, st *sys.Stat, lower int) (int, error) {
+// linksOf is how many links an object has in all, whose copy is r and has copied ones, and whose lower's object has lower ones.
+// Where the copy does not say, as many as it has itself (ovl_get_nlink). settled: it says so by its own number.
+func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, settled bool, err error) {
 	l, ok, err := s.format.Links(r)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
-	links := int(st.Nlink) + l.Diff
+	links = copied + l.Diff
 	if l.OfLower {
 		links = lower + l.Diff
 	}
 	if !ok || links < 0 || l.OfLower && lower == 0 {
-		return int(st.Nlink), nil
+		return copied, false, nil
 	}
-	return links, nil
+	return links, !l.OfLower, nil
 }
 
 // share tells of an object of a lower whether it has several links that a copy-up is to keep; nil if not. st is its own.
@@ -89,28 +89,20 @@ func (s *Stack) lookForCopy(d *Dir, o Opened, name string, layer int, f *Found) 
 		return unix.EIO
 	}
 	f.Layer, f.Stat = Upper, st
-	if err := s.countLinks(r, f); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || !s.FollowsMetacopies() {
+	if err := s.countLinks(r, f); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return err
 	}
-	m, err := s.names.ReadFileMarks(r)
-	if err == nil && m.Metacopy {
-		f.Data, err = s.findData(d, o, name, Upper, &m, &f.Stat)
-	}
-	return err
+	return s.readData(d, o, name, Upper, r, f)
 }
 
 // countLinks makes the link count of a copy that of the object.
 func (s *Stack) countLinks(r sys.Ref, f *Found) error {
-	l, ok, err := s.format.Links(r)
+	copied := int(f.Stat.Nlink)
+	links, settled, err := s.linksOf(r, copied, f.Shared.links)
 	if err != nil {
 		return err
 	}
-	links, err := s.linksOf(r, &f.Stat, f.Shared.links)
-	if err != nil {
-		return err
-	}
-	f.Shared.Diff = links - int(f.Stat.Nlink)
-	f.Shared.Settled = ok && !l.OfLower && l.Diff == f.Shared.Diff
+	f.Shared.Diff, f.Shared.Settled = links-copied, settled
 	f.Shared.Count(&f.Stat)
 	return nil
 }

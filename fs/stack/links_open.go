@@ -216,6 +216,6 @@ func (s *Stack) uselessEntry(name string) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	links, err := s.linksOf(r, &st, int(origin.Nlink))
+	links, _, err := s.linksOf(r, int(st.Nlink), int(origin.Nlink))
 	return links == 0, err
 }

@@ -62,7 +62,12 @@ func (s *Stack) lookForData(d *Dir, o Opened, name string, layer int, f *Found) 
 	if err != nil {
 		return err
 	}
-	m, err := s.names.ReadFileMarks(h.At(name))
+	return s.readData(d, o, name, layer, h.At(name), f)
+}
+
+// readData fills in where the data of the regular file r is, which a layer has under a name, if that is elsewhere.
+func (s *Stack) readData(d *Dir, o Opened, name string, layer int, r sys.Ref, f *Found) error {
+	m, err := s.names.ReadFileMarks(r)
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
 		return nil
 	}

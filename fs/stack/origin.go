@@ -75,9 +75,7 @@ func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err
 	if i < 0 || s.sources[i].silent {
 		return h, false, nil
 	}
-	switch h.Handle, err = r.Handle(); err {
-	case nil:
-	default:
+	if h.Handle, err = r.Handle(); err != nil {
 		if noHandle(err) {
 			err = nil
 		}
