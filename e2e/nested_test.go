@@ -159,9 +159,15 @@ func TestInsideOfWhatItServes(t *testing.T) {
 		})
 		stop := func() {
 			t.Helper()
+			daemons := processesOf(outer.path("bin/fuse-overlay"))
+			if len(daemons) != 1 {
+				t.Errorf("%d daemons serve the inner mount", len(daemons))
+			}
 			inside("umount /o/mnt")
-			if !eventually(5*time.Second, func() bool { return len(processesOf(outer.path("bin/fuse-overlay"))) == 0 }) {
-				t.Error("the daemon inside goes on after its mount is gone")
+			for _, pid := range daemons { // to its last thread: its root keeps the outer mount busy
+				if !waitGone(pid, 5*time.Second) {
+					t.Error("the daemon inside goes on after its mount is gone")
+				}
 			}
 		}
 		start()
