@@ -44,6 +44,10 @@ const (
 	unseenMappings
 	// handled: a handle of it has been cached.
 	handled
+	// plain: known to have no extended attribute that is shown.
+	plain
+	// xattrChange is what the flags grow by with each change of the extended attributes.
+	xattrChange = 1 << 16
 )
 
 // rareState is what few nodes have. It is guarded by the node's mu.

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"strings"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -37,15 +39,56 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
-	if attr == capability && n.flags.Load()&bare != 0 {
-		return 0, errNoSuchAttr // the kernel asks before the first write of every file
+	flags := n.flags.Load()
+	if attr == capability && flags&bare != 0 || flags&plain != 0 && inEveryList(attr) {
+		return 0, errNoSuchAttr // the kernel asks before the first write of every file, and podman of every file
 	}
 	var value []byte
-	err = o.with(n, func(r owner.Ref) (err error) { value, err = r.GetXattr(stored); return err })
+	err = o.with(n, func(r owner.Ref) (err error) {
+		value, err = r.GetXattr(stored)
+		if err == unix.ENODATA && inEveryList(attr) && !o.selinux { // with SELinux every file has one
+			o.noteIfPlain(n, flags, r)
+		}
+		return err
+	})
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
 	return give(dest, value)
+}
+
+// inEveryList reports whether every file system has an attribute that exists in its list. Those of other namespaces may be made up
+// when they are asked for.
+func inEveryList(attr string) bool {
+	namespace, _, _ := strings.Cut(attr, ".")
+	switch namespace {
+	case "user", "trusted", "security":
+		return true
+	}
+	return isACL(attr)
+}
+
+// noteIfPlain remembers that n, which is r and has been found to lack an attribute, has none that are shown: who asks for one
+// asks for more. flags are n's from before.
+func (o *Overlay) noteIfPlain(n *Node, flags uint32, r owner.Ref) {
+	if names, err := r.ListXattr(); err != nil || names == nil || len(o.shownXattrs(names)) > 0 {
+		return
+	}
+	// Not if an attribute has been set meanwhile, which counts in the flags.
+	n.flags.CompareAndSwap(flags, flags|plain)
+}
+
+// shownXattrs is the list of attributes as LISTXATTR tells it, by their names on disk.
+func (o *Overlay) shownXattrs(names []string) []byte {
+	var list []byte
+	for _, name := range names {
+		shown, ok := o.names.Visible(name)
+		if !ok || shown == selinuxXattr && !o.selinux || o.cfg.NoACL && isACL(shown) {
+			continue
+		}
+		list = append(append(list, shown...), 0)
+	}
+	return list
 }
 
 // give copies a value out; the kernel asks for the size alone by an empty buffer.
@@ -66,20 +109,15 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
+	if n.flags.Load()&plain != 0 {
+		return give(dest, nil)
+	}
 	var names []string
 	err = o.with(n, func(r owner.Ref) (err error) { names, err = r.ListXattr(); return err })
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
-	var list []byte
-	for _, name := range names {
-		shown, ok := o.names.Visible(name)
-		if !ok || shown == selinuxXattr && !o.selinux || o.cfg.NoACL && isACL(shown) {
-			continue
-		}
-		list = append(append(list, shown...), 0)
-	}
-	return give(dest, list)
+	return give(dest, o.shownXattrs(names))
 }
 
 func isACL(name string) bool { return name == accessACL || name == defaultACL }
@@ -100,7 +138,10 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored
 	if attr == capability {
 		n.flags.And(^uint32(bare))
 	}
-	if err := o.change(n, func(r owner.Ref) error { return f(r, stored) }); err != nil {
+	err = o.change(n, func(r owner.Ref) error { return f(r, stored) })
+	n.flags.Add(xattrChange) // also after an error, behind which the attribute may have been set
+	n.flags.And(^uint32(plain))
+	if err != nil {
 		return err
 	}
 	if attr == defaultACL && n.dir != nil {

@@ -159,7 +159,7 @@ func (r Ref) RemoveXattr(name string) error {
 	return r.Ref.RemoveXattr(stored)
 }
 
-// ListXattr returns the names of all extended attributes that are shown.
+// ListXattr returns the names of all extended attributes that are shown; nil where the file system does not list any.
 func (r Ref) ListXattr() ([]string, error) {
 	names, err := r.Ref.ListXattr()
 	if err != nil || len(names) == 0 || !r.scheme.Overrides() {
@@ -170,7 +170,7 @@ func (r Ref) ListXattr() ([]string, error) {
 	if form == nil || err != nil {
 		return names, err
 	}
-	var shown []string
+	shown := []string{}
 	for _, name := range names {
 		if name, ok := form.shown(name); ok {
 			shown = append(shown, name)

@@ -1,11 +1,9 @@
 package sys
 
 import (
-	"errors"
 	"strconv"
 	"unsafe"
 
-	"github.com/pkg/xattr"
 	"golang.org/x/sys/unix"
 )
 
@@ -121,75 +119,6 @@ func (r Ref) Readlink() (string, error) {
 		return "", err
 	}
 	return string(buf[:n]), nil
-}
-
-// GetXattr returns the value of an extended attribute; ENODATA when there is none.
-func (r Ref) GetXattr(name string) ([]byte, error) {
-	if err := fault("getxattr", name); err != nil {
-		return nil, err
-	}
-	get := xattr.LGet
-	if r.name == "" {
-		get = xattr.Get
-	}
-	v, err := get(r.procPath(), name)
-	return v, xattrErrno(err)
-}
-
-// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE.
-func (r Ref) SetXattr(name string, value []byte, flags int) error {
-	if err := fault("setxattr", name); err != nil {
-		return err
-	}
-	set := xattr.LSetWithFlags
-	if r.name == "" {
-		set = xattr.SetWithFlags
-	}
-	return xattrErrno(set(r.procPath(), name, value, flags))
-}
-
-// RemoveXattr removes an extended attribute; ENODATA when there is none.
-func (r Ref) RemoveXattr(name string) error {
-	if err := fault("removexattr", name); err != nil {
-		return err
-	}
-	remove := xattr.LRemove
-	if r.name == "" {
-		remove = xattr.Remove
-	}
-	return xattrErrno(remove(r.procPath(), name))
-}
-
-// ListXattr returns the names of all extended attributes. A file system without any has an empty list.
-func (r Ref) ListXattr() ([]string, error) {
-	if err := fault("listxattr", r.name); err != nil {
-		return nil, err
-	}
-	list := xattr.LList
-	if r.name == "" {
-		// Most objects have none, which one call can tell where the descriptor is not O_PATH.
-		if n, err := unix.Flistxattr(r.fd, nil); err == nil && n == 0 {
-			return nil, nil
-		}
-		list = xattr.List
-	}
-	names, err := list(r.procPath())
-	if errno := xattrErrno(err); errno != nil && errno != unix.EOPNOTSUPP {
-		return nil, errno
-	}
-	return names, nil
-}
-
-// xattrErrno takes the errno out of the library's error.
-func xattrErrno(err error) error {
-	if err == nil {
-		return nil
-	}
-	var errno unix.Errno
-	if errors.As(err, &errno) {
-		return errno
-	}
-	return unix.EIO
 }
 
 // Open keeps the object alive, by a descriptor that neither reads nor writes (O_PATH).

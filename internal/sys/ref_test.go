@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -93,8 +94,19 @@ func TestAttributes(t *testing.T) {
 	}
 }
 
-// So can extended attributes.
+// So can extended attributes, also where the kernel has no calls for a directory and a name.
 func TestXattrs(t *testing.T) {
+	if _, err := getxattrat(unix.AT_FDCWD, ".", "user.none", nil); err != unix.ENODATA && err != unix.ENOSYS {
+		t.Errorf("getxattrat: %v", err)
+	}
+	t.Run("present", testXattrs)
+	present := hasXattrat
+	t.Cleanup(func() { hasXattrat = present })
+	hasXattrat = func() bool { return false }
+	t.Run("older kernel", testXattrs)
+}
+
+func testXattrs(t *testing.T) {
 	d, names := objects(t)
 	big := strings.Repeat("v", 3000)
 	for _, name := range names {
@@ -106,6 +118,9 @@ func TestXattrs(t *testing.T) {
 			}
 			_, err := r.GetXattr(ns + "a")
 			want(t, what+": get", err, unix.ENODATA)
+			if list, err := r.ListXattr(); list == nil || len(list) > 0 || err != nil {
+				t.Errorf("%s: the list of none is %#v, %v", what, list, err)
+			}
 			want(t, what+": replace", r.SetXattr(ns+"a", nil, unix.XATTR_REPLACE), unix.ENODATA)
 			want(t, what+": create", r.SetXattr(ns+"a", []byte(big), unix.XATTR_CREATE), nil)
 			want(t, what+": create", r.SetXattr(ns+"a", nil, unix.XATTR_CREATE), unix.EEXIST)
@@ -124,6 +139,16 @@ func TestXattrs(t *testing.T) {
 			want(t, what+": remove", r.RemoveXattr(ns+"a"), nil)
 			want(t, what+": remove", r.RemoveXattr(ns+"a"), unix.ENODATA)
 			want(t, what+": remove", r.RemoveXattr(ns+"empty"), nil)
+			for i := range 40 { // more than are listed in one step
+				want(t, what+": set", r.SetXattr(fmt.Sprintf("%sa.rather.long.name.%d", ns, i), nil, 0), nil)
+			}
+			list, err = r.ListXattr()
+			if must(t, err); len(list) != 40 {
+				t.Errorf("%s: %d are listed, want 40", what, len(list))
+			}
+			for _, long := range list {
+				want(t, what+": remove", r.RemoveXattr(long), nil)
+			}
 		}
 	}
 	if list, err := d.At("target").ListXattr(); err != nil || len(list) > 0 {
@@ -141,7 +166,7 @@ func TestXattrs(t *testing.T) {
 	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
 	list, err := openPlain(t, point).Ref().ListXattr()
 	if err != nil || len(list) > 0 {
-		t.Errorf("ramfs: %v, %v", list, err)
+		t.Errorf("ramfs: %#v, %v", list, err)
 	}
 }
 

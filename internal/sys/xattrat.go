@@ -1,0 +1,99 @@
+package sys
+
+import (
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// hasXattrat: Linux 6.13 and later read attributes by directory and name. A filter of system calls that does not know the
+// calls may answer anything; so they are tried where no file system refuses them.
+var hasXattrat = sync.OnceValue(func() bool {
+	path := [2]byte{'/'}
+	_, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(atCwd), uintptr(unsafe.Pointer(&path[0])),
+		unix.AT_SYMLINK_NOFOLLOW, 0, 0, 0)
+	return errno == 0
+})
+
+// atCwd is AT_FDCWD as an argument of a system call.
+var atCwd = unix.AT_FDCWD
+
+// xattrCall is the memory that a getxattrat needs. It is on the heap, because struct xattr_args of linux/xattr.h has the
+// address of the value as a number, and a stack may move.
+type xattrCall struct {
+	args struct {
+		value uint64
+		size  uint32
+		flags uint32
+	}
+	path  [unix.NAME_MAX + 1]byte
+	name  [unix.NAME_MAX + 1]byte
+	value [fewBytes]byte
+}
+
+var xattrCalls = sync.Pool{New: func() any { return new(xattrCall) }}
+
+// terminated copies a name into a buffer that ends it with a zero.
+func terminated(buf *[unix.NAME_MAX + 1]byte, name string) error {
+	if len(name) >= len(buf) {
+		return unix.ENAMETOOLONG
+	}
+	if strings.IndexByte(name, 0) >= 0 {
+		return unix.EINVAL
+	}
+	buf[copy(buf[:], name)] = 0
+	return nil
+}
+
+// getxattrat reads an attribute of an entry, which may be a symbolic link; ERANGE when it is longer than buf or
+// [fewBytes], ENOSYS when there is no such call.
+func getxattrat(dir int, path, name string, buf []byte) (int, error) {
+	if !hasXattrat() {
+		return 0, unix.ENOSYS
+	}
+	c := xattrCalls.Get().(*xattrCall)
+	defer xattrCalls.Put(c)
+	if err := terminated(&c.path, path); err != nil {
+		return 0, err
+	}
+	if err := terminated(&c.name, name); err != nil {
+		return 0, err
+	}
+	c.args.value, c.args.size = uint64(uintptr(unsafe.Pointer(&c.value))), uint32(min(len(buf), len(c.value)))
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_GETXATTRAT, uintptr(dir), uintptr(unsafe.Pointer(&c.path)),
+			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(&c.name)), uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args))
+		switch errno {
+		case 0:
+			return copy(buf, c.value[:n]), nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
+
+// listxattrat reads the names of an entry's attributes, each with a zero behind it; ERANGE when buf is too short, ENOSYS when there
+// is no such call.
+func listxattrat(dir int, path string, buf []byte) (int, error) {
+	if !hasXattrat() {
+		return 0, unix.ENOSYS
+	}
+	var terminatedPath [unix.NAME_MAX + 1]byte
+	if err := terminated(&terminatedPath, path); err != nil {
+		return 0, err
+	}
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(dir), uintptr(unsafe.Pointer(&terminatedPath)),
+			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)), 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+			continue
+		}
+		return 0, errno
+	}
+}
