@@ -3,6 +3,7 @@ package sys
 import (
 	"bytes"
 	"errors"
+	"strings"
 
 	"github.com/pkg/xattr"
 	"golang.org/x/sys/unix"
@@ -110,12 +111,7 @@ func (r Ref) listDirectly() (names []string, ok bool, err error) {
 	}
 	switch err {
 	case nil:
-		for name := range bytes.SplitSeq(bytes.TrimSuffix(buf[:n], []byte{0}), []byte{0}) {
-			if len(name) > 0 {
-				names = append(names, string(name))
-			}
-		}
-		return names, true, nil
+		return strings.FieldsFunc(string(buf[:n]), func(c rune) bool { return c == 0 }), true, nil
 	case unix.EBADF, unix.ERANGE, unix.ENOSYS:
 		return nil, false, nil
 	}
