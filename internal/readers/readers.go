@@ -33,8 +33,9 @@ type Worker interface {
 
 const (
 	// patience is how long a reader looks for the next request before it sleeps: longer than a caller takes from an
-	// answer to its next request, shorter than anybody minds the CPU for.
-	patience = 50 * time.Microsecond
+	// answer to its next request, also one that goes to and fro between two mounts (podman compares trees so), shorter
+	// than anybody minds the CPU for.
+	patience = 100 * time.Microsecond
 	// discouraged is after how many vain looks in a row a reader sleeps at once, until requests come fast again.
 	discouraged = 4
 	// tick is how often the watchdog looks, and calm after how many idle looks it sleeps as well.
