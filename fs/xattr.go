@@ -44,13 +44,16 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 		return 0, errNoSuchAttr // the kernel asks before the first write of every file, and podman of every file
 	}
 	var value []byte
+	none := false
 	err = o.with(n, func(r owner.Ref) (err error) {
 		value, err = r.GetXattr(stored)
-		if err == unix.ENODATA && inEveryList(attr) && !o.selinux { // with SELinux every file has one
-			o.noteIfPlain(n, flags, r)
-		}
+		// Who asks for one asks for more. With SELinux every file has one.
+		none = err == unix.ENODATA && inEveryList(attr) && !o.selinux && o.showsNoXattr(r)
 		return err
 	})
+	if none {
+		n.notePlain(flags)
+	}
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
@@ -68,14 +71,14 @@ func inEveryList(attr string) bool {
 	return isACL(attr)
 }
 
-// noteIfPlain remembers that n, which is r and has been found to lack an attribute, has none that are shown: who asks for one
-// asks for more. flags are n's from before.
-func (o *Overlay) noteIfPlain(n *Node, flags uint32, r owner.Ref) {
-	if names, err := r.ListXattr(); err != nil || names == nil || len(o.shownXattrs(names)) > 0 {
-		return
-	}
-	// Not if an attribute has been set meanwhile, which counts in the flags.
-	n.flags.CompareAndSwap(flags, flags|plain)
+// notePlain remembers that n has no attribute that is shown, but not if one was set since its flags were read: that counts in
+// them.
+func (n *Node) notePlain(flags uint32) { n.flags.CompareAndSwap(flags, flags|plain) }
+
+// showsNoXattr reports whether an object has no attribute that is shown.
+func (o *Overlay) showsNoXattr(r owner.Ref) bool {
+	names, err := r.ListXattr()
+	return err == nil && names != nil && len(o.shownXattrs(names)) == 0
 }
 
 // shownXattrs is the list of attributes as LISTXATTR tells it, by their names on disk.
