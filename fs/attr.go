@@ -24,41 +24,19 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 // attrOut fills a reply with n's attributes as they are now.
 func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	var st sys.Stat
-	if !o.statOpenDir(n, &st) {
-		err := o.with(n, func(r owner.Ref) error {
-			err := r.Stat(&st)
-			n.count(&st)
-			return err
-		})
-		if err != nil {
-			return err
-		}
+	err := o.with(n, func(r owner.Ref) error {
+		err := r.Stat(&st)
+		n.count(&st)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if err := o.attr(n, &st, &out.Attr); err != nil {
 		return err
 	}
 	out.SetTimeout(o.attrTimeout(n, out.Mode))
 	return nil
-}
-
-// statOpenDir fills st with the attributes of a directory by its open descriptor, which takes half the time of a look at its name:
-// the kernel asks after each change in it. It reports whether there was one.
-func (o *Overlay) statOpenDir(n *Node, st *sys.Stat) bool {
-	if n.dir == nil {
-		return false
-	}
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	p := n.place()
-	if p.gone || p.parent == nil {
-		return false
-	}
-	h := o.handles.Acquire(handleKey{n.ID(), p.layer, useDir})
-	if h == nil {
-		return false
-	}
-	defer o.handles.Release(h)
-	return o.stack.Shown(p.layer, h.Value.dir.Ref()).Stat(st) == nil && n.place() == p
 }
 
 // attrTimeout is how long the kernel may keep n's attributes, of which mode is one.
