@@ -84,21 +84,31 @@ const fewBytes = 512
 // getDirectly asks without a way through /proc, which costs more than the attribute. ok is false where that cannot be, or the
 // value is too long.
 func (r Ref) getDirectly(name string) (value []byte, ok bool, err error) {
-	var buf [fewBytes]byte
-	n := 0
 	if r.name == "" {
-		err = retry(func() (err error) { n, err = unix.Fgetxattr(r.fd, name, buf[:]); return err })
+		value, err = fgetxattr(r.fd, name)
 	} else {
-		n, err = getxattrat(r.fd, r.name, name, buf[:])
+		value, err = getxattrat(r.fd, r.name, name)
 	}
-	switch err {
-	case nil:
-		return bytes.Clone(buf[:n]), true, nil
-	case unix.EBADF, unix.ERANGE, unix.ENOSYS: // O_PATH, too long, an older kernel
+	if roundabout(err) {
 		return nil, false, nil
 	}
-	return nil, true, err
+	return value, true, err
 }
+
+// fgetxattr reads an attribute of an open file; ERANGE when it is longer than [fewBytes].
+func fgetxattr(fd int, name string) ([]byte, error) {
+	var buf [fewBytes]byte
+	n := 0
+	err := retry(func() (err error) { n, err = unix.Fgetxattr(fd, name, buf[:]); return err })
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(buf[:n]), nil
+}
+
+// roundabout reports whether a direct call cannot tell, and a way through /proc may: the descriptor is O_PATH, the answer too long, the
+// kernel older.
+func roundabout(err error) bool { return err == unix.EBADF || err == unix.ERANGE || err == unix.ENOSYS }
 
 // listDirectly is to the list what getDirectly is to a value.
 func (r Ref) listDirectly() (names []string, ok bool, err error) {
@@ -109,13 +119,13 @@ func (r Ref) listDirectly() (names []string, ok bool, err error) {
 	} else {
 		n, err = listxattrat(r.fd, r.name, buf[:])
 	}
-	switch err {
-	case nil:
-		return strings.FieldsFunc(string(buf[:n]), func(c rune) bool { return c == 0 }), true, nil
-	case unix.EBADF, unix.ERANGE, unix.ENOSYS:
+	switch {
+	case roundabout(err):
 		return nil, false, nil
+	case err != nil:
+		return nil, true, err
 	}
-	return nil, true, err
+	return strings.FieldsFunc(string(buf[:n]), func(c rune) bool { return c == 0 }), true, nil
 }
 
 // xattrErrno takes the errno out of the library's error.

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"bytes"
 	"strings"
 	"sync"
 	"unsafe"
@@ -47,31 +48,31 @@ func terminated(buf *[unix.NAME_MAX + 1]byte, name string) error {
 	return nil
 }
 
-// getxattrat reads an attribute of an entry, which may be a symbolic link; ERANGE when it is longer than buf or
-// [fewBytes], ENOSYS when there is no such call.
-func getxattrat(dir int, path, name string, buf []byte) (int, error) {
+// getxattrat reads an attribute of an entry, which may be a symbolic link; ERANGE when it is longer than [fewBytes],
+// ENOSYS when there is no such call.
+func getxattrat(dir int, path, name string) ([]byte, error) {
 	if !hasXattrat() {
-		return 0, unix.ENOSYS
+		return nil, unix.ENOSYS
 	}
 	c := xattrCalls.Get().(*xattrCall)
 	defer xattrCalls.Put(c)
 	if err := terminated(&c.path, path); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if err := terminated(&c.name, name); err != nil {
-		return 0, err
+		return nil, err
 	}
-	c.args.value, c.args.size = uint64(uintptr(unsafe.Pointer(&c.value))), uint32(min(len(buf), len(c.value)))
+	c.args.value, c.args.size = uint64(uintptr(unsafe.Pointer(&c.value))), uint32(len(c.value))
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_GETXATTRAT, uintptr(dir), uintptr(unsafe.Pointer(&c.path)),
 			unix.AT_SYMLINK_NOFOLLOW, uintptr(unsafe.Pointer(&c.name)), uintptr(unsafe.Pointer(&c.args)), unsafe.Sizeof(c.args))
 		switch errno {
 		case 0:
-			return copy(buf, c.value[:n]), nil
+			return bytes.Clone(c.value[:n]), nil
 		case unix.EINTR:
 			continue
 		}
-		return 0, errno
+		return nil, errno
 	}
 }
 
