@@ -16,12 +16,12 @@ func (m *merged) wantExact(what string) {
 	fresh := m.s.dir(m.path).indexed()
 	defer fresh.close()
 	names := map[string]bool{"never seen": true}
-	for name := range fresh.index.byName {
-		names[name] = true
-	}
-	if m.index != nil {
-		for name := range m.index.byName {
-			names[name] = true
+	for _, x := range []*index{fresh.index, m.index} {
+		if x == nil {
+			continue
+		}
+		for _, e := range x.order {
+			names[e.name] = true
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {

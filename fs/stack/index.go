@@ -43,9 +43,10 @@ func (e *entry) setLowers(layers []uint16) {
 
 // index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
 type index struct {
-	byName  map[string]*entry
-	order   []*entry // by cookie
-	next    uint64   // the next cookie
+	byName  map[string]*entry // nil until many names have to be told apart: see find
+	order   []*entry          // by cookie
+	spare   []entry           // for the next names of a large listing
+	next    uint64            // the next cookie
 	visible int
 	subdirs int
 	dead    int // tombstones in order
@@ -54,11 +55,38 @@ type index struct {
 // firstCookie leaves room for "." and "..".
 const firstCookie = 3
 
-func newIndex() *index { return &index{byName: map[string]*entry{}, next: firstCookie} }
+// few is how many places of a listing are looked through for a name rather than kept in a map besides: most directories have
+// no more.
+const few = 16
+
+func newIndex() *index { return &index{next: firstCookie} }
+
+// find returns the entry of a name; nil where there is none. The map of a large directory is made when a name is first asked
+// for: a listing by itself needs none.
+func (x *index) find(name string) *entry {
+	if x.byName == nil {
+		if len(x.order) <= few {
+			for _, e := range x.order {
+				if !e.gone && e.name == name {
+					return e
+				}
+			}
+			return nil
+		}
+		x.byName = make(map[string]*entry, len(x.order))
+		for _, e := range x.order {
+			if !e.gone {
+				x.byName[e.name] = e
+			}
+		}
+	}
+	return x.byName[name]
+}
 
 // merge adds what the next layer down has, which lies in h. It reports whether the layer marks the directory opaque by a
 // marker file.
 func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque bool, err error) {
+	top := len(x.order) == 0 // no name of a layer is met twice
 	var hidden []string
 	err = h.List(func(e sys.Dirent) error {
 		if whiteout.IsMarker(e.Name) {
@@ -76,7 +104,14 @@ func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (
 		if err != nil {
 			return err
 		}
-		x.mergeEntry(&e, layer, absent)
+		if absent {
+			e.Type = unix.DT_WHT
+		}
+		if top {
+			x.take(&e, layer)
+		} else {
+			x.mergeEntry(&e, layer)
+		}
 		return nil
 	})
 	if err != nil {
@@ -120,19 +155,38 @@ func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, 
 	return s.names.IsXattrWhiteout(r, st)
 }
 
-func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
-	if absent {
-		d.Type = unix.DT_WHT
+// take adds a name that no layer above has.
+func (x *index) take(d *sys.Dirent, layer uint16) {
+	e := x.room()
+	*e = entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino}
+	x.add(e)
+}
+
+// room returns memory for an entry. Where there are many, it is handed out in pieces of 3 KiB, a size that memory comes in.
+func (x *index) room() *entry {
+	const many = 64
+	if len(x.order) < many {
+		return &entry{}
 	}
-	e := x.byName[d.Name]
+	if len(x.spare) == 0 {
+		x.spare = make([]entry, many)
+	}
+	e := &x.spare[0]
+	x.spare = x.spare[1:]
+	return e
+}
+
+// mergeEntry adds what a layer below has under a name. Where it is a whiteout its type is DT_WHT.
+func (x *index) mergeEntry(d *sys.Dirent, layer uint16) {
+	e := x.find(d.Name)
 	if e == nil {
-		x.add(&entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino})
+		x.take(d, layer)
 		return
 	}
 	if e.closed {
 		return
 	}
-	if !absent && e.layer == Upper {
+	if d.Type != unix.DT_WHT && e.layer == Upper {
 		e.below = true
 	}
 	if !e.marker && e.typ == unix.DT_DIR && d.Type == unix.DT_DIR {
@@ -144,7 +198,7 @@ func (x *index) mergeEntry(d *sys.Dirent, layer uint16, absent bool) {
 
 // mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.
 func (x *index) mergeMarker(name string, layer uint16) {
-	e := x.byName[name]
+	e := x.find(name)
 	if e == nil {
 		x.add(&entry{name: name, layer: layer, typ: unix.DT_WHT, marker: layer == Upper})
 		return
@@ -161,7 +215,9 @@ func (x *index) mergeMarker(name string, layer uint16) {
 func (x *index) add(e *entry) {
 	e.cookie = x.next
 	x.next++
-	x.byName[e.name] = e
+	if x.byName != nil {
+		x.byName[e.name] = e
+	}
 	x.order = append(x.order, e)
 	x.count(e, 1)
 }
@@ -197,7 +253,7 @@ func (x *index) drop(e *entry) {
 func (x *index) set(name string, typ uint8, lower []uint16) {
 	e := &entry{name: name, layer: Upper, typ: typ, closed: true}
 	e.setLowers(lower)
-	old := x.byName[name]
+	old := x.find(name)
 	if old != nil {
 		e.below = old.belowUpper()
 	}
@@ -216,7 +272,7 @@ func (x *index) set(name string, typ uint8, lower []uint16) {
 
 // raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
 func (x *index) raise(name string) {
-	e := x.byName[name]
+	e := x.find(name)
 	if e == nil || e.absent() || e.layer == Upper {
 		return
 	}
@@ -229,7 +285,7 @@ func (x *index) raise(name string) {
 
 // cover makes name absent by a whiteout of the upper. below: a lower would show without it.
 func (x *index) cover(name string, marker, below bool) {
-	if old := x.byName[name]; old != nil {
+	if old := x.find(name); old != nil {
 		x.drop(old)
 	}
 	x.add(&entry{name: name, layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below})
@@ -237,7 +293,7 @@ func (x *index) cover(name string, marker, below bool) {
 
 // remove takes out a name that nothing lies below of.
 func (x *index) remove(name string) {
-	if old := x.byName[name]; old != nil {
+	if old := x.find(name); old != nil {
 		x.drop(old)
 	}
 }

@@ -158,11 +158,77 @@ func TestListingForgetsWhatHasGone(t *testing.T) {
 		must(t, err)
 		must(t, d.remove(name))
 		if len(d.index.order) > 100 {
-			t.Fatalf("%d places for %d names", len(d.index.order), len(d.index.byName))
+			t.Fatalf("%d places for %d names", len(d.index.order), d.Visible())
 		}
 	}
 	if names := d.names(); !slices.Equal(names, []string{"below"}) {
 		t.Errorf("listed %v", names)
+	}
+}
+
+// Directories of every size are merged, looked up and changed alike: on both sides of where names are told apart by a map.
+func TestDirectoriesOfAnySize(t *testing.T) {
+	for _, n := range []int{1, few - 1, few, few + 1, 3 * few, 63, 64, 65, 300} {
+		var tables [3]strings.Builder
+		layers, shown := map[string]int{}, []string{}
+		for i := range n {
+			name := fmt.Sprintf("name%d", i)
+			for layer := range tables {
+				switch (i + layer) % 4 {
+				case 0:
+					fmt.Fprintf(&tables[layer], "file %s\n", name)
+				case 1:
+					tables[layer].WriteString(white(name, i%8 < 4))
+				}
+			}
+			switch i % 4 { // whose topmost is: the upper's file, the upper's whiteout, the second lower's file, the first's
+			case 0:
+				layers[name] = Upper
+			case 2:
+				layers[name] = 2
+			case 3:
+				layers[name] = 1
+			default:
+				continue
+			}
+			shown = append(shown, name)
+		}
+		s := newSite(t, tables[0].String(), tables[1].String(), tables[2].String())
+		d := s.dir("").indexed()
+		wantNames := func(want []string) {
+			t.Helper()
+			got := d.names()
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) || d.Visible() != len(want) {
+				t.Fatalf("of %d names: shows %v and says %d, want %v", n, got, d.Visible(), want)
+			}
+		}
+		wantNames(shown)
+		for i := range n {
+			name := fmt.Sprintf("name%d", i)
+			f := d.lookup(name)
+			if layer, ok := layers[name]; f.Exists() != ok || ok && f.Layer != layer {
+				t.Errorf("of %d names: %s is %+v", n, name, f)
+			}
+		}
+		var left []string
+		for i, name := range shown {
+			if i%2 == 0 {
+				must(t, d.remove(name))
+			} else {
+				left = append(left, name)
+			}
+		}
+		for i := range few {
+			name := fmt.Sprint("new", i)
+			f := d.lookup(name)
+			_, err := s.Create(&d.Dir, d.upper(), name, &f, &Object{Mode: unix.S_IFIFO | 0o600})
+			must(t, err)
+			left = append(left, name)
+		}
+		wantNames(left)
+		d.wantExact(fmt.Sprintf("of %d names", n))
 	}
 }
 

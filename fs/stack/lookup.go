@@ -60,7 +60,7 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 		return nil
 	}
 	if d.index != nil {
-		return s.lookupEntry(d, d.index.byName[name], o, f)
+		return s.lookupEntry(d, d.index.find(name), o, f)
 	}
 	return s.look(d, o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
 }

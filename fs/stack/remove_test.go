@@ -166,7 +166,7 @@ func TestFailedRemovalChangesNothing(t *testing.T) {
 		if err != unix.ENOENT {
 			t.Errorf("%s: %v", name, err)
 		}
-		if f := root.index.byName["x"]; f == nil || f.absent() {
+		if f := root.index.find("x"); f == nil || f.absent() {
 			t.Errorf("%s: the index has lost it", name)
 		}
 		s.wantEmptyWork()

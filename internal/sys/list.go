@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
 	"sync"
@@ -73,28 +74,55 @@ func list(fd int, f func(Dirent) error) error {
 }
 
 // parseDirents reads struct linux_dirent64 records: ino 8, off 8, reclen 2, type 1, name up to a NUL. next is the offset to go
-// on from.
+// on from. The names of all records share one piece of memory, which lives as long as one of them is kept.
 func parseDirents(b []byte, f func(Dirent) error) (next int64, err error) {
-	const nameAt = 19
+	buf := nameBuffers.Get().(*[]byte)
+	defer nameBuffers.Put(buf)
+	all := (*buf)[:0]
+	for rest := b; len(rest) >= nameAt; {
+		record, err := firstDirent(rest)
+		if err != nil {
+			return 0, err
+		}
+		all = append(all, nameOf(record)...)
+		rest = rest[len(record):]
+	}
+	*buf = all
+	names := string(all)
 	for len(b) >= nameAt {
-		size := int(binary.NativeEndian.Uint16(b[16:]))
-		if size < nameAt || size > len(b) {
-			return 0, unix.EIO
-		}
-		name := b[nameAt:size]
-		for i, c := range name {
-			if c == 0 {
-				name = name[:i]
-				break
-			}
-		}
-		if s := string(name); s != "." && s != ".." {
-			if err := f(Dirent{Name: s, Ino: binary.NativeEndian.Uint64(b), Type: b[18]}); err != nil {
+		record, _ := firstDirent(b)
+		size := len(nameOf(record))
+		name := names[:size]
+		names = names[size:]
+		if name != "." && name != ".." {
+			if err := f(Dirent{Name: name, Ino: binary.NativeEndian.Uint64(record), Type: record[18]}); err != nil {
 				return 0, err
 			}
 		}
-		next = int64(binary.NativeEndian.Uint64(b[8:]))
-		b = b[size:]
+		next = int64(binary.NativeEndian.Uint64(record[8:]))
+		b = b[len(record):]
 	}
 	return next, nil
+}
+
+// nameAt is where a record's name begins.
+const nameAt = 19
+
+var nameBuffers = sync.Pool{New: func() any { return &[]byte{} }}
+
+// firstDirent returns the first record of b; EIO for one that cannot be.
+func firstDirent(b []byte) ([]byte, error) {
+	size := int(binary.NativeEndian.Uint16(b[16:]))
+	if size < nameAt || size > len(b) {
+		return nil, unix.EIO
+	}
+	return b[:size], nil
+}
+
+func nameOf(record []byte) []byte {
+	name := record[nameAt:]
+	if end := bytes.IndexByte(name, 0); end >= 0 {
+		name = name[:end]
+	}
+	return name
 }
