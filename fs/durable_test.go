@@ -2,11 +2,14 @@ package fs
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
@@ -138,5 +141,51 @@ func TestFsync(t *testing.T) {
 		if !slices.Equal(made, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, made, c.want)
 		}
+	}
+}
+
+// Data that comes in large pieces is given to the disk from time to time, and nobody is told when that fails: fsync is.
+func TestLargeDataIsWrittenOutAsItComes(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		volatile, noFsync bool
+		piece             int
+		fault             error
+		want              bool
+	}{
+		{"usual", false, false, 1 << 20, nil, true},
+		{"small pieces", false, false, bulk / 2, nil, false},
+		{"volatile", true, false, 1 << 20, nil, false},
+		{"fsync=0", false, true, 1 << 20, nil, false},
+		{"failing", false, false, 1 << 20, unix.EIO, true},
+	} {
+		cfg := newFolders(t, "file f", "")
+		cfg.Volatile, cfg.NoFsync = c.volatile, c.noFsync
+		s := openSite(t, cfg, false)
+		id, err := s.walk("f")
+		must(t, err)
+		var times atomic.Int32
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call != "sync_file_range" {
+				return nil
+			}
+			times.Add(1)
+			return c.fault
+		})
+		data := make([]byte, c.piece)
+		const size = 3 * writeOutStep
+		for off := 0; off < size; off += len(data) {
+			in := &fuse.WriteIn{InHeader: s.header(id), Offset: uint64(off), Size: uint32(len(data))}
+			_, status := s.o.Write(nil, in, data)
+			want(t, c.name, errorOf(status), nil)
+			for off > size/2 && s.o.writingOut.Load() { // the last step finds nobody at work
+				runtime.Gosched()
+			}
+		}
+		sys.SetFault(nil)
+		if got := times.Load(); c.want != (got > 0) || got > size/writeOutStep {
+			t.Errorf("%s: given to the disk %d times", c.name, got)
+		}
+		s.shut()
 	}
 }

@@ -155,8 +155,8 @@ func (o *Overlay) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
-// slowRead is the size, in bytes, of a READ that another request should not have to wait for: those of read-ahead.
-const slowRead = 128 << 10
+// bulk is the size, in bytes, of a request for a part of a large file. Another should not have to wait for such a READ.
+const bulk = 128 << 10
 
 // Read answers READ.
 func (o *Overlay) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -174,7 +174,7 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	if err != nil {
 		return 0, o.status("read", err)
 	}
-	if len(buf) >= slowRead {
+	if len(buf) >= bulk {
 		o.slow()
 	}
 	h, err := o.file(n, useRead)
@@ -210,6 +210,7 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}
+	o.writeOut(n, int64(in.Offset), int64(done))
 	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
 }
 

@@ -3,6 +3,7 @@ package fs
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/zap"
@@ -38,7 +39,8 @@ type Overlay struct {
 	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
 	pool    *readers.Pool // set by Mount, before any request is served
 
-	overfull chan struct{} // wakes the pruner
+	overfull   chan struct{} // wakes the pruner
+	writingOut atomic.Bool   // somebody is giving the disk work
 
 	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
 	// directory's mu, which is only ever taken under R.

@@ -1,0 +1,29 @@
+package fs
+
+import "github.com/fuse-overlay/fuse-overlay/fs/stack"
+
+// Data that comes in large pieces is sent to the disk while more of it comes, in place of all at once when fsync asks for it or
+// when a tenth of the memory is dirty: each request is a copy that the disk need not wait for. Small files, which may be gone
+// again soon, are left to the kernel.
+
+// writeOutStep is after how many bytes of a file the disk is given work.
+const writeOutStep = 8 << 20
+
+// writeOut is told of every write to n's object of the upper. Nobody waits for the disk, nor for an error of it, which the
+// next fsync of the file tells (errseq_t of the kernel: it stays until it has been told).
+func (o *Overlay) writeOut(n *Node, off, size int64) {
+	end := (off + size) &^ (writeOutStep - 1)
+	if size < bulk || end <= off || o.cfg.Volatile || o.cfg.NoFsync || o.writingOut.Swap(true) {
+		return
+	}
+	h := o.handles.Acquire(handleKey{n.ID(), stack.Upper, useWrite})
+	if h == nil {
+		o.writingOut.Store(false)
+		return
+	}
+	go func() {
+		_ = h.Value.file.StartWriteBack(0, end) // what is clean or on its way costs nothing
+		o.handles.Release(h)
+		o.writingOut.Store(false)
+	}()
+}
