@@ -100,6 +100,7 @@ func (c *Copier) makeDurable(s *Staged) error {
 	case s.file != nil:
 		return c.settle(s.file, s.hasData)
 	case c.syncs() && s.dir != nil:
+		c.slow()
 		return s.dir.Sync()
 	}
 	return nil
@@ -109,9 +110,17 @@ func (c *Copier) makeDurable(s *Staged) error {
 func (c *Copier) settle(f *sys.File, hasData bool) error {
 	switch {
 	case c.syncs():
+		c.slow()
 		return f.Sync()
 	case c.Sync && hasData:
+		c.slow()
 		return f.WriteBack()
 	}
 	return nil
+}
+
+func (c *Copier) slow() {
+	if c.Slow != nil {
+		c.Slow()
+	}
 }

@@ -313,3 +313,39 @@ func TestSyncFails(t *testing.T) {
 		}
 	}
 }
+
+// Who copies up says so before it waits for the disk and before it copies much, and else not: being told has a price too.
+func TestSlowIsToldOfWaits(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		trust trust
+		sync  bool
+		size  int
+		want  bool
+	}{
+		{"synced", trust{}, true, 100, true},
+		{"written back", trust{ordered: true, nameless: true}, true, 100, true},
+		{"ordered, and nothing to be written", trust{ordered: true, nameless: true}, true, 0, false},
+		{"volatile", trust{nameless: true}, false, 100, false},
+		{"volatile and large", trust{nameless: true}, false, much, true},
+	} {
+		s := newSite(t, t.TempDir(), t.TempDir())
+		s.work.trust = c.trust
+		must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), make([]byte, c.size), 0o644))
+		told := false
+		copier := s.copier()
+		copier.Sync, copier.Slow = c.sync, func() { told = true }
+		sys.SetFault(func(op sys.Op) error {
+			if (op.Call == "fsync" || op.Call == "sync_file_range") && !told {
+				t.Errorf("%s: nobody was told before %s", c.name, op.Call)
+			}
+			return nil
+		})
+		err := s.copyUp(copier, s.stat(t, "f"), "f")
+		sys.SetFault(nil)
+		must(t, err)
+		if told != c.want {
+			t.Errorf("%s: told %v", c.name, told)
+		}
+	}
+}

@@ -19,6 +19,8 @@ type Copier struct {
 	KeepXattr func(name string) bool
 	// Origin gives the attribute that says what a copy is a copy of; without a name, the copy gets none. nil: no copy does.
 	Origin func(src sys.Ref, st *sys.Stat) (name string, value []byte, err error)
+	// Slow is called before what may take long: a wait for the disk, or much to be copied. nil: nobody wants to know.
+	Slow func()
 	// Upper is how the upper says whose an object is; nil: by its inode. Set before the first copy.
 	Upper *owner.Scheme
 

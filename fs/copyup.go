@@ -77,7 +77,6 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	defer at.release()
 	src.Ref = at.Inode()
 	var st sys.Stat
-	o.slow()
 	staged, data, err := o.stack.Stage(&src, size, &st)
 	if err != nil {
 		return false, err
@@ -198,7 +197,6 @@ func (o *Overlay) raiseData(n *Node, size int64) error {
 		to.Close()
 		return nil
 	}
-	o.slow()
 	left, err := o.stack.Complete(to, data, size)
 	n.mu.Lock()
 	n.setDataLocked(left)

@@ -53,9 +53,11 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 // Open opens the layers of an overlay, takes its upper and work directory for itself and sweeps the latter. An error is
 // one line that names the directory and the reason; then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
+	var o *Overlay
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
 		Markers: os.Getenv(markersVariable) != "",
+		Slow:    func() { o.slow() },
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
 		ACL:       !cfg.NoACL && !cfg.NoXattrs,
 		Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
@@ -75,7 +77,7 @@ func Open(cfg Config) (*Overlay, error) {
 	if cfg.SmallInodes {
 		width = 32
 	}
-	o := &Overlay{
+	o = &Overlay{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
 		stack:         s,

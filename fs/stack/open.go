@@ -26,6 +26,8 @@ type Config struct {
 	Markers bool
 	// Sync makes every copy-up durable before it shows.
 	Sync bool
+	// Slow is called before what may take long in a copy-up ([copyup.Copier]); nil: nobody wants to know.
+	Slow func()
 	// AfterVolatile goes on with what a volatile mount has used; otherwise that is refused.
 	AfterVolatile bool
 	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects. Not where an attribute says the mode.
@@ -240,7 +242,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.format, err = whiteout.Probe(s.staging, wanted); err != nil {
 		return fail(err)
 	}
-	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Origin: s.origin, KeepXattr: func(name string) bool {
+	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, KeepXattr: func(name string) bool {
 		return !s.names.Private(name)
 	}}
 	return nil
