@@ -13,6 +13,9 @@ import (
 // base is the candidate that every ratio refers to.
 const base = "kernel"
 
+// native is the candidate without an overlay.
+const native = "native"
+
 // A kind of candidate decides how it is mounted and which mount options a workload gives it.
 type kind int
 
@@ -64,7 +67,7 @@ func (r *runner) findCandidates(ctx context.Context, opts *options) error {
 
 func listCandidates(opts *options) ([]candidate, error) {
 	all := []candidate{
-		{name: "native", version: "a plain directory", kind: plain},
+		{name: native, version: "a plain directory", kind: plain},
 		{name: base, version: "overlayfs of Linux " + kernelRelease(), kind: inKernel, command: []string{"mount", "-t", "overlay", "overlay"}},
 	}
 	variants := append([]extra{{"cached", ""}, {"passthrough", "io=passthrough"}}, opts.variants...)

@@ -50,6 +50,45 @@ func TestSamples(t *testing.T) {
 	}
 }
 
+// TestLeast adds to the native time what so many missing names take.
+func TestLeast(t *testing.T) {
+	row := func(name string, medians map[string]float64, requests counts) result {
+		r := result{Name: name}
+		for _, candidate := range []string{native, base, "cached"} {
+			if m, ok := medians[candidate]; ok {
+				r.Figures = append(r.Figures, figures{Candidate: candidate, Median: m})
+			}
+		}
+		r.Figures[len(r.Figures)-1].Requests = requests
+		return r
+	}
+	r := &report{Results: []result{
+		row("untar", map[string]float64{native: 5e4, base: 1e5, "cached": 5e5}, counts{"WRITE": 10, "FORGET": 50}),
+		row("without native", map[string]float64{base: 1e5, "cached": 5e5}, counts{"WRITE": 10}),
+	}}
+	least := func() []string {
+		var all []string
+		for _, row := range r.requestRows()[1:] {
+			all = append(all, row[2])
+		}
+		return all
+	}
+	if got := least(); !slices.Equal(got, []string{"", ""}) {
+		t.Errorf("without a row of missing names: %q", got)
+	}
+	names := map[string]float64{native: 1e5, base: 1e6, "cached": 3e5}
+	r.Results = append(r.Results, row(missingNames+", 128 layers", names, counts{"LOOKUP": 20}))
+	if got := r.emptyRequest(); got != 1e4 {
+		t.Errorf("an empty request takes %v", got)
+	}
+	if got := least(); !slices.Equal(got, []string{"1.50", "", "0.30"}) {
+		t.Errorf("least: %q", got)
+	}
+	if about := aboutLeast(1e4); !strings.Contains(about, "10.0 µs") {
+		t.Error(about)
+	}
+}
+
 func TestShort(t *testing.T) {
 	for _, c := range []struct {
 		value float64

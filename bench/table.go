@@ -26,6 +26,7 @@ func (r *report) print(out io.Writer, markdown bool) error {
 		fmt.Fprintln(&b, strings.Join(r.Tools, "; "))
 	}
 	fmt.Fprintf(&b, "Medians; in brackets the ratio to %s: median (least to most) of the rounds.\n", base)
+	b.WriteString(aboutLeast(r.emptyRequest()))
 	write := terminalTable
 	if markdown {
 		write = markdownTable
@@ -80,13 +81,14 @@ func (r *result) cell(candidate string) string {
 	return cell
 }
 
-// requestRows are the requests that were counted.
+// requestRows are the requests that were counted, and what they would cost at the least.
 func (r *report) requestRows() [][]string {
-	rows := [][]string{{"workload", "candidate", "requests"}}
+	empty := r.emptyRequest()
+	rows := [][]string{{"workload", "candidate", "least", "requests"}}
 	for _, result := range r.Results {
 		for _, f := range result.Figures {
 			if f.Requests != nil {
-				rows = append(rows, []string{result.Name, f.Candidate, f.Requests.String()})
+				rows = append(rows, []string{result.Name, f.Candidate, r.least(&result, &f, empty), f.Requests.String()})
 			}
 		}
 	}

@@ -51,7 +51,7 @@ func deepWorkloads(s sizes) []workload {
 		all[i].full = all[i].name != "cold find"+suffix
 	}
 	return append(all,
-		workload{name: "missing names" + suffix, about: fmt.Sprintf("%d names that do not exist are looked up in a directory that lies in all layers", s.missing),
+		workload{name: missingNames + suffix, about: fmt.Sprintf("%d names that do not exist are looked up in a directory that lies in all layers", s.missing),
 			group: deep, layout: (*layouts).everywhere, do: lookMissing(s.missing)},
 		workload{name: "mount" + suffix, about: "until the root can be listed; then unmount", group: deep, layout: (*layouts).everywhere,
 			without: []kind{plain}, sessions: 5, detached: true, gauge: mountAndUnmount("mount"+suffix, "unmount"+suffix)})
