@@ -76,21 +76,15 @@ func list(fd int, f func(Dirent) error) error {
 // parseDirents reads struct linux_dirent64 records: ino 8, off 8, reclen 2, type 1, name up to a NUL. next is the offset to go
 // on from. The names of all records share one piece of memory, which lives as long as one of them is kept.
 func parseDirents(b []byte, f func(Dirent) error) (next int64, err error) {
-	buf := nameBuffers.Get().(*[]byte)
-	defer nameBuffers.Put(buf)
-	all := (*buf)[:0]
-	for rest := b; len(rest) >= nameAt; {
-		record, err := firstDirent(rest)
+	names, err := direntNames(b)
+	if err != nil {
+		return 0, err
+	}
+	for len(b) >= nameAt {
+		record, err := firstDirent(b)
 		if err != nil {
 			return 0, err
 		}
-		all = append(all, nameOf(record)...)
-		rest = rest[len(record):]
-	}
-	*buf = all
-	names := string(all)
-	for len(b) >= nameAt {
-		record, _ := firstDirent(b)
 		size := len(nameOf(record))
 		name := names[:size]
 		names = names[size:]
@@ -103,6 +97,22 @@ func parseDirents(b []byte, f func(Dirent) error) (next int64, err error) {
 		b = b[len(record):]
 	}
 	return next, nil
+}
+
+// direntNames returns the names of all records, one after the other.
+func direntNames(b []byte) (string, error) {
+	buf := nameBuffers.Get().(*[]byte)
+	defer nameBuffers.Put(buf)
+	*buf = (*buf)[:0]
+	for len(b) >= nameAt {
+		record, err := firstDirent(b)
+		if err != nil {
+			return "", err
+		}
+		*buf = append(*buf, nameOf(record)...)
+		b = b[len(record):]
+	}
+	return string(*buf), nil
 }
 
 // nameAt is where a record's name begins.
