@@ -56,6 +56,8 @@ type Config struct {
 	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes Writeback; [Overlay.Mount] fails where it
 	// cannot be had.
 	IO IO
+	// CPUIdle is what the machine's idle CPUs do while requests come fast. [Open] fails where [CPUIdlePoll] cannot be had.
+	CPUIdle CPUIdle
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 

@@ -38,6 +38,7 @@ type Overlay struct {
 	opens   opens         // with passthrough
 	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
 	pool    *readers.Pool // set by Mount, before any request is served
+	waker   waker
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
@@ -53,6 +54,10 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 // Open opens the layers of an overlay, takes its upper and work directory for itself and sweeps the latter. An error is
 // one line that names the directory and the reason; then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
+	w, err := newWaker(cfg.CPUIdle, cfg.Log)
+	if err != nil {
+		return nil, err
+	}
 	var o *Overlay
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
@@ -63,6 +68,7 @@ func Open(cfg Config) (*Overlay, error) {
 		Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
+		w.close()
 		return nil, err
 	}
 	if s.AfterVolatile() {
@@ -88,6 +94,7 @@ func Open(cfg Config) (*Overlay, error) {
 		counts:        &counter{},
 		log:           cfg.Log,
 		selinux:       sys.HasSELinux(),
+		waker:         w,
 		overfull:      make(chan struct{}, 1),
 		opens:         opens{byNode: map[uint64]opened{}},
 	}
@@ -110,6 +117,7 @@ func (o *Overlay) openRoot() error {
 func (o *Overlay) Close() {
 	o.handles.Clear()
 	o.stack.Close()
+	o.waker.close()
 }
 
 // String names the file system for go-fuse.

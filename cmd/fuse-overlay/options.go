@@ -71,6 +71,7 @@ var optionTable = []optionGroup{
 		{"writeback", may("0|1"), on(func(r *request) *bool { return &r.overlay.Writeback }), "1: the kernel collects small writes, and asks for attributes after each close"},
 		{"cache_inodes", needs("NUMBER"), setCacheInodes, "how many unused inodes the kernel may keep, and so the memory of the mount (default: as many as it wants)"},
 		{"io", needs("auto|cached|passthrough"), setIO, "passthrough: data goes to the layer's files directly, opens cost a request (root)"},
+		{"cpu_idle", needs("auto|poll|sleep"), setCPUIdle, "poll: while requests come fast, idle CPUs of the machine poll in place of sleeping (root)"},
 		{"timeout", needs("SECONDS"), setTimeout, "how long the kernel may remember names and attributes (default: without end)"},
 		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
 		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},

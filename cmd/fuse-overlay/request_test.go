@@ -50,6 +50,9 @@ func describe(r *request) string {
 	if o.Timeout != withoutEnd {
 		say("timeout %v", o.Timeout)
 	}
+	if o.CPUIdle != fs.CPUIdleAuto {
+		say("cpu_idle %d", o.CPUIdle)
+	}
 	if o.CacheInodes != 0 {
 		say("cache_inodes %d", o.CacheInodes)
 	}
@@ -195,6 +198,9 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,nofail,_netdev,x-systemd.automount,x-gvfs-name=a M`, "l ro " + on},
 
 		{`fuse-overlay -o lowerdir=l,cache_inodes=50000 M`, "l ro cache_inodes 50000 " + on},
+		{`fuse-overlay -o lowerdir=l,cpu_idle=auto M`, "l ro " + on},
+		{`fuse-overlay -o lowerdir=l,cpu_idle=poll M`, "l ro cpu_idle 1 " + on},
+		{`fuse-overlay -o lowerdir=l,cpu_idle=sleep M`, "l ro cpu_idle 2 " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=0 M`, "l ro timeout 0s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1.5 M`, "l ro timeout 1.5s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1000000000000000000000 M`, "l ro " + on},
@@ -265,6 +271,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,context="a,b M`, `unknown option "b"`},
 		{`fuse-overlay -s -o lowerdir=l M`, `unknown flag "-s"`},
 		{`fuse-overlay --forground -o lowerdir=l M`, `unknown flag "--forground"; the nearest known one is --foreground`},
+		{`fuse-overlay -o lowerdir=l,cpu_idle=1 M`, `option cpu_idle: "1" is none of auto, poll and sleep`},
 		{`fuse-overlay -o lowerdir=l,io=fast M`, `option io: "fast" is none of auto, cached and passthrough`},
 		{`fuse-overlay -o lowerdir=l,io=passthrough,writeback=1 M`, "io=passthrough and writeback=1 exclude each other"},
 		{`fuse-overlayfs -o lowerdir=l,volatile=1 M`, "option volatile takes no value"},

@@ -127,6 +127,9 @@ func setTimeout(r *request, value string) error {
 var setIO = oneOf(func(r *request) *fs.IO { return &r.overlay.IO },
 	choice[fs.IO]{"auto", fs.IOAuto}, choice[fs.IO]{"cached", fs.IOCached}, choice[fs.IO]{"passthrough", fs.IOPassthrough})
 
+var setCPUIdle = oneOf(func(r *request) *fs.CPUIdle { return &r.overlay.CPUIdle },
+	choice[fs.CPUIdle]{"auto", fs.CPUIdleAuto}, choice[fs.CPUIdle]{"poll", fs.CPUIdlePoll}, choice[fs.CPUIdle]{"sleep", fs.CPUIdleSleep})
+
 // leastMaxWrite is the smallest the kernel works with: one page.
 const leastMaxWrite = 4096
 

@@ -68,6 +68,7 @@ type Pool struct {
 	alarm    chan struct{} // wakes it
 	done     chan struct{} // closed when the connection has ended
 	all      sync.WaitGroup
+	pace     pace
 
 	mu      sync.Mutex // guards the rest
 	parked  []*reader
@@ -89,6 +90,10 @@ func New(d Device, newWorker func() Worker, yield func()) *Pool {
 		alarm: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 }
+
+// Tell has f told whenever requests begin to come fast, and when they no longer do, also when the connection ends then. It
+// must be called before [Pool.Run]; f is called by one goroutine.
+func (p *Pool) Tell(f func(fast bool)) { p.pace.tell = f }
 
 // Run serves until the connection ends and every reader has come back. It returns the device's last error.
 func (p *Pool) Run() error {
@@ -236,11 +241,12 @@ func (p *Pool) end(err error) {
 	}
 }
 
-// watch sends a reader to the door whenever there was none for a whole tick, until the connection ends. It sleeps while
-// there is nothing to do.
+// watch sends a reader to the door whenever there was none for a whole tick, until the connection ends, and keeps the pace. It
+// sleeps while there is nothing to do.
 func (p *Pool) watch() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	defer p.pace.set(false)
 	for {
 		ticker.Stop()
 		select {
@@ -256,6 +262,7 @@ func (p *Pool) watch() {
 				return
 			}
 			now := p.served.Load()
+			p.pace.tick(now - last)
 			switch {
 			case now != last:
 				last, idle = now, 0

@@ -1,0 +1,66 @@
+package fs
+
+import (
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// CPUIdle is what idle CPUs do while requests come fast.
+type CPUIdle int
+
+// The values of option cpu_idle.
+const (
+	CPUIdleAuto  CPUIdle = iota // poll where that is known to pay and may be asked for
+	CPUIdlePoll                 // poll
+	CPUIdleSleep                // what they do otherwise
+)
+
+// fewCPUs is the largest machine that polls by itself: all of its idle CPUs do, for one caller and one daemon.
+const fewCPUs = 8
+
+// wants settles cpu_idle=auto.
+func (c CPUIdle) wants() bool {
+	n := sys.OnlineCPUs()
+	return c == CPUIdlePoll || c == CPUIdleAuto && sys.PollsWhileIdle() && n > 0 && n <= fewCPUs
+}
+
+// waker has the machine's idle CPUs poll while requests come fast. Half of what a request costs on virtual CPUs is to wake
+// the one that the caller sleeps on (docs/PERFORMANCE.md).
+type waker struct {
+	poll *sys.IdlePoll // nil: idle CPUs are left alone
+	log  *zap.Logger
+}
+
+// newWaker opens the means; an error is for who has asked for it.
+func newWaker(c CPUIdle, log *zap.Logger) (waker, error) {
+	if !c.wants() {
+		return waker{}, nil
+	}
+	poll, err := sys.OpenIdlePoll()
+	if err != nil && c == CPUIdlePoll {
+		return waker{}, fmt.Errorf("cpu_idle=poll: %s: %w", sys.IdlePollFile, err)
+	}
+	if err != nil {
+		log.Debug("idle CPUs are left to sleep", zap.Error(err))
+	}
+	return waker{poll, log}, nil
+}
+
+// pace is told when requests begin to come fast, and when they no longer do.
+func (w *waker) pace(fast bool) {
+	if w.poll == nil {
+		return
+	}
+	if err := w.poll.Ask(fast); err != nil {
+		w.log.Warn("idle CPUs cannot be kept awake", zap.Error(err))
+	}
+}
+
+func (w *waker) close() {
+	if w.poll != nil {
+		w.poll.Close()
+	}
+}

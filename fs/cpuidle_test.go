@@ -1,0 +1,26 @@
+package fs
+
+import (
+	"testing"
+
+	"go.uber.org/zap"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
+	small := sys.OnlineCPUs() <= fewCPUs
+	for c, want := range map[CPUIdle]bool{
+		CPUIdleSleep: false, CPUIdlePoll: true, CPUIdleAuto: small && sys.PollsWhileIdle(),
+	} {
+		if got := c.wants(); got != want {
+			t.Errorf("%d: %v, want %v", c, got, want)
+		}
+	}
+	w, err := newWaker(CPUIdleSleep, zap.NewNop())
+	if err != nil || w.poll != nil {
+		t.Errorf("sleep: %v, %v: something is to be asked for", w.poll, err)
+	}
+	w.pace(true) // nobody is asked
+	w.close()
+}

@@ -1,0 +1,80 @@
+package readers
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+func TestPace(t *testing.T) {
+	type told struct {
+		tick int
+		fast bool
+	}
+	slow := make([]uint64, slowTicks)
+	almost := slow[1:]
+	for _, tt := range []struct {
+		name  string
+		ticks []uint64
+		want  []told
+	}{
+		{"nothing", slow, nil},
+		{"now and then one", []uint64{1, 0, fastRequests - 1, 0, 1}, nil},
+		{"fast", []uint64{0, fastRequests, 100, 100}, []told{{1, true}}},
+		{"a pause", slices.Concat([]uint64{100}, almost, []uint64{100}, almost), []told{{0, true}}},
+		{"an end", slices.Concat([]uint64{100}, slow, slow), []told{{0, true}, {slowTicks, false}}},
+		{"again", slices.Concat([]uint64{100}, slow, []uint64{100}), []told{{0, true}, {slowTicks, false}, {slowTicks + 1, true}}},
+	} {
+		var got []told
+		now := 0
+		p := pace{tell: func(fast bool) { got = append(got, told{now, fast}) }}
+		for now = range tt.ticks {
+			p.tick(tt.ticks[now])
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: told %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	if slowTicks >= calm {
+		t.Errorf("the watchdog sleeps after %d ticks, before it tells after %d that requests are slow", calm, slowTicks)
+	}
+}
+
+// Whoever is told sees requests come fast and no longer, and hears of the end of a connection that was busy to its last moment.
+func TestPoolTellsThePace(t *testing.T) {
+	f, answers := newFake(), make(chan byte, 1)
+	told := make(chan byte, 100)
+	p := New(f, func() Worker { return &served{do: func(b byte) { answers <- b }} }, func() {})
+	p.Tell(func(fast bool) {
+		if fast {
+			told <- 1
+		} else {
+			told <- 0
+		}
+	})
+	ended := make(chan error)
+	go func() { ended <- p.Run() }()
+	busy := func() {
+		for len(told) == 0 {
+			f.send(7)
+			within(t, "answer", answers)
+		}
+		if within(t, "that requests are fast", told) != 1 {
+			t.Fatal("fast requests: told that they are slow")
+		}
+	}
+	busy()
+	if within(t, "that requests are slow", told) != 0 {
+		t.Fatal("no requests: told again that they are fast")
+	}
+	busy()
+	close(f.end)
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("Run did not return")
+	}
+	if within(t, "the end", told) != 0 {
+		t.Fatal("the end: told that requests are fast")
+	}
+}
