@@ -112,6 +112,10 @@ func (c *chaos) step() (what string, err error) {
 		{"rename of a directory", func() request { return c.rename(c.moving(), c.moving(), 0) }},
 		{"exchange of directories", func() request { return c.rename(c.moving(), c.moving(), unix.RENAME_EXCHANGE) }},
 		{"read", func() request { return func() error { _, err := c.read(p); return err } }},
+		{"read a small file", func() request {
+			return c.onNode(p, func(id uint64) error { _, err := c.readNode(id, 0, 4096); return err })
+		}},
+		{"use the time between", func() request { c.o.readNext(); return failed(nil) }},
 		{"list", func() request {
 			return c.onNode(c.moving(), func(id uint64) error { _, err := c.list(id, 600); return err })
 		}},

@@ -174,8 +174,13 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	if err != nil {
 		return 0, o.status("read", err)
 	}
-	if len(buf) >= bulk {
+	switch {
+	case len(buf) >= bulk:
 		o.slow()
+	case in.Offset == 0:
+		if got, ok := o.next.take(n, buf); ok {
+			return got, fuse.OK
+		}
 	}
 	h, err := o.file(n, useRead)
 	if err != nil {

@@ -226,6 +226,7 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	newWorker := func() readers.Worker { return o.newWorker(dev, rest, maxWrite, m.Debug) }
 	o.pool = readers.New(dev, newWorker, sys.Yield)
 	o.pool.Tell(o.waker.pace)
+	o.pool.Meanwhile(o.readNext)
 	return func() {
 		if err := o.pool.Run(); err != unix.ENODEV {
 			o.log.Warn("the connection to the kernel has ended", zap.Error(err))

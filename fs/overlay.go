@@ -29,6 +29,7 @@ type Overlay struct {
 	handles *inodecache.LRU[handleKey, handle]
 	counts  *counter
 	listers listers
+	next    nextFile
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 

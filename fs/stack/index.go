@@ -344,3 +344,17 @@ func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
 // NextCookie is greater than the cookie of every entry there is, and no greater than those of entries to come.
 // Precondition: indexed.
 func (d *Dir) NextCookie() uint64 { return d.index.next }
+
+// FileAfter is the name of the next regular file of a lower that follows name in the listing. Precondition: indexed.
+func (d *Dir) FileAfter(name string) (next string, ok bool) {
+	e := d.index.find(name)
+	if e == nil {
+		return "", false
+	}
+	for _, f := range d.index.from(e.cookie) {
+		if !f.gone && f.layer != Upper && f.typ == unix.DT_REG {
+			return f.name, true
+		}
+	}
+	return "", false
+}

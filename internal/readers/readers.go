@@ -70,6 +70,8 @@ type Pool struct {
 	all      sync.WaitGroup
 	pace     pace
 
+	meanwhile func() (done bool) // nil: nothing
+
 	mu      sync.Mutex // guards the rest
 	parked  []*reader
 	running int
@@ -94,6 +96,10 @@ func New(d Device, newWorker func() Worker, yield func()) *Pool {
 // Tell has f told whenever requests begin to come fast, and when they no longer do, also when the connection ends then. It
 // must be called before [Pool.Run]; f is called by one goroutine.
 func (p *Pool) Tell(f func(fast bool)) { p.pace.tell = f }
+
+// Meanwhile has f called by a reader that has found no request, before it looks again: for what may be worth doing in the time
+// until the next one. done says whether there was anything to do. It must be called before [Pool.Run].
+func (p *Pool) Meanwhile(f func() (done bool)) { p.meanwhile = f }
 
 // Run serves until the connection ends and every reader has come back. It returns the device's last error.
 func (p *Pool) Run() error {
@@ -170,6 +176,9 @@ func (r *reader) next() (int, error) {
 			}
 			return n, err
 		}
+		if p.useTime() {
+			continue
+		}
 		if p.vain.Load() < discouraged && time.Since(start) < patience {
 			p.yield()
 			continue
@@ -189,6 +198,17 @@ func (r *reader) next() (int, error) {
 		}
 		start, looks = time.Now(), -1
 	}
+}
+
+// useTime does what there is to do meanwhile, if anything. Nobody is at the door then, for the watchdog to see.
+func (p *Pool) useTime() (done bool) {
+	if p.meanwhile == nil {
+		return false
+	}
+	p.door.Add(-1)
+	done = p.meanwhile()
+	p.door.Add(1)
+	return done
 }
 
 // wait returns when there may be a request.

@@ -278,3 +278,37 @@ func TestReadersAfterAStormGo(t *testing.T) {
 	}
 	t.Errorf("%d readers stay after a storm of %d, want at most %d", running(), storm, spare+1)
 }
+
+// The time until the next request is used, by nobody who is at the door: a request that comes meanwhile does not wait for it.
+func TestTheTimeBetweenIsUsed(t *testing.T) {
+	f, answers := newFake(), make(chan byte, 1)
+	begun, release := make(chan byte), make(chan struct{})
+	p := New(f, func() Worker { return &served{do: func(b byte) { answers <- b }} }, runtime.Gosched)
+	var asked atomic.Int32
+	p.Meanwhile(func() bool {
+		if asked.Add(1) != 2 {
+			return false
+		}
+		begun <- byte(p.door.Load())
+		<-release
+		return true
+	})
+	ended := make(chan error)
+	go func() { ended <- p.Run() }()
+	f.send(1)
+	within(t, "answer", answers)
+	if at := within(t, "the use of the time", begun); at != 0 {
+		t.Errorf("%d readers are at the door meanwhile, besides the watchdog's", at)
+	}
+	f.send(2)
+	if got := within(t, "the answer to a request meanwhile", answers); got != 2 {
+		t.Errorf("answered %d", got)
+	}
+	close(release)
+	f.send(3)
+	within(t, "answer", answers)
+	close(f.end)
+	if err := <-ended; !errors.Is(err, errEnded) {
+		t.Errorf("Run returned %v, want the device's error", err)
+	}
+}
