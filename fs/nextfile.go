@@ -24,7 +24,7 @@ type nextFile struct {
 	pending atomic.Bool // a file has been read since somebody looked for the next
 
 	mu     sync.Mutex // guards the rest; nobody waits for it
-	last   placed     // the last small file that was read
+	last   placed     // the last small file that was read; without a name, a directory that was listed since
 	next   *Node      // the file after it, where that is one of a lower; nil: not known
 	sure   int
 	filled bool   // data has the first got bytes of next, all there are
@@ -58,6 +58,15 @@ func (f *nextFile) take(n *Node, buf []byte) (got int, ok bool) {
 	f.last, f.next, f.filled = p.placed, nil, false
 	f.pending.Store(true)
 	return got, ok
+}
+
+// listed notes that the files of a directory may be read next.
+func (f *nextFile) listed(n *Node) {
+	if f.mu.TryLock() {
+		f.last, f.next, f.filled = placed{parent: n}, nil, false
+		f.pending.Store(true)
+		f.mu.Unlock()
+	}
 }
 
 // readNext finds out which file is likely to be read next, and reads it if that is likely enough. It reports whether it did

@@ -81,6 +81,26 @@ func TestFilesReadInOrderAreReadAhead(t *testing.T) {
 	}
 }
 
+// The first file of a directory is read when the directory has been listed.
+func TestAWalkReadsAheadFromDirectoryToDirectory(t *testing.T) {
+	r := newReading(t, "", letters('a', 'd')+"file e/x \"text of x\"")
+	for _, name := range r.inOrder() {
+		r.read(name, "text of "+name)
+	}
+	e, err := r.walk("e")
+	must(t, err)
+	if _, err := r.list(e, 4096); err != nil {
+		t.Fatal(err)
+	}
+	r.ids["x"], err = r.walk("e/x")
+	must(t, err)
+	for r.o.readNext() {
+	}
+	if r.read("x", "text of x") {
+		t.Error("the first file of the next directory was not read ahead")
+	}
+}
+
 func TestFilesReadAnyhowAreNot(t *testing.T) {
 	r := newReading(t, "", letters('a', 'h'))
 	in := r.inOrder()

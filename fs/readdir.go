@@ -88,6 +88,9 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 	if err := l.collect(in.Pid, in.Offset); err != nil {
 		return err
 	}
+	if plus && in.Offset == 0 {
+		o.next.listed(n)
+	}
 	return l.fill()
 }
 

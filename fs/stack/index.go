@@ -345,13 +345,17 @@ func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
 // Precondition: indexed.
 func (d *Dir) NextCookie() uint64 { return d.index.next }
 
-// FileAfter is the name of the next regular file of a lower that follows name in the listing. Precondition: indexed.
+// FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: indexed.
 func (d *Dir) FileAfter(name string) (next string, ok bool) {
-	e := d.index.find(name)
-	if e == nil {
-		return "", false
+	cookie := uint64(0)
+	if name != "" {
+		e := d.index.find(name)
+		if e == nil {
+			return "", false
+		}
+		cookie = e.cookie
 	}
-	for _, f := range d.index.from(e.cookie) {
+	for _, f := range d.index.from(cookie) {
 		if !f.gone && f.layer != Upper && f.typ == unix.DT_REG {
 			return f.name, true
 		}
