@@ -225,8 +225,8 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	rest := protocol(o, opts, server.KernelSettings())
 	newWorker := func() readers.Worker { return o.newWorker(dev, rest, maxWrite, m.Debug) }
 	o.pool = readers.New(dev, newWorker, sys.Yield)
-	o.pool.Tell(o.waker.pace)
-	o.pool.Meanwhile(o.readNext)
+	o.pool.Tell(o.pace)
+	o.pool.Meanwhile(o.meanwhile)
 	return func() {
 		if err := o.pool.Run(); err != unix.ENODEV {
 			o.log.Warn("the connection to the kernel has ended", zap.Error(err))

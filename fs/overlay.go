@@ -40,6 +40,7 @@ type Overlay struct {
 	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
 	pool    *readers.Pool // set by Mount, before any request is served
 	waker   waker
+	fast    atomic.Bool // requests come fast
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
