@@ -61,7 +61,8 @@ func prepareProcess() {
 	}
 }
 
-// checkAnswers makes sure that a user of the mount point reaches this mount: the kernel asks us for the numbers.
+// checkAnswers makes sure that a user of the mount point reaches this mount: the kernel asks us for the numbers. It also asks for
+// the attributes of the root, which it keeps, so that the first user need not wait for them.
 func checkAnswers(point string) error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(point, &st); err != nil {
@@ -69,6 +70,10 @@ func checkAnswers(point string) error {
 	}
 	if st.Type != unix.FUSE_SUPER_MAGIC {
 		return fmt.Errorf("the mount on %q cannot be seen there", point)
+	}
+	var root syscall.Stat_t
+	if err := syscall.Stat(point, &root); err != nil {
+		return fmt.Errorf("the mount on %q does not tell its attributes: %w", point, err)
 	}
 	return nil
 }

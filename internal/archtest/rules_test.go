@@ -130,7 +130,7 @@ var callRules = []callRule{
 // mount answers. None of it is access to a layer, so none needs the fault seam.
 var processControl = []string{
 	"CloseOnExec", "Dup2", "Dup3", "Exec", "Fstat", "Getegid", "Geteuid", "Getgid", "Getpid", "Getppid", "Getrlimit",
-	"Getuid", "Kill", "Prctl", "Setrlimit", "Setsid", "Statfs", "Umask",
+	"Getuid", "Kill", "Prctl", "Setrlimit", "Setsid", "Stat", "Statfs", "Umask",
 }
 
 // arithmetic is done with the arguments of system calls: no call is made.
