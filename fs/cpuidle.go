@@ -49,14 +49,16 @@ func newWaker(c CPUIdle, log *zap.Logger) (waker, error) {
 	return waker{poll, log}, nil
 }
 
-// pace is told when requests begin to come fast, and when they no longer do.
-func (w *waker) pace(fast bool) {
+// ask keeps idle CPUs awake, or no longer, and answers whether they are.
+func (w *waker) ask(awake bool) bool {
 	if w.poll == nil {
-		return
+		return false
 	}
-	if err := w.poll.Ask(fast); err != nil {
+	if err := w.poll.Ask(awake); err != nil {
 		w.log.Warn("idle CPUs cannot be kept awake", zap.Error(err))
+		return false
 	}
+	return awake
 }
 
 func (w *waker) close() {

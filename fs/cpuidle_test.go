@@ -21,6 +21,8 @@ func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
 	if err != nil || w.poll != nil {
 		t.Errorf("sleep: %v, %v: something is to be asked for", w.poll, err)
 	}
-	w.pace(true) // nobody is asked
+	if w.ask(true) {
+		t.Error("sleep: idle CPUs are said to be awake")
+	}
 	w.close()
 }

@@ -21,11 +21,11 @@ func (o *Overlay) meanwhile() (done bool) {
 	return done
 }
 
-// pace is told when requests begin to come fast, and when they no longer do.
-func (o *Overlay) pace(fast bool) {
-	o.waker.pace(fast)
+// pace is told when requests begin to come fast, and when they no longer do. It answers whether idle CPUs stay awake.
+func (o *Overlay) pace(fast bool) (awake bool) {
 	o.fast.Store(fast)
 	if !fast {
 		o.stack.Relax()
 	}
+	return o.waker.ask(fast)
 }

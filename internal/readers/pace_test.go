@@ -45,12 +45,13 @@ func TestPoolTellsThePace(t *testing.T) {
 	f, answers := newFake(), make(chan byte, 1)
 	told := make(chan byte, 100)
 	p := New(f, func() Worker { return &served{do: func(b byte) { answers <- b }} }, func() {})
-	p.Tell(func(fast bool) {
+	p.Tell(func(fast bool) (awake bool) {
 		if fast {
 			told <- 1
 		} else {
 			told <- 0
 		}
+		return fast
 	})
 	ended := make(chan error)
 	go func() { ended <- p.Run() }()
@@ -63,10 +64,23 @@ func TestPoolTellsThePace(t *testing.T) {
 			t.Fatal("fast requests: told that they are slow")
 		}
 	}
+	patient := func(want time.Duration) {
+		t.Helper()
+		for range 1000 {
+			if p.patience() == want {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+		t.Errorf("readers look for %v, want %v", p.patience(), want)
+	}
+	patient(patience)
 	busy()
+	patient(shortPatience)
 	if within(t, "that requests are slow", told) != 0 {
 		t.Fatal("no requests: told again that they are fast")
 	}
+	patient(patience)
 	busy()
 	close(f.end)
 	select {

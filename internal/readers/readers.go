@@ -36,6 +36,8 @@ const (
 	// answer to its next request, also one that goes to and fro between two mounts (podman compares trees so), shorter
 	// than anybody minds the CPU for.
 	patience = 100 * time.Microsecond
+	// shortPatience is that where idle CPUs stay awake: waking up takes little then, and the CPU is soon somebody else's.
+	shortPatience = 20 * time.Microsecond
 	// discouraged is after how many vain looks in a row a reader sleeps at once, until requests come fast again.
 	discouraged = 4
 	// tick is how often the watchdog looks, and calm after how many idle looks it sleeps as well.
@@ -69,6 +71,7 @@ type Pool struct {
 	done     chan struct{} // closed when the connection has ended
 	all      sync.WaitGroup
 	pace     pace
+	awake    atomic.Bool // idle CPUs stay awake
 
 	meanwhile func() (done bool) // nil: nothing
 
@@ -94,8 +97,18 @@ func New(d Device, newWorker func() Worker, yield func()) *Pool {
 }
 
 // Tell has f told whenever requests begin to come fast, and when they no longer do, also when the connection ends then. It
-// must be called before [Pool.Run]; f is called by one goroutine.
-func (p *Pool) Tell(f func(fast bool)) { p.pace.tell = f }
+// answers whether idle CPUs stay awake from now on. It must be called before [Pool.Run]; f is called by one goroutine.
+func (p *Pool) Tell(f func(fast bool) (awake bool)) {
+	p.pace.tell = func(fast bool) { p.awake.Store(f(fast)) }
+}
+
+// patience is how long a reader looks for the next request.
+func (p *Pool) patience() time.Duration {
+	if p.awake.Load() {
+		return shortPatience
+	}
+	return patience
+}
 
 // Meanwhile has f called by a reader that has found no request, before it looks again: for what may be worth doing in the time
 // until the next one. done says whether there was anything to do. It must be called before [Pool.Run].
@@ -179,7 +192,7 @@ func (r *reader) next() (int, error) {
 		if p.useTime() {
 			continue
 		}
-		if p.vain.Load() < discouraged && time.Since(start) < patience {
+		if p.vain.Load() < discouraged && time.Since(start) < p.patience() {
 			p.yield()
 			continue
 		}
@@ -192,7 +205,7 @@ func (r *reader) next() (int, error) {
 			if err := r.wait(); err != nil {
 				return 0, err
 			}
-			if time.Since(start) < patience {
+			if time.Since(start) < p.patience() {
 				p.vain.Store(0) // looking on would have paid
 			}
 		}
