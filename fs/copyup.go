@@ -121,15 +121,19 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	if err := staged.Publish(up, p.name); err != nil {
 		return false, err
 	}
-	o.keepStaged(n, file, data)
 	o.stack.Raised(&dir.Dir, p.name)
 	if n.dir != nil {
 		n.dir.mu.Lock()
 		n.dir.AddUpper()
 		n.dir.mu.Unlock()
 	}
+	at := up.At(p.name)
+	if file != nil { // spares the way through the directory
+		at = file.Ref()
+	}
 	var now sys.Stat
-	err = up.At(p.name).Stat(&now)
+	err = at.Stat(&now)
+	o.keepStaged(n, file, data)
 	n.mu.Lock()
 	old := int(n.layer)
 	n.layer, n.key = stack.Upper, keyOf(&now)
