@@ -33,7 +33,7 @@ func (w *Work) Prepare() bool {
 	if want == 0 {
 		return false
 	}
-	mode := uint32(want &^ wanted)
+	mode := want &^ wanted
 	if file, err := w.dir.CreateNameless(mode); err == nil {
 		w.keep(&spare{file, mode})
 	}

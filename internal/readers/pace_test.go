@@ -1,6 +1,7 @@
 package readers
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -84,7 +85,10 @@ func TestPoolTellsThePace(t *testing.T) {
 	busy()
 	close(f.end)
 	select {
-	case <-ended:
+	case err := <-ended:
+		if !errors.Is(err, errEnded) {
+			t.Errorf("Run returned %v, want the device's error", err)
+		}
 	case <-time.After(10 * time.Second):
 		t.Fatal("Run did not return")
 	}
