@@ -1,7 +1,6 @@
 package readers
 
 import (
-	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -43,19 +42,17 @@ func TestPace(t *testing.T) {
 
 // Whoever is told sees requests come fast and no longer, and hears of the end of a connection that was busy to its last moment.
 func TestPoolTellsThePace(t *testing.T) {
-	f, answers := newFake(), make(chan byte, 1)
-	told := make(chan byte, 100)
-	p := New(f, func() Worker { return &served{do: func(b byte) { answers <- b }} }, func() {})
-	p.Tell(func(fast bool) (awake bool) {
-		if fast {
-			told <- 1
-		} else {
-			told <- 0
-		}
-		return fast
+	answers, told := make(chan byte, 1), make(chan byte, 100)
+	f, p, _ := start(t, func(_ *Pool, b byte) { answers <- b }, func(p *Pool) {
+		p.Tell(func(fast bool) (awake bool) {
+			if fast {
+				told <- 1
+			} else {
+				told <- 0
+			}
+			return fast
+		})
 	})
-	ended := make(chan error)
-	go func() { ended <- p.Run() }()
 	busy := func() {
 		for len(told) == 0 {
 			f.send(7)
@@ -83,15 +80,7 @@ func TestPoolTellsThePace(t *testing.T) {
 	}
 	patient(patience)
 	busy()
-	close(f.end)
-	select {
-	case err := <-ended:
-		if !errors.Is(err, errEnded) {
-			t.Errorf("Run returned %v, want the device's error", err)
-		}
-	case <-time.After(10 * time.Second):
-		t.Fatal("Run did not return")
-	}
+	f.finish()
 	if within(t, "the end", told) != 0 {
 		t.Fatal("the end: told that requests are fast")
 	}

@@ -111,7 +111,8 @@ func (p *Pool) patience() time.Duration {
 }
 
 // Meanwhile has f called by a reader that has found no request, before it looks again: for what may be worth doing in the time
-// until the next one. done says whether there was anything to do. It must be called before [Pool.Run].
+// until the next one. done says whether there was anything to do. f may take long after requests only: they wake the watchdog,
+// which then sends another reader to the door. It must be called before [Pool.Run].
 func (p *Pool) Meanwhile(f func() (done bool)) { p.meanwhile = f }
 
 // Run serves until the connection ends and every reader has come back. It returns the device's last error.

@@ -18,12 +18,16 @@ var errEnded = errors.New("ended")
 type fake struct {
 	requests chan byte
 	end      chan struct{}
+	once     sync.Once
 	bell     chan struct{} // rung for who waits
 }
 
 func newFake() *fake {
 	return &fake{requests: make(chan byte, 1000), end: make(chan struct{}), bell: make(chan struct{}, 1)}
 }
+
+// finish ends the device.
+func (f *fake) finish() { f.once.Do(func() { close(f.end) }) }
 
 func (f *fake) send(b byte) {
 	f.requests <- b
@@ -97,8 +101,8 @@ type served struct {
 func (s *served) Buffer() []byte { return s.buf[:] }
 func (s *served) Serve(int)      { s.do(s.buf[0]) }
 
-// start runs a pool that ends with the test and leaves no goroutine behind.
-func start(t *testing.T, do func(*Pool, byte)) (f *fake, p *Pool, workers *atomic.Int32) {
+// start runs a pool, prepared before, that ends with the test at the latest and leaves no goroutine behind.
+func start(t *testing.T, do func(*Pool, byte), prepare ...func(*Pool)) (f *fake, p *Pool, workers *atomic.Int32) {
 	t.Helper()
 	before := runtime.NumGoroutine()
 	f, workers = newFake(), &atomic.Int32{}
@@ -106,10 +110,13 @@ func start(t *testing.T, do func(*Pool, byte)) (f *fake, p *Pool, workers *atomi
 		workers.Add(1)
 		return &served{do: func(b byte) { do(p, b) }}
 	}, runtime.Gosched)
+	for _, set := range prepare {
+		set(p)
+	}
 	ended := make(chan error)
 	go func() { ended <- p.Run() }()
 	t.Cleanup(func() {
-		close(f.end)
+		f.finish()
 		select {
 		case err := <-ended:
 			if !errors.Is(err, errEnded) {
@@ -281,20 +288,21 @@ func TestReadersAfterAStormGo(t *testing.T) {
 
 // The time until the next request is used, by nobody who is at the door: a request that comes meanwhile does not wait for it.
 func TestTheTimeBetweenIsUsed(t *testing.T) {
-	f, answers := newFake(), make(chan byte, 1)
-	begun, release := make(chan byte), make(chan struct{})
-	p := New(f, func() Worker { return &served{do: func(b byte) { answers <- b }} }, runtime.Gosched)
-	var asked atomic.Int32
-	p.Meanwhile(func() bool {
-		if asked.Add(1) != 2 {
-			return false
-		}
-		begun <- byte(p.door.Load())
-		<-release
-		return true
+	answers, begun, release := make(chan byte, 1), make(chan byte), make(chan struct{})
+	var served, asked atomic.Int32
+	f, _, _ := start(t, func(_ *Pool, b byte) {
+		served.Add(1)
+		answers <- b
+	}, func(p *Pool) {
+		p.Meanwhile(func() bool {
+			if served.Load() == 0 || asked.Add(1) != 1 { // after the first request, which wakes the watchdog
+				return false
+			}
+			begun <- byte(p.door.Load())
+			<-release
+			return true
+		})
 	})
-	ended := make(chan error)
-	go func() { ended <- p.Run() }()
 	f.send(1)
 	within(t, "answer", answers)
 	if at := within(t, "the use of the time", begun); at != 0 {
@@ -307,8 +315,4 @@ func TestTheTimeBetweenIsUsed(t *testing.T) {
 	close(release)
 	f.send(3)
 	within(t, "answer", answers)
-	close(f.end)
-	if err := <-ended; !errors.Is(err, errEnded) {
-		t.Errorf("Run returned %v, want the device's error", err)
-	}
 }
