@@ -39,8 +39,8 @@ type Overlay struct {
 	opens   opens         // with passthrough
 	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
 	pool    *readers.Pool // set by Mount, before any request is served
-	waker   waker
-	fast    atomic.Bool // requests come fast
+	waker   waker         // immutable
+	fast    atomic.Bool   // requests come fast
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work

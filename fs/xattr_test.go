@@ -26,8 +26,8 @@ func (k *kernel) xattrs(id uint64) (string, error) {
 	return string(value[:n]), errorOf(status)
 }
 
-// Who compares trees (podman, of every layer that it builds) asks for a capability and the list of every file: that is two
-// calls for an object without attributes, and none after them.
+// Who compares trees (podman, of every layer that it builds) asks for a capability and the list of every file: that is one
+// call for an object without attributes, and none after it.
 func TestAbsentXattrsCostNothingAgain(t *testing.T) {
 	s := newSite(t, "file up", "file low\ndir d\nsymlink l x\nfile noted\nxattr noted user.note x")
 	for _, name := range []string{"up", "low", "d", "l"} {
