@@ -57,6 +57,8 @@ var deviations = []deviation{
 		"a copy of it would need a name", nil},
 	{"D18", "with userxattr the names that a device, fifo, socket or symbolic link has got after its copy-up are one object; in the kernel" +
 		" several, and a rename from one to another is ESTALE", "only regular files and directories can have such attributes", nil},
+	{"D19", "with io=passthrough who has a large lower file open for reading when others write it goes on reading the lower's," +
+		" in the kernel only by mapping", "the kernel takes one backing file for an inode at a time", nil},
 }
 
 // equalise takes back what an operation changed on one side only (D10, D11), so that the comparison can go on.

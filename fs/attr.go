@@ -42,7 +42,7 @@ func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 // attrTimeout is how long the kernel may keep n's attributes, of which mode is one.
 func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
 	switch unseen := n.flags.Load(); {
-	case unseen&unseenMappings != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
+	case unseen&(unseenMappings|parted) != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
 		return 0
 	}
 	return o.policy.timeout

@@ -46,7 +46,7 @@ func closeHandle(h handle) {
 // keepHandle puts a handle of n into the cache and returns the cached one in use.
 func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 	n.flags.Or(handled)
-	return o.handles.Add(handleKey{n.ID(), layer, u}, h)
+	return o.handles.Add(handleKey{n.Serial(), layer, u}, h)
 }
 
 type held = inodecache.Held[handleKey, handle]
@@ -93,7 +93,7 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 			return d.held[i].Value.dir, nil
 		}
 	}
-	k := handleKey{d.n.ID(), layer, useDir}
+	k := handleKey{d.n.Serial(), layer, useDir}
 	h := d.o.handles.Acquire(k)
 	if h == nil {
 		if d.n.place().gone {
@@ -119,7 +119,7 @@ func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
 		return d.o.stack.Root(layer).OpenDir(at)
 	}
 	if up := d.n.parent; up.parent != nil {
-		if h := d.o.handles.Acquire(handleKey{up.ID(), layer, useDir}); h != nil {
+		if h := d.o.handles.Acquire(handleKey{up.Serial(), layer, useDir}); h != nil {
 			defer d.o.handles.Release(h)
 			return h.Value.dir.OpenDir(d.n.name)
 		}

@@ -16,12 +16,12 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 	for {
 		p := n.place()
 		if p.layer == stack.Upper && p.data == nil {
-			if h := o.handles.Acquire(handleKey{n.ID(), stack.Upper, useWrite}); h != nil {
+			if h := o.handles.Acquire(handleKey{n.Serial(), stack.Upper, useWrite}); h != nil {
 				return h, nil
 			}
 		}
 		if u == useRead {
-			if h := o.handles.Acquire(handleKey{n.ID(), p.layer, useRead}); h != nil {
+			if h := o.handles.Acquire(handleKey{n.Serial(), p.layer, useRead}); h != nil {
 				return h, nil
 			}
 		}
@@ -43,7 +43,7 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		}
 		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data})
 		if now := n.place(); now.layer != p.layer || now.data != p.data { // copied up meanwhile: nobody will look for it again
-			o.handles.Evict(handleKey{n.ID(), p.layer, u})
+			o.handles.Evict(handleKey{n.Serial(), p.layer, u})
 		}
 		return h, nil
 	}
@@ -131,7 +131,7 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	case o.policy.passthrough:
 		n, err := o.node(in.NodeId)
 		if err == nil {
-			err = o.answerOpen(n, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
+			err = o.answerOpen(n, in.NodeId, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
 		}
 		return o.status("open", err)
 	case o.policy.noOpen:
@@ -182,7 +182,7 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 			return got, fuse.OK
 		}
 	}
-	h, err := o.file(n, useRead)
+	h, err := o.readable(n, in.NodeId)
 	if err != nil {
 		return 0, o.status("read", err)
 	}
@@ -349,7 +349,7 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 		o.slow() // the pages come as WRITE requests, before this one is answered
 		o.server.InodeNotify(n.ID(), int64(in.Offset), 0)
 	}
-	h, err := o.file(n, useRead)
+	h, err := o.readable(n, in.NodeId)
 	if err != nil {
 		return o.status("lseek", err)
 	}
@@ -376,7 +376,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 		return 0, o.status("copy_file_range", err)
 	}
 	defer o.handles.Release(to)
-	from, err := o.file(src, useRead)
+	from, err := o.readable(src, in.NodeId)
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
 	}

@@ -143,6 +143,9 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
 	}
+	if f.Stat.Size >= bulk {
+		n.flags.Or(large)
+	}
 	n.setDataLocked(f.Data) // nobody else knows n
 	if f.Shared != nil {
 		n.setRareLocked().shared = f.Shared

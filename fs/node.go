@@ -46,6 +46,10 @@ const (
 	handled
 	// plain: known to have no extended attribute that is shown.
 	plain
+	// large: of more than one READ when it was found, which a file of a lower stays.
+	large
+	// parted: two inodes of the kernel's lead to it, and what changes through one is not seen by the other.
+	parted
 	// xattrChange is what the flags grow by with each change of the extended attributes.
 	xattrChange = 1 << 16
 )

@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -20,97 +19,81 @@ type backer interface {
 	UnregisterBackingFd(id int32) syscall.Errno
 }
 
-// opens knows what is open of each file, where OPEN is answered. The kernel wants all opens of a file to be of one kind,
-// through the mount's page cache or through one backing file, and makes EIO of anything else (fs/fuse/iomode.c). A file is
-// counted before the kernel hears that it is open, and until the kernel says that it is closed; so what the kernel takes
-// for open is never more than what is counted.
-type opens struct {
-	mu     sync.Mutex // guards the rest
-	byNode map[uint64]opened
-}
-
-// opened is what is open of one file.
-type opened struct {
-	count   int
-	backing int32 // the id of the backing file; throughCache: none
-}
-
-const (
-	throughCache = 0
-	undecided    = -1
-)
-
-// add counts one open more and returns the backing of all opens of the file: that of those before, or offered for the
-// first. With undecided offered, a first open is not counted, and ok is false.
-func (t *opens) add(id uint64, offered int32) (backing int32, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e, found := t.byNode[id]
-	if !found {
-		if offered == undecided {
-			return 0, false
-		}
-		e.backing = offered
-	}
-	e.count++
-	t.byNode[id] = e
-	return e.backing, true
-}
-
-// remove counts one open less. After the last, which calls last, the backing is to be closed.
-func (t *opens) remove(id uint64, last func()) (closed int32) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	e, found := t.byNode[id]
-	switch {
-	case !found:
-		return throughCache
-	case e.count > 1:
-		e.count--
-		t.byNode[id] = e
-		return throughCache
-	}
-	delete(t.byNode, id)
-	last()
-	return e.backing
-}
-
-// answerOpen opens n: a file of the upper by passthrough, others through the page cache, because a copy-up would change the
-// backing under those who have it open. What is opened for writing is therefore copied up first. fresh: the kernel does
-// not know n yet.
-func (o *Overlay) answerOpen(n *Node, flags uint32, killSuid, fresh bool, out *fuse.OpenOut) error {
+// answerOpen opens n, which the kernel knows as the inode id: by passthrough where that can be, else through the page cache. What
+// is opened for writing is copied up first. fresh: the kernel does not know n yet. ESTALE has the kernel look the name up again
+// and open the inode that it finds then (do_filp_open), see [Overlay.part].
+func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh bool, out *fuse.OpenOut) error {
 	writes := flags&unix.O_ACCMODE != unix.O_RDONLY
-	var err error
-	switch {
-	case flags&unix.O_TRUNC != 0 && !fresh: // FUSE_ATOMIC_O_TRUNC: no SETATTR follows
-		err = o.truncate(n, 0, killSuid)
-	case writes:
-		err = o.copyUp(n, wholeFile)
+	if !fresh && (writes || flags&unix.O_TRUNC != 0) {
+		if err := o.openChanged(n, id, flags, killSuid); err != nil {
+			return err
+		}
+	}
+	b, counted, err := o.opens.add(n, id, nil)
+	for !counted && err == nil {
+		if writes { // before its mode is looked at, so that no chmod slips in between
+			n.flags.Or(unseenWrites)
+		}
+		mine := o.register(n)
+		if b, counted, err = o.opens.add(n, id, &mine); b != mine { // somebody else was first
+			o.unregister(mine)
+		}
 	}
 	if err != nil {
 		return err
 	}
-	backing, joined := o.opens.add(n.ID(), undecided)
-	if !joined {
-		if writes { // before its mode is looked at, so that no chmod slips in between
-			n.flags.Or(unseenWrites)
-		}
-		id := o.register(n)
-		if backing, _ = o.opens.add(n.ID(), id); backing != id && id != throughCache {
-			o.unregister(id) // somebody else was first
-		}
-	}
-	if backing == throughCache {
+	if b.id == throughCache {
 		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
 		return nil
 	}
 	// Without FOPEN_KEEP_CACHE the kernel drops what the page cache of the mount holds of the file, and with passthrough
 	// nothing comes in again: a later open through the cache finds no stale pages.
-	*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_PASSTHROUGH, BackingID: backing}
+	*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_PASSTHROUGH, BackingID: b.id}
 	if writes && n.expectUnseen(flags) && !fresh {
 		o.forgetAttr(n)
 	}
 	return nil
+}
+
+// openChanged makes n ready for who opens it to change its data, as the inode id.
+func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killSuid bool) error {
+	cut, size := flags&unix.O_TRUNC != 0, wholeFile
+	if cut && !o.opens.readsLower(id) { // else this open will fail, and must not have cut anything off
+		size = 0
+	}
+	// First, so that the kernel, which tries once more only, finds no file of a lower then, even if it has forgotten n meanwhile.
+	if err := o.copyUp(n, size); err != nil {
+		return err
+	}
+	if o.part(n); id != n.ID() {
+		return unix.ESTALE
+	}
+	if cut { // FUSE_ATOMIC_O_TRUNC: no SETATTR follows
+		return o.truncate(n, 0, killSuid)
+	}
+	return nil
+}
+
+// part parts n, whose data is about to change, from those who have the file of a lower open in its place: the kernel takes one
+// backing for an inode at a time, so n becomes another inode to it. The former one leads to n as well, but in what is read
+// through it, and is gone with those who have it open. Precondition: n is in the upper.
+func (o *Overlay) part(n *Node) {
+	if !o.policy.passthrough {
+		return
+	}
+	if former, done := o.opens.part(n, o.nodes.Renew); done && o.server != nil {
+		o.server.InodeNotify(former, -1, 0) // what it remembers of the attributes, see attrTimeout
+	}
+}
+
+// readable returns what is read through the inode id of n, to be released.
+func (o *Overlay) readable(n *Node, id uint64) (*held, error) {
+	if id != n.ID() {
+		if h := o.opens.lower(id, o.handles.Share); h != nil {
+			return h, nil
+		}
+	}
+	return o.file(n, useRead)
 }
 
 // expectUnseen notes what of n's attributes the kernel will not see changing, and reports whether that is new: then it may
@@ -123,43 +106,62 @@ func (n *Node) expectUnseen(flags uint32) bool {
 	return n.flags.Or(bits)&bits != bits
 }
 
-// closed counts one open less of a file.
+// closed counts one open less of the inode id.
 func (o *Overlay) closed(id uint64) {
 	n, _ := o.nodes.Get(id)
-	backing := o.opens.remove(id, func() {
-		if n != nil {
+	o.unregister(o.opens.remove(id, func() {
+		if n != nil && n.ID() == id {
 			n.flags.And(^uint32(unseenWrites))
 		}
-	})
-	if backing != throughCache {
-		o.unregister(backing)
-	}
+	}))
 }
 
 // register hands n's file to the kernel as a backing; throughCache where it is not to be or cannot be.
-func (o *Overlay) register(n *Node) int32 {
-	if p := n.place(); o.stack.Writable() && (p.layer != stack.Upper || p.data != nil) {
-		return throughCache
+func (o *Overlay) register(n *Node) (b backing) {
+	p := n.place()
+	writable := o.stack.Writable()
+	ofLower := writable && p.layer != stack.Upper
+	if writable && p.data != nil || ofLower && !o.mayPassLower(n) {
+		return b
 	}
 	h, err := o.file(n, useRead)
 	if err != nil {
-		return throughCache // the error is told at read
+		return b // the error is told at read
 	}
-	defer o.handles.Release(h)
-	if o.stack.Writable() {
-		var st sys.Stat
-		if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil || dropsPrivileges(st.Mode) {
-			return throughCache // passthrough would drop them as well for who may keep them: the daemon writes
+	defer func() {
+		if b.lower == nil {
+			o.handles.Release(h)
 		}
+	}()
+	if writable && !ofLower && !o.mayPassUpper(h.Value.file) {
+		return b
 	}
 	id, err := o.back(h.Value.file)
 	if err != nil {
 		o.refusal.Do(func() {
 			o.log.Warn("files of a layer are read through the page cache: no passthrough", zap.Error(err))
 		})
-		return throughCache
+		return b
 	}
-	return id
+	if b.id = id; ofLower {
+		b.lower = h
+	}
+	return b
+}
+
+// mayPassLower reports whether n, which lies in a lower and may be copied up, is one for passthrough. Who has it open is parted
+// from who writes it, in what is read and in locks on the file; so it is large, since locks are taken on small files. Each keeps a
+// descriptor.
+func (o *Overlay) mayPassLower(n *Node) bool {
+	return n.flags.Load()&large != 0 && !n.inUpper() && o.opens.lowerCount() < handleLimit()/2
+}
+
+// mayPassUpper reports whether a file of the upper is one for passthrough: that would drop suid and sgid at a write also for who
+// may keep them, so for files that have such the daemon writes.
+func (o *Overlay) mayPassUpper(f *sys.File) bool {
+	var st sys.Stat
+	err := o.stack.Shown(stack.Upper, f.Ref()).Stat(&st)
+	return err == nil && !dropsPrivileges(st.Mode)
 }
 
 func (o *Overlay) back(f *sys.File) (id int32, err error) {
@@ -170,7 +172,17 @@ func (o *Overlay) back(f *sys.File) (id int32, err error) {
 	return id, err
 }
 
-func (o *Overlay) unregister(id int32) {
+// unregister closes a backing.
+func (o *Overlay) unregister(b backing) {
+	if b.lower != nil {
+		o.handles.Release(b.lower)
+	}
+	if b.id != throughCache {
+		o.unback(b.id)
+	}
+}
+
+func (o *Overlay) unback(id int32) {
 	if errno := o.backer.UnregisterBackingFd(id); errno != 0 {
 		o.log.Error("cannot close a backing file", zap.Error(errno))
 	}
@@ -186,7 +198,7 @@ func (o *Overlay) createOpen(in *fuse.CreateIn, name string, out *fuse.CreateOut
 	if err != nil {
 		return o.status("create", err)
 	}
-	if err := o.answerOpen(n, in.Flags, false, true, &out.OpenOut); err != nil {
+	if err := o.answerOpen(n, n.ID(), in.Flags, false, true, &out.OpenOut); err != nil {
 		o.forgetOne(n)
 		return o.status("create", err)
 	}
@@ -214,7 +226,7 @@ func (o *Overlay) checkPassthrough() error {
 	id, err := o.back(f)
 	switch err {
 	case nil:
-		o.unregister(id)
+		o.unback(id)
 		return nil
 	case unix.EPERM:
 		return errNotAllowed

@@ -123,9 +123,7 @@ func TestOpensAreOfOneKind(t *testing.T) {
 	s.wantOpen("suid", unix.O_RDWR, 5)
 	s.release(suid)
 	s.release(suid)
-	if len(b.open)+b.closed+len(s.o.opens.byNode) > 0 {
-		t.Errorf("left: %v; closed twice: %d; thought open: %v", b.open, b.closed, s.o.opens.byNode)
-	}
+	s.wantNoneOpen(b)
 }
 
 // What OPEN with O_TRUNC cuts off is not copied up.
@@ -203,9 +201,7 @@ func TestOpenWithoutBacking(t *testing.T) {
 	_, err = s.openNode(id, unix.O_WRONLY)
 	sys.SetFault(nil)
 	want(t, "open for writing on a full disk", err, unix.ENOSPC)
-	if len(b.open)+b.closed+len(s.o.opens.byNode) > 0 {
-		t.Errorf("left: %v; closed twice: %d; thought open: %v", b.open, b.closed, s.o.opens.byNode)
-	}
+	s.wantNoneOpen(b)
 	s.release(id) // of what is not open: nothing happens
 	_, err = s.openNode(4711, unix.O_RDONLY)
 	want(t, "open of a node that nobody knows", err, unix.ESTALE)
@@ -269,7 +265,5 @@ func TestOpensAtTheSameTime(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if len(b.open)+b.closed+len(s.o.opens.byNode) > 0 {
-		t.Errorf("left: %v; closed twice: %d; thought open: %v", b.open, b.closed, s.o.opens.byNode)
-	}
+	s.wantNoneOpen(b)
 }

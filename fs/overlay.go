@@ -98,7 +98,7 @@ func Open(cfg Config) (*Overlay, error) {
 		selinux:       sys.HasSELinux(),
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
-		opens:         opens{byNode: map[uint64]opened{}},
+		opens:         opens{byID: map[uint64]opened{}},
 	}
 	if err := o.openRoot(); err != nil {
 		o.Close()

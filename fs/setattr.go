@@ -90,6 +90,7 @@ func (o *Overlay) truncate(n *Node, size uint64, killSuid bool) error {
 	if err := o.copyUp(n, int64(size)); err != nil {
 		return err
 	}
+	o.part(n)
 	h, err := o.file(n, useWrite)
 	if err != nil {
 		return err

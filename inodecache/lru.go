@@ -42,6 +42,13 @@ func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	return h
 }
 
+// Share adds a use of h, which is in use, until one more [LRU.Release].
+func (l *LRU[K, V]) Share(h *Held[K, V]) {
+	l.mu.Lock()
+	h.refs++
+	l.mu.Unlock()
+}
+
 // Add puts a new handle in and returns it in use. When another has come first, v is closed and that one returned.
 func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
 	l.mu.Lock()

@@ -82,6 +82,18 @@ func TestHandlesInUseAreNotClosed(t *testing.T) {
 	f.want(t, "back in the bound", 1, "a", "b", "c")
 }
 
+// A handle that is shared is in use until both have released it.
+func TestShare(t *testing.T) {
+	f := newFixture(2)
+	h := f.Add(1, "a")
+	f.Share(h)
+	f.Evict(1)
+	f.Release(h)
+	f.want(t, "released by one", 0)
+	f.Release(h)
+	f.want(t, "released by both", 0, "a")
+}
+
 func TestBoundOfZeroKeepsNothingIdle(t *testing.T) {
 	f := newFixture(0)
 	f.add(1, "a")

@@ -10,15 +10,21 @@ const RootID = 1
 
 // Entry is the table's part of a node; embed it.
 type Entry struct {
-	id      uint64 // immutable once inserted
-	lookups uint64 // guarded by the mutex of the id's shard; dropped for good
+	id      atomic.Uint64 // changes once at most, by Renew
+	lookups uint64        // guarded by the mutex of the id's shard; dropped for good
 }
 
 // dropped is the number of references of an entry that has left the table.
 const dropped = ^uint64(0)
 
-// ID is the node id the kernel knows the node by; 0 before it is inserted.
-func (e *Entry) ID() uint64 { return e.id }
+// renewed is the bit by which the second id of a node differs from its first. Both have the same shard.
+const renewed = 1 << 63
+
+// ID is the node id the kernel is told for the node; 0 before it is inserted.
+func (e *Entry) ID() uint64 { return e.id.Load() }
+
+// Serial is the first id of the node, which it keeps.
+func (e *Entry) Serial() uint64 { return e.id.Load() &^ renewed }
 
 // CacheEntry gives the table its part.
 func (e *Entry) CacheEntry() *Entry { return e }
@@ -41,7 +47,8 @@ type shard[N Node] struct {
 	_     [40]byte // one cache line each
 }
 
-// Table maps node ids to nodes. An id is never used twice.
+// Table maps node ids to nodes. An id is never used twice. A node may have two, see [Table.Renew]; its references are counted
+// together, and it goes, with both, when there is none.
 type Table[N Node] struct {
 	shard [shards]shard[N]
 	last  atomic.Uint64
@@ -67,13 +74,27 @@ func (t *Table[N]) of(id uint64) *shard[N] { return &t.shard[id%shards] }
 // Insert gives n the next id and one reference.
 func (t *Table[N]) Insert(n N) {
 	e := n.CacheEntry()
-	e.id = t.last.Add(1)
+	id := t.last.Add(1)
+	e.id.Store(id)
 	e.lookups = 1
-	s := t.of(e.id)
+	s := t.of(id)
 	s.mu.Lock()
-	s.nodes[e.id] = n
+	s.nodes[id] = n
 	s.mu.Unlock()
 	t.count.Add(1)
+}
+
+// Renew gives n a second id, which the kernel takes for another inode. The first one leads to n as before. A node that has been
+// renewed or dropped stays as it is.
+func (t *Table[N]) Renew(n N) {
+	e := n.CacheEntry()
+	s := t.of(e.ID())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id := e.ID(); id&renewed == 0 && e.lookups != dropped {
+		s.nodes[id|renewed] = n
+		e.id.Store(id | renewed)
+	}
 }
 
 // Get returns the node with that id.
@@ -88,7 +109,7 @@ func (t *Table[N]) Get(id uint64) (N, bool) {
 // Ref adds a reference; false when the node has been dropped meanwhile.
 func (t *Table[N]) Ref(n N) bool {
 	e := n.CacheEntry()
-	s := t.of(e.id)
+	s := t.of(e.ID())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.lookups == dropped {
@@ -115,14 +136,15 @@ func (t *Table[N]) Unref(id, k uint64) (n N, last bool) {
 // Drop removes n if it has no reference, for good, and reports whether it did. The root stays.
 func (t *Table[N]) Drop(n N) bool {
 	e := n.CacheEntry()
-	s := t.of(e.id)
+	s := t.of(e.ID())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e.lookups != 0 || e.id == RootID {
+	if e.lookups != 0 || e.ID() == RootID {
 		return false
 	}
 	e.lookups = dropped
-	delete(s.nodes, e.id)
+	delete(s.nodes, e.ID())
+	delete(s.nodes, e.Serial())
 	t.count.Add(-1)
 	return true
 }

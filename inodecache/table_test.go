@@ -120,6 +120,49 @@ func TestIDsAreNeverUsedTwice(t *testing.T) {
 	}
 }
 
+// A renewed node has two ids, references in common, and goes with both.
+func TestRenew(t *testing.T) {
+	table, _ := newTree()
+	n := &thing{}
+	table.Insert(n)
+	first := n.ID()
+	if n.Serial() != first {
+		t.Fatalf("Serial = %d, want %d", n.Serial(), first)
+	}
+	table.Renew(n)
+	second := n.ID()
+	if second == first || n.Serial() != first {
+		t.Fatalf("renewed to %d, Serial = %d", second, n.Serial())
+	}
+	table.Renew(n)
+	if n.ID() != second {
+		t.Fatal("renewed twice")
+	}
+	for _, id := range []uint64{first, second} {
+		if got, ok := table.Get(id); !ok || got != n {
+			t.Fatalf("Get(%d) = %v, %v", id, got, ok)
+		}
+	}
+	if !table.Ref(n) || table.Len() != 2 {
+		t.Fatalf("Len = %d", table.Len())
+	}
+	if _, last := table.Unref(second, 1); last {
+		t.Fatal("the reference on the first id is gone")
+	}
+	if got, last := table.Unref(first, 1); got != n || !last || !table.Drop(n) {
+		t.Fatal("not dropped without a reference")
+	}
+	for _, id := range []uint64{first, second} {
+		if _, ok := table.Get(id); ok {
+			t.Fatalf("a dropped node is found as %d", id)
+		}
+	}
+	table.Renew(n)
+	if _, ok := table.Get(n.ID()); ok || table.Len() != 1 {
+		t.Fatal("a dropped node was renewed")
+	}
+}
+
 func TestLinked(t *testing.T) {
 	table, _ := newTree()
 	k := Key{Dev: 1, Ino: 2}
