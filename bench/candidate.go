@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -103,6 +104,11 @@ func listCandidates(opts *options) ([]candidate, error) {
 			words[0] = path
 		}
 		all = append(all, candidate{name: p.name, version: programVersion(words), kind: other, command: words})
+	}
+	for i, c := range all { // a table has one column of a name
+		if slices.ContainsFunc(all[:i], func(other candidate) bool { return other.name == c.name }) {
+			return nil, fmt.Errorf("two candidates are called %s", c.name)
+		}
 	}
 	return all, nil
 }

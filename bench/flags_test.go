@@ -68,6 +68,9 @@ func TestCandidates(t *testing.T) {
 			t.Errorf("peer %+v, want %q", peer, want)
 		}
 	}
+	if _, err := listCandidates(&options{program: self, candidates: parsed(t).candidates, variants: []extra{{"passthrough", "io=passthrough"}}}); err == nil {
+		t.Error("two of one name are no error")
+	}
 	if _, err := listCandidates(parsed(t, "-program", "/nowhere")); err == nil {
 		t.Error("a program that is not there is no error")
 	}
