@@ -146,7 +146,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	default:
 		o.numbers.SetOrigin(keyOf(&now), n.ino.Load())
 	}
-	o.handles.Evict(handleKey{n.Serial(), old, useRead})
+	o.handles.Evict(n.handleKey(old, useRead))
 	return true, err
 }
 
@@ -183,7 +183,7 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged, data *stack.Data)
 	rare.data = data
 	n.mu.Unlock()
 	o.keepStaged(n, file, data)
-	o.handles.Evict(handleKey{n.Serial(), layer, useRead})
+	o.handles.Evict(n.handleKey(layer, useRead))
 	return nil
 }
 
@@ -205,7 +205,7 @@ func (o *Overlay) raiseData(n *Node, size int64) error {
 	n.mu.Lock()
 	n.setDataLocked(left)
 	n.mu.Unlock()
-	o.handles.Evict(handleKey{n.Serial(), stack.Upper, useRead}) // which knows the old data
+	o.handles.Evict(n.handleKey(stack.Upper, useRead)) // which knows the old data
 	if err != nil {
 		to.Close()
 		return err

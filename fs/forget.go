@@ -106,14 +106,14 @@ func (o *Overlay) evict(n *Node) {
 		n.mu.Lock()
 		layer := int(n.layer)
 		n.mu.Unlock()
-		o.handles.Evict(handleKey{n.Serial(), layer, useRead})
-		o.handles.Evict(handleKey{n.Serial(), stack.Upper, useWrite})
+		o.handles.Evict(n.handleKey(layer, useRead))
+		o.handles.Evict(n.handleKey(stack.Upper, useWrite))
 		return
 	}
 	n.dir.mu.Lock()
 	layers := n.dir.Layers()
 	n.dir.mu.Unlock()
 	for _, l := range layers {
-		o.handles.Evict(handleKey{n.Serial(), int(l), useDir})
+		o.handles.Evict(n.handleKey(int(l), useDir))
 	}
 }

@@ -20,11 +20,18 @@ const (
 	useWrite
 )
 
-// handleKey names a cached handle. The layer is part of it: after a copy-up a handle of the lower is never found again.
-type handleKey struct {
-	node  uint64
-	layer int
-	use   use
+// handleKey names a cached handle: node, layer and use in one number, which a map finds fastest. The layer is part of it: after a
+// copy-up a handle of the lower is never found again.
+type handleKey uint64
+
+// Widths of the parts of a handleKey. A layer's number has sixteen bits (stack), so 2^46 nodes are left for the life of a mount.
+const (
+	useBits   = 2
+	layerBits = 16
+)
+
+func (n *Node) handleKey(layer int, u use) handleKey {
+	return handleKey(n.Serial()<<(layerBits+useBits) | uint64(layer)<<useBits | uint64(u))
 }
 
 // handle is an opened directory or file.
@@ -46,7 +53,7 @@ func closeHandle(h handle) {
 // keepHandle puts a handle of n into the cache and returns the cached one in use.
 func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 	n.flags.Or(handled)
-	return o.handles.Add(handleKey{n.Serial(), layer, u}, h)
+	return o.handles.Add(n.handleKey(layer, u), h)
 }
 
 type held = inodecache.Held[handleKey, handle]
@@ -93,7 +100,7 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 			return d.held[i].Value.dir, nil
 		}
 	}
-	k := handleKey{d.n.Serial(), layer, useDir}
+	k := d.n.handleKey(layer, useDir)
 	h := d.o.handles.Acquire(k)
 	if h == nil {
 		if d.n.place().gone {
@@ -119,7 +126,7 @@ func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
 		return d.o.stack.Root(layer).OpenDir(at)
 	}
 	if up := d.n.parent; up.parent != nil {
-		if h := d.o.handles.Acquire(handleKey{up.Serial(), layer, useDir}); h != nil {
+		if h := d.o.handles.Acquire(up.handleKey(layer, useDir)); h != nil {
 			defer d.o.handles.Release(h)
 			return h.Value.dir.OpenDir(d.n.name)
 		}

@@ -16,12 +16,12 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 	for {
 		p := n.place()
 		if p.layer == stack.Upper && p.data == nil {
-			if h := o.handles.Acquire(handleKey{n.Serial(), stack.Upper, useWrite}); h != nil {
+			if h := o.handles.Acquire(n.handleKey(stack.Upper, useWrite)); h != nil {
 				return h, nil
 			}
 		}
 		if u == useRead {
-			if h := o.handles.Acquire(handleKey{n.Serial(), p.layer, useRead}); h != nil {
+			if h := o.handles.Acquire(n.handleKey(p.layer, useRead)); h != nil {
 				return h, nil
 			}
 		}
@@ -43,7 +43,7 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		}
 		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data})
 		if now := n.place(); now.layer != p.layer || now.data != p.data { // copied up meanwhile: nobody will look for it again
-			o.handles.Evict(handleKey{n.Serial(), p.layer, u})
+			o.handles.Evict(n.handleKey(p.layer, u))
 		}
 		return h, nil
 	}

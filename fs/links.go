@@ -111,7 +111,7 @@ func (o *Overlay) publishShared(n *Node, p place, staged *copyup.Staged, data *s
 	n.setDataLocked(data)
 	n.mu.Unlock()
 	o.keepStaged(n, file, data)
-	o.handles.Evict(handleKey{n.Serial(), p.layer, useRead})
+	o.handles.Evict(n.handleKey(p.layer, useRead))
 	return err
 }
 

@@ -21,7 +21,7 @@ func (o *Overlay) writeOut(n *Node, off, size int64) {
 	if size < bulk || end <= off || o.cfg.Volatile || o.cfg.NoFsync || o.writingOut.Swap(true) {
 		return
 	}
-	h := o.handles.Acquire(handleKey{n.Serial(), stack.Upper, useWrite})
+	h := o.handles.Acquire(n.handleKey(stack.Upper, useWrite))
 	if h == nil {
 		o.writingOut.Store(false)
 		return

@@ -169,7 +169,7 @@ func TestSearchOnlyDirectory(t *testing.T) {
 	// as root, by a descriptor that is for searching only
 	fd, err := openBeneath(d.fd, "x", unix.O_PATH|unix.O_DIRECTORY)
 	must(t, err)
-	path0 := &Dir{Object{fd}}
+	path0 := &Dir{Object: Object{fd}}
 	defer path0.Close()
 	want(t, "sync", path0.Sync(), nil)
 }

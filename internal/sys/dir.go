@@ -8,7 +8,11 @@ import (
 )
 
 // Dir is an opened directory of a layer and the proof that what is reached through it stays inside that layer.
-type Dir struct{ Object }
+type Dir struct {
+	Object
+	searchOnly bool // immutable: opened for searching, by O_PATH
+	listed     bool // the descriptor may stand elsewhere than at the first entry; for List alone
+}
 
 // At names an entry. A name that is not one plain component gives a Ref whose every call fails.
 func (d *Dir) At(name string) Ref {
@@ -35,13 +39,14 @@ const maxWalk = 4000
 // searched but not read is opened for searching only: listing it fails with EACCES later.
 func (d *Dir) OpenDir(path string) (*Dir, error) {
 	fd, err := d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err == unix.EACCES {
+	searchOnly := err == unix.EACCES
+	if searchOnly {
 		fd, err = d.walk(path, unix.O_PATH|unix.O_DIRECTORY)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{Object{fd}}, nil
+	return &Dir{Object: Object{fd}, searchOnly: searchOnly}, nil
 }
 
 // walk opens path below d; the path may be longer than PATH_MAX.

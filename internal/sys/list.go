@@ -25,13 +25,15 @@ var listBuffers = sync.Pool{New: func() any { b := make([]byte, listBuffer); ret
 // List calls f for every entry but "." and "..", in the order of the file system, and stops at f's first error. One list
 // at a time: it moves the directory's own descriptor.
 func (d *Dir) List(f func(Dirent) error) error {
-	_, err := unix.Seek(d.fd, 0, unix.SEEK_SET)
-	if err == unix.EBADF { // opened for searching only, or a clone of a mount
+	if d.searchOnly {
 		return d.listAnew(f)
 	}
-	if err != nil {
-		return err
+	if d.listed {
+		if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
+			return err
+		}
 	}
+	d.listed = true
 	return list(d.fd, f)
 }
 

@@ -151,7 +151,7 @@ func openRoot(fd int) (*Dir, error) {
 	case unix.ENOSYS, unix.EPERM:
 		noOpenat2.Store(true)
 	}
-	return (&Dir{Object{fd}}).OpenDir("")
+	return (&Dir{Object: Object{fd}}).OpenDir("")
 }
 
 // cloneMount makes a detached copy of the mount at fd, without the mounts below it.
