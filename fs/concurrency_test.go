@@ -166,6 +166,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				t.Fatal("there is no index")
 			}
 			fds := openFDs(t)
+			s.o.helped = true
 			s.o.pace(true)
 			s.together(workers, func(k *kernel, worker int) {
 				c := &chaos{kernel: k, r: rand.New(rand.NewPCG(uint64(worker), 11))}

@@ -65,19 +65,25 @@ func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 	return o.found(p, strings.Clone(name), &f, st) // the caller's may lie in a buffer
 }
 
-// listedLocked is childLocked for an entry of a listing of p under way.
-func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Stat) (*Node, error) {
+// listedLocked is childLocked for an entry of a listing of p under way, but that a new directory is left unsettled.
+func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Stat) (n *Node, unsettled bool, err error) {
 	if n, err := o.knownLocked(p, d, l.Name, st); n != nil || err != nil {
-		return n, err
+		return n, false, err
 	}
 	var f stack.Found
 	if err := o.stack.LookupListed(&p.dir.Dir, l, d, &f); err != nil || !f.Exists() {
-		return nil, err
+		return nil, false, err
 	}
 	if err := o.recall(p, d, l.Name, &f); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return o.found(p, l.Name, &f, st)
+	if f.IsDir() {
+		*st = f.Stat
+		n, unsettled = o.meet(p, l.Name, &f)
+		return n, unsettled, nil
+	}
+	n, err = o.found(p, l.Name, &f, st)
+	return n, false, err
 }
 
 // found is adopt that tells the attributes besides. Preconditions: those of adopt.
@@ -134,12 +140,24 @@ func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
 // adopt returns the node of an object found under a name, with one reference more: the one there is, for a further link
 // of a known object, or a new one. It keeps name. Preconditions: renameMu R, p.dir.mu held.
 func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
+	n, unsettled := o.meet(p, name, f)
+	if unsettled {
+		if err := o.settleDir(n); err != nil {
+			o.reject(p, name, n)
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// meet is adopt, but that a new directory is left to be settled, or rejected, before p.dir.mu is given back: unsettled.
+func (o *Overlay) meet(p *Node, name string, f *stack.Found) (n *Node, unsettled bool) {
 	if n, ok := o.knownObject(f); ok {
 		n.addName(placed{p, name})
 		p.dir.children[name] = n
-		return n, nil
+		return n, false
 	}
-	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
+	n = &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
 	}
@@ -156,52 +174,21 @@ func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	}
 	o.nodes.Insert(n)
 	o.crowded()
-	if n.dir != nil {
-		if err := o.settleDir(n); err != nil {
+	if n.dir == nil {
+		if first, made := o.linkNode(n, f); !made { // another of its names was looked up at the same time
 			o.unref(n)
 			o.nodes.Drop(n)
-			return nil, err
+			first.addName(placed{p, name})
+			n = first
 		}
-	} else if first, made := o.linkNode(n, f); !made { // another of its names was looked up at the same time
-		o.unref(n)
-		o.nodes.Drop(n)
-		first.addName(placed{p, name})
-		n = first
 	}
 	p.dir.children[name] = n
-	return n, nil
+	return n, n.dir != nil
 }
 
-// settleDir gives a new directory node its st_ino: that of its topmost lower, which a copy-up does not change; the root that
-// of its topmost layer (ovl_get_root).
-// Precondition: renameMu R, or nobody else knows n.
-func (o *Overlay) settleDir(n *Node) error {
-	d := o.open(n)
-	defer d.release()
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	from := n.dir.Top()
-	if n.dir.MayMerge() || o.stack.MayBeRedirected(from) {
-		if err := o.stack.Load(&n.dir.Dir, d); err != nil {
-			return err
-		}
-	}
-	switch {
-	case n.parent == nil: // its topmost layer does not change while mounted
-	case n.dir.MayMerge():
-		from = n.dir.TopLower()
-	}
-	if from == int(n.layer) && n.parent != nil {
-		return nil // adopt has set it
-	}
-	h, err := d.Layer(from)
-	if err != nil {
-		return err
-	}
-	var st sys.Stat
-	if err := h.Ref().Stat(&st); err != nil {
-		return err
-	}
-	n.ino.Store(o.numbers.Of(keyOf(&st)))
-	return nil
+// reject takes back a directory that was met and cannot be settled. Precondition: p.dir.mu is held.
+func (o *Overlay) reject(p *Node, name string, n *Node) {
+	delete(p.dir.children, name)
+	o.unref(n)
+	o.nodes.Drop(n)
 }

@@ -41,6 +41,7 @@ type Overlay struct {
 	pool    *readers.Pool // set by Mount, before any request is served
 	waker   waker         // immutable
 	fast    atomic.Bool   // requests come fast
+	helped  bool          // two may work on one request; set by Mount
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work

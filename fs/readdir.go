@@ -52,6 +52,7 @@ type listing struct {
 	drop []*Node // whose reference the kernel does not get
 
 	entries []listed
+	news    []int // of them, new directories that are not settled yet
 }
 
 // ReadDir answers READDIR: any offset, without a handle.
@@ -75,14 +76,13 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 		return unix.ENOTDIR
 	}
 	l := listings.Get().(*listing)
-	entries := l.entries
-	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: entries[:0]}
+	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: l.entries[:0], news: l.news[:0]}
 	defer func() {
 		for _, n := range l.drop {
 			o.forgetOne(n)
 		}
 		clear(l.entries)
-		*l = listing{entries: l.entries}
+		*l = listing{entries: l.entries, news: l.news}
 		listings.Put(l)
 	}()
 	if err := l.collect(in.Pid, in.Offset); err != nil {
@@ -101,6 +101,7 @@ var listings = sync.Pool{New: func() any { return &listing{} }}
 type listed struct {
 	name   string
 	cookie uint64
+	layer  int
 	kind   uint32 // S_IFMT
 	ino    uint64
 	node   *Node // nil: told without its attributes
@@ -135,7 +136,7 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		if dir.horizon != 0 && e.Cookie >= dir.horizon || !l.takes(e.Name) {
 			return false
 		}
-		next := listed{name: e.Name, cookie: e.Cookie}
+		next := listed{name: e.Name, cookie: e.Cookie, layer: e.Layer}
 		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
 			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
 			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
@@ -145,11 +146,11 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 			}
 			return true
 		}
+		var unsettled bool
 		var err error
-		next.node, err = o.listedLocked(l.n, l.d, e, &next.st)
-		if o.ofItsOwn(e, err) {
-			// Who looks at it is told, but its directory can be listed.
-			next.kind, next.ino = uint32(e.Type)<<12, unknownIno
+		next.node, unsettled, err = o.listedLocked(l.n, l.d, e, &next.st)
+		if o.ofItsOwn(e.Type, e.Layer, err) {
+			next.notLookedAt(e.Type)
 			l.entries = append(l.entries, next)
 			return true
 		}
@@ -160,22 +161,62 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		if next.node != nil { // else a layer changed under the mount
 			l.entries = append(l.entries, next)
 		}
+		if unsettled {
+			l.news = append(l.news, len(l.entries)-1)
+		}
 		return true
 	})
+	if len(l.news) > 0 {
+		l.settle()
+	}
 	if len(l.entries) > 0 {
 		l.err = nil // told when the listing goes on from there
 	}
 	return l.err
 }
 
-// ofItsOwn reports whether an error is about the entry alone: nobody can tell whose the object is, its redirect leads nowhere or
-// must not be followed, or no layer has its data.
-func (o *Overlay) ofItsOwn(e *stack.Listed, err error) bool {
+// settle settles the new directories. The listing ends before one that cannot be, unless the error is its own. Precondition:
+// n.dir.mu is held.
+func (l *listing) settle() {
+	dirs, errs := make([]*Node, len(l.news)), make([]error, len(l.news))
+	for k, i := range l.news {
+		dirs[k] = l.entries[i].node
+	}
+	l.o.settleDirs(dirs, errs)
+	end := len(l.entries)
+	for k, i := range l.news {
+		if errs[k] == nil {
+			continue
+		}
+		e := &l.entries[i]
+		l.o.reject(l.n, e.name, e.node)
+		e.notLookedAt(unix.DT_DIR)
+		if i < end && !l.o.ofItsOwn(unix.DT_DIR, e.layer, errs[k]) {
+			end, l.err = i, errs[k]
+		}
+	}
+	for i := end; i < len(l.entries); i++ {
+		if n := l.entries[i].node; n != nil {
+			l.drop = append(l.drop, n)
+		}
+	}
+	clear(l.entries[end:])
+	l.entries = l.entries[:end]
+}
+
+// notLookedAt makes an entry one whose error is told to who looks at it, while its directory can be listed.
+func (e *listed) notLookedAt(typ uint8) {
+	e.node, e.kind, e.ino = nil, uint32(typ)<<12, unknownIno
+}
+
+// ofItsOwn reports whether an error is about an entry of that type in a layer alone: nobody can tell whose the object is, its
+// redirect leads nowhere or must not be followed, or no layer has its data.
+func (o *Overlay) ofItsOwn(typ uint8, layer int, err error) bool {
 	switch err {
 	case unix.EIO:
-		return o.stack.Overrides(e.Layer) || e.Type == unix.DT_REG && o.stack.FollowsMetacopies()
+		return o.stack.Overrides(layer) || typ == unix.DT_REG && o.stack.FollowsMetacopies()
 	case unix.EINVAL, unix.EPERM:
-		return e.Type == unix.DT_DIR || e.Type == unix.DT_REG
+		return typ == unix.DT_DIR || typ == unix.DT_REG
 	}
 	return false
 }

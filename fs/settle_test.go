@@ -1,0 +1,122 @@
+package fs
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// newWide is a site whose root has directories d0 to d19 in each of three lowers, and a file before and after them.
+func newWide(t *testing.T, helped bool) *site {
+	t.Helper()
+	var lowers []string
+	for l := range 3 {
+		lower := []string{fmt.Sprint("file a", l), fmt.Sprint("file z", l)}
+		for d := range 20 {
+			lower = append(lower, fmt.Sprintf("file d%d/f%d", d, l), fmt.Sprintf("dir d%d/sub%d", d, l))
+		}
+		lowers = append(lowers, strings.Join(lower, "\n"))
+	}
+	s := newSite(t, "", lowers...)
+	s.o.helped = helped
+	return s
+}
+
+// What a listing tells of new directories does not depend on who has settled them.
+func TestDirectoriesAreSettledByTwo(t *testing.T) {
+	tell := func(helped bool) string {
+		s := newWide(t, helped)
+		entries, err := s.list(1, 1<<14)
+		must(t, err)
+		var b strings.Builder
+		for _, e := range entries {
+			a := e.entry.Attr
+			fmt.Fprintf(&b, "%s %d %d %#o %d\n", e.name, e.off, e.typ, a.Mode, a.Nlink)
+			if e.entry.NodeId != 0 && (a.Ino != e.ino || e.ino == 0) {
+				t.Errorf("%s has number %d, in the listing %d", e.name, a.Ino, e.ino)
+			}
+		}
+		return b.String()
+	}
+	alone, helped := tell(false), tell(true)
+	if alone != helped {
+		t.Errorf("by one:\n%s\nby two:\n%s", alone, helped)
+	}
+	if n := strings.Count(helped, " 5\n"); n != 20 { // three subdirectories each
+		t.Errorf("%d directories have five links, want 20:\n%s", n, helped)
+	}
+}
+
+// Two are at it at the same time: the first waits in a system call until the second makes one.
+func TestTwoSettleAtTheSameTime(t *testing.T) {
+	s := newWide(t, true)
+	first, second := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	opened := 0
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call != "openat2" || !strings.HasPrefix(op.Name, "d") {
+			return nil
+		}
+		mu.Lock()
+		opened++
+		n := opened
+		mu.Unlock()
+		switch n {
+		case 1:
+			close(first)
+			select {
+			case <-second:
+			case <-time.After(10 * time.Second):
+				t.Error("nobody helps")
+			}
+		case 2:
+			<-first
+			close(second)
+		}
+		return nil
+	})
+	defer sys.SetFault(nil)
+	if _, err := s.list(1, 1<<14); err != nil {
+		t.Error(err)
+	}
+}
+
+// A directory that cannot be settled ends the listing before it; nothing is kept of it, nor of what was met after it.
+func TestDirectoriesThatCannotBeSettled(t *testing.T) {
+	for _, helped := range []bool{false, true} {
+		for what, fault := range map[string]func() error{
+			"an error": func() error { return unix.EMFILE },
+			"a panic":  func() error { panic("in a system call") },
+		} {
+			s := newWide(t, helped)
+			sys.SetFault(func(op sys.Op) error {
+				if op.Call == "openat2" && (op.Name == "d7" || op.Name == "d11") {
+					return fault()
+				}
+				return nil
+			})
+			entries, err := s.list(1, 1<<14)
+			sys.SetFault(nil)
+			wanted := map[string]unix.Errno{"an error": unix.EMFILE, "a panic": unix.EIO}[what]
+			want(t, what, err, wanted)
+			for _, e := range entries {
+				if e.name == "d7" || e.name == "d11" {
+					t.Errorf("%s: %s is told", what, e.name)
+				}
+			}
+			s.forget(nil)
+			if n := s.o.nodes.Len(); n != 1 {
+				t.Errorf("%s: %d nodes are left", what, n-1)
+			}
+			if entries, err := s.list(1, 1<<14); err != nil || len(entries) != 2+6+20 {
+				t.Errorf("%s: then %d entries, %v", what, len(entries), err)
+			}
+		}
+	}
+}
