@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
@@ -116,4 +117,22 @@ func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 		}
 	}
 	treetest.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/l")
+}
+
+// A file that was written to is reached by the descriptor that is left of that, not by its name.
+func TestWhatWasWrittenIsReachedByItsDescriptor(t *testing.T) {
+	s := newSite(t, "", "file d/f \"text\"")
+	s.do(s.write("d/f", 0, "TEXT"))
+	id, err := s.walk("d/f")
+	must(t, err)
+	made := calls(func() {
+		in := fuse.SetAttrInCommon{InHeader: s.header(id), Valid: fuse.FATTR_MODE | fuse.FATTR_MTIME, Mode: 0o600, Mtime: 7}
+		must(t, errorOf(s.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: in}, &fuse.AttrOut{})))
+	})
+	for _, op := range made {
+		if op.Name == "f" {
+			t.Errorf("%s by name", op.Call)
+		}
+	}
+	s.wantView("changed", "dir d\nfile d/f 0600 \"TEXT\"")
 }
