@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"testing"
 
@@ -119,20 +120,24 @@ func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 	treetest.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/l")
 }
 
-// A file that was written to is reached by the descriptor that is left of that, not by its name.
+// A file that was written to, or made, and a directory with something new in it are reached by the descriptors that are left of
+// that, not by their names.
 func TestWhatWasWrittenIsReachedByItsDescriptor(t *testing.T) {
 	s := newSite(t, "", "file d/f \"text\"")
 	s.do(s.write("d/f", 0, "TEXT"))
-	id, err := s.walk("d/f")
-	must(t, err)
-	made := calls(func() {
-		in := fuse.SetAttrInCommon{InHeader: s.header(id), Valid: fuse.FATTR_MODE | fuse.FATTR_MTIME, Mode: 0o600, Mtime: 7}
-		must(t, errorOf(s.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: in}, &fuse.AttrOut{})))
-	})
-	for _, op := range made {
-		if op.Name == "f" {
-			t.Errorf("%s by name", op.Call)
+	s.do(s.mknod("d/new", unix.S_IFREG|0o644, 0))
+	for _, p := range []string{"d/f", "d/new", "d"} {
+		id, err := s.walk(p)
+		must(t, err)
+		made := calls(func() {
+			in := fuse.SetAttrInCommon{InHeader: s.header(id), Valid: fuse.FATTR_MODE | fuse.FATTR_MTIME, Mode: 0o700, Mtime: 7}
+			must(t, errorOf(s.o.SetAttr(nil, &fuse.SetAttrIn{SetAttrInCommon: in}, &fuse.AttrOut{})))
+		})
+		for _, op := range made {
+			if op.Name == path.Base(p) {
+				t.Errorf("%s: %s by name", p, op.Call)
+			}
 		}
 	}
-	s.wantView("changed", "dir d\nfile d/f 0600 \"TEXT\"")
+	s.wantView("changed", "dir d 0700\nfile d/f 0700 \"TEXT\"\nfile d/new 0700")
 }

@@ -158,16 +158,30 @@ func (r *object) release() {
 	}
 }
 
-// opened returns n's file in the upper by the descriptor that writing has left, to be released with the handle: that takes half as
-// long as by its name. A nil handle: there is none.
+// opened returns n's object in the upper by a descriptor that is there already, a directory's or what writing to a file has left,
+// to be released with the handle: that takes half as long as by its name. A nil handle: there is none.
 func (o *Overlay) opened(n *Node, p place) (r owner.Ref, h *held) {
-	if n.kind != unix.S_IFREG || p.layer != stack.Upper || n.flags.Load()&handled == 0 {
+	if p.layer != stack.Upper || n.flags.Load()&handled == 0 {
 		return r, nil
 	}
-	if h = o.handles.Acquire(n.handleKey(stack.Upper, useWrite)); h != nil {
-		r = o.stack.Shown(stack.Upper, h.Value.file.Ref())
+	u := useWrite
+	if n.dir != nil {
+		u = useDir
 	}
-	return r, h
+	if h = o.handles.Acquire(n.handleKey(stack.Upper, u)); h == nil {
+		return r, nil
+	}
+	var at sys.Ref
+	switch dir := h.Value.dir; {
+	case dir == nil:
+		at = h.Value.file.Ref()
+	case dir.SearchOnly():
+		o.handles.Release(h)
+		return r, nil
+	default:
+		at = dir.Ref()
+	}
+	return o.stack.Shown(stack.Upper, at), h
 }
 
 // object finds the object that lies at p. Precondition: renameMu R.

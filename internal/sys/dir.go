@@ -49,6 +49,9 @@ func (d *Dir) OpenDir(path string) (*Dir, error) {
 	return &Dir{Object: Object{fd}, searchOnly: searchOnly}, nil
 }
 
+// SearchOnly reports whether d was opened for searching only: what it is cannot be changed by its descriptor.
+func (d *Dir) SearchOnly() bool { return d.searchOnly }
+
 // walk opens path below d; the path may be longer than PATH_MAX.
 func (d *Dir) walk(path string, flags int) (int, error) {
 	if path == "" {
