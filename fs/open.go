@@ -110,7 +110,7 @@ func (n *Node) expectUnseen(flags uint32) bool {
 func (o *Overlay) closed(id uint64) {
 	n, _ := o.nodes.Get(id)
 	o.unregister(o.opens.remove(id, func() {
-		if n != nil && n.ID() == id {
+		if n != nil && n.ID() == id { // by a former one nobody writes
 			n.flags.And(^uint32(unseenWrites))
 		}
 	}))

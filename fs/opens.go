@@ -34,13 +34,13 @@ const throughCache = 0
 
 // add counts one open more of n under the inode id and returns the backing of all opens of that: of those before, or offered for
 // the first. Without an offer a first open is not counted, nor is it one by the file of a lower that has been copied up meanwhile.
-// ESTALE: the others read the file of a lower, and n has left that, under another id, by which the kernel has to open it.
+// ESTALE: n has another id now, by which the kernel has to open it; what it remembers of the data by this one would not change.
 func (t *opens) add(n *Node, id uint64, offered *backing) (b backing, counted bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, found := t.byID[id]
 	switch {
-	case found && e.lower != nil && n.ID() != id:
+	case n.ID() != id:
 		return backing{}, false, unix.ESTALE
 	case found:
 	case offered == nil, offered.lower != nil && n.inUpper():
