@@ -11,7 +11,6 @@ import (
 type Dir struct {
 	Object
 	searchOnly bool // immutable: opened for searching, by O_PATH
-	listed     bool // the descriptor may stand elsewhere than at the first entry; for List alone
 }
 
 // At names an entry. A name that is not one plain component gives a Ref whose every call fails.

@@ -28,12 +28,10 @@ func (d *Dir) List(f func(Dirent) error) error {
 	if d.searchOnly {
 		return d.listAnew(f)
 	}
-	if d.listed {
-		if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
-			return err
-		}
+	// Also for the first time: btrfs tells what there was when the directory was opened, or sought last (btrfs_dir_llseek).
+	if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
+		return err
 	}
-	d.listed = true
 	return list(d.fd, f)
 }
 
