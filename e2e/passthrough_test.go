@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,14 +95,7 @@ func TestPassthroughReadOnly(t *testing.T) {
 func TestPassthroughCopyUpWhileOpen(t *testing.T) {
 	eachPassthrough(t, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file f \"0123456789\"\nfile g \"0123456789\"")
-		read := func(f *os.File) string {
-			buf := make([]byte, 100)
-			n, err := f.ReadAt(buf, 0)
-			if err != io.EOF {
-				check(t, err)
-			}
-			return string(buf[:n])
-		}
+		read := func(f *os.File) string { return readAt(t, f, 0, 100) }
 		before := open(t, o.path("f"), os.O_RDONLY)
 		equal(t, "before", read(before), "0123456789")
 		w := open(t, o.path("f"), os.O_RDWR)

@@ -127,12 +127,8 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 		n.dir.AddUpper()
 		n.dir.mu.Unlock()
 	}
-	at := up.At(p.name)
-	if file != nil { // spares the way through the directory
-		at = file.Ref()
-	}
 	var now sys.Stat
-	err = at.Stat(&now)
+	err = refTo(up, p.name, file).Stat(&now)
 	o.keepStaged(n, file, data)
 	n.mu.Lock()
 	old := int(n.layer)

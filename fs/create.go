@@ -107,11 +107,7 @@ func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
 
 // adoptNew makes the node of an object just made; file is closed or kept for the writes that will follow.
 func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st *sys.Stat) (*Node, error) {
-	at := up.At(name)
-	if file != nil { // spares the way through the directory
-		at = file.Ref()
-	}
-	err := o.stack.Shown(stack.Upper, at).Stat(st)
+	err := o.stack.Shown(stack.Upper, refTo(up, name, file)).Stat(st)
 	if err != nil {
 		if file != nil {
 			file.Close()

@@ -158,10 +158,18 @@ func (r *object) release() {
 	}
 }
 
+// refTo is what has just been made in up: by its file where it has one, which spares the way through the directory.
+func refTo(up *sys.Dir, name string, file *sys.File) sys.Ref {
+	if file != nil {
+		return file.Ref()
+	}
+	return up.At(name)
+}
+
 // opened returns n's object in the upper by a descriptor that is there already, a directory's or what writing to a file has left,
 // to be released with the handle: that takes half as long as by its name. A nil handle: there is none.
-func (o *Overlay) opened(n *Node, p place) (r owner.Ref, h *held) {
-	if p.layer != stack.Upper || n.flags.Load()&handled == 0 {
+func (o *Overlay) opened(n *Node) (r owner.Ref, h *held) {
+	if n.flags.Load()&handled == 0 || !n.inUpper() {
 		return r, nil
 	}
 	u := useWrite
@@ -206,8 +214,7 @@ func (o *Overlay) object(p place) (object, error) {
 
 // with calls f on n's object, and again when the object was no longer there (a copy-up, a removal).
 func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
-	p := n.place()
-	if r, h := o.opened(n, p); h != nil {
+	if r, h := o.opened(n); h != nil {
 		defer o.handles.Release(h)
 		return f(r)
 	}

@@ -227,7 +227,7 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	o.pool = readers.New(dev, newWorker, sys.Yield)
 	o.pool.Tell(o.pace)
 	o.pool.Meanwhile(o.meanwhile)
-	o.helped = mayBeHelped()
+	o.helped = runtime.GOMAXPROCS(0) > 1
 	return func() {
 		if err := o.pool.Run(); err != unix.ENODEV {
 			o.log.Warn("the connection to the kernel has ended", zap.Error(err))

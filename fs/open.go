@@ -150,10 +150,9 @@ func (o *Overlay) register(n *Node) (b backing) {
 }
 
 // mayPassLower reports whether n, which lies in a lower and may be copied up, is one for passthrough. Who has it open is parted
-// from who writes it, in what is read and in locks on the file; so it is large, since locks are taken on small files. Each keeps a
-// descriptor.
+// from who writes it, in what is read and in locks on the file; so it is large, since locks are taken on small files.
 func (o *Overlay) mayPassLower(n *Node) bool {
-	return n.flags.Load()&large != 0 && !n.inUpper() && o.opens.lowerCount() < handleLimit()/2
+	return n.flags.Load()&large != 0 && !n.inUpper() && !o.opens.full()
 }
 
 // mayPassUpper reports whether a file of the upper is one for passthrough: that would drop suid and sgid at a write also for who

@@ -11,6 +11,8 @@ import (
 // counted before the kernel hears that it is open, and until the kernel says that it is closed; so what the kernel takes
 // for open is never more than what is counted.
 type opens struct {
+	most int // files of lowers that may be open at a time, each of which keeps a descriptor; immutable
+
 	mu     sync.Mutex // guards the rest
 	byID   map[uint64]opened
 	lowers int // of them by the file of a lower
@@ -105,9 +107,9 @@ func (t *opens) lower(id uint64, share func(*held)) *held {
 	return h
 }
 
-// lowerCount is how many files of lowers are open in place of the mount's.
-func (t *opens) lowerCount() int {
+// full reports whether as many files of lowers are open as may be.
+func (t *opens) full() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.lowers
+	return t.lowers >= t.most
 }

@@ -210,7 +210,7 @@ func TestReadersAndWritersOfALower(t *testing.T) {
 // Each file of a lower that is passed through keeps a descriptor, so there is a bound; beyond it the page cache serves.
 func TestFilesOfLowersArePassedThroughWithinABound(t *testing.T) {
 	s, b := newLarge(t)
-	s.o.opens.lowers = handleLimit() / 2
+	s.o.opens.lowers = s.o.opens.most
 	s.release(s.wantOpen("large", unix.O_RDONLY, 0))
 	s.o.opens.lowers = 0
 	s.release(s.wantOpen("large", unix.O_RDONLY, 1))

@@ -99,7 +99,7 @@ func Open(cfg Config) (*Overlay, error) {
 		selinux:       sys.HasSELinux(),
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
-		opens:         opens{byID: map[uint64]opened{}},
+		opens:         opens{byID: map[uint64]opened{}, most: handleLimit() / 2},
 	}
 	if err := o.openRoot(); err != nil {
 		o.Close()

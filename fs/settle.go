@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -83,6 +82,3 @@ func (o *Overlay) settleOne(n *Node) (err error) {
 	}()
 	return o.settleDir(n)
 }
-
-// mayBeHelped reports whether a goroutine beside another does something at the same time.
-func mayBeHelped() bool { return runtime.GOMAXPROCS(0) > 1 }
