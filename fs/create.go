@@ -9,14 +9,26 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Create answers CREATE: without passthrough by ENOSYS, whereupon the kernel uses MKNOD and opens by itself, one request a
-// file.
+// Create answers CREATE, or has the kernel use MKNOD and open by itself.
 func (o *Overlay) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	o.counts.add(opCreate)
-	if o.policy.passthrough {
+	switch {
+	case o.policy.passthrough:
 		return o.createOpen(in, name, out)
+	case o.policy.direct:
+		return o.createDirect(in, name, out)
 	}
 	return fuse.ENOSYS
+}
+
+// makeFile makes the file that CREATE is about.
+func (o *Overlay) makeFile(in *fuse.CreateIn, name string, out *fuse.EntryOut) (*Node, fuse.Status) {
+	obj := &stack.Object{Mode: unix.S_IFREG | in.Mode&0o7777, Umask: in.Umask}
+	if status := o.make(&in.InHeader, name, out, obj); status != fuse.OK {
+		return nil, status
+	}
+	n, err := o.node(out.NodeId)
+	return n, o.status("create", err)
 }
 
 // Tmpfile answers TMPFILE with ENOSYS, which the kernel tells as EOPNOTSUPP and asks no more.

@@ -182,6 +182,7 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 			return got, fuse.OK
 		}
 	}
+	n.willRead()
 	h, err := o.readable(n, in.NodeId)
 	if err != nil {
 		return 0, o.status("read", err)
@@ -215,6 +216,11 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}
+	if in.Fh == directHandle {
+		if err := o.wroteDirectly(n, h, in, done); err != nil {
+			return 0, o.status("write", err)
+		}
+	}
 	o.writeOut(n, int64(in.Offset), int64(done))
 	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
 }
@@ -234,10 +240,9 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if err != nil {
 		return o.status("fsync", err)
 	}
-	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
+	if !o.syncs() || !n.inUpper() {
 		return fuse.OK
 	}
-	o.slow()
 	if n.place().data != nil {
 		return o.status("fsync", o.syncOwn(n))
 	}
@@ -246,14 +251,24 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return o.status("fsync", err)
 	}
 	defer o.handles.Release(h)
-	if in.FsyncFlags&fsyncDataOnly != 0 {
-		return o.status("fsync", h.Value.file.Datasync())
+	return o.status("fsync", o.syncData(h, in.FsyncFlags&fsyncDataOnly != 0))
+}
+
+// syncs reports whether what applications have written is made durable when they ask for that.
+func (o *Overlay) syncs() bool { return !o.cfg.Volatile && !o.cfg.NoFsync }
+
+// syncData makes a file of the upper durable.
+func (o *Overlay) syncData(h *held, dataOnly bool) error {
+	o.slow()
+	if dataOnly {
+		return h.Value.file.Datasync()
 	}
-	return o.status("fsync", h.Value.file.Sync())
+	return h.Value.file.Sync()
 }
 
 // syncOwn makes the attributes of a file durable whose data is elsewhere.
 func (o *Overlay) syncOwn(n *Node) error {
+	o.slow()
 	file, err := o.ownFile(n, useRead)
 	if err != nil {
 		return err
@@ -272,7 +287,7 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if err != nil {
 		return o.status("fsyncdir", err)
 	}
-	if o.cfg.Volatile || o.cfg.NoFsync || !n.inUpper() {
+	if !o.syncs() || !n.inUpper() {
 		return fuse.OK
 	}
 	o.slow()
@@ -345,9 +360,8 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 	if err != nil {
 		return o.status("lseek", err)
 	}
-	if o.stack.Writable() && o.server != nil {
-		o.slow() // the pages come as WRITE requests, before this one is answered
-		o.server.InodeNotify(n.ID(), int64(in.Offset), 0)
+	if o.stack.Writable() {
+		o.dropPages(n, int64(in.Offset), 0)
 	}
 	h, err := o.readable(n, in.NodeId)
 	if err != nil {

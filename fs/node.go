@@ -50,6 +50,9 @@ const (
 	large
 	// parted: two inodes of the kernel's lead to it, and what changes through one is not seen by the other.
 	parted
+	// direct: may be open for writing past the page cache. hasRead: the page cache may have some of it since the last such write.
+	direct
+	hasRead
 	// xattrChange is what the flags grow by with each change of the extended attributes.
 	xattrChange = 1 << 16
 )

@@ -189,13 +189,9 @@ func (o *Overlay) unback(id int32) {
 
 // createOpen answers CREATE where OPEN is answered.
 func (o *Overlay) createOpen(in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	obj := &stack.Object{Mode: unix.S_IFREG | in.Mode&0o7777, Umask: in.Umask}
-	if status := o.make(&in.InHeader, name, &out.EntryOut, obj); status != fuse.OK {
+	n, status := o.makeFile(in, name, &out.EntryOut)
+	if status != fuse.OK {
 		return status
-	}
-	n, err := o.node(out.NodeId)
-	if err != nil {
-		return o.status("create", err)
 	}
 	if err := o.answerOpen(n, n.ID(), in.Flags, false, true, &out.OpenOut); err != nil {
 		o.forgetOne(n)

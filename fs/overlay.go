@@ -34,7 +34,7 @@ type Overlay struct {
 	selinux bool // the host has SELinux: security.selinux means something
 
 	policy  policy        // set by Init, before any request is served
-	server  *fuse.Server  // set by Init; for notifications
+	server  server        // set by Init; nil: nobody to be told
 	backer  backer        // the server; set by Init
 	opens   opens         // with passthrough
 	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
@@ -49,6 +49,14 @@ type Overlay struct {
 	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
 	// directory's mu, which is only ever taken under R.
 	renameMu sync.RWMutex
+}
+
+// server is what is used of [fuse.Server] while it serves.
+type server interface {
+	backer
+	pruned
+	// InodeNotify tells the kernel that the attributes of an inode have changed, and from offset 0 on its data as well.
+	InodeNotify(id uint64, offset, length int64) fuse.Status
 }
 
 // markersVariable asks for .wh. files as whiteouts; the name and its meaning are fuse-overlayfs'.

@@ -13,6 +13,7 @@ type policy struct {
 	noOpen    bool // OPEN is answered by ENOSYS
 	noOpendir bool // OPENDIR is answered by ENOSYS
 
+	direct      bool // CREATE is answered, OPEN is not
 	passthrough bool // OPEN is answered, with a backing file where that can be
 }
 
@@ -76,6 +77,8 @@ func (o *Overlay) Init(s *fuse.Server) {
 
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
 	}
+	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
+	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.cfg.Writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 	if o.policy.timeout < 0 {
 		o.policy.timeout = endless
 	}

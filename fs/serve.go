@@ -28,6 +28,7 @@ const (
 	codeGetxattr    = 22
 	codeInit        = 26
 	codeReaddir     = 28
+	codeCreate      = 35
 	codeInterrupt   = 36
 	codePoll        = 40
 	codeBatchForget = 42
@@ -173,6 +174,11 @@ func (w *worker) often(h *fuse.InHeader, in []byte) (size int, status fuse.Statu
 			o.Release(nil, a)
 			return 0, fuse.OK, true
 		}
+	case codeCreate:
+		if a := argument[fuse.CreateIn](in); a != nil {
+			out := result[fuse.CreateOut](w)
+			return sizeOf(out), o.Create(nil, a, string(nameIn(in, sizeOf(a))), out), true
+		}
 	case codeWrite:
 		if a := argument[fuse.WriteIn](in); a != nil && len(in)-sizeOf(a) >= int(a.Size) {
 			out := result[fuse.WriteOut](w)
@@ -272,6 +278,15 @@ func nameIn(in []byte, fixed int) []byte {
 func (o *Overlay) panicked(v any) fuse.Status {
 	o.log.Error("panic while serving a request", zap.Any("panic", v), zap.Stack("stack"))
 	return fuse.EIO
+}
+
+// while calls f, which waits for other requests to be answered.
+func (o *Overlay) while(f func()) {
+	if o.pool == nil {
+		f()
+		return
+	}
+	o.pool.While(f)
 }
 
 // slow is for a request that may take long: another reader takes what comes meanwhile.

@@ -18,7 +18,7 @@ const (
 // next fsync of the file tells (errseq_t of the kernel: it stays until it has been told).
 func (o *Overlay) writeOut(n *Node, off, size int64) {
 	end := (off + size) &^ (writeOutStep - 1)
-	if size < bulk || end <= off || o.cfg.Volatile || o.cfg.NoFsync || o.writingOut.Swap(true) {
+	if size < bulk || end <= off || !o.syncs() || o.writingOut.Swap(true) {
 		return
 	}
 	h := o.handles.Acquire(n.handleKey(stack.Upper, useWrite))

@@ -52,7 +52,8 @@ const (
 	shortest = time.Millisecond
 	growth   = 8
 	longest  = 10 * time.Second
-	// spare is how many readers are kept for when they are needed again; most is how many there are at any time.
+	// spare is how many readers are kept for when they are needed again; most is how many there are at any time, besides those that
+	// wait for others.
 	spare = 4
 	most  = 64
 )
@@ -130,6 +131,21 @@ func (p *Pool) Slow() {
 	if p.door.Load() == 0 {
 		p.promote()
 	}
+}
+
+// While calls f for a worker, which waits in it for other requests to be answered: then there is a reader for them, also where there
+// are as many as there may be.
+func (p *Pool) While(f func()) {
+	p.count(-1)
+	defer p.count(1)
+	p.Slow()
+	f()
+}
+
+func (p *Pool) count(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.running += n
 }
 
 // promote sends a further reader to the door.

@@ -316,3 +316,34 @@ func TestTheTimeBetweenIsUsed(t *testing.T) {
 	f.send(3)
 	within(t, "answer", answers)
 }
+
+// Whoever waits for another request does not take away the reader that would serve it, however many do.
+func TestReadersThatWaitForOthers(t *testing.T) {
+	const last = 0
+	served, waiting := make(chan byte, 1), make(chan byte, most)
+	answered := make(chan struct{})
+	f, p, _ := start(t, func(p *Pool, b byte) {
+		if b == last {
+			served <- b
+			close(answered)
+			return
+		}
+		p.While(func() { waiting <- b; <-answered })
+	})
+	for i := range most {
+		f.send(byte(i + 1))
+		within(t, "a request that waits", waiting)
+	}
+	f.send(last)
+	within(t, "the request that they wait for", served)
+	for range 1000 {
+		p.mu.Lock()
+		running := p.running
+		p.mu.Unlock()
+		if running <= most {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("there are more readers than there may be, with nothing to do")
+}

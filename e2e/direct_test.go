@@ -1,0 +1,234 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Who makes a file for writing alone writes past the page cache of the mount, and others read the file through it meanwhile. Once a
+// write has returned, everybody reads what was written, by read and by mapping.
+func TestReadersOfWhatIsJustWritten(t *testing.T) {
+	eachIO(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file below")
+		const pages, page = 4, 4096
+		for round := range 8 {
+			p := fmt.Sprintf("%s/new%d", o.mnt, round)
+			f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			check(t, err)
+			var written [pages]atomic.Uint32 // the last number that a write has put into the page
+			write := func(at int, number uint32) {
+				block := make([]byte, page-16*at) // not all of the page
+				for i := 0; i < len(block); i += 4 {
+					binary.NativeEndian.PutUint32(block[i:], number)
+				}
+				_, err := f.WriteAt(block, int64(at*page))
+				check(t, err)
+				written[at].Store(number)
+			}
+			for at := range pages {
+				write(at, 1)
+			}
+			var done atomic.Bool
+			var readers sync.WaitGroup
+			for reader := range 2 {
+				readers.Go(func() {
+					if err := lookAtPages(p, page, written[:], reader == 1, &done); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			until := time.Now().Add(150 * time.Millisecond)
+			for number := uint32(2); time.Now().Before(until); number++ {
+				write(int(number)%pages, number)
+			}
+			done.Store(true)
+			readers.Wait()
+			check(t, f.Close())
+		}
+	})
+}
+
+// lookAtPages reads the file until done, and reports a page that has less than what had been written before it was read.
+func lookAtPages(p string, page int, written []atomic.Uint32, mapped bool, done *atomic.Bool) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, page*len(written))
+	if mapped {
+		if buf, err = unix.Mmap(int(f.Fd()), 0, len(buf), unix.PROT_READ, unix.MAP_SHARED); err != nil {
+			return err
+		}
+		defer func() { _ = unix.Munmap(buf) }()
+	}
+	for looks := 0; !done.Load(); looks++ {
+		at := looks % len(written)
+		least := written[at].Load()
+		if !mapped {
+			if n, err := f.ReadAt(buf[at*page:(at+1)*page-16*at], int64(at*page)); err != nil {
+				return fmt.Errorf("%d bytes: %w", n, err)
+			}
+		}
+		for i := at * page; i < (at+1)*page-16*at; i += 256 {
+			if got := binary.NativeEndian.Uint32(buf[i:]); got < least {
+				return fmt.Errorf("mapped %v: at %d reads %d, and %d had been written", mapped, i, got, least)
+			}
+		}
+	}
+	return nil
+}
+
+// Who follows a file that grows by small pieces reads each of them, and no zeros in their place.
+func TestFollowerOfWhatIsJustWritten(t *testing.T) {
+	eachIO(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file below")
+		p := o.mnt + "/log"
+		f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+		check(t, err)
+		defer f.Close()
+		var size atomic.Int64
+		var done atomic.Bool
+		var followers sync.WaitGroup
+		for range 2 {
+			followers.Go(func() {
+				if err := follow(p, &size, &done); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		until := time.Now().Add(time.Second)
+		for number := 1; time.Now().Before(until); number++ {
+			n, err := fmt.Fprintf(f, "line %d\n", number)
+			check(t, err)
+			size.Add(int64(n))
+		}
+		done.Store(true)
+		followers.Wait()
+	})
+}
+
+// follow reads what has been written to the file, line by line, until done.
+func follow(p string, size *atomic.Int64, done *atomic.Bool) error {
+	f, err := os.Open(p)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	at, number := int64(0), 1
+	for !done.Load() {
+		part := make([]byte, size.Load()-at)
+		if n, err := f.ReadAt(part, at); err != nil {
+			return fmt.Errorf("%d bytes of %d from %d on: %w", n, len(part), at, err)
+		}
+		for len(part) > 0 {
+			line := fmt.Sprintf("line %d\n", number)
+			if len(part) < len(line) || string(part[:len(line)]) != line {
+				return fmt.Errorf("at %d is %q, not %q", at, part[:min(len(part), len(line))], line)
+			}
+			at, number, part = at+int64(len(line)), number+1, part[len(line):]
+		}
+	}
+	return nil
+}
+
+// Pieces of every size and alignment, in every way in which data gets into a file, arrive as they are, whoever reads meanwhile.
+func TestEveryWayOfWritingANewFile(t *testing.T) {
+	data := make([]byte, 3<<20+17)
+	for i := range data {
+		data[i] = byte(i * i >> 7)
+	}
+	source := filepath.Join(t.TempDir(), "source")
+	check(t, os.WriteFile(source, data, 0o600))
+	from := open(t, source, os.O_RDONLY)
+	defer from.Close()
+	ways := map[string]func(to *os.File, at, n int) (int, error){
+		"pwrite": func(to *os.File, at, n int) (int, error) { return to.WriteAt(data[at:at+n], int64(at)) },
+		"pwritev": func(to *os.File, at, n int) (int, error) {
+			return unix.Pwritev2(int(to.Fd()), halves(data[at:at+n]), int64(at), 0)
+		},
+		"pwritev dsync": func(to *os.File, at, n int) (int, error) {
+			return unix.Pwritev2(int(to.Fd()), halves(data[at:at+n]), int64(at), unix.RWF_DSYNC)
+		},
+		"sendfile": func(to *os.File, at, n int) (int, error) {
+			off := int64(at)
+			return unix.Sendfile(int(to.Fd()), int(from.Fd()), &off, n)
+		},
+		"splice": func(to *os.File, at, n int) (int, error) { return throughPipe(to, from, int64(at), n) },
+	}
+	eachIO(t, []mode{modeRoot}, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file below")
+		for way, put := range ways {
+			p := o.path(way)
+			to := open(t, p, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+			sizes := []int{1, 4095, 4096, 70001, 1 << 20, 1500000}
+			for i, at := 0, 0; at < len(data); i++ {
+				n, err := put(to, at, min(sizes[i%len(sizes)], len(data)-at))
+				if err != nil || n <= 0 {
+					t.Fatalf("%s at %d: %d, %v", way, at, n, err)
+				}
+				at += n
+				if i%3 == 0 {
+					if got, err := os.ReadFile(p); err != nil || !bytes.Equal(got, data[:at]) {
+						t.Fatalf("%s: after %d bytes, %d are read and are not what was written, or %v", way, at, len(got), err)
+					}
+				}
+			}
+			// What is mapped by another, and what is cut off, is seen by both.
+			other := open(t, p, os.O_RDWR)
+			mapped, err := unix.Mmap(int(other.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			check(t, err)
+			copy(mapped, "mapped")
+			_, err = to.WriteAt([]byte("written"), 6)
+			check(t, err)
+			equal(t, "the mapping", string(mapped[:13]), "mappedwritten")
+			check(t, unix.Munmap(mapped))
+			check(t, to.Truncate(6000))
+			_, err = to.WriteAt([]byte("end"), 9000)
+			check(t, err)
+			want := append(append([]byte("mappedwritten"), data[13:6000]...), make([]byte, 3000)...)
+			got, err := os.ReadFile(p)
+			if want = append(want, "end"...); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %d bytes are read and are not what was written, or %v", way, len(got), err)
+			}
+			check(t, to.Close())
+			check(t, other.Close())
+		}
+		o.remount()
+		for way := range ways {
+			got, err := os.ReadFile(o.path(way))
+			if err != nil || len(got) != 9003 || string(got[:13]) != "mappedwritten" {
+				t.Errorf("%s: after a remount %d bytes, %v", way, len(got), err)
+			}
+		}
+	})
+}
+
+func halves(b []byte) [][]byte { return [][]byte{b[:len(b)/2], b[len(b)/2:]} }
+
+// throughPipe moves up to n bytes without copying them.
+func throughPipe(to, from *os.File, at int64, n int) (int, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	defer w.Close()
+	out := at
+	moved, err := unix.Splice(int(from.Fd()), &at, int(w.Fd()), nil, min(n, 32<<10), 0)
+	for left := moved; err == nil && left > 0; {
+		var done int64
+		done, err = unix.Splice(int(r.Fd()), nil, int(to.Fd()), &out, int(left), 0)
+		left -= done
+	}
+	return int(moved), err
+}

@@ -1,0 +1,61 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Who makes a file in order to write it, as those who unpack and copy do, writes past the page cache of the mount: what he writes is
+// in that of the upper, and the kernel then asks for no capabilities, keeps no second copy, and sends a write in one request wherever
+// it begins. Others open, read and map the file as ever. That is possible while opens are not answered, because CREATE still is.
+//
+// Files that are opened to be read as well would be read past the cache too, and to those that are appended to, small pieces are,
+// which cost a tenth more so: for both the kernel does as if MKNOD had made them.
+
+// directHandle comes with the WRITEs of such an open file; with all others 0 does.
+const directHandle = 1
+
+// writesDirectly reports whether who makes a file with these flags of open(2) is to write past the page cache.
+func writesDirectly(flags uint32) bool { return flags&(unix.O_ACCMODE|unix.O_APPEND) == unix.O_WRONLY }
+
+// createDirect answers CREATE where OPEN is not answered.
+func (o *Overlay) createDirect(in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	n, status := o.makeFile(in, name, &out.EntryOut)
+	if status != fuse.OK {
+		return status
+	}
+	out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE} // as the kernel opens by itself
+	if writesDirectly(in.Flags) {
+		n.flags.Or(direct)
+		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
+	}
+	return fuse.OK
+}
+
+// willRead notes, before anything of n's data is read, that the page cache may have some of it afterwards.
+func (n *Node) willRead() {
+	if n.flags.Load()&(direct|hasRead) == direct {
+		n.flags.Or(hasRead)
+	}
+}
+
+// wroteDirectly ends a write of so many bytes past the page cache, which is not answered yet.
+func (o *Overlay) wroteDirectly(n *Node, h *held, in *fuse.WriteIn, size int) error {
+	// The kernel has dropped the pages before it sent the WRITE. What has been read since may be older than the data. (WRITEs of one
+	// inode come one after the other: fuse_dio_lock.)
+	if n.flags.And(^uint32(hasRead))&hasRead != 0 {
+		o.dropPages(n, int64(in.Offset), int64(size))
+	}
+	if in.Flags&unix.O_DSYNC == 0 || !o.syncs() { // O_SYNC has that bit too
+		return nil
+	}
+	return o.syncData(h, in.Flags&unix.O_SYNC != unix.O_SYNC)
+}
+
+// dropPages has the kernel drop pages of n, and write what is dirty of them. size 0 is all that follows. Pages that are being read it
+// waits for, until that READ has been answered.
+func (o *Overlay) dropPages(n *Node, offset, size int64) {
+	if o.server != nil {
+		o.while(func() { o.server.InodeNotify(n.ID(), offset, size) })
+	}
+}

@@ -1,0 +1,163 @@
+package fs
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// told is a kernel that notes what it is told to drop.
+type told struct {
+	server
+	dropped []string
+}
+
+func (k *told) InodeNotify(id uint64, offset, length int64) fuse.Status {
+	k.dropped = append(k.dropped, fmt.Sprint(id, " ", offset, " ", length))
+	return fuse.OK
+}
+
+// newDirect makes an empty file whose maker has it open with these flags, and returns its node and handle.
+func (s *site) newDirect(p string, flags uint32) (id, handle uint64) {
+	s.t.Helper()
+	s.o.policy.direct = true
+	var out fuse.CreateOut
+	must(s.t, s.create(p, 0o640, flags|unix.O_CREAT, &out)())
+	return out.NodeId, out.Fh
+}
+
+func (s *site) writeBy(handle, id uint64, offset int, text string, flags uint32) error {
+	in := &fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), Size: uint32(len(text)), Flags: flags}
+	_, status := s.o.Write(nil, in, []byte(text))
+	return errorOf(status)
+}
+
+// Only those who will read nothing by the file they have made, and do not append, write past the page cache.
+func TestWhoWritesPastThePageCache(t *testing.T) {
+	s := newSite(t, "file there", "file d/below")
+	s.o.policy.direct = true
+	for i, c := range []struct{ flags, want, handle uint32 }{
+		{unix.O_WRONLY, fuse.FOPEN_DIRECT_IO, directHandle},
+		{unix.O_WRONLY | unix.O_EXCL | unix.O_SYNC, fuse.FOPEN_DIRECT_IO, directHandle},
+		{unix.O_WRONLY | unix.O_TRUNC, fuse.FOPEN_DIRECT_IO, directHandle},
+		{unix.O_WRONLY | unix.O_APPEND, fuse.FOPEN_KEEP_CACHE, 0},
+		{unix.O_RDWR, fuse.FOPEN_KEEP_CACHE, 0},
+		{unix.O_RDONLY, fuse.FOPEN_KEEP_CACHE, 0},
+	} {
+		var out fuse.CreateOut
+		p := fmt.Sprint("d/new", i)
+		must(t, s.create(p, 0o640, c.flags|unix.O_CREAT, &out)())
+		if out.OpenFlags != c.want || out.Fh != uint64(c.handle) || out.Attr.Mode != unix.S_IFREG|0o640 {
+			t.Errorf("flags %#x: answered by flags %#x and handle %d, mode %o", c.flags, out.OpenFlags, out.Fh, out.Attr.Mode)
+		}
+		must(t, s.writeBy(out.Fh, out.NodeId, 0, "text", c.flags))
+		if text, err := s.read(p); err != nil || text != "text" {
+			t.Errorf("flags %#x: reads %q, %v", c.flags, text, err)
+		}
+	}
+	var out fuse.CreateOut
+	want(t, "what is there", s.create("there", 0o640, unix.O_WRONLY, &out)(), unix.EEXIST)
+}
+
+// What is read between the moment when the kernel drops the pages and that when the data is there may be old, and must not stay.
+// What nobody has read costs nothing.
+func TestWhatWasReadBeforeADirectWriteIsDropped(t *testing.T) {
+	s := newSite(t, "", "")
+	k := &told{}
+	s.o.server = k
+	id, handle := s.newDirect("new", unix.O_WRONLY)
+	wantDropped := func(what string, ranges ...string) {
+		t.Helper()
+		for i := range ranges {
+			ranges[i] = fmt.Sprint(id, " ", ranges[i])
+		}
+		if !slices.Equal(k.dropped, ranges) {
+			t.Errorf("%s: dropped %q, want %q", what, k.dropped, ranges)
+		}
+		k.dropped = nil
+	}
+	write := func(by uint64, offset int) { t.Helper(); must(t, s.writeBy(by, id, offset, "text", 0)) }
+	read := func() {
+		t.Helper()
+		buf := make([]byte, 4096)
+		if _, status := s.o.Read(nil, &fuse.ReadIn{InHeader: s.header(id), Size: uint32(len(buf))}, buf); status != fuse.OK {
+			t.Error(status)
+		}
+	}
+	write(handle, 0)
+	write(handle, 4)
+	wantDropped("nobody has read")
+	read()
+	wantDropped("a read")
+	write(0, 8)
+	wantDropped("a write through the page cache")
+	write(handle, 12)
+	wantDropped("the first write since", "12 4")
+	write(handle, 16)
+	wantDropped("the next")
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "pwrite64" {
+			read()
+		}
+		return nil
+	})
+	write(handle, 20)
+	sys.SetFault(nil)
+	wantDropped("read just before the data was there", "20 4")
+	want(t, "a file that is not there", s.writeBy(handle, id+100, 0, "text", 0), unix.ESTALE)
+
+	id, _ = s.newDirect("other", unix.O_RDWR)
+	write(0, 0)
+	read()
+	write(0, 4)
+	wantDropped("a file that nobody writes directly")
+}
+
+// With O_SYNC and O_DSYNC a direct write ends with what the kernel otherwise asks for by FSYNC, and with its error.
+func TestDirectWritesAreSynced(t *testing.T) {
+	for _, c := range []struct {
+		name              string
+		volatile, noFsync bool
+		want              []string
+	}{
+		{"usual", false, false, []string{"fdatasync", "fsync"}},
+		{"volatile", true, false, nil},
+		{"fsync=0", false, true, nil},
+	} {
+		cfg := newFolders(t, "", "")
+		cfg.Volatile, cfg.NoFsync = c.volatile, c.noFsync
+		s := openSite(t, cfg, false)
+		id, handle := s.newDirect("new", unix.O_WRONLY)
+		var made []string
+		for _, op := range calls(func() {
+			for _, flags := range []uint32{0, unix.O_DSYNC, unix.O_SYNC} {
+				must(t, s.writeBy(handle, id, 0, "text", flags))
+			}
+			must(t, s.writeBy(0, id, 0, "text", unix.O_SYNC)) // the kernel asks
+		}) {
+			if strings.Contains(op.Call, "sync") {
+				made = append(made, op.Call)
+			}
+		}
+		if !slices.Equal(made, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, made, c.want)
+		}
+		for _, call := range c.want {
+			flags := map[string]uint32{"fdatasync": unix.O_DSYNC, "fsync": unix.O_SYNC}[call]
+			sys.SetFault(func(op sys.Op) error {
+				if op.Call == call {
+					return unix.EIO
+				}
+				return nil
+			})
+			want(t, call+" fails", s.writeBy(handle, id, 0, "text", flags), unix.EIO)
+			sys.SetFault(nil)
+		}
+	}
+}
