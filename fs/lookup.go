@@ -142,9 +142,10 @@ func (o *Overlay) unref(n *Node) { o.nodes.Unref(n.ID(), 1) }
 func (o *Overlay) adopt(p *Node, name string, f *stack.Found) (*Node, error) {
 	n, unsettled := o.meet(p, name, f)
 	if unsettled {
-		if err := o.settleDir(n); err != nil {
+		var err [1]error
+		if o.settleDirs([]*Node{n}, err[:]); err[0] != nil {
 			o.reject(p, name, n)
-			return nil, err
+			return nil, err[0]
 		}
 	}
 	return n, nil

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,9 +54,23 @@ func TestDirectoriesAreSettledByTwo(t *testing.T) {
 	}
 }
 
-// Two are at it at the same time: the first waits in a system call until the second makes one.
+// Two are at it at the same time, also where there is one directory of many parts: the first waits in a system call until the second
+// makes one.
 func TestTwoSettleAtTheSameTime(t *testing.T) {
-	s := newWide(t, true)
+	t.Run("directories of a listing", func(t *testing.T) {
+		s := newWide(t, true)
+		wantTwo(t, func() error { _, err := s.list(1, 1<<14); return err })
+	})
+	t.Run("parts of a directory", func(t *testing.T) {
+		s := newSite(t, "", slices.Repeat([]string{"file d/f"}, fewParts)...)
+		s.o.helped = true
+		wantTwo(t, func() error { _, err := s.lookup(1, "d"); return err })
+	})
+}
+
+// wantTwo fails the test unless the directories with a name in d are opened by two at a time.
+func wantTwo(t *testing.T, request func() error) {
+	t.Helper()
 	first, second := make(chan struct{}), make(chan struct{})
 	var mu sync.Mutex
 	opened := 0
@@ -82,9 +97,7 @@ func TestTwoSettleAtTheSameTime(t *testing.T) {
 		return nil
 	})
 	defer sys.SetFault(nil)
-	if _, err := s.list(1, 1<<14); err != nil {
-		t.Error(err)
-	}
+	must(t, request())
 }
 
 // A directory that cannot be settled ends the listing before it; nothing is kept of it, nor of what was met after it.

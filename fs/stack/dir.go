@@ -152,10 +152,11 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		opaque, err := s.merge(x, h, layer, m.XattrWhiteouts)
+		hidden, opaque, err := s.list(h, layer, m.XattrWhiteouts, x.merge(layer))
 		if err != nil {
 			return err
 		}
+		x.hide(hidden, layer)
 		parts = append(parts, part{layer, m.XattrWhiteouts, m.Impure})
 		if m.Opaque || opaque {
 			break

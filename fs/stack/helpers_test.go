@@ -49,8 +49,9 @@ func must(t *testing.T, err error) {
 type site struct {
 	t *testing.T
 	*Stack
-	cfg  Config
-	dirs []*merged // to be closed
+	cfg   Config
+	dirs  []*merged // to be closed
+	loads int       // directories loaded
 
 	noFlags bool // names cannot be exchanged, see refuseRenameFlags
 }
@@ -210,8 +211,21 @@ func (m *merged) indexed() *merged {
 func (s *site) mergedDir(d Dir, path string) *merged {
 	s.t.Helper()
 	m := s.unloaded(d, path)
-	must(s.t, s.Load(&m.Dir, m))
+	s.loaded(m)
 	return m
+}
+
+// loaded loads a directory, every other one by what all of its layers were found to have.
+func (s *site) loaded(m *merged) {
+	s.t.Helper()
+	if s.loads++; s.loads%2 == 0 && m.MayMerge() {
+		all, buf := make([]Contents, len(m.Layers())), []sys.Dirent(nil)
+		for i := range all {
+			all[i], buf = s.Read(&m.Dir, i, m, buf)
+		}
+		s.Merge(&m.Dir, all)
+	}
+	must(s.t, s.Load(&m.Dir, m))
 }
 
 func (s *site) unloaded(d Dir, path string) *merged {
@@ -234,7 +248,7 @@ func (s *site) dir(path string) *merged {
 		}
 		below := s.unloaded(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
 		below.up = m
-		must(s.t, s.Load(&below.Dir, below))
+		s.loaded(below)
 		m = below
 	}
 	return m

@@ -6,7 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // entry is what the index knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
@@ -83,76 +82,12 @@ func (x *index) find(name string) *entry {
 	return x.byName[name]
 }
 
-// merge adds what the next layer down has, which lies in h. It reports whether the layer marks the directory opaque by a
-// marker file.
-func (s *Stack) merge(x *index, h *sys.Dir, layer uint16, xattrWhiteouts bool) (opaque bool, err error) {
-	top := len(x.order) == 0 // no name of a layer is met twice
-	var hidden []string
-	err = h.List(func(e sys.Dirent) error {
-		if whiteout.IsMarker(e.Name) {
-			if e.Name == whiteout.OpaqueMarker {
-				opaque = true
-			} else if name, ok := whiteout.Hidden(e.Name); ok {
-				hidden = append(hidden, name)
-			}
-			return nil
-		}
-		absent, err := s.settleType(h, layer, &e, xattrWhiteouts)
-		if err == unix.ENOENT {
-			return nil // went while it was listed
-		}
-		if err != nil {
-			return err
-		}
-		if absent {
-			e.Type = unix.DT_WHT
-		}
-		if top {
-			x.take(&e, layer)
-		} else {
-			x.mergeEntry(&e, layer)
-		}
-		return nil
-	})
-	if err != nil {
-		return false, err
+// merge returns what adds the entries of the next layer down, one by one.
+func (x *index) merge(layer uint16) (add func(sys.Dirent)) {
+	if len(x.order) == 0 { // no name of a layer is met twice
+		return func(e sys.Dirent) { x.take(&e, layer) }
 	}
-	for _, name := range hidden {
-		x.mergeMarker(name, layer)
-	}
-	return opaque, nil
-}
-
-// settleType tells whether a listed entry is a whiteout and its type where the file system does not.
-func (s *Stack) settleType(h *sys.Dir, layer uint16, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
-	shown := s.layers[layer].shown
-	doubtful := e.Type == unix.DT_REG && (xattrWhiteouts || shown.Overrides())
-	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
-		return false, nil
-	}
-	var st sys.Stat
-	err = shown.On(h.At(e.Name)).Stat(&st)
-	if err == unix.EIO && shown.Overrides() {
-		err = h.At(e.Name).Stat(&st) // who looks at it is told; the directory's other entries are not affected
-	}
-	if err != nil {
-		return false, err
-	}
-	e.Type = direntType(st.Mode)
-	return s.isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
-}
-
-// direntType is IFTODT of libc.
-func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
-
-func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
-	if sys.IsWhiteoutDevice(st) {
-		return true, nil
-	}
-	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
-		return false, nil
-	}
-	return s.names.IsXattrWhiteout(r, st)
+	return func(e sys.Dirent) { x.mergeEntry(&e, layer) }
 }
 
 // take adds a name that no layer above has.
@@ -194,6 +129,13 @@ func (x *index) mergeEntry(d *sys.Dirent, layer uint16) {
 		return
 	}
 	e.closed = true
+}
+
+// hide applies the marker files of a layer whose entries have been merged.
+func (x *index) hide(names []string, layer uint16) {
+	for _, name := range names {
+		x.mergeMarker(name, layer)
+	}
 }
 
 // mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.

@@ -1,0 +1,122 @@
+package stack
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Contents is what one layer has in a directory, read before it is known whether it counts.
+type Contents struct {
+	marks   whiteout.Marks
+	entries []sys.Dirent
+	hidden  []string
+	opaque  bool // by a marker file
+	err     error
+}
+
+// Unread stands for what could not be read.
+func Unread(err error) Contents { return Contents{err: err} }
+
+// Read reads what the i-th of d's layers has in it. The entries go to the end of buf, which is returned. Several layers may be read
+// at once, each with an o of its own.
+func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys.Dirent) {
+	c, from := Contents{}, len(buf)
+	h, err := o.Layer(int(d.layers[i]))
+	if err == nil {
+		c.marks, err = s.names.ReadMarks(h, false)
+	}
+	if err == nil {
+		c.hidden, c.opaque, err = s.list(h, d.layers[i], c.marks.XattrWhiteouts, func(e sys.Dirent) { buf = append(buf, e) })
+	}
+	c.entries, c.err = buf[from:len(buf):len(buf)], err
+	return c, buf
+}
+
+// Merge is [Stack.Index] by what all of d's layers have, topmost first. It reports false, and changes nothing, where more has to be
+// found out: an error counts for some layers only, and a redirect changes what the layers below have.
+func (s *Stack) Merge(d *Dir, all []Contents) bool {
+	if d.index != nil {
+		return true
+	}
+	x := newIndex()
+	var parts []part
+	for i := range all {
+		c, layer := &all[i], d.layers[i]
+		if c.err != nil || c.marks.Redirect != "" {
+			return false
+		}
+		add := x.merge(layer)
+		for _, e := range c.entries {
+			add(e)
+		}
+		x.hide(c.hidden, layer)
+		parts = append(parts, part{layer, c.marks.XattrWhiteouts, c.marks.Impure})
+		if c.marks.Opaque || c.opaque {
+			break
+		}
+	}
+	d.parts, d.index = parts, x
+	return true
+}
+
+// list calls add for each entry that a layer has in h, a whiteout's type being DT_WHT. Of marker files it tells the names that they
+// hide, and whether they mark the directory opaque.
+func (s *Stack) list(h *sys.Dir, layer uint16, xattrWhiteouts bool, add func(sys.Dirent)) (hidden []string, opaque bool, err error) {
+	err = h.List(func(e sys.Dirent) error {
+		if whiteout.IsMarker(e.Name) {
+			if e.Name == whiteout.OpaqueMarker {
+				opaque = true
+			} else if name, ok := whiteout.Hidden(e.Name); ok {
+				hidden = append(hidden, name)
+			}
+			return nil
+		}
+		absent, err := s.settleType(h, layer, &e, xattrWhiteouts)
+		if err == unix.ENOENT {
+			return nil // went while it was listed
+		}
+		if err != nil {
+			return err
+		}
+		if absent {
+			e.Type = unix.DT_WHT
+		}
+		add(e)
+		return nil
+	})
+	return hidden, opaque, err
+}
+
+// settleType tells whether a listed entry is a whiteout and its type where the file system does not.
+func (s *Stack) settleType(h *sys.Dir, layer uint16, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
+	shown := s.layers[layer].shown
+	doubtful := e.Type == unix.DT_REG && (xattrWhiteouts || shown.Overrides())
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
+		return false, nil
+	}
+	var st sys.Stat
+	err = shown.On(h.At(e.Name)).Stat(&st)
+	if err == unix.EIO && shown.Overrides() {
+		err = h.At(e.Name).Stat(&st) // who looks at it is told; the directory's other entries are not affected
+	}
+	if err != nil {
+		return false, err
+	}
+	e.Type = direntType(st.Mode)
+	return s.isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
+}
+
+// direntType is IFTODT of libc.
+func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
+
+func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
+	if sys.IsWhiteoutDevice(st) {
+		return true, nil
+	}
+	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false, nil
+	}
+	return s.names.IsXattrWhiteout(r, st)
+}
