@@ -11,6 +11,17 @@ import (
 type Dir struct {
 	Object
 	searchOnly bool // immutable: opened for searching, by O_PATH
+	// clone is what a mount was cloned by, kept for all directories of it; nil: somebody else's, or none. While it is open the clone counts
+	// as attached somewhere, and what was opened through it is given back without the lock of all mounts (mntput_no_expire).
+	clone *Object
+}
+
+// Close gives the descriptor back. A Dir is closed once.
+func (d *Dir) Close() {
+	d.Object.Close()
+	if d.clone != nil {
+		d.clone.Close()
+	}
 }
 
 // At names an entry. A name that is not one plain component gives a Ref whose every call fails.

@@ -133,5 +133,6 @@ func (c *commonClone) open(p *lowerPlace) *Dir {
 		d.Close()
 		return nil
 	}
+	c.root.handOver(d)
 	return d
 }

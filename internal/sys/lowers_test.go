@@ -69,6 +69,38 @@ func TestOpenLowers(t *testing.T) {
 	}
 }
 
+// What is mounted inside a layer later, on a mount whose changes are shared with its copies, does not show in the clone.
+func TestClonesAreNobodysPeers(t *testing.T) {
+	path := t.TempDir()
+	mountTmpfs(t, path)
+	must(t, unix.Mount("", path, "", unix.MS_SHARED, ""))
+	for _, dir := range []string{"one", "two", "upper", "work"} {
+		write(t, filepath.Join(path, dir, "sub/below"), dir)
+	}
+	lowers, _, err := OpenLowers([]string{filepath.Join(path, "one"), filepath.Join(path, "two")})
+	must(t, err)
+	alone, cloned, err := OpenLower(filepath.Join(path, "one"))
+	must(t, err)
+	upper, work, err := OpenUpper(filepath.Join(path, "upper"), filepath.Join(path, "work"))
+	must(t, err)
+	if !cloned {
+		t.Error("no clone")
+	}
+	for i, dir := range []string{"one", "two", "upper", "work"} {
+		mountTmpfs(t, filepath.Join(path, dir, "sub"))
+		for _, d := range []*Dir{lowers[i%2], alone, upper, work} {
+			sub, err := d.OpenDir("sub")
+			must(t, err)
+			var st Stat
+			want(t, dir, sub.At("below").Stat(&st), nil)
+			sub.Close()
+		}
+	}
+	for _, d := range []*Dir{lowers[0], lowers[1], alone, upper, work} {
+		d.Close()
+	}
+}
+
 func TestOpenLowersWithoutClones(t *testing.T) {
 	paths := threeLayers(t)
 	for _, call := range []string{"open_tree", "mount_setattr"} {

@@ -31,11 +31,29 @@ func restrictedClone(top int) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = unix.Close(tree) }()
 	if err := restrict(tree); err != nil {
+		_ = unix.Close(tree)
 		return nil, err
 	}
-	return openRoot(tree)
+	return openCloned(tree)
+}
+
+// openCloned is openRoot of a clone, which the Dir keeps.
+func openCloned(tree int) (*Dir, error) {
+	d, err := openRoot(tree)
+	if err != nil {
+		_ = unix.Close(tree)
+		return nil, err
+	}
+	d.clone = &Object{tree}
+	return d, nil
+}
+
+// handOver has other keep the clone in place of d, if any.
+func (d *Dir) handOver(other *Dir) {
+	if d.clone != nil {
+		d.clone, other.clone = nil, d.clone
+	}
 }
 
 // OpenUpper opens the upper and the work directory. Both are reached through one mount, since the kernel renames within
@@ -99,10 +117,9 @@ func openPair(ufd, wfd int, mount uint64) (u, w *Dir, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	defer func() { _ = unix.Close(tree) }()
 	// No device is ever opened through a layer. Where this is refused (before Linux 5.12) none should be anyway.
 	_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
-	root, err := openRoot(tree)
+	root, err := openCloned(tree)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -119,6 +136,7 @@ func openPair(ufd, wfd int, mount uint64) (u, w *Dir, err error) {
 		w.Close()
 		return nil, nil, unix.EXDEV
 	}
+	root.handOver(u)
 	return u, w, nil
 }
 
