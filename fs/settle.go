@@ -148,8 +148,11 @@ func (s *settling) settle(k int, read []stack.Contents) {
 		}
 	}()
 	n := s.dirs[k]
-	if read != nil {
-		s.o.stack.Merge(&n.dir.Dir, read) // or else settleDir does, and has an error to tell
+	if read != nil && !s.o.stack.Merge(&n.dir.Dir, read) {
+		// settleDir finds out why, and may be led elsewhere by a redirect: not to what has been opened by the directory's own name.
+		for _, layer := range n.dir.Layers() {
+			s.o.handles.Evict(n.handleKey(int(layer), useDir))
+		}
 	}
 	s.errs[k] = s.o.settleDir(n)
 }

@@ -133,3 +133,27 @@ func TestDirectoriesThatCannotBeSettled(t *testing.T) {
 		}
 	}
 }
+
+// What two have opened by a directory's own name is not taken for what a redirect leads to.
+func TestTwoSettleWhatIsRedirected(t *testing.T) {
+	lowers := slices.Repeat([]string{"file d/own\nfile was/moved"}, fewParts)
+	lowers[0] = "dir d\nxattr d trusted.overlay.redirect was"
+	for what, meet := range map[string]func(*site) error{
+		"a listing": func(s *site) error { _, err := s.list(1, 1<<14); return err },
+		"a lookup":  func(s *site) error { _, err := s.lookup(1, "d"); return err },
+	} {
+		s := newSite(t, "", lowers...)
+		s.o.helped = true
+		must(t, meet(s))
+		id, err := s.walk("d")
+		must(t, err)
+		entries, err := s.list(id, 1<<12)
+		must(t, err)
+		if len(entries) != 3 || entries[2].name != "moved" {
+			t.Errorf("%s: d has %v", what, entries)
+		}
+		if text, err := s.read("d/moved"); err != nil || text != "" {
+			t.Errorf("%s: d/moved reads %q, %v", what, text, err)
+		}
+	}
+}
