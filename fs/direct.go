@@ -9,8 +9,8 @@ import (
 // in that of the upper, and the kernel then asks for no capabilities, keeps no second copy, and sends a write in one request wherever
 // it begins. Others open, read and map the file as ever. That is possible while opens are not answered, because CREATE still is.
 //
-// Files that are opened to be read as well would be read past the cache too, and to those that are appended to, small pieces are,
-// which cost a tenth more so: for both the kernel does as if MKNOD had made them.
+// Files that are opened to be read as well would be read past the cache too; to those that are appended to, small pieces are written,
+// which cost a tenth more so. With both the kernel does as if MKNOD had made them.
 
 // directHandle comes with the WRITEs of such an open file; with all others 0 does.
 const directHandle = 1

@@ -51,17 +51,17 @@ const fewParts = 8
 // and listed, so where there is more to do than it takes to call somebody, two do it. Preconditions: those of settleDir, and that
 // nobody else knows the directories.
 func (o *Overlay) settleDirs(dirs []*Node, errs []error) {
-	s := settling{o: o, dirs: dirs, errs: errs}
 	parts := 0
 	for _, n := range dirs {
 		parts += len(n.dir.Layers())
 	}
 	if !o.helped || parts < fewParts {
-		for k := range dirs {
-			s.settle(k, nil)
+		for k, n := range dirs {
+			errs[k] = o.settleOne(n, nil)
 		}
 		return
 	}
+	s := settling{o: o, dirs: dirs, errs: errs}
 	s.share(parts)
 	var helper sync.WaitGroup
 	helper.Go(func() { s.work(0) })
@@ -124,7 +124,7 @@ func (s *settling) work(who int) {
 		if merges {
 			all = s.read[s.first[k] : s.first[k]+len(s.dirs[k].dir.Layers())]
 		}
-		s.settle(k, all)
+		s.errs[k] = s.o.settleOne(s.dirs[k], all)
 	}
 }
 
@@ -140,19 +140,18 @@ func (s *settling) readPart(k, i int, buf *[]sys.Dirent) {
 	s.read[i], *buf = s.o.stack.Read(&s.dirs[k].dir.Dir, i-s.first[k], d, *buf)
 }
 
-// settle settles the k-th directory, by what has been read of it, if anything. It may run in a goroutine that nobody looks after.
-func (s *settling) settle(k int, read []stack.Contents) {
+// settleOne is settleDir by what has been read of n's parts, if anything, for a goroutine that nobody looks after.
+func (o *Overlay) settleOne(n *Node, read []stack.Contents) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.errs[k] = unix.Errno(s.o.panicked(v))
+			err = unix.Errno(o.panicked(v))
 		}
 	}()
-	n := s.dirs[k]
-	if read != nil && !s.o.stack.Merge(&n.dir.Dir, read) {
+	if read != nil && !o.stack.Merge(&n.dir.Dir, read) {
 		// settleDir finds out why, and may be led elsewhere by a redirect: not to what has been opened by the directory's own name.
 		for _, layer := range n.dir.Layers() {
-			s.o.handles.Evict(n.handleKey(int(layer), useDir))
+			o.handles.Evict(n.handleKey(int(layer), useDir))
 		}
 	}
-	s.errs[k] = s.o.settleDir(n)
+	return o.settleDir(n)
 }

@@ -219,11 +219,7 @@ func (s *site) mergedDir(d Dir, path string) *merged {
 func (s *site) loaded(m *merged) {
 	s.t.Helper()
 	if s.loads++; s.loads%2 == 0 && m.MayMerge() {
-		all, buf := make([]Contents, len(m.Layers())), []sys.Dirent(nil)
-		for i := range all {
-			all[i], buf = s.Read(&m.Dir, i, m, buf)
-		}
-		s.Merge(&m.Dir, all)
+		s.Merge(&m.Dir, m.readAll())
 	}
 	must(s.t, s.Load(&m.Dir, m))
 }
