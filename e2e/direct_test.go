@@ -14,15 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who makes a file for writing alone writes past the page cache of the mount, and others read the file through it meanwhile. Once a
-// write has returned, everybody reads what was written, by read and by mapping.
+// Who makes a file to write it writes past the page cache of the mount, and others read the file through it meanwhile. Once a write
+// has returned, everybody reads what was written, by read and by mapping.
 func TestReadersOfWhatIsJustWritten(t *testing.T) {
 	eachIO(t, allModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file below")
 		const pages, page = 4, 4096
 		for round := range 8 {
 			p := fmt.Sprintf("%s/new%d", o.mnt, round)
-			f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+			flags := []int{os.O_WRONLY | os.O_EXCL, os.O_RDWR | os.O_TRUNC}[round%2]
+			f, err := os.OpenFile(p, os.O_CREATE|flags, 0o644)
 			check(t, err)
 			var written [pages]atomic.Uint32 // the last number that a write has put into the page
 			write := func(at int, number uint32) {
@@ -167,9 +168,16 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 	}
 	eachIO(t, []mode{modeRoot}, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file below")
-		for way, put := range ways {
-			p := o.path(way)
-			to := open(t, p, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
+		both := func(f func(way string, flags int)) {
+			for way := range ways {
+				f(way, os.O_WRONLY|os.O_EXCL)
+				f(way, os.O_RDWR|os.O_TRUNC)
+			}
+		}
+		place := func(way string, flags int) string { return o.path(fmt.Sprintf("%s-%o", way, flags)) }
+		both(func(way string, flags int) {
+			p, put := place(way, flags), ways[way]
+			to := open(t, p, os.O_CREATE|flags)
 			sizes := []int{1, 4095, 4096, 70001, 1 << 20, 1500000}
 			for i, at := 0, 0; at < len(data); i++ {
 				n, err := put(to, at, min(sizes[i%len(sizes)], len(data)-at))
@@ -202,13 +210,84 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 			}
 			check(t, to.Close())
 			check(t, other.Close())
-		}
+		})
 		o.remount()
-		for way := range ways {
-			got, err := os.ReadFile(o.path(way))
+		both(func(way string, flags int) {
+			got, err := os.ReadFile(place(way, flags))
 			if err != nil || len(got) != 9003 || string(got[:13]) != "mappedwritten" {
 				t.Errorf("%s: after a remount %d bytes, %v", way, len(got), err)
 			}
+		})
+	})
+}
+
+// Who makes a file to write and to read it sees one file, whether he writes, reads or maps it, and so do others.
+func TestMakersMapping(t *testing.T) {
+	eachIO(t, allModes, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file below")
+		const page = 4096
+		f := open(t, o.path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		check(t, f.Truncate(4*page))
+		shared, err := unix.Mmap(int(f.Fd()), 0, 4*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		check(t, err)
+		buf := make([]byte, page)
+		for number := range 300 {
+			at := number % 4 * page
+			mapped, written := fmt.Sprintf("mapped %d ", number), fmt.Sprintf("written %d ", number)
+			copy(shared[at:], mapped)
+			_, err := f.ReadAt(buf, int64(at))
+			check(t, err)
+			equal(t, "read of what was mapped", string(buf[:len(mapped)]), mapped)
+			_, err = f.WriteAt([]byte(written), int64(at+100))
+			check(t, err)
+			equal(t, "the mapping of what was written", string(shared[at+100:at+100+len(written)]), written)
+			equal(t, "the mapping beside it", string(shared[at:at+len(mapped)]), mapped)
+			private, err := unix.Mmap(int(f.Fd()), 0, 4*page, unix.PROT_READ, unix.MAP_PRIVATE)
+			check(t, err)
+			equal(t, "a private mapping", string(private[at+100:at+100+len(written)]), written)
+			check(t, unix.Munmap(private))
+			if number%50 == 0 {
+				other, err := os.ReadFile(o.path("new"))
+				check(t, err)
+				if !bytes.Equal(other, shared) {
+					t.Fatalf("after %d rounds others read something else", number)
+				}
+			}
+		}
+		want := bytes.Clone(shared)
+		check(t, unix.Munmap(shared))
+		check(t, f.Close())
+		o.remount()
+		if got, err := os.ReadFile(o.path("new")); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("after a remount %d bytes are read and are not what was there, or %v", len(got), err)
+		}
+	})
+}
+
+// Who writes what is mapped of the same file, dirty, in pieces that cross pages, is not stopped by it.
+func TestMakerWritesFromHisMapping(t *testing.T) {
+	eachIO(t, []mode{modeRoot}, func(t *testing.T, e *env) {
+		o := e.mounted(t, "file below")
+		const page, pages = 4096, 64
+		f := open(t, o.path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		defer f.Close()
+		check(t, f.Truncate(pages*page))
+		shared, err := unix.Mmap(int(f.Fd()), 0, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		check(t, err)
+		defer func() { check(t, unix.Munmap(shared)) }()
+		for i := range shared {
+			shared[i] = byte(i / 7)
+		}
+		want := bytes.Clone(shared)
+		copy(want[10*page+100:], want[:8*page+50]) // from dirty pages to dirty pages
+		n, err := f.WriteAt(shared[:8*page+50], 10*page+100)
+		check(t, err)
+		equal(t, "bytes written", n, 8*page+50)
+		if !bytes.Equal(shared, want) {
+			t.Error("the mapping is not what was written")
+		}
+		if got, err := os.ReadFile(o.path("new")); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("others read something else, or %v", err)
 		}
 	})
 }

@@ -5,18 +5,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who makes a file in order to write it, as those who unpack and copy do, writes past the page cache of the mount: what he writes is
-// in that of the upper, and the kernel then asks for no capabilities, keeps no second copy, and sends a write in one request wherever
-// it begins. Others open, read and map the file as ever. That is possible while opens are not answered, because CREATE still is.
+// Who makes a file in order to write it, as those who unpack, copy and compile do, writes past the page cache of the mount: what he
+// writes is in that of the upper, and the kernel then asks for no capabilities, keeps no second copy, and sends a write in one request
+// wherever it begins. Others open, read and map the file as ever. That is possible while opens are not answered, because CREATE still
+// is.
 //
-// Files that are opened to be read as well would be read past the cache too; to those that are appended to, small pieces are written,
-// which cost a tenth more so. With both the kernel does as if MKNOD had made them.
+// What he reads by the same descriptor is read past the page cache too. So who opens a file to read it as well does it only with O_TRUNC,
+// the mark of those who make it anew: a compiler's output, fopen's "w+". A database is opened without, and a temporary file that is
+// read again mostly with O_EXCL. To files that are appended to, small pieces are written, which cost a tenth more so. With all of these
+// the kernel does as if MKNOD had made them.
 
-// directHandle comes with the WRITEs of such an open file; with all others 0 does.
+// directHandle comes with the READs and WRITEs of such an open file; with all others 0 does.
 const directHandle = 1
 
 // writesDirectly reports whether who makes a file with these flags of open(2) is to write past the page cache.
-func writesDirectly(flags uint32) bool { return flags&(unix.O_ACCMODE|unix.O_APPEND) == unix.O_WRONLY }
+func writesDirectly(flags uint32) bool {
+	if flags&unix.O_APPEND != 0 {
+		return false
+	}
+	mode := flags & unix.O_ACCMODE
+	return mode == unix.O_WRONLY || mode == unix.O_RDWR && flags&unix.O_TRUNC != 0
+}
+
+// readsDirectly reports whether a READ is past the page cache: by such an open file, and not for a mapping or a splice of it. Only
+// then does the kernel tell whose locks it would have to respect.
+func readsDirectly(in *fuse.ReadIn) bool {
+	return in.Fh == directHandle && in.ReadFlags&fuse.READ_LOCKOWNER != 0
+}
+
+// isDirect reports whether a WRITE is past the page cache, and not of what a mapping has left in it.
+func isDirect(in *fuse.WriteIn) bool {
+	return in.Fh == directHandle && in.WriteFlags&fuse.WRITE_CACHE == 0
+}
 
 // createDirect answers CREATE where OPEN is not answered.
 func (o *Overlay) createDirect(in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {

@@ -33,12 +33,22 @@ func (s *site) newDirect(p string, flags uint32) (id, handle uint64) {
 }
 
 func (s *site) writeBy(handle, id uint64, offset int, text string, flags uint32) error {
-	in := &fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), Size: uint32(len(text)), Flags: flags}
+	return s.writeAs(&fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), Flags: flags}, text)
+}
+
+// writtenBack is a WRITE of what a mapping has left in the page cache, by whatever open file the kernel finds.
+func (s *site) writtenBack(handle, id uint64, offset int, text string, flags uint32) error {
+	in := &fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), WriteFlags: fuse.WRITE_CACHE, Flags: flags}
+	return s.writeAs(in, text)
+}
+
+func (s *site) writeAs(in *fuse.WriteIn, text string) error {
+	in.Size = uint32(len(text))
 	_, status := s.o.Write(nil, in, []byte(text))
 	return errorOf(status)
 }
 
-// Only those who will read nothing by the file they have made, and do not append, write past the page cache.
+// Only those who make a file to write it, and do not append, write past the page cache.
 func TestWhoWritesPastThePageCache(t *testing.T) {
 	s := newSite(t, "file there", "file d/below")
 	s.o.policy.direct = true
@@ -46,8 +56,12 @@ func TestWhoWritesPastThePageCache(t *testing.T) {
 		{unix.O_WRONLY, fuse.FOPEN_DIRECT_IO, directHandle},
 		{unix.O_WRONLY | unix.O_EXCL | unix.O_SYNC, fuse.FOPEN_DIRECT_IO, directHandle},
 		{unix.O_WRONLY | unix.O_TRUNC, fuse.FOPEN_DIRECT_IO, directHandle},
+		{unix.O_RDWR | unix.O_TRUNC, fuse.FOPEN_DIRECT_IO, directHandle},
 		{unix.O_WRONLY | unix.O_APPEND, fuse.FOPEN_KEEP_CACHE, 0},
+		{unix.O_RDWR | unix.O_TRUNC | unix.O_APPEND, fuse.FOPEN_KEEP_CACHE, 0},
 		{unix.O_RDWR, fuse.FOPEN_KEEP_CACHE, 0},
+		{unix.O_RDWR | unix.O_EXCL, fuse.FOPEN_KEEP_CACHE, 0},
+		{unix.O_RDONLY | unix.O_TRUNC, fuse.FOPEN_KEEP_CACHE, 0},
 		{unix.O_RDONLY, fuse.FOPEN_KEEP_CACHE, 0},
 	} {
 		var out fuse.CreateOut
@@ -83,13 +97,15 @@ func TestWhatWasReadBeforeADirectWriteIsDropped(t *testing.T) {
 		k.dropped = nil
 	}
 	write := func(by uint64, offset int) { t.Helper(); must(t, s.writeBy(by, id, offset, "text", 0)) }
-	read := func() {
+	readBy := func(by uint64, flags uint32) {
 		t.Helper()
 		buf := make([]byte, 4096)
-		if _, status := s.o.Read(nil, &fuse.ReadIn{InHeader: s.header(id), Size: uint32(len(buf))}, buf); status != fuse.OK {
+		in := &fuse.ReadIn{InHeader: s.header(id), Fh: by, ReadFlags: flags, Size: uint32(len(buf))}
+		if _, status := s.o.Read(nil, in, buf); status != fuse.OK {
 			t.Error(status)
 		}
 	}
+	read := func() { t.Helper(); readBy(0, 0) }
 	write(handle, 0)
 	write(handle, 4)
 	wantDropped("nobody has read")
@@ -110,6 +126,14 @@ func TestWhatWasReadBeforeADirectWriteIsDropped(t *testing.T) {
 	write(handle, 20)
 	sys.SetFault(nil)
 	wantDropped("read just before the data was there", "20 4")
+	readBy(handle, fuse.READ_LOCKOWNER)
+	write(handle, 24)
+	wantDropped("read past the page cache")
+	readBy(handle, 0)
+	must(t, s.writtenBack(handle, id, 0, "text", 0)) // would wait for itself: its page is locked
+	wantDropped("what a mapping has left")
+	write(handle, 28)
+	wantDropped("read by a mapping of the same open file", "28 4")
 	want(t, "a file that is not there", s.writeBy(handle, id+100, 0, "text", 0), unix.ESTALE)
 
 	id, _ = s.newDirect("other", unix.O_RDWR)
@@ -140,6 +164,7 @@ func TestDirectWritesAreSynced(t *testing.T) {
 				must(t, s.writeBy(handle, id, 0, "text", flags))
 			}
 			must(t, s.writeBy(0, id, 0, "text", unix.O_SYNC)) // the kernel asks
+			must(t, s.writtenBack(handle, id, 0, "text", unix.O_SYNC))
 		}) {
 			if strings.Contains(op.Call, "sync") {
 				made = append(made, op.Call)

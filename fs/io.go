@@ -182,7 +182,9 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 			return got, fuse.OK
 		}
 	}
-	n.willRead()
+	if !readsDirectly(in) {
+		n.willRead()
+	}
 	h, err := o.readable(n, in.NodeId)
 	if err != nil {
 		return 0, o.status("read", err)
@@ -216,7 +218,7 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}
-	if in.Fh == directHandle {
+	if isDirect(in) {
 		if err := o.wroteDirectly(n, h, in, done); err != nil {
 			return 0, o.status("write", err)
 		}

@@ -36,18 +36,19 @@ const endless = math.MaxInt32 * time.Second
 // capabilities are the INIT flags that are asked for besides go-fuse's own choice. A kernel without one does it in its
 // older way, and so does the policy:
 //
-//	WRITEBACK_CACHE    small writes are collected in the page cache
-//	NO_OPENDIR_SUPPORT no OPENDIR and RELEASEDIR; the kernel keeps listings
-//	HANDLE_KILLPRIV_V2 no GETXATTR of security.capability before a write
-//	SETXATTR_EXT       tells when an ACL takes sgid away
-//	DONT_MASK          the umask comes along: a default ACL takes its place
-//	IOCTL_DIR          lsattr and chattr of directories
-//	ATOMIC_O_TRUNC     with passthrough: OPEN says that the data is not needed, before it is copied up
+//	WRITEBACK_CACHE      small writes are collected in the page cache
+//	NO_OPENDIR_SUPPORT   no OPENDIR and RELEASEDIR; the kernel keeps listings
+//	HANDLE_KILLPRIV_V2   no GETXATTR of security.capability before a write
+//	SETXATTR_EXT         tells when an ACL takes sgid away
+//	DONT_MASK            the umask comes along: a default ACL takes its place
+//	IOCTL_DIR            lsattr and chattr of directories
+//	DIRECT_IO_ALLOW_MMAP a file can be mapped by who writes it past the page cache
+//	ATOMIC_O_TRUNC       with passthrough: OPEN says that the data is not needed, before it is copied up
 //
 // PASSTHROUGH is go-fuse's own choice, and is taken away where it is not wanted (unwanted).
 func (o *Overlay) capabilities() uint64 {
 	caps := uint64(fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
-		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR)
+		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR | fuse.CAP_DIRECT_IO_ALLOW_MMAP)
 	if o.cfg.Writeback && o.stack.Writable() {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}
