@@ -251,8 +251,7 @@ func protocol(o *Overlay, opts *fuse.MountOptions, settled *fuse.InitIn) *fuse.P
 // f's does not return before the request that it makes is answered, which the stopped threads cannot do: seen as a mount that
 // hung for a minute.
 func Quietly(f func() error) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
-	runtime.GC() // ends the one that may be under way
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // waits for the end of the one that may be under way
 	return f()
 }
 
