@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,10 +30,13 @@ const (
 // standardStreams are stdin, stdout and stderr: the first descriptor after them is free for use.
 const standardStreams = 3
 
-// farDescriptor is the number that the daemon gets its end of the pipe by, where it may have so high ones. The kernel's table of
-// descriptors grows by doubling, and a process with threads waits for all processors each time (expand_fdtable: an RCU grace
-// period, 8 to 16 ms): the first walk of a tree would meet five of these. A process that has not come to exec yet has one thread,
-// and the table stays as large as it once was: twice this number, for layers, cached handles and removed files in use.
+// self is this program. Not os.Executable: its path may be gone or be another program by now.
+const self = "/proc/self/exe"
+
+// farDescriptor is a number that the daemon's table of descriptors has room for from the beginning, where it may have so many. The
+// kernel's table grows by doubling, and a process with threads waits for all processors each time (expand_fdtable: an RCU grace
+// period, 8 to 16 ms): the first walk of a tree would meet five of these. A table stays as large as it once was, also over an exec:
+// twice this number, for layers, cached handles and removed files in use.
 const farDescriptor = 4096
 
 // startDaemon returns nil when the mount answers.
@@ -57,15 +61,18 @@ func runAgain(argv []string, mountPoint string) error {
 		return err
 	}
 
-	// Not by os.Executable: its path may be gone or be another program by now.
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = argv
-	cmd.Stderr = os.Stderr // for the trace of a crash; the daemon closes it once the mount is up
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	var resultFD int
-	cmd.ExtraFiles, resultFD = passedFiles(w, mountPoint)
-	cmd.Env = append(os.Environ(), resultVariable+"="+strconv.Itoa(resultFD))
-	err = cmd.Start()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("cannot start the daemon: %w", err)
+	}
+	defer null.Close()
+	passed, resultFD := passedFiles(w, mountPoint)
+	pid, err := forkWithRoom(argv, &syscall.ProcAttr{
+		Env: append(os.Environ(), resultVariable+"="+strconv.Itoa(resultFD)),
+		// stderr for the trace of a crash; the daemon closes it once the mount is up
+		Files: append([]uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()}, passed...),
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	}, w)
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("cannot start the daemon: %w", err)
@@ -79,12 +86,53 @@ func runAgain(argv []string, mountPoint string) error {
 	case text == reportOK:
 		return nil
 	case strings.HasPrefix(text, reportFailed):
-		_ = cmd.Wait() // so that nothing of the daemon is left when the caller hears of it
+		_, _ = waitFor(pid) // so that nothing of the daemon is left when the caller hears of it
 		return errors.New(text[len(reportFailed):])
 	default:
-		_ = cmd.Wait()
-		return fmt.Errorf("the daemon ended before the mount was up (%s)", cmd.ProcessState)
+		how, err := waitFor(pid)
+		return errors.Join(fmt.Errorf("the daemon ended before the mount was up (%s)", how), err)
 	}
+}
+
+// forkWithRoom runs this program again with room for farDescriptor in its table of descriptors. Only a table that one thread has to
+// itself grows at once, and what is forked off gets a copy: so the fork is made by a thread with a table of its own. Where that is not
+// allowed (a seccomp filter), or so many descriptors are not, the table is small in the beginning. result is the pipe that the daemon
+// gets.
+func forkWithRoom(argv []string, attr *syscall.ProcAttr, result *os.File) (pid int, err error) {
+	fd := int(result.Fd())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread and its table end with this function
+		if syscall.Unshare(syscall.CLONE_FILES) == nil {
+			_ = syscall.Dup3(fd, farDescriptor, syscall.O_CLOEXEC)
+			// The main thread would stay, and the pipe open with it.
+			defer func() {
+				_ = syscall.Close(fd)
+				_ = syscall.Close(farDescriptor)
+			}()
+		}
+		pid, err = syscall.ForkExec(self, argv, attr)
+	}()
+	<-done
+	return pid, err
+}
+
+// waitFor waits for a child's end and says how that was.
+func waitFor(pid int) (how string, err error) {
+	var status syscall.WaitStatus
+	for {
+		if _, err = syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		return "nobody knows how", fmt.Errorf("cannot wait for the daemon: %w", err)
+	}
+	if status.Signaled() {
+		return "signal: " + status.Signal().String(), nil
+	}
+	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
 
 // closeOnExec keeps what this process inherited, knowingly or not, from the daemon; what it is to have is passed
@@ -102,28 +150,23 @@ func closeOnExec() error {
 	return nil
 }
 
+// closed is a descriptor that is not passed on.
+const closed = ^uintptr(0)
+
 // passedFiles are the descriptors that the daemon gets after the standard streams: the pipe, and the FUSE device of
 // a mount point /dev/fd/N under its own number.
-func passedFiles(result *os.File, mountPoint string) (files []*os.File, resultFD int) {
+func passedFiles(result *os.File, mountPoint string) (files []uintptr, resultFD int) {
 	device, ok := fs.DeviceFD(mountPoint)
 	switch {
 	case !ok || device < standardStreams:
-		resultFD = standardStreams
-		var limit syscall.Rlimit
-		if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Cur > farDescriptor {
-			resultFD = farDescriptor
-		}
-		files = make([]*os.File, resultFD-standardStreams+1) // nil is a closed descriptor
-		files[resultFD-standardStreams] = result
-		return files, resultFD
+		return []uintptr{result.Fd()}, standardStreams
 	case device == standardStreams:
-		return []*os.File{os.NewFile(uintptr(device), mountPoint), result}, standardStreams + 1
-	default:
-		files = make([]*os.File, device-standardStreams+1)
-		files[0] = result
-		files[device-standardStreams] = os.NewFile(uintptr(device), mountPoint)
-		return files, standardStreams
+		return []uintptr{uintptr(device), result.Fd()}, standardStreams + 1
 	}
+	files = slices.Repeat([]uintptr{closed}, device-standardStreams+1)
+	files[0] = result.Fd()
+	files[device-standardStreams] = uintptr(device)
+	return files, standardStreams
 }
 
 // resultPipe is the daemon's end of the pipe.
