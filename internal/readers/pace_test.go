@@ -35,9 +35,6 @@ func TestPace(t *testing.T) {
 			t.Errorf("%s: told %v, want %v", tt.name, got, tt.want)
 		}
 	}
-	if slowTicks >= calm {
-		t.Errorf("the watchdog sleeps after %d ticks, before it tells after %d that requests are slow", calm, slowTicks)
-	}
 }
 
 // Whoever is told sees requests come fast and no longer, and hears of the end of a connection that was busy to its last moment.

@@ -347,3 +347,19 @@ func TestReadersThatWaitForOthers(t *testing.T) {
 	}
 	t.Error("there are more readers than there may be, with nothing to do")
 }
+
+// The watchdog looks for as long as there is something to see, and no longer; the next request wakes it.
+func TestWatchdogSleeps(t *testing.T) {
+	answers := make(chan byte, 1)
+	f, p, _ := start(t, func(_ *Pool, b byte) { answers <- b })
+	for range 3 {
+		f.send(1)
+		within(t, "answer", answers)
+		for looks := 0; p.watching.Load(); looks++ {
+			if looks == 1000 {
+				t.Fatal("the watchdog stays awake though nothing is asked")
+			}
+			time.Sleep(tick)
+		}
+	}
+}
