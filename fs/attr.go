@@ -127,7 +127,7 @@ func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
 	if !n.dir.MayMerge() {
 		return uint32(st.Nlink), nil
 	}
-	if err := o.stack.Load(&n.dir.Dir, d); err != nil {
+	if err := o.stack.LoadToLook(&n.dir.Dir, d); err != nil {
 		return 0, err
 	}
 	if !n.dir.MayMerge() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -55,6 +56,50 @@ func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 	if made := costs["new name"]; !slices.Equal(made, []string{"fstatat"}) {
 		t.Errorf("a name costs %v", made)
 	}
+}
+
+// One name in a large directory of several layers is found without a listing, until the directory is changed or more is asked of it.
+func TestOneNameInALargeDirectory(t *testing.T) {
+	lowers := make([]string, 3)
+	for i := range lowers {
+		for k := range 400 { // 40 KiB of names each, and 100 on btrfs
+			lowers[i] += fmt.Sprintf("file d/%s-%d-%d\n", strings.Repeat("n", 80), i, k)
+		}
+	}
+	lowers[1] += "file d/x \"1\"\n"
+	lowers[2] += "file d/x \"2\"\n"
+	s := newSite(t, "", lowers...)
+	var st sys.Stat
+	listed := func(f func()) bool {
+		return slices.ContainsFunc(calls(f), func(op sys.Op) bool { return strings.HasPrefix(op.Call, "getdents") })
+	}
+	must(t, s.o.stack.Root(1).At("d").Stat(&st))
+	flat := st.Nlink == 2 && st.Size >= 22<<10 // as far as the file system tells
+	if listed(func() {
+		if text, err := s.read("d/x"); err != nil || text != "1" {
+			t.Errorf("d/x reads %q, %v", text, err)
+		}
+		_, err := s.walk("d/none")
+		want(t, "d/none", err, unix.ENOENT)
+	}) == flat {
+		t.Errorf("listed is %v for two names of 1,200, %d bytes", !flat, st.Size)
+	}
+	links := func(wanted uint32) {
+		t.Helper()
+		id, err := s.walk("d")
+		must(t, err)
+		if a, err := s.getattr(id); err != nil || a.Nlink != wanted {
+			t.Errorf("d has %d links, want %d (%v)", a.Nlink, wanted, err)
+		}
+	}
+	links(2)
+	if !listed(func() { must(t, s.mkdir("d/sub", 0o755)()) }) && flat {
+		t.Error("not listed to be changed")
+	}
+	links(3)
+	must(t, s.unlink("d/x")())
+	_, err := s.walk("d/x")
+	want(t, "d/x, removed", err, unix.ENOENT)
 }
 
 func TestFiveHundredLowersServe(t *testing.T) {

@@ -44,7 +44,7 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 	defer d.release()
 	p.dir.mu.Lock()
 	defer p.dir.mu.Unlock()
-	if err := o.stack.Load(&p.dir.Dir, d); err != nil {
+	if err := o.stack.LoadToLook(&p.dir.Dir, d); err != nil {
 		return nil, err
 	}
 	return o.childLocked(p, d, name, st)

@@ -20,7 +20,7 @@ func (o *Overlay) settleDir(n *Node) error {
 	defer n.dir.mu.Unlock()
 	from := n.dir.Top()
 	if n.dir.MayMerge() || o.stack.MayBeRedirected(from) {
-		if err := o.stack.Load(&n.dir.Dir, d); err != nil {
+		if err := o.stack.LoadToLook(&n.dir.Dir, d); err != nil {
 			return err
 		}
 	}
@@ -55,7 +55,7 @@ func (o *Overlay) settleDirs(dirs []*Node, errs []error) {
 	for _, n := range dirs {
 		parts += len(n.dir.Layers())
 	}
-	if !o.helped || parts < fewParts {
+	if !o.helped || parts < fewParts || len(dirs) == 1 && o.leaveUnlisted(dirs[0]) {
 		for k, n := range dirs {
 			errs[k] = o.settleOne(n, nil)
 		}
@@ -71,6 +71,16 @@ func (o *Overlay) settleDirs(dirs []*Node, errs []error) {
 		clear(*buf)
 		direntBuffers.Put(buf)
 	}
+}
+
+// leaveUnlisted reports whether there is nothing for two to do, because a directory is not to be listed yet. Preconditions: those of
+// settleDirs.
+func (o *Overlay) leaveUnlisted(n *Node) bool {
+	d := o.open(n)
+	defer d.release()
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	return o.stack.LeaveUnlisted(&n.dir.Dir, d)
 }
 
 // settling is the work of two who settle directories. They take part after part; who has read the last one of a directory merges them.

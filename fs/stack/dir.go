@@ -28,6 +28,7 @@ type Dir struct {
 	layers []uint16 // where a directory of that place may take part, topmost first
 	parts  []part   // those that do; nil until loaded
 	index  *index   // nil until needed
+	looks  int      // names looked for while it was left unlisted
 
 	// redirect is that of the upper's part, under which the layers below have the directory; empty: its own name.
 	redirect string
@@ -68,7 +69,7 @@ func (d *Dir) AddUpper() {
 	if d.index != nil {
 		d.parts = append([]part{{layer: Upper}}, d.parts...)
 	} else {
-		d.parts = nil // of two parts from now on: to be loaded again, with an index
+		d.parts = nil // of one part more from now on: to be loaded again
 	}
 	d.defaultACLKnown = false
 }
@@ -110,10 +111,12 @@ func (d *Dir) ForgetDefaultACL() { d.defaultACLKnown = false }
 // Load finds out which layers take part. A directory that may merge is listed and indexed by it, since that shows the
 // opaque marks and the number of subdirectories at once.
 func (s *Stack) Load(d *Dir, o Opened) error {
-	if d.parts != nil {
+	switch {
+	case d.unlisted():
+		return s.Index(d, o)
+	case d.parts != nil:
 		return nil
-	}
-	if len(d.layers) > 1 {
+	case len(d.layers) > 1:
 		return s.Index(d, o)
 	}
 	h, err := o.Layer(int(d.layers[0]))
@@ -172,8 +175,13 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 	return nil
 }
 
-// Subdirs is the number of directories in d. Precondition: indexed.
-func (d *Dir) Subdirs() int { return d.index.subdirs }
+// Subdirs is the number of directories in d. Precondition: loaded, if only to look, and d may merge.
+func (d *Dir) Subdirs() int {
+	if d.unlisted() {
+		return 0
+	}
+	return d.index.subdirs
+}
 
 // Visible is the number of entries that d shows. Precondition: indexed.
 func (d *Dir) Visible() int { return d.index.visible }

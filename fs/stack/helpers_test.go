@@ -53,7 +53,9 @@ type site struct {
 	dirs  []*merged // to be closed
 	loads int       // directories loaded
 
-	noFlags bool // names cannot be exchanged, see refuseRenameFlags
+	noFlags  bool // names cannot be exchanged, see refuseRenameFlags
+	toLook   bool // directories are loaded to look names up
+	unlisted int  // those that were left so
 }
 
 // newFolders makes the layers that tables describe, the upper first; without a lower, an empty one.
@@ -215,13 +217,27 @@ func (s *site) mergedDir(d Dir, path string) *merged {
 	return m
 }
 
-// loaded loads a directory, every other one by what all of its layers were found to have.
+// loaded loads a directory, every other one by what all of its layers were found to have, and with toLook as who looks names up does.
 func (s *site) loaded(m *merged) {
 	s.t.Helper()
-	if s.loads++; s.loads%2 == 0 && m.MayMerge() {
+	load := s.Load
+	if s.toLook {
+		load = s.LoadToLook
+	}
+	if s.loads++; s.loads%2 == 0 && m.MayMerge() && !s.toLook {
 		s.Merge(&m.Dir, m.readAll())
 	}
-	must(s.t, s.Load(&m.Dir, m))
+	must(s.t, load(&m.Dir, m))
+	if m.unlisted() {
+		s.unlisted++
+	}
+}
+
+// changing loads a directory that is to be changed.
+func (m *merged) changing() *merged {
+	m.s.t.Helper()
+	must(m.s.t, m.s.Load(&m.Dir, m))
+	return m
 }
 
 func (s *site) unloaded(d Dir, path string) *merged {

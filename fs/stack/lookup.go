@@ -50,7 +50,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 // NameMax is the longest name, as on every file system that can be an upper.
 const NameMax = 255
 
-// Lookup tells what name means in d, with at most one stat. Precondition: d is loaded.
+// Lookup tells what name means in d, with at most one stat unless d is unlisted. Precondition: d is loaded, if only to look.
 func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	*f = Found{}
 	if len(name) > NameMax {
@@ -58,6 +58,11 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	}
 	if whiteout.IsMarker(name) {
 		return nil
+	}
+	if d.unlisted() {
+		if listed, err := s.lookOrList(d, o, name, f); !listed || err != nil {
+			return err
+		}
 	}
 	if d.index != nil {
 		return s.lookupEntry(d, d.index.find(name), o, f)
