@@ -14,7 +14,15 @@ const (
 	// slowTicks is how many ticks with fewer requests end it: a caller that now and then does something else for some
 	// milliseconds is still a fast one.
 	slowTicks = 10
+	// firstTicks is the same in the beginning: who mounts will use the mount soon, and its first requests find everything asleep.
+	firstTicks = 50
 )
+
+// begin says that requests are expected.
+func (p *pace) begin() {
+	p.slow = slowTicks - firstTicks
+	p.set(true)
+}
 
 // tick notes how many requests have come since the last one.
 func (p *pace) tick(requests uint64) {

@@ -37,6 +37,29 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// In the beginning requests are expected for longer; once they have come, no longer than ever.
+func TestPaceAtFirst(t *testing.T) {
+	for _, tt := range []struct {
+		busy, slow int
+	}{{0, firstTicks}, {1, slowTicks}} {
+		var told []bool
+		p := pace{tell: func(fast bool) { told = append(told, fast) }}
+		p.begin()
+		for range tt.busy {
+			p.tick(fastRequests)
+		}
+		for tick := range tt.slow {
+			if !slices.Equal(told, []bool{true}) {
+				t.Errorf("%d busy ticks, %d slow ones: told %v", tt.busy, tick, told)
+			}
+			p.tick(0)
+		}
+		if !slices.Equal(told, []bool{true, false}) {
+			t.Errorf("%d busy ticks, %d slow ones: told %v", tt.busy, tt.slow, told)
+		}
+	}
+}
+
 // Whoever is told sees requests come fast and no longer, and hears of the end of a connection that was busy to its last moment.
 func TestPoolTellsThePace(t *testing.T) {
 	answers, told := make(chan byte, 1), make(chan byte, 100)
@@ -68,6 +91,13 @@ func TestPoolTellsThePace(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		t.Errorf("readers look for %v, want %v", p.patience(), want)
+	}
+	if within(t, "the beginning", told) != 1 {
+		t.Fatal("the beginning: told that requests are slow")
+	}
+	patient(shortPatience)
+	if within(t, "that none come", told) != 0 {
+		t.Fatal("no requests: told that they are fast")
 	}
 	patient(patience)
 	busy()

@@ -98,8 +98,8 @@ func New(d Device, newWorker func() Worker, yield func()) *Pool {
 	}
 }
 
-// Tell has f told whenever requests begin to come fast, and when they no longer do, also when the connection ends then. It
-// answers whether idle CPUs stay awake from now on. It must be called before [Pool.Run]; f is called by one goroutine.
+// Tell has f told whenever requests begin to come fast, as they are taken to do at first, and when they no longer do, also when the
+// connection ends then. It answers whether idle CPUs stay awake from now on. It must be called before [Pool.Run]; f is called by one goroutine.
 func (p *Pool) Tell(f func(fast bool) (awake bool)) {
 	p.pace.tell = func(fast bool) { p.awake.Store(f(fast)) }
 }
@@ -119,6 +119,7 @@ func (p *Pool) Meanwhile(f func() (done bool)) { p.meanwhile = f }
 
 // Run serves until the connection ends and every reader has come back. It returns the device's last error.
 func (p *Pool) Run() error {
+	p.watching.Store(true) // before a reader looks whether it is
 	p.promote()
 	p.watch()
 	p.all.Wait()
@@ -298,7 +299,8 @@ func (p *Pool) watch() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	defer p.pace.set(false)
-	for {
+	p.pace.begin()
+	for p.watchRequests(ticker.C) {
 		ticker.Stop()
 		select {
 		case <-p.alarm:
@@ -306,30 +308,34 @@ func (p *Pool) watch() {
 			return
 		}
 		ticker.Reset(tick)
-		for last, idle := p.served.Load(), 0; ; {
-			select {
-			case <-ticker.C:
-			case <-p.done:
-				return
-			}
-			now := p.served.Load()
-			p.pace.tick(now - last)
-			switch {
-			case now != last:
-				last, idle = now, 0
-			case p.door.Load() == 0:
-				p.promote()
-			default:
-				idle++
-			}
-			if idle < calm || p.pace.fast {
-				continue
-			}
-			p.watching.Store(false)
-			if p.served.Load() == last || !p.watching.CompareAndSwap(false, true) {
-				break
-			}
-			idle = 0 // a request came just now, and its reader took the watchdog to be awake
+	}
+}
+
+// watchRequests is the watchdog awake. It reports false at the end of the connection.
+func (p *Pool) watchRequests(ticks <-chan time.Time) bool {
+	for last, idle := p.served.Load(), 0; ; {
+		select {
+		case <-ticks:
+		case <-p.done:
+			return false
 		}
+		now := p.served.Load()
+		p.pace.tick(now - last)
+		switch {
+		case now != last:
+			last, idle = now, 0
+		case p.door.Load() == 0:
+			p.promote()
+		default:
+			idle++
+		}
+		if idle < calm || p.pace.fast {
+			continue
+		}
+		p.watching.Store(false)
+		if p.served.Load() == last || !p.watching.CompareAndSwap(false, true) {
+			return true
+		}
+		idle = 0 // a request came just now, and its reader took the watchdog to be awake
 	}
 }
