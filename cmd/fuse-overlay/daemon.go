@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
@@ -104,13 +106,12 @@ func forkWithRoom(argv []string, attr *syscall.ProcAttr, result *os.File) (pid i
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // and never unlocked: the thread and its table end with this function
-		if syscall.Unshare(syscall.CLONE_FILES) == nil {
-			_ = syscall.Dup3(fd, farDescriptor, syscall.O_CLOEXEC)
-			// The main thread would stay, and the pipe open with it.
-			defer func() {
-				_ = syscall.Close(fd)
-				_ = syscall.Close(farDescriptor)
-			}()
+		if unix.Unshare(unix.CLONE_FILES) == nil {
+			// The main thread, if it is that, will stay, and must not keep the pipe open.
+			defer unix.Close(fd)
+			if far, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, farDescriptor); err == nil { // none that is in use
+				defer unix.Close(far)
+			}
 		}
 		pid, err = syscall.ForkExec(self, argv, attr)
 	}()

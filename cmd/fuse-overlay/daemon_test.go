@@ -107,10 +107,15 @@ func TestRunAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer syscall.Close(61)
+	if err := syscall.Dup3(int(device.Fd()), farDescriptor, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(farDescriptor)
 
 	for _, tt := range []struct{ point, want string }{
 		{"/mnt", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\n"},
 		{"/dev/fd/61", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\nfd 61 /dev/zero\n"},
+		{"/dev/fd/4096", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\nfd 4096 /dev/zero\n"},
 	} {
 		report := filepath.Join(t.TempDir(), "report")
 		if err := runAgain([]string{"the name", "mounts", report}, tt.point); err != nil {
