@@ -5,15 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
@@ -31,9 +29,6 @@ const (
 
 // standardStreams are stdin, stdout and stderr: the first descriptor after them is free for use.
 const standardStreams = 3
-
-// self is this program. Not os.Executable: its path may be gone or be another program by now.
-const self = "/proc/self/exe"
 
 // farDescriptor is a number that the daemon's table of descriptors has room for from the beginning, where it may have so many. The
 // kernel's table grows by doubling, and a process with threads waits for all processors each time (expand_fdtable: an RCU grace
@@ -69,12 +64,12 @@ func runAgain(argv []string, mountPoint string) error {
 	}
 	defer null.Close()
 	passed, resultFD := passedFiles(w, mountPoint)
-	pid, err := forkWithRoom(argv, &syscall.ProcAttr{
+	daemon, err := sys.RunAgain(argv, &syscall.ProcAttr{
 		Env: append(os.Environ(), resultVariable+"="+strconv.Itoa(resultFD)),
 		// stderr for the trace of a crash; the daemon closes it once the mount is up
 		Files: append([]uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()}, passed...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}, w)
+	}, farDescriptor)
 	w.Close()
 	if err != nil {
 		return fmt.Errorf("cannot start the daemon: %w", err)
@@ -88,52 +83,15 @@ func runAgain(argv []string, mountPoint string) error {
 	case text == reportOK:
 		return nil
 	case strings.HasPrefix(text, reportFailed):
-		_, _ = waitFor(pid) // so that nothing of the daemon is left when the caller hears of it
+		_, _ = daemon.Wait() // so that nothing of the daemon is left when the caller hears of it
 		return errors.New(text[len(reportFailed):])
 	default:
-		how, err := waitFor(pid)
-		return errors.Join(fmt.Errorf("the daemon ended before the mount was up (%s)", how), err)
-	}
-}
-
-// forkWithRoom runs this program again with room for farDescriptor in its table of descriptors. Only a table that one thread has to
-// itself grows at once, and what is forked off gets a copy: so the fork is made by a thread with a table of its own. Where that is not
-// allowed (a seccomp filter), or so many descriptors are not, the table is small in the beginning. result is the pipe that the daemon
-// gets.
-func forkWithRoom(argv []string, attr *syscall.ProcAttr, result *os.File) (pid int, err error) {
-	fd := int(result.Fd())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread and its table end with this function
-		if unix.Unshare(unix.CLONE_FILES) == nil {
-			// The main thread, if it is that, will stay, and must not keep the pipe open.
-			defer unix.Close(fd)
-			if far, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, farDescriptor); err == nil { // none that is in use
-				defer unix.Close(far)
-			}
+		how, err := daemon.Wait()
+		if err != nil {
+			how = err.Error()
 		}
-		pid, err = syscall.ForkExec(self, argv, attr)
-	}()
-	<-done
-	return pid, err
-}
-
-// waitFor waits for a child's end and says how that was.
-func waitFor(pid int) (how string, err error) {
-	var status syscall.WaitStatus
-	for {
-		if _, err = syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
-			break
-		}
+		return fmt.Errorf("the daemon ended before the mount was up (%s)", how)
 	}
-	if err != nil {
-		return "nobody knows how", fmt.Errorf("cannot wait for the daemon: %w", err)
-	}
-	if status.Signaled() {
-		return "signal: " + status.Signal().String(), nil
-	}
-	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
 
 // closeOnExec keeps what this process inherited, knowingly or not, from the daemon; what it is to have is passed

@@ -11,15 +11,18 @@ import (
 // count to be found out, and to list a hundred thousand names takes longer than to look for some of them in each part. So such a large
 // directory is left unlisted for as long as only a few of its names are asked for: its parts are known, its index is nil.
 
+// Variables for tests.
 var (
 	// largeParts is how many bytes the parts of such a directory have together, as their file systems tell: one or two thousand
-	// entries. A variable for tests.
+	// entries.
 	largeParts int64 = 64 << 10
-	// topParts are as many as are looked at to find that out: in vain, where somebody else could have helped to open them.
-	topParts = 4
-	// fewLooks is how many names are looked for before it is listed after all. A variable for tests.
+	// fewLooks is how many names are looked for before it is listed after all.
 	fewLooks = 64
 )
+
+// topParts are as many parts as are looked at to find out whether they are large: in vain, mostly, where somebody else could have helped
+// to open them.
+const topParts = 4
 
 // LoadToLook is [Stack.Load] for who looks names up and does no more: a large directory may be left unlisted.
 func (s *Stack) LoadToLook(d *Dir, o Opened) error {
@@ -137,6 +140,7 @@ type presence struct {
 	marker   bool // a .wh. file; looked for in the upper, and where there is no object
 }
 
+// has tells what a part has under a name.
 func (s *Stack) has(o Opened, part *part, name string) (p presence, err error) {
 	h, err := o.Layer(int(part.layer))
 	if err != nil {
