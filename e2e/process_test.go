@@ -130,6 +130,39 @@ func TestSignalsUnmount(t *testing.T) {
 	})
 }
 
+// With -d every request is logged, and answered as always: large ones too, which another way leads to.
+func TestDebugServesTheSame(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) { debugging(t, e.overlay(t, "dir d")) })
+}
+
+func debugging(t *testing.T, o *overlay) {
+	large := strings.Repeat("not all the same ", 100_000)
+	write(t, filepath.Join(o.lowers[0], "d/large"), large)
+	cmd := exec.Command(binPath, "-d", "-o", o.options(), o.mnt)
+	check(t, cmd.Start())
+	o.pid = cmd.Process.Pid
+	go func() { _ = cmd.Wait() }()
+	o.guard()
+	if !eventually(5*time.Second, o.isMounted) {
+		t.Fatal("not mounted")
+	}
+	wantText(t, o.path("d/large"), large)
+	write(t, o.path("d/copy"), large)
+	wantText(t, filepath.Join(o.upper, "d/copy"), large)
+	wantNames(t, o.path("d"), "copy", "large")
+	o.unmount()
+	log := readText(t, o.log)
+	for _, request := range []string{"LOOKUP", "READ ", "WRITE", "READDIRPLUS"} {
+		if !strings.Contains(log, request) {
+			t.Errorf("no %s in the log", request)
+		}
+	}
+	if n := strings.Count(log, ": READ "); n > 20 {
+		t.Errorf("%d READs of %d bytes: the kernel asks page by page where more is refused", n, len(large))
+	}
+}
+
 // A signal while somebody works in the mount: it goes away from the tree, what was written is in the upper.
 func TestSignalOnBusyMount(t *testing.T) {
 	needDaemon(t)

@@ -51,21 +51,44 @@ type worker struct {
 	rest *fuse.ProtocolServer
 	all  bool // everything goes through go-fuse, which can log it
 
-	in  []byte
-	out []byte // an answer: its header lies right before the page border where the data begins
+	in   []byte
+	out  []byte // an answer: its header lies right before the page border where the data begins
+	most int    // the most data that an answer may have
 }
 
 func (o *Overlay) newWorker(dev *sys.Device, rest *fuse.ProtocolServer, maxWrite int, debug bool) *worker {
-	buf := make([]byte, max(maxWrite, largestOther)+2*pageSize)
+	most := max(maxWrite, largestOther)
+	room := largestOther
+	if debug { // large answers are made by go-fuse too
+		room = most
+	}
+	return &worker{
+		o: o, dev: dev, rest: rest, all: debug,
+		in:  make([]byte, most+pageSize), // more than the kernel wants: fuse_dev_do_read
+		out: answerBuffer(room), most: most,
+	}
+}
+
+// answerBuffer is room for an answer with so much data.
+func answerBuffer(size int) []byte {
+	buf := make([]byte, size+2*pageSize)
 	skip := pageSize - int(uintptr(unsafe.Pointer(&buf[0]))%pageSize)
 	if skip < outHeader {
 		skip += pageSize
 	}
-	return &worker{
-		o: o, dev: dev, rest: rest, all: debug,
-		in:  make([]byte, max(maxWrite, largestOther)+pageSize), // more than the kernel wants: fuse_dev_do_read
-		out: buf[skip-outHeader:],
+	return buf[skip-outHeader:]
+}
+
+// hasRoom reports whether an answer may have so much data, and makes room for it: most readers are never asked for much, and what lies
+// in the heap brings the next garbage collection nearer.
+func (w *worker) hasRoom(size uint32) bool {
+	if int(size) > w.most {
+		return false
 	}
+	if int(size) > len(w.out)-outHeader {
+		w.out = answerBuffer(w.most)
+	}
+	return true
 }
 
 // Buffer is where the next request goes.
@@ -186,12 +209,12 @@ func (w *worker) often(h *fuse.InHeader, in []byte) (size int, status fuse.Statu
 			return sizeOf(out), status, true
 		}
 	case codeRead, codeReaddir, codeReaddirplus:
-		if a := argument[fuse.ReadIn](in); a != nil && int(a.Size) <= len(w.out)-outHeader {
+		if a := argument[fuse.ReadIn](in); a != nil && w.hasRoom(a.Size) {
 			size, status = w.read(h.Opcode, a)
 			return size, status, true
 		}
 	case codeGetxattr:
-		if a := argument[fuse.GetXAttrIn](in); a != nil && int(a.Size) <= len(w.out)-outHeader {
+		if a := argument[fuse.GetXAttrIn](in); a != nil && w.hasRoom(a.Size) {
 			size, status = w.getxattr(h, a, nameIn(in, sizeOf(a)))
 			return size, status, true
 		}

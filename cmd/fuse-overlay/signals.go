@@ -4,7 +4,6 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -41,8 +40,6 @@ func catchSignals() <-chan os.Signal {
 
 // serve returns when the mount is gone, or its users had their time to go after a signal.
 func (a *attached) serve(signals <-chan os.Signal) {
-	// What mounting has left is collected now, when nobody waits for it, rather than while the first request is answered.
-	runtime.GC()
 	gone := make(chan struct{})
 	go func() {
 		a.mount.Wait()
