@@ -79,7 +79,11 @@ func run(m *testing.M) int {
 	code := m.Run()
 	if err := errors.Join(closeEngines(), leaks(), releaseHost()); err != nil {
 		fmt.Fprintln(os.Stderr, "e2e: leaked:", err)
-		return 1
+		code = 1
+	}
+	if err := races(); err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
 	}
 	return code
 }
@@ -121,7 +125,7 @@ func prepare() error {
 			}
 		}
 	}
-	if err := prepareForeign(filepath.Join(base, "foreign")); err != nil {
+	if err := errors.Join(prepareForeign(filepath.Join(base, "foreign")), listenForRaces()); err != nil {
 		return err
 	}
 	return prepareBinary()
