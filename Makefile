@@ -30,10 +30,12 @@ E2E_TIMEOUT ?= 40m
 # E2E_RACE=1 runs the end-to-end tests against a daemon built with the race detector (needs gcc).
 E2E_RACE    ?=
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
+# Of them, what is about many at once, and random operations: run on such a daemon too.
+RACED := ^Test(Concurrent|Differential|ReadersOf|Follower|MakerWrites|Passthrough|CacheInodes|CPUs|Signal)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint unit e2e coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint unit e2e races coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -49,9 +51,9 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint unit e2e ## everything that CI runs, what it needs included (root)
+test: deps vet lint unit e2e races ## everything that CI runs, what it needs included (root)
 	@echo
-	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log
+	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
 	@echo 'All tests passed.'
 
 deps: ## install the packages that the tests use (Debian, Ubuntu)
@@ -74,6 +76,9 @@ unit: ## unit tests with the race detector, and the coverage floor
 
 e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/... 2>&1 | tee bin/e2e.log
+
+races: race-build ## end-to-end tests of what is done by many at once, on a daemon with the race detector
+	FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run '$(RACED)' ./e2e/ 2>&1 | tee bin/races.log
 
 coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1
