@@ -72,6 +72,7 @@ $(LINT):
 unit: ## unit tests with the race detector, and the coverage floor
 	@mkdir -p bin
 	$(GO) test -race -covermode=atomic -coverprofile=$(PROFILE) $(UNIT) 2>&1 | tee bin/unit.log
+	$(GO) test -count=1 -v -run Allocates ./fs 2>&1 | tee -a bin/unit.log | grep -E -e '--- PASS|FAIL|_test.go'
 	scripts/coverage.sh $(PROFILE)
 
 e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
