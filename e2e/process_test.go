@@ -137,6 +137,7 @@ func TestDebugServesTheSame(t *testing.T) {
 }
 
 func debugging(t *testing.T, o *overlay) {
+	o.opts = append(o.opts, "io=cached") // with passthrough nobody asks for data
 	large := strings.Repeat("not all the same ", 100_000)
 	write(t, filepath.Join(o.lowers[0], "d/large"), large)
 	cmd := exec.Command(binPath, "-d", "-o", o.options(), o.mnt)
