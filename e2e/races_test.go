@@ -27,9 +27,7 @@ func races() error {
 	errs := []error{err}
 	for _, report := range reports {
 		text, err := os.ReadFile(report)
-		errs = append(errs, fmt.Errorf("%s: %w\n%s", filepath.Base(report), errors.Join(errRace, err), text))
+		errs = append(errs, err, fmt.Errorf("a daemon has found a data race (%s):\n%s", filepath.Base(report), text))
 	}
 	return errors.Join(errs...)
 }
-
-var errRace = errors.New("a daemon has found a data race")

@@ -33,8 +33,8 @@ const (
 	tellNames
 )
 
-// manyEntries is how far a listing comes with attributes for a thread that nothing is known of: who wants them saves half as much again
-// by each as it costs the others.
+// manyEntries is how far a listing comes with attributes for a thread that nothing is known of: each costs who does not want it about as
+// much as it saves who does.
 const manyEntries = 1024
 
 // lists says what to tell a thread that lists a directory with files in it, from a place on. Thread 0 is one that the daemon
