@@ -48,12 +48,15 @@ type Config struct {
 	StaticNlink bool
 	// SmallInodes shows inode numbers of at most 32 bits.
 	SmallInodes bool
-	// Writeback lets the kernel collect writes (FUSE_WRITEBACK_CACHE).
-	Writeback bool
+	// Writeback says whether the kernel collects writes (FUSE_WRITEBACK_CACHE).
+	Writeback Writeback
+	// Loss is what a probe has found about this kernel. [Overlay.Mount] calls it once, if Writeback is not WritebackOn and the
+	// mount can be written; nil: LossUnknown.
+	Loss func() Loss
 	// CacheInodes bounds how many inodes the kernel keeps of this mount when nobody uses them, and so the memory of both; 0
 	// is no bound. Those in use stay.
 	CacheInodes int
-	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes Writeback; [Overlay.Mount] fails where it
+	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes WritebackOn; [Overlay.Mount] fails where it
 	// cannot be had.
 	IO IO
 	// CPUIdle is what the machine's idle CPUs do while requests come fast. [Open] fails where [CPUIdlePoll] cannot be had.
@@ -64,6 +67,16 @@ type Config struct {
 	// Log receives what an operator should know. Never nil.
 	Log *zap.Logger
 }
+
+// Writeback is a value of option writeback.
+type Writeback int
+
+// The values of option writeback.
+const (
+	WritebackAuto Writeback = iota // on where the kernel may lose appended data without it
+	WritebackOff
+	WritebackOn
+)
 
 // Redirects is what is done with directories that have lower parts when they are renamed; see [stack.Redirects].
 type Redirects = stack.Redirects

@@ -87,6 +87,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if maxWrite == 0 {
 		maxWrite = defaultMaxWrite
 	}
+	o.chooseWriteback()
 	dev, err := attach(m, direct, o.selinux, maxWrite)
 	if err != nil {
 		return nil, mountError(m.Point, err)

@@ -49,13 +49,37 @@ const endless = math.MaxInt32 * time.Second
 func (o *Overlay) capabilities() uint64 {
 	caps := uint64(fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
 		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR | fuse.CAP_DIRECT_IO_ALLOW_MMAP)
-	if o.cfg.Writeback && o.stack.Writable() {
+	if o.writeback {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}
 	if o.cfg.passthrough() {
 		caps |= fuse.CAP_ATOMIC_O_TRUNC
 	}
 	return caps
+}
+
+// chooseWriteback decides whether the kernel collects writes. By itself it does only where data would be lost otherwise: it
+// forgets st_blocks at each close then, so that each open, fstat, close of a warm tree costs a GETATTR. What has not been found
+// out is taken to be lost.
+func (o *Overlay) chooseWriteback() {
+	if !o.stack.Writable() || o.cfg.passthrough() {
+		return
+	}
+	loss := LossUnknown
+	if o.cfg.Loss != nil && o.cfg.Writeback != WritebackOn {
+		loss = o.cfg.Loss()
+	}
+	o.writeback = o.cfg.Writeback == WritebackOn || o.cfg.Writeback == WritebackAuto && loss != LossNone
+	switch {
+	case o.cfg.Writeback == WritebackOff && loss == LossFound:
+		o.log.Warn("writeback=0: with this kernel, data that is appended to a file while its last page is dirty by a shared mapping is lost")
+	case o.cfg.Writeback == WritebackAuto && loss == LossFound:
+		o.log.Info("writeback=1: this kernel loses data appended to mapped files without it")
+	case o.cfg.Writeback == WritebackAuto && loss == LossUnknown:
+		o.log.Info("writeback=1: whether this kernel loses data appended to mapped files without it could not be found out")
+	case o.cfg.Writeback == WritebackAuto:
+		o.log.Info("writeback=0: this kernel does not lose data appended to mapped files")
+	}
 }
 
 // unwanted are the INIT flags that go-fuse would ask for. A mount with PASSTHROUGH counts as one more level of stacked file
@@ -79,7 +103,7 @@ func (o *Overlay) Init(s *fuse.Server) {
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
 	}
 	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
-	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.cfg.Writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
+	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
 	if o.policy.timeout < 0 {
 		o.policy.timeout = endless
 	}

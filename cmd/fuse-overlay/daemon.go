@@ -37,18 +37,23 @@ const standardStreams = 3
 const farDescriptor = 4096
 
 // startDaemon returns nil when the mount answers.
-func startDaemon(argv []string, mountPoint string) error {
+func startDaemon(argv []string, req *request) error {
 	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
-	if fd, ok := fs.DeviceFD(mountPoint); ok {
+	if fd, ok := fs.DeviceFD(req.mount.Point); ok {
 		if err := checkDeviceFD(fd); err != nil {
 			return err
 		}
 	}
-	return runAgain(argv, mountPoint)
+	var probe *sys.Socket
+	if needsLossProbe(req) && mayMount() {
+		probe = beLossClient()
+	}
+	return runAgain(argv, req.mount.Point, probe)
 }
 
-// runAgain runs the program again with a result pipe, and waits for the result.
-func runAgain(argv []string, mountPoint string) error {
+// runAgain runs the program again with a result pipe, and with the server's end of the probe for lost appends if there is one,
+// and waits for the result.
+func runAgain(argv []string, mountPoint string, probe *sys.Socket) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot make a pipe to the daemon: %w", err)
@@ -63,14 +68,25 @@ func runAgain(argv []string, mountPoint string) error {
 		return fmt.Errorf("cannot start the daemon: %w", err)
 	}
 	defer null.Close()
-	passed, resultFD := passedFiles(w, mountPoint)
+	passing := []uintptr{w.Fd()}
+	if probe != nil {
+		passing = append(passing, probe.Fd())
+	}
+	passed, numbers := passedFiles(passing, mountPoint)
+	env := append(os.Environ(), resultVariable+"="+strconv.Itoa(numbers[0]))
+	if probe != nil {
+		env = append(env, lossServerVariable+"="+strconv.Itoa(numbers[1]))
+	}
 	daemon, err := sys.RunAgain(argv, &syscall.ProcAttr{
-		Env: append(os.Environ(), resultVariable+"="+strconv.Itoa(resultFD)),
+		Env: env,
 		// stderr for the trace of a crash; the daemon closes it once the mount is up
 		Files: append([]uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()}, passed...),
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}, farDescriptor)
 	w.Close()
+	if probe != nil {
+		probe.Close() // when the daemon ends, the client finds the connection closed
+	}
 	if err != nil {
 		return fmt.Errorf("cannot start the daemon: %w", err)
 	}
@@ -112,20 +128,23 @@ func closeOnExec() error {
 // closed is a descriptor that is not passed on.
 const closed = ^uintptr(0)
 
-// passedFiles are the descriptors that the daemon gets after the standard streams: the pipe, and the FUSE device of
-// a mount point /dev/fd/N under its own number.
-func passedFiles(result *os.File, mountPoint string) (files []uintptr, resultFD int) {
-	device, ok := fs.DeviceFD(mountPoint)
-	switch {
-	case !ok || device < standardStreams:
-		return []uintptr{result.Fd()}, standardStreams
-	case device == standardStreams:
-		return []uintptr{uintptr(device), result.Fd()}, standardStreams + 1
+// passedFiles are the descriptors that the daemon gets after the standard streams: the FUSE device of a mount point /dev/fd/N
+// under its own number, and those of passing under the first free ones, which numbers tells.
+func passedFiles(passing []uintptr, mountPoint string) (files []uintptr, numbers []int) {
+	if device, ok := fs.DeviceFD(mountPoint); ok && device >= standardStreams {
+		files = slices.Repeat([]uintptr{closed}, device-standardStreams+1)
+		files[device-standardStreams] = uintptr(device)
 	}
-	files = slices.Repeat([]uintptr{closed}, device-standardStreams+1)
-	files[0] = result.Fd()
-	files[device-standardStreams] = uintptr(device)
-	return files, standardStreams
+	for _, fd := range passing {
+		at := slices.Index(files, closed)
+		if at < 0 {
+			at = len(files)
+			files = append(files, closed)
+		}
+		files[at] = fd
+		numbers = append(numbers, standardStreams+at)
+	}
+	return files, numbers
 }
 
 // resultPipe is the daemon's end of the pipe.

@@ -118,7 +118,7 @@ func TestRunAgain(t *testing.T) {
 		{"/dev/fd/4096", "argv0 the name\ndir /\nsession own\nfd 0 /dev/null\nfd 1 /dev/null\nfd 2 /dev/null\nfd 3 result\nfd 4096 /dev/zero\n"},
 	} {
 		report := filepath.Join(t.TempDir(), "report")
-		if err := runAgain([]string{"the name", "mounts", report}, tt.point); err != nil {
+		if err := runAgain([]string{"the name", "mounts", report}, tt.point, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got, _ := os.ReadFile(report); withoutReserved(string(got)) != tt.want {
@@ -145,7 +145,7 @@ func TestDaemonThatDoesNotComeUp(t *testing.T) {
 		{"is killed", "the daemon ended before the mount was up (signal: killed)"},
 		{"ends without a word", "the daemon ended before the mount was up (exit status 0)"},
 	} {
-		err := runAgain([]string{"the name", tt.ends}, "/mnt")
+		err := runAgain([]string{"the name", tt.ends}, "/mnt", nil)
 		if err == nil || err.Error() != tt.want {
 			t.Errorf("%s\n got: %v\nwant: %s", tt.ends, err, tt.want)
 		}
@@ -164,21 +164,21 @@ func TestSuccessThatNobodyWaitsFor(t *testing.T) {
 }
 
 func TestPassedFiles(t *testing.T) {
-	const result = 1
+	const result, probe = 1, 2
 	for _, tt := range []struct {
-		point    string
-		resultFD int
-		files    []uintptr
+		point   string
+		numbers []int
+		files   []uintptr
 	}{
-		{"/mnt", 3, []uintptr{result}},
-		{"/dev/fd/0", 3, []uintptr{result}}, // a standard stream is no device; refused where that is checked
-		{"/dev/fd/3", 4, []uintptr{3, result}},
-		{"/dev/fd/4", 3, []uintptr{result, 4}},
-		{"/dev/fd/7", 3, []uintptr{result, closed, closed, closed, 7}},
+		{"/mnt", []int{3, 4}, []uintptr{result, probe}},
+		{"/dev/fd/0", []int{3, 4}, []uintptr{result, probe}}, // a standard stream is no device; refused where that is checked
+		{"/dev/fd/3", []int{4, 5}, []uintptr{3, result, probe}},
+		{"/dev/fd/4", []int{3, 5}, []uintptr{result, 4, probe}},
+		{"/dev/fd/7", []int{3, 4}, []uintptr{result, probe, closed, closed, 7}},
 	} {
-		files, resultFD := passedFiles(os.Stdout, tt.point)
-		if !slices.Equal(files, tt.files) || resultFD != tt.resultFD {
-			t.Errorf("%s: passes on %v, the result as %d, want %v, %d", tt.point, files, resultFD, tt.files, tt.resultFD)
+		files, numbers := passedFiles([]uintptr{result, probe}, tt.point)
+		if !slices.Equal(files, tt.files) || !slices.Equal(numbers, tt.numbers) {
+			t.Errorf("%s: passes on %v, as %v, want %v, %v", tt.point, files, numbers, tt.files, tt.numbers)
 		}
 	}
 }
@@ -202,7 +202,7 @@ func TestRoomForDescriptors(t *testing.T) {
 			t.Fatal(err)
 		}
 		report := filepath.Join(t.TempDir(), "report")
-		if err := runAgain([]string{"the name", "has room", report}, "/mnt"); err != nil {
+		if err := runAgain([]string{"the name", "has room", report}, "/mnt", nil); err != nil {
 			t.Fatal(err)
 		}
 		text, _ := os.ReadFile(report)

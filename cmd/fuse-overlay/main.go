@@ -33,6 +33,9 @@ func main() {
 // run is the whole program, and also that of the process which startDaemon starts: that one gets the same arguments
 // and is told apart by the result pipe in its hand.
 func run(argv []string, stdout, stderr io.Writer) int {
+	if runLossClient() {
+		return exitOK
+	}
 	called := calledBy(argv)
 	result := inheritedResult()
 	req, err := parseRequest(called, argv)
@@ -63,7 +66,7 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	case req.foreground:
 		err = runForeground(req)
 	default:
-		err = startDaemon(argv, req.mount.Point)
+		err = startDaemon(argv, req)
 	}
 	if err != nil {
 		return fail(stderr, called, err)

@@ -22,6 +22,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		log.Info(note)
 	}
 	req.overlay.Log = log
+	req.overlay.Loss = startLossProbe(req, log)
 	overlay, err := fs.Open(req.overlay)
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ var optionTable = []optionGroup{
 	{"behaviour", []option{
 		{"volatile", noValue, flag(func(r *request) *bool { return &r.overlay.Volatile }), "never wait for the disk; a power cut may damage upperdir"},
 		{"fsync", may("0|1"), off(func(r *request) *bool { return &r.overlay.NoFsync }), "0: fsync by applications does nothing"},
-		{"writeback", may("0|1"), on(func(r *request) *bool { return &r.overlay.Writeback }), "1: the kernel collects small writes, and asks for attributes after each close"},
+		{"writeback", may("0|1"), setWriteback, "1: the kernel collects small writes, and asks for attributes after each close (default: where data would be lost without)"},
 		{"cache_inodes", needs("NUMBER"), setCacheInodes, "how many unused inodes the kernel may keep, and so the memory of the mount (default: as many as it wants)"},
 		{"io", needs("auto|cached|passthrough"), setIO, "passthrough: data goes to the layer's files directly, opens cost a request (root)"},
 		{"cpu_idle", needs("auto|poll|sleep"), setCPUIdle, "poll: while requests come fast, idle CPUs of the machine poll in place of sleeping (root)"},

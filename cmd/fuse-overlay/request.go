@@ -111,7 +111,7 @@ func (r *request) check() error {
 		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
 	case r.mount.AllowOther && r.allowRoot:
 		return errors.New("allow_other and allow_root exclude each other")
-	case o.IO == fs.IOPassthrough && o.Writeback:
+	case o.IO == fs.IOPassthrough && o.Writeback == fs.WritebackOn:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
 	return r.settle()

@@ -28,7 +28,7 @@ func describe(r *request) string {
 		name    string
 	}{
 		{r.foreground, "foreground"}, {m.Debug, "debug"}, {o.Volatile, "volatile"}, {o.NoFsync, "nofsync"},
-		{o.NoACL, "noacl"}, {o.NoXattrs, "noxattrs"}, {o.StaticNlink, "static_nlink"}, {o.Writeback, "writeback"},
+		{o.NoACL, "noacl"}, {o.NoXattrs, "noxattrs"}, {o.StaticNlink, "static_nlink"}, {o.Writeback == fs.WritebackOn, "writeback"}, {o.Writeback == fs.WritebackOff, "writeback=0"},
 		{m.AllowOther, "allow_other"},
 	} {
 		if f.differs {
@@ -205,7 +205,7 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,timeout=1.5 M`, "l ro timeout 1.5s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1000000000000000000000 M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,max_write=131072 M`, "l ro max_write 131072 " + on},
-		{`fuse-overlay -o lowerdir=l,writeback=0,fsync=1,noxattrs,static_nlink M`, "l noxattrs static_nlink ro " + on},
+		{`fuse-overlay -o lowerdir=l,writeback=0,fsync=1,noxattrs,static_nlink M`, "l noxattrs static_nlink writeback=0 ro " + on},
 		{`fuse-overlay -o lowerdir=l,writeback,fsync,noxattrs=0 M`, "l writeback ro " + on},
 		{`fuse-overlay -o lowerdir=l,log=/var/log/a\,b M`, "l ro log /var/log/a,b " + on},
 		{`fuse-overlay -o lowerdir=l M/dev/fd/7`, "l ro fuse-overlay(fuse-overlay) on M/dev/fd/7"},

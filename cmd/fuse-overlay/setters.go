@@ -60,6 +60,15 @@ func zeroOrOne(value string) (bool, error) {
 	return false, fmt.Errorf("%q is neither 0 nor 1", value)
 }
 
+func setWriteback(r *request, value string) error {
+	yes, err := zeroOrOne(value)
+	r.overlay.Writeback = fs.WritebackOff
+	if yes {
+		r.overlay.Writeback = fs.WritebackOn
+	}
+	return err
+}
+
 func mountFlags(set, clear uintptr) setter {
 	return func(r *request, _ string) error {
 		r.mount.Flags = r.mount.Flags&^clear | set

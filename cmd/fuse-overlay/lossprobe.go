@@ -1,0 +1,104 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// The probe for lost appends (fs/lossprobe.go) takes two processes. The daemon is the server. The client is the process that has
+// started the daemon and only waits for it, so that the probe costs no third process. If there is no such process, or it may not
+// mount, the daemon starts a client; where only a user namespace makes it one that may mount, in a user namespace.
+
+// lossServerVariable tells the daemon which descriptor is its end of the connection to the client, lossClientVariable a process
+// that it is a client and nothing else.
+const (
+	lossServerVariable = "_FUSE_OVERLAY_LOSS_SERVER_FD"
+	lossClientVariable = "_FUSE_OVERLAY_LOSS_CLIENT_FD"
+)
+
+// needsLossProbe reports whether it matters what the probe finds.
+func needsLossProbe(req *request) bool {
+	o := &req.overlay
+	return o.Upper != "" && o.IO != fs.IOPassthrough && o.Writeback != fs.WritebackOn
+}
+
+// runLossClient is the whole life of a process that is a client and nothing else; false in all others.
+func runLossClient() bool {
+	fd, err := strconv.Atoi(os.Getenv(lossClientVariable))
+	if err != nil {
+		return false
+	}
+	_ = fs.RunLossClient(sys.AdoptSocket(fd)) // the server finds the connection closed
+	return true
+}
+
+// beLossClient has this process be the client, beside what it does, and returns the server's end of the connection; nil if
+// there is none.
+func beLossClient() *sys.Socket {
+	server, client, err := sys.NewSocketPair()
+	if err != nil {
+		return nil
+	}
+	go func() {
+		_ = fs.RunLossClient(client)
+		client.Close()
+	}()
+	return &server
+}
+
+// inheritedLossSocket is the server's end, in a daemon whose starter is the client.
+func inheritedLossSocket() (s sys.Socket, ok bool) {
+	fd, err := strconv.Atoi(os.Getenv(lossServerVariable))
+	if err != nil {
+		return s, false
+	}
+	os.Unsetenv(lossServerVariable)
+	syscall.CloseOnExec(fd)
+	return sys.AdoptSocket(fd), true
+}
+
+// startLossProbe begins the probe, if it is needed, and returns what waits for its result.
+func startLossProbe(req *request, log *zap.Logger) func() fs.Loss {
+	if !needsLossProbe(req) {
+		return nil
+	}
+	result := make(chan fs.Loss, 1)
+	start := time.Now()
+	inherited, ok := inheritedLossSocket()
+	go func() {
+		var loss fs.Loss
+		var err error
+		if ok {
+			loss, err = fs.ServeLossProbe(inherited)
+			inherited.Close()
+		} else {
+			loss, err = probeWithChild(req.called)
+		}
+		log.Debug("probe for lost appends", zap.Duration("took", time.Since(start)), zap.Error(err))
+		result <- loss
+	}()
+	return func() fs.Loss { return <-result }
+}
+
+// probeWithChild is the probe with a process of its own as client.
+func probeWithChild(name string) (fs.Loss, error) {
+	server, client, err := sys.NewSocketPair()
+	if err != nil {
+		return fs.LossUnknown, err
+	}
+	defer server.Close()
+	child, err := sys.StartProbe(name, client, lossClientVariable, !mayMount())
+	client.Close()
+	if err != nil {
+		return fs.LossUnknown, err
+	}
+	go func() { _, _ = child.Wait() }()
+	return fs.ServeLossProbe(server)
+}
