@@ -23,6 +23,10 @@ type Config struct {
 
 	// Timeout is how long the kernel may keep names and attributes; negative is without end.
 	Timeout time.Duration
+	// LayersChange says that layers may be changed while they are mounted, and not through the mount: what the kernel and the
+	// overlay remember is checked against the layers at each open and each look-up (docs/SEMANTICS.md, "Layers that change").
+	// Timeout is then 0, whatever it says.
+	LayersChange bool
 	// Volatile leaves out every fsync: after a power cut the upper may be damaged, as [Overlay.Mount] notes in Work.
 	Volatile bool
 	// AfterVolatile goes on, with a warning, with an upper that a volatile mount has used; otherwise it is refused.

@@ -104,7 +104,10 @@ func (o *Overlay) Init(s *fuse.Server) {
 	}
 	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
 	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
-	if o.policy.timeout < 0 {
+	switch {
+	case o.cfg.LayersChange:
+		o.policy.timeout = 0
+	case o.policy.timeout < 0:
 		o.policy.timeout = endless
 	}
 }

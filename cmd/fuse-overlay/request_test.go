@@ -50,6 +50,9 @@ func describe(r *request) string {
 	if o.Timeout != withoutEnd {
 		say("timeout %v", o.Timeout)
 	}
+	if o.LayersChange {
+		say("layers-change")
+	}
 	if o.CPUIdle != fs.CPUIdleAuto {
 		say("cpu_idle %d", o.CPUIdle)
 	}
@@ -201,7 +204,8 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,cpu_idle=auto M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=poll M`, "l ro cpu_idle 1 " + on},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=sleep M`, "l ro cpu_idle 2 " + on},
-		{`fuse-overlay -o lowerdir=l,timeout=0 M`, "l ro timeout 0s " + on},
+		{`fuse-overlay -o lowerdir=l,timeout=0 M`, "l ro timeout 0s layers-change " + on},
+		{`fuse-overlay -o lowerdir=l,timeout=0,timeout=2 M`, "l ro timeout 2s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1.5 M`, "l ro timeout 1.5s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1000000000000000000000 M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,max_write=131072 M`, "l ro max_write 131072 " + on},
