@@ -102,7 +102,6 @@ type dirState struct {
 	mu sync.Mutex // guards the rest
 	stack.Dir
 	children map[string]*Node // nodes by name; a dropped one may linger until it is met
-	horizon  uint64           // where the listing that began last ends; 0: none has begun
 }
 
 func newDirState(d stack.Dir) *dirState {

@@ -25,10 +25,10 @@ func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) 
 // ReleaseDir answers RELEASEDIR.
 func (o *Overlay) ReleaseDir(*fuse.ReleaseIn) { o.counts.add(opReleasedir) }
 
-// Offsets of the entries that every directory has; those of the index follow.
+// Places of the entries that every directory has; those of the index follow.
 const (
-	offsetDot    = 1
-	offsetDotDot = 2
+	placeDot    = 1
+	placeDotDot = 2
 )
 
 // sizes of struct fuse_direntplus and struct fuse_dirent without the name (linux/fuse.h)
@@ -100,7 +100,7 @@ var listings = sync.Pool{New: func() any { return &listing{} }}
 // listed is an entry on its way into the reply.
 type listed struct {
 	name   string
-	cookie uint64
+	offset uint64 // where the listing goes on after it
 	layer  int
 	kind   uint32 // S_IFMT
 	ino    uint64
@@ -123,20 +123,22 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	if err := o.stack.Index(&dir.Dir, l.d); err != nil {
 		return err
 	}
-	l.dots(offset)
+	place, end := uint64(0), uint64(0)
 	if offset == 0 {
-		// Without an end set now, a listing would go on for as long as somebody makes entries faster than it is read.
-		dir.horizon = dir.NextCookie()
+		end = dir.Begin()
+	} else {
+		place, end = dir.Resume(offset)
 	}
+	l.dots(place, end)
 	tell := tellNames
 	if l.plus {
-		tell = l.tell(thread, offset)
+		tell = l.tell(thread, place)
 	}
-	dir.List(offset, func(e *stack.Listed) bool {
-		if dir.horizon != 0 && e.Cookie >= dir.horizon || !l.takes(e.Name) {
+	dir.List(place, end, func(e *stack.Listed) bool {
+		if !l.takes(e.Name) {
 			return false
 		}
-		next := listed{name: e.Name, cookie: e.Cookie, layer: e.Layer}
+		next := listed{name: e.Name, offset: dir.Offset(e.Place, end), layer: e.Layer}
 		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
 			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
 			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
@@ -222,11 +224,11 @@ func (o *Overlay) ofItsOwn(typ uint8, layer int, err error) bool {
 }
 
 // tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.
-func (l *listing) tell(thread uint32, offset uint64) telling {
+func (l *listing) tell(thread uint32, place uint64) telling {
 	if l.n.dir.Visible() == l.n.dir.Subdirs() {
 		return tellAll // no sample to be had
 	}
-	t := l.o.listers.lists(thread, offset)
+	t := l.o.listers.lists(thread, place)
 	if t != tellAll {
 		l.n.dir.lister.Store(thread)
 	}
@@ -244,20 +246,66 @@ func (l *listing) takes(name string) bool {
 	return l.room >= 0
 }
 
-// dots puts "." and ".." into the reply. The kernel wants no attributes of them.
-func (l *listing) dots(offset uint64) {
+// dots puts "." and ".." into the reply. The kernel wants no attributes of them. Precondition: n.dir.mu is held, n indexed.
+func (l *listing) dots(place, end uint64) {
+	if place >= placeDotDot {
+		return
+	}
 	up := l.n
 	if l.n.parent != nil {
 		up = l.n.parent
 	}
-	for _, e := range []fuse.DirEntry{
-		{Name: ".", Mode: unix.S_IFDIR, Ino: l.n.ino.Load(), Off: offsetDot},
-		{Name: "..", Mode: unix.S_IFDIR, Ino: up.ino.Load(), Off: offsetDotDot},
-	} {
-		if e.Off > offset && l.takes(e.Name) {
-			l.add(e)
+	dots := [...]struct {
+		name  string
+		place uint64
+		node  *Node
+	}{{".", placeDot, l.n}, {"..", placeDotDot, up}}
+	for _, e := range dots[:howManyDots(&l.n.dir.Dir, end)] {
+		if e.place > place && l.takes(e.name) {
+			l.add(fuse.DirEntry{Name: e.name, Mode: unix.S_IFDIR, Ino: e.node.ino.Load(), Off: l.n.dir.Offset(e.place, end)})
 		}
 	}
+}
+
+// howManyDots returns how many of "." and ".." a listing has: both, unless its entries would fill the last page of the copy that the kernel
+// keeps of it, and the directory has changed. Another listing that began before may then go on at an offset that this one does not
+// have. The kernel looks for that offset in its copy and asks for the rest when it is not there, but not if the copy ends with a page: it
+// takes that for the end of the listing (fuse_readdir_cached), and the rest of the names would be left out.
+func howManyDots(d *stack.Dir, end uint64) int {
+	const both = 2
+	if !d.Changed() {
+		return both
+	}
+	var copies [both + 1]pages // of a listing without ".", with it, and with both
+	for dots := range copies {
+		for name := range dots {
+			copies[dots].add(name + 1)
+		}
+	}
+	d.List(placeDotDot, end, func(e *stack.Listed) bool {
+		for dots := range copies {
+			copies[dots].add(len(e.Name))
+		}
+		return true
+	})
+	for dots := both; dots > 0; dots-- {
+		if copies[dots]%pages(sys.PageSize()) != 0 {
+			return dots
+		}
+	}
+	return both
+}
+
+// pages is the size of the kernel's copy of a listing, in which no entry lies in two pages (fuse_add_dirent_to_cache).
+type pages int
+
+// add adds an entry whose name has that length.
+func (p *pages) add(name int) {
+	page, size := pages(sys.PageSize()), pages(direntSize+(name+7)&^7)
+	if rest := *p % page; rest+size > page {
+		*p += page - rest
+	}
+	*p += size
 }
 
 // add puts an entry into the reply and returns where its attributes go, if they are told. An entry without a node id is one
@@ -276,7 +324,7 @@ func (l *listing) fill() error {
 	for i := range entries {
 		e := &entries[i]
 		if e.node == nil {
-			l.add(fuse.DirEntry{Name: e.name, Mode: e.kind, Ino: e.ino, Off: e.cookie})
+			l.add(fuse.DirEntry{Name: e.name, Mode: e.kind, Ino: e.ino, Off: e.offset})
 			continue
 		}
 		var a fuse.Attr
@@ -291,7 +339,7 @@ func (l *listing) fill() error {
 			}
 			return err
 		}
-		out := l.add(fuse.DirEntry{Name: e.name, Mode: e.node.kind, Ino: a.Ino, Off: e.cookie})
+		out := l.add(fuse.DirEntry{Name: e.name, Mode: e.node.kind, Ino: a.Ino, Off: e.offset})
 		if out == nil {
 			l.drop = append(l.drop, e.node)
 			continue

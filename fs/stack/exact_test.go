@@ -43,7 +43,7 @@ func (m *merged) wantExact(what string) {
 
 func (m *merged) listed() map[string]uint8 {
 	types := map[string]uint8{}
-	m.List(0, func(e *Listed) bool { types[e.Name] = e.Type; return true })
+	m.List(0, ^uint64(0), func(e *Listed) bool { types[e.Name] = e.Type; return true })
 	return types
 }
 

@@ -278,7 +278,7 @@ func (s *site) at(path string) (*merged, string, Found) {
 func (m *merged) names() []string {
 	m.s.t.Helper()
 	var names []string
-	m.indexed().List(0, func(e *Listed) bool { names = append(names, e.Name); return true })
+	m.indexed().List(0, ^uint64(0), func(e *Listed) bool { names = append(names, e.Name); return true })
 	return names
 }
 
@@ -293,7 +293,7 @@ func (s *site) view() string {
 func (s *site) viewDir(m *merged, lines []string) []string {
 	s.t.Helper()
 	defer m.close()
-	m.indexed().List(0, func(e *Listed) bool {
+	m.indexed().List(0, ^uint64(0), func(e *Listed) bool {
 		f := m.lookup(e.Name)
 		path := filepath.Join(m.path, e.Name)
 		if !f.Exists() || direntType(f.Stat.Mode) != e.Type {

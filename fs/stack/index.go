@@ -12,7 +12,7 @@ import (
 // next size that memory is handed out in, 64, with its next field.
 type entry struct {
 	name   string
-	cookie uint64    // its place in the listing: grows, never used twice
+	cookie uint64    // its place in the listing: grows, and is never another name's
 	ino    uint64    // of the topmost object in its layer, as listed; 0: not known
 	lower  *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
 	layer  uint16    // the topmost layer that has the name
@@ -20,7 +20,7 @@ type entry struct {
 	marker bool      // the upper's whiteout is a .wh. file
 	closed bool      // what lies further down can no longer show
 	below  bool      // a lower would show were the upper's entry gone
-	gone   bool      // left the index; a tombstone in the order
+	gone   bool      // not in the directory any more; it keeps the place for when the name comes back
 }
 
 // absent reports whether the topmost is a whiteout.
@@ -42,13 +42,19 @@ func (e *entry) setLowers(layers []uint16) {
 
 // index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
 type index struct {
-	byName  map[string]*entry // nil until many names have to be told apart: see find
-	order   []*entry          // by cookie
+	byName  map[string]*entry // of order; nil until many names have to be told apart: see known
+	order   []*entry          // by cookie, one for each name
 	spare   []entry           // for the next names of a large listing
 	next    uint64            // the next cookie
 	visible int
 	subdirs int
-	dead    int // tombstones in order
+	dead    int // entries in order that are gone
+
+	first       uint64   // where the first listing ended; 0: none has begun
+	changed     bool     // names have come or gone since the layers were read
+	era         uint64   // how often places have been numbered anew, modulo eras
+	former      []uint64 // the places in the era before of the entries there were when it ended
+	formerFirst uint64   // first of that era
 }
 
 // firstCookie leaves room for "." and "..".
@@ -60,13 +66,21 @@ const few = 16
 
 func newIndex() *index { return &index{next: firstCookie} }
 
-// find returns the entry of a name; nil where there is none. The map of a large directory is made when a name is first asked
-// for: a listing by itself needs none.
+// find returns the entry of a name; nil where there is none.
 func (x *index) find(name string) *entry {
+	if e := x.known(name); e != nil && !e.gone {
+		return e
+	}
+	return nil
+}
+
+// known is find, but that it returns the entry of a name that is gone as well, as long as there is one. The map of a large directory
+// is made when a name is first asked for: a listing by itself needs none.
+func (x *index) known(name string) *entry {
 	if x.byName == nil {
 		if len(x.order) <= few {
 			for _, e := range x.order {
-				if !e.gone && e.name == name {
+				if e.name == name {
 					return e
 				}
 			}
@@ -74,9 +88,7 @@ func (x *index) find(name string) *entry {
 		}
 		x.byName = make(map[string]*entry, len(x.order))
 		for _, e := range x.order {
-			if !e.gone {
-				x.byName[e.name] = e
-			}
+			x.byName[e.name] = e
 		}
 	}
 	return x.byName[name]
@@ -155,6 +167,9 @@ func (x *index) mergeMarker(name string, layer uint16) {
 
 // add puts a new name at the end of the listing.
 func (x *index) add(e *entry) {
+	if x.next >= maxPlace {
+		x.renumber()
+	}
 	e.cookie = x.next
 	x.next++
 	if x.byName != nil {
@@ -162,6 +177,25 @@ func (x *index) add(e *entry) {
 	}
 	x.order = append(x.order, e)
 	x.count(e, 1)
+}
+
+// put makes a name what e says. A name that is or was in the directory keeps its place: so who makes a name, removes it and makes it
+// again, over and over, as a program does with a lock or a temporary file, leaves the end of the listing where it is.
+func (x *index) put(e entry) {
+	x.changed = true
+	old := x.known(e.name)
+	if old == nil {
+		x.add(&e)
+		return
+	}
+	if old.gone {
+		x.dead--
+	} else {
+		x.count(old, -1)
+	}
+	e.cookie = old.cookie
+	*old = e
+	x.count(old, 1)
 }
 
 func (x *index) count(e *entry, n int) {
@@ -176,8 +210,8 @@ func (x *index) count(e *entry, n int) {
 
 // drop takes a name out.
 func (x *index) drop(e *entry) {
+	x.changed = true
 	x.count(e, -1)
-	delete(x.byName, e.name)
 	e.gone = true
 	x.dead++
 	if x.dead > len(x.order)/2+16 {
@@ -187,29 +221,18 @@ func (x *index) drop(e *entry) {
 				live = append(live, o)
 			}
 		}
-		x.order, x.dead = live, 0
+		x.order, x.dead, x.byName = live, 0, nil
 	}
 }
 
 // set makes name another object of the upper. lower are the layers below that merge with it.
 func (x *index) set(name string, typ uint8, lower []uint16) {
-	e := &entry{name: name, layer: Upper, typ: typ, closed: true}
+	e := entry{name: name, layer: Upper, typ: typ, closed: true}
 	e.setLowers(lower)
-	old := x.find(name)
-	if old != nil {
+	if old := x.find(name); old != nil {
 		e.below = old.belowUpper()
 	}
-	if old != nil && !old.absent() { // the name was there all the time, so it keeps its place in a listing that is being read
-		x.count(old, -1)
-		e.cookie = old.cookie
-		*old = *e
-		x.count(old, 1)
-		return
-	}
-	if old != nil {
-		x.drop(old)
-	}
-	x.add(e)
+	x.put(e)
 }
 
 // raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
@@ -227,10 +250,7 @@ func (x *index) raise(name string) {
 
 // cover makes name absent by a whiteout of the upper. below: a lower would show without it.
 func (x *index) cover(name string, marker, below bool) {
-	if old := x.find(name); old != nil {
-		x.drop(old)
-	}
-	x.add(&entry{name: name, layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below})
+	x.put(entry{name: name, layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below})
 }
 
 // remove takes out a name that nothing lies below of.
@@ -248,28 +268,32 @@ func (e *entry) belowUpper() bool {
 	return !e.absent()
 }
 
-// from returns the entries that follow the cookie.
-func (x *index) from(cookie uint64) []*entry {
-	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > cookie })
+// from returns the entries that follow a place.
+func (x *index) from(place uint64) []*entry {
+	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > place })
 	return x.order[i:]
 }
 
 // Listed is one visible entry of a listing.
 type Listed struct {
-	Name   string
-	Cookie uint64 // the offset to go on from
-	Type   uint8  // DT_*
-	Layer  int    // the topmost layer that has the entry
-	Ino    uint64 // of a lower's object, in its layer; 0 where only a look at the object can tell
+	Name  string
+	Place uint64 // where to go on from
+	Type  uint8  // DT_*
+	Layer int    // the topmost layer that has the entry
+	Ino   uint64 // of a lower's object, in its layer; 0 where only a look at the object can tell
 
 	entry *entry
 }
 
-// List calls f for each visible entry after cookie, in stable order, until f returns false. Entries made meanwhile come
-// at the end, removed ones no more: nothing is told twice or left out. Precondition: indexed.
-func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
+// List calls f for each visible entry that follows a place, before the end, in stable order, until f returns false: see [Dir.Begin] and
+// [Dir.Resume]. Names that have come since the listing began are not told, unless they were there before, nor are those that are
+// gone: nothing is told twice or left out. Precondition: indexed.
+func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	var l Listed
-	for _, e := range d.index.from(cookie) {
+	for _, e := range d.index.from(place) {
+		if e.cookie >= end {
+			return
+		}
 		if e.gone || e.absent() {
 			continue
 		}
@@ -282,10 +306,6 @@ func (d *Dir) List(cookie uint64, f func(*Listed) bool) {
 		}
 	}
 }
-
-// NextCookie is greater than the cookie of every entry there is, and no greater than those of entries to come.
-// Precondition: indexed.
-func (d *Dir) NextCookie() uint64 { return d.index.next }
 
 // FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: indexed.
 func (d *Dir) FileAfter(name string) (next string, ok bool) {

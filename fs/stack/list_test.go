@@ -19,7 +19,7 @@ import (
 // from returns up to n entries after a cookie, as one request for a part of a listing does.
 func (m *merged) from(cookie uint64, n int) []Listed {
 	var out []Listed
-	m.List(cookie, func(e *Listed) bool {
+	m.List(cookie, ^uint64(0), func(e *Listed) bool {
 		if len(out) == n {
 			return false
 		}
@@ -51,11 +51,11 @@ func TestListingResumesAnywhere(t *testing.T) {
 	}
 	d := newSite(t, "", table.String()).dir("").indexed()
 	all := d.from(0, 1000)
-	if len(all) != 100 || all[0].Cookie < firstCookie {
+	if len(all) != 100 || all[0].Place < firstCookie {
 		t.Fatalf("%d entries, the first is %+v", len(all), all[0])
 	}
 	for i, e := range all {
-		if rest := d.from(e.Cookie, 1000); !slices.Equal(rest, all[i+1:]) {
+		if rest := d.from(e.Place, 1000); !slices.Equal(rest, all[i+1:]) {
 			t.Errorf("after %+v: %v", e, rest)
 		}
 	}
@@ -120,13 +120,13 @@ func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
 				break
 			}
 			for _, e := range entries {
-				if e.Cookie <= cookie {
-					t.Fatalf("seed %d: offset %d after %d", seed, e.Cookie, cookie)
+				if e.Place <= cookie {
+					t.Fatalf("seed %d: offset %d after %d", seed, e.Place, cookie)
 				}
 				if f := c.lookup(e.Name); !f.Exists() {
 					t.Errorf("seed %d: %s is told and not there", seed, e.Name)
 				}
-				cookie = e.Cookie
+				cookie = e.Place
 				if told[e.Name]++; told[e.Name] > 1 {
 					t.Errorf("seed %d: %s is told twice", seed, e.Name)
 				}
@@ -253,7 +253,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 			t.Errorf("%s is %+v", name, f)
 		}
 	}
-	same := func(a, b Listed) bool { return a.Name == b.Name && a.Cookie == b.Cookie && a.Type == b.Type }
+	same := func(a, b Listed) bool { return a.Name == b.Name && a.Place == b.Place && a.Type == b.Type }
 	if after := root.from(0, 10); !slices.EqualFunc(after, before, same) {
 		t.Errorf("the listing was %v and is %v", before, after)
 	}

@@ -26,7 +26,7 @@ func (s *site) redirected(all ...string) *site {
 func (s *site) wantListed(dir string, want ...string) {
 	s.t.Helper()
 	var got []string
-	s.dir(dir).indexed().List(0, func(e *Listed) bool { got = append(got, e.Name); return true })
+	s.dir(dir).indexed().List(0, ^uint64(0), func(e *Listed) bool { got = append(got, e.Name); return true })
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		s.t.Errorf("%s lists %q, want %q", dir, got, want)

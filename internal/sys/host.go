@@ -97,3 +97,8 @@ func RaiseReadAhead(path string, bytes int) error {
 	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
 	return os.WriteFile(file, []byte(strconv.Itoa(bytes>>10)), 0)
 }
+
+// PageSize is the size of the kernel's pages.
+func PageSize() int { return pageSize }
+
+var pageSize = os.Getpagesize()

@@ -1,0 +1,110 @@
+package stack
+
+import "sort"
+
+// An offset tells the kernel where to go on in a listing. There is no handle for a listing, and several of one directory may be under way,
+// so an offset holds two things: the place of the last entry told, and the end of that listing, which is the end of the directory when
+// the listing began. What is made later has a place beyond it, so the listing neither tells a name twice that was removed and made
+// again, nor goes on for as long as somebody makes names faster than it is read.
+//
+// The kernel keeps the pages of one listing and serves other listings from them, as far as these come with the same offsets. Offsets
+// therefore depend on nothing but place and end: listings of a directory that does not get new names share them.
+//
+// The three forms of an offset, distinguished by bits 62 and 30:
+//
+//	bit 62  30
+//	     0   0   grown 29..16, place 15..0       small directories
+//	     0   1   place 29..0                     grown is 0
+//	     1       era 61..60, grown 59..30, place 29..0
+//
+// grown is by how much the directory has grown until the listing began, since the first listing began. The first two forms fit 31 bits,
+// because programs of 32 bits fail with EOVERFLOW in readdir(3) where an offset does not.
+const (
+	largeOffset = 1 << 62
+	ungrown     = 1 << 30
+
+	placeBits = 30 // of a place, and of grown
+	smallBits = 16 // of a place in the first form
+	eraShift  = 2 * placeBits
+	eras      = 4
+
+	placeMask  = 1<<placeBits - 1
+	smallPlace = 1<<smallBits - 1
+	smallGrown = 1<<(placeBits-smallBits) - 1
+)
+
+// maxPlace is the place at which a directory numbers its names anew. Tests lower it.
+var maxPlace uint64 = placeMask
+
+// Begin returns the end of a listing of d that begins now. Precondition: indexed.
+func (d *Dir) Begin() (end uint64) {
+	x := d.index
+	if x.first == 0 {
+		x.first = x.next
+	}
+	return x.next
+}
+
+// Changed reports whether names have come or gone since the layers were read. Precondition: indexed.
+func (d *Dir) Changed() bool { return d.index.changed }
+
+// Offset returns the offset that stands for a place in a listing with that end. Preconditions: indexed, and end is of [Dir.Begin] or
+// [Dir.Resume].
+func (d *Dir) Offset(place, end uint64) uint64 {
+	x := d.index
+	grown := end - x.first
+	switch {
+	case x.era == 0 && grown <= smallGrown && place <= smallPlace:
+		return grown<<smallBits | place
+	case x.era == 0 && grown == 0:
+		return ungrown | place
+	}
+	return largeOffset | x.era<<eraShift | grown<<placeBits | place
+}
+
+// Resume returns what an offset stands for. Precondition: indexed.
+func (d *Dir) Resume(offset uint64) (place, end uint64) {
+	x := d.index
+	era, grown := uint64(0), uint64(0)
+	switch {
+	case offset&largeOffset != 0:
+		era, grown, place = offset>>eraShift%eras, offset>>placeBits&placeMask, offset&placeMask
+	case offset&ungrown != 0:
+		place = offset & placeMask
+	default:
+		grown, place = offset>>smallBits&smallGrown, offset&smallPlace
+	}
+	switch era {
+	case x.era:
+		return place, min(x.first+grown, x.next)
+	case (x.era + eras - 1) % eras:
+		return x.renumbered(place+1) - 1, x.renumbered(x.formerFirst + grown)
+	}
+	return x.next, x.next // some thousand million names have been made since
+}
+
+// renumber gives the names of x places from the first on. What listings under way have been told leads to the new places by former.
+func (x *index) renumber() {
+	live := make([]*entry, 0, len(x.order)-x.dead)
+	former := make([]uint64, 0, cap(live))
+	for _, e := range x.order {
+		if e.gone {
+			continue
+		}
+		former = append(former, e.cookie)
+		e.cookie = firstCookie + uint64(len(live))
+		live = append(live, e)
+	}
+	x.order, x.dead, x.byName = live, 0, nil
+	x.former, x.formerFirst = former, x.first
+	x.first, x.next = firstCookie, firstCookie+uint64(len(live))
+	x.era = (x.era + 1) % eras
+}
+
+// renumbered returns the place of the first entry that had a place of at least former before the last renumbering.
+func (x *index) renumbered(former uint64) uint64 {
+	if former < firstCookie {
+		return former
+	}
+	return firstCookie + uint64(sort.Search(len(x.former), func(i int) bool { return x.former[i] >= former }))
+}
