@@ -30,12 +30,14 @@ E2E_TIMEOUT ?= 40m
 # E2E_RACE=1 runs the end-to-end tests against a daemon built with the race detector (needs gcc).
 E2E_RACE    ?=
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
+# Operations of `make fsx`, in all.
+FSX_OPS     ?= 10000000
 # Of them, what is about many at once, and random operations: run on such a daemon too.
-RACED := ^Test(Concurrent|Differential|ReadersOf|Follower|MakerWrites|Passthrough|CacheInodes|CPUs|Signal)
+RACED := ^Test(Concurrent|FsxAppends|Differential|ReadersOf|Follower|MakerWrites|Passthrough|CacheInodes|CPUs|Signal)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint unit e2e races coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint unit e2e races fsx coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -80,6 +82,9 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 
 races: race-build ## end-to-end tests of what is done by many at once, on a daemon with the race detector
 	FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run '$(RACED)' ./e2e/ 2>&1 | tee bin/races.log
+
+fsx: build ## random operations on the data of files; make test does a million, this FSX_OPS=10000000
+	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/
 
 coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/fsx"
 )
 
 const (
@@ -24,6 +26,7 @@ const (
 	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
 	envMode   = "FUSE_OVERLAY_E2E_MODE"
 	envBare   = "FUSE_OVERLAY_E2E_BARE" // set for a child that serves a file system, see serveBare
+	envFsx    = "FUSE_OVERLAY_E2E_FSX"  // set for a child that makes operations for package fsx
 )
 
 var (
@@ -52,6 +55,13 @@ func run(m *testing.M) int {
 	syscall.Umask(0o022)
 	if words := os.Getenv(envBare); words != "" {
 		if err := serveBare(words); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		return 0
+	}
+	if os.Getenv(envFsx) != "" {
+		if err := fsx.Serve(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 1
 		}

@@ -180,6 +180,7 @@ func runInMode(t *testing.T, m mode) {
 	if m == modePrivate {
 		limit = privateLimit
 	}
+	limit *= time.Duration(max(1, envNumber(envFsxOps, fsxOps)/fsxOps)) // make fsx FSX_OPS=...
 	args := []string{self, "-test.v", "-test.count=1", "-test.run=" + strings.Join(parts, "/"), "-test.timeout=" + limit.String()}
 	switch m {
 	case modeUserns:

@@ -113,6 +113,7 @@ var callRules = []callRule{
 
 	// Trees of tests, by plain paths: what is seen must not depend on what is tested.
 	{imports: unixPath, room: "internal/treetest"},
+	{imports: unixPath, room: "e2e/fsx"},
 	{imports: osPath, room: "internal/treetest"},
 
 	{imports: osPath, room: "cmd/..."},

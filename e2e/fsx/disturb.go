@@ -1,0 +1,82 @@
+package fsx
+
+import (
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// disturber makes operations that change nothing, at random, until it is stopped: opens, reads, syncs and closes. A close
+// of any descriptor writes dirty pages back on a FUSE file system, and so does each sync.
+type disturber struct {
+	stop chan struct{}
+	wg   sync.WaitGroup
+}
+
+// disturb begins or stops. After a stop none of its operations is under way.
+func (w *worker) disturb(on bool) {
+	if w.disturber != nil {
+		close(w.disturber.stop)
+		w.disturber.wg.Wait()
+		w.disturber = nil
+	}
+	if !on {
+		return
+	}
+	entries, err := os.ReadDir(w.dir)
+	if err != nil {
+		return
+	}
+	var paths []string
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			paths = append(paths, filepath.Join(w.dir, e.Name()))
+		}
+	}
+	if len(paths) == 0 {
+		return
+	}
+	d := &disturber{stop: make(chan struct{})}
+	w.disturber = d
+	d.wg.Go(func() {
+		buf := make([]byte, 64<<10)
+		for {
+			select {
+			case <-d.stop:
+				return
+			default:
+			}
+			once(paths[rand.IntN(len(paths))], buf)
+			if rand.IntN(8) == 0 {
+				time.Sleep(50 * time.Microsecond)
+			}
+		}
+	})
+}
+
+// once opens a file, does one thing or nothing with it, and closes it. Errors are not its concern: a file may be gone.
+func once(path string, buf []byte) {
+	flags := unix.O_RDONLY
+	if rand.IntN(3) == 0 {
+		flags = unix.O_RDWR
+	}
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	switch rand.IntN(8) {
+	case 0:
+		_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	case 1:
+		_, _ = unix.Pread(fd, buf, rand.Int64N(256<<10))
+	case 2:
+		_, _ = unix.Pread(fd, buf, 0)
+	case 3:
+		_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
+	}
+}

@@ -1,0 +1,83 @@
+package fsx
+
+import (
+	"bufio"
+	"encoding/gob"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+)
+
+// Serve is the helper process: it makes the operations that arrive on in, in the folder that arrives first, until in ends.
+func Serve(in io.Reader, out io.Writer) error {
+	requests, w := gob.NewDecoder(bufio.NewReader(in)), bufio.NewWriter(out)
+	replies := gob.NewEncoder(w)
+	var dir string
+	if err := requests.Decode(&dir); err != nil {
+		return err
+	}
+	worker := newWorker(dir)
+	defer worker.closeAll()
+	for {
+		var o op
+		if err := requests.Decode(&o); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		res := worker.do(&o)
+		if err := replies.Encode(&res); err != nil {
+			return err
+		}
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+}
+
+// helper is the caller's end of the other process.
+type helper struct {
+	cmd      *exec.Cmd
+	in       io.WriteCloser
+	requests *gob.Encoder
+	replies  *gob.Decoder
+}
+
+// startHelper starts a process that calls Serve with its standard input and output.
+func startHelper(dir string, cmd *exec.Cmd) (*helper, error) {
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	h := &helper{cmd, in, gob.NewEncoder(in), gob.NewDecoder(bufio.NewReader(out))}
+	return h, h.requests.Encode(dir)
+}
+
+// do has the helper make an operation, and waits for it.
+func (h *helper) do(o *op) result {
+	err := h.requests.Encode(o)
+	var res result
+	if err == nil {
+		err = h.replies.Decode(&res)
+	}
+	if err != nil {
+		return result{Fault: "the helper process: " + err.Error()}
+	}
+	return res
+}
+
+// stop ends the process, which closes all that it has open.
+func (h *helper) stop() error {
+	_ = h.in.Close()
+	return h.cmd.Wait()
+}

@@ -1,0 +1,341 @@
+package fsx
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Config says what is run.
+type Config struct {
+	// Dir is the folder in which files are made, read and written.
+	Dir string
+	// Lower is the folder that Prepare has filled, shown in Dir; empty: all files are new.
+	Lower string
+	// Upper is the folder in which files of Dir are found when they have been changed; empty: it is not looked at.
+	Upper string
+
+	// Seed and the number of a round decide on every operation.
+	Seed uint64
+	// First is the number of the first round, Rounds how many there are.
+	First, Rounds int
+
+	// Helper makes the command of a process that calls Serve.
+	Helper func() *exec.Cmd
+
+	// Align is what offsets and sizes are multiples of with O_DIRECT.
+	Align int64
+	// DropCaches: now and then the caches of the machine are dropped, which takes root.
+	DropCaches bool
+	// WriteFirst is the size from which files of Lower are opened for writing before anything else is opened: where a reader keeps
+	// the data that was there when it opened the file.
+	WriteFirst int64
+	// WriteBackFirst keeps away from a fault of the kernel: no file grows while a page of it is dirty through a mapping.
+	WriteBackFirst bool
+	// Appends makes operations of that kind only.
+	Appends bool
+
+	// spoil is called after each operation: tests of this package damage files by it.
+	spoil func(o *op, path string)
+}
+
+// OpsOfRound is how many operations a round makes, besides those that look at its files in the end.
+const OpsOfRound = 600
+
+// Failure is what was not as it must be.
+type Failure struct {
+	Seed  uint64
+	Round int
+	What  error
+	Log   []string // the operations of the round, the last one last
+}
+
+// Error shows the last operations, and all that named the file that is not right are among those of Log.
+func (f *Failure) Error() string {
+	const tail = 60
+	log := f.Log[max(0, len(f.Log)-tail):]
+	return fmt.Sprintf("seed %d, round %d: %v; the last %d of %d operations:\n%s", f.Seed, f.Round, f.What, len(log), len(f.Log),
+		strings.Join(log, "\n"))
+}
+
+func (f *Failure) Unwrap() error { return f.What }
+
+// Done is what a run has made.
+type Done struct {
+	// Ops counts operations by their name.
+	Ops map[string]int
+	// Total counts all.
+	Total int
+
+	kept []*file
+}
+
+// doer makes operations, here or in another process.
+type doer interface{ do(o *op) result }
+
+// round is the state of one round.
+type round struct {
+	cfg        *Config
+	number     int
+	rng        *rand.Rand
+	files      []*file
+	maxSize    int64
+	n          uint64
+	kind       kind // that is being built
+	disturbing [workers]bool
+	doers      [workers]doer
+	log        []string
+	done       *Done
+}
+
+// Run makes the rounds. The error is a *Failure if a file was not as it must be.
+func Run(cfg Config) (done *Done, err error) {
+	local := newWorker(cfg.Dir)
+	defer local.closeAll()
+	other, err := startHelper(cfg.Dir, cfg.Helper())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, other.stop()) }()
+	done = &Done{Ops: map[string]int{}}
+	for i := range cfg.Rounds {
+		r := newRound(&cfg, cfg.First+i, [workers]doer{local, other}, done)
+		if err := r.run(); err != nil {
+			return done, &Failure{cfg.Seed, r.number, err, r.log}
+		}
+	}
+	return done, nil
+}
+
+func newRound(cfg *Config, number int, doers [workers]doer, done *Done) *round {
+	r := &round{cfg: cfg, number: number, doers: doers, done: done, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(number)))}
+	r.n = r.rng.Uint64N(1 << 30)
+	r.maxSize = []int64{8 << 10, 8 << 10, 32 << 10, 128 << 10, 256 << 10, 1 << 20}[r.rng.IntN(6)]
+	if cfg.Appends {
+		r.maxSize = 64 << 10
+	}
+	return r
+}
+
+func (r *round) run() error {
+	if err := r.begin(); err != nil {
+		return err
+	}
+	for range OpsOfRound {
+		w, o := r.next()
+		if err := r.do(w, &o); err != nil {
+			return err
+		}
+	}
+	return r.end()
+}
+
+// do makes one operation and compares.
+func (r *round) do(w int, o *op) error {
+	r.n++
+	o.N = r.n
+	r.log = append(r.log, fmt.Sprintf("worker %d: %v (size %#x)", w, o, r.files[o.File].size()))
+	res := r.doers[w].do(o)
+	if r.cfg.spoil != nil {
+		r.cfg.spoil(o, filepath.Join(r.cfg.Dir, o.Name))
+	}
+	r.done.Ops[o.Kind.String()]++
+	r.done.Total++
+	if err := r.apply(w, o, &res); err != nil {
+		return fmt.Errorf("%v: %w", o, err)
+	}
+	return nil
+}
+
+// creations are the ways in which files are made.
+var creations = []int{
+	unix.O_RDWR | unix.O_CREAT | unix.O_EXCL, unix.O_RDWR | unix.O_CREAT, unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC,
+	unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND, unix.O_RDWR | unix.O_CREAT | unix.O_APPEND,
+	unix.O_RDWR | unix.O_CREAT | unix.O_DIRECT,
+}
+
+// begin makes or opens the files.
+func (r *round) begin() error {
+	if r.cfg.Lower != "" {
+		for _, l := range lowerFiles(r.cfg.Seed, r.number) {
+			r.files = append(r.files, &file{name: l.name, data: l.content()})
+			if r.cfg.WriteFirst > 0 && l.size >= r.cfg.WriteFirst {
+				if err := r.do(0, &op{Kind: opOpen, File: len(r.files) - 1, Name: l.name, Flags: unix.O_RDWR, Size: true}); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for i := range 1 + r.rng.IntN(2) {
+		name := fmt.Sprintf("r%d-new%d", r.number, i)
+		r.files = append(r.files, &file{name: name})
+		o := op{Kind: opOpen, File: len(r.files) - 1, Name: name, Flags: creations[r.rng.IntN(len(creations))], Size: true}
+		if err := r.do(r.rng.IntN(workers), &o); err != nil {
+			return err
+		}
+	}
+	if r.cfg.DropCaches && r.number%100 == 50 {
+		return r.do(0, &op{Kind: opDropAll, Name: "-"})
+	}
+	return nil
+}
+
+// keepEach is how many rounds there are for one whose files stay, to be looked at after the mount's end.
+const keepEach = 8
+
+// end looks at all of every file, by both processes and in the upper, and removes the files.
+func (r *round) end() error {
+	for w := range workers {
+		if err := r.do(w, &op{Kind: opDisturb, Name: "-"}); err != nil {
+			return err
+		}
+	}
+	for i, f := range r.files {
+		if err := r.lookAt(i, f); err != nil {
+			return err
+		}
+	}
+	if err := r.closeAll(); err != nil {
+		return err
+	}
+	for i, f := range r.files {
+		if err := r.readBy(0, i, f); err != nil {
+			return err
+		}
+		if r.number%keepEach == 0 {
+			r.done.kept = append(r.done.kept, f)
+		} else if err := r.do(0, &op{Kind: opRemove, File: i, Name: f.name}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lookAt compares a file that is still open.
+func (r *round) lookAt(i int, f *file) error {
+	for w := range workers {
+		if err := r.readBy(w, i, f); err != nil {
+			return err
+		}
+	}
+	if r.cfg.Upper == "" || !f.changed {
+		return nil
+	}
+	if f.fds[0][0].open {
+		if err := r.do(0, &op{Kind: opClose, File: i, Name: f.name}); err != nil {
+			return err
+		}
+	}
+	for _, o := range []op{{Kind: opOpen, Flags: unix.O_RDWR}, {Kind: opWriteBack}, {Kind: opClose}} {
+		o.File, o.Name = i, f.name
+		if err := r.do(0, &o); err != nil {
+			return err
+		}
+	}
+	return f.checkIn(r.cfg.Upper)
+}
+
+// readBy has a worker read a whole file by a new descriptor.
+func (r *round) readBy(w, i int, f *file) error {
+	if f.fds[w][fdSlots-1].open {
+		if err := r.do(w, &op{Kind: opClose, File: i, Name: f.name, Slot: fdSlots - 1}); err != nil {
+			return err
+		}
+	}
+	for _, o := range []op{
+		{Kind: opOpen, Flags: unix.O_RDONLY, Size: true}, {Kind: opRead, Len: f.size() + pageSize}, {Kind: opClose},
+	} {
+		o.File, o.Name, o.Slot = i, f.name, fdSlots-1
+		if err := r.do(w, &o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *round) closeAll() error {
+	for i, f := range r.files {
+		for w := range workers {
+			for n, fd := range f.fds[w] {
+				if fd.open {
+					if err := r.do(w, &op{Kind: opClose, File: i, Name: f.name, Slot: n}); err != nil {
+						return err
+					}
+				}
+			}
+			for n, m := range f.maps[w] {
+				if m.len > 0 {
+					if err := r.do(w, &op{Kind: opUnmap, File: i, Name: f.name, Slot: n}); err != nil {
+						return err
+					}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// checkIn compares a file in a folder.
+func (f *file) checkIn(dir string) error {
+	got, err := os.ReadFile(filepath.Join(dir, f.name))
+	if err == nil {
+		err = compare(0, got, f.data)
+	}
+	if err != nil {
+		return fmt.Errorf("%s in %s: %w", f.name, dir, err)
+	}
+	return nil
+}
+
+// CheckKept compares the files that were kept, in the folder of another mount, or in the upper if all is false: those that
+// have been changed.
+func (d *Done) CheckKept(dir string, all bool) error {
+	if len(d.kept) == 0 {
+		return errors.New("no file was kept")
+	}
+	for _, f := range d.kept {
+		if all || f.changed {
+			if err := f.checkIn(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lowerFile is a file of the layer below.
+type lowerFile struct {
+	name string
+	seed uint64
+	size int64
+}
+
+// lowerFiles are those that a round uses.
+func lowerFiles(seed uint64, number int) []lowerFile {
+	rng := rand.New(rand.NewPCG(seed, uint64(number)|1<<40))
+	files := make([]lowerFile, rng.IntN(3))
+	for i := range files {
+		files[i] = lowerFile{fmt.Sprintf("r%d-low%d", number, i), rng.Uint64N(1 << 30), rng.Int64N(1 << (3 + rng.IntN(16)))}
+	}
+	return files
+}
+
+func (l lowerFile) content() []byte { return append([]byte(nil), bytesOf(l.seed, l.size)...) }
+
+// Prepare makes the files of a layer below for the rounds of a run.
+func Prepare(dir string, seed uint64, first, rounds int) error {
+	for i := range rounds {
+		for _, l := range lowerFiles(seed, first+i) {
+			if err := os.WriteFile(filepath.Join(dir, l.name), l.content(), 0o644); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/fsx"
+)
+
+const (
+	envFsxOps   = "FUSE_OVERLAY_FSX_OPS"   // operations of TestFsx in all
+	envFsxRound = "FUSE_OVERLAY_FSX_ROUND" // the only round that is run, to repeat a failure
+
+	// fsxOps is how many operations TestFsx makes by itself.
+	fsxOps = 1_000_000
+)
+
+// fsxCase is one row of TestFsx: how the kernel handles data, and a format.
+type fsxCase struct {
+	name  string
+	opts  []string
+	modes []mode
+}
+
+var fsxCases = []fsxCase{
+	{"default", nil, allModes},
+	{"writeback=1", []string{"writeback=1"}, allModes},
+	{"writeback=0", []string{"writeback=0"}, allModes},
+	{"passthrough", []string{passthrough}, onlyRoot},
+	{"default, metacopy", []string{"metacopy=on"}, allModes},
+	{"writeback=0, metacopy", []string{"writeback=0", "metacopy=on"}, onlyRoot},
+	{"passthrough, metacopy", []string{passthrough, "metacopy=on"}, onlyRoot},
+	{"default, index and volatile", []string{"index=on", "volatile"}, rootModes},
+}
+
+// fsxRuns is how many runs TestFsx makes: they share its operations.
+func fsxRuns() (runs int) {
+	for _, c := range fsxCases {
+		runs += len(c.modes)
+	}
+	return runs
+}
+
+// No byte is lost or wrong and no size, whatever is done to a file by several descriptors, mappings and processes: one million
+// random operations, shared by all ways in which data is handled and all kinds of mounts.
+func TestFsx(t *testing.T) {
+	seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
+	ops := envNumber(envFsxOps, fsxOps)
+	for _, c := range fsxCases {
+		t.Run(c.name, func(t *testing.T) {
+			eachMode(t, c.modes, func(t *testing.T, e *env) {
+				if oracle && (len(c.opts) > 0 || e.mode == modeFusermount) {
+					t.Skip("an option of this program")
+				}
+				e.opts = c.opts
+				const most = 300 // rounds of one mount
+				rounds := int(ops)/fsxRuns()/fsx.OpsOfRound + 1
+				if os.Getenv(envFsxRound) != "" {
+					runFsx(t, e, fsx.Config{Seed: seed, First: int(envNumber(envFsxRound, 0)), Rounds: 1})
+					return
+				}
+				for first := 0; first < rounds && !t.Failed(); first += most {
+					runFsx(t, newEnvLike(t, e), fsx.Config{Seed: seed, First: first, Rounds: min(most, rounds-first)})
+				}
+			})
+		})
+	}
+}
+
+// newEnvLike is a fresh folder with the options of e.
+func newEnvLike(t *testing.T, e *env) *env {
+	t.Helper()
+	fresh := newEnv(t, e.mode)
+	fresh.opts = e.opts
+	return fresh
+}
+
+// runFsx makes the rounds of cfg on a mount, and looks at what is left in the upper and in another mount of it.
+func runFsx(t *testing.T, e *env, cfg fsx.Config) {
+	t.Helper()
+	o, err := fsxOn(t, e, &cfg)
+	check(t, err)
+	begin := time.Now()
+	done, err := fsx.Run(cfg)
+	var failure *fsx.Failure
+	switch {
+	case errors.As(err, &failure):
+		t.Errorf("again with %s=%d %s=%d: %v", envSeed, cfg.Seed, envFsxRound, failure.Round, failure)
+		return
+	case err != nil:
+		t.Error(err)
+		return
+	}
+	took := time.Since(begin)
+	t.Logf("%d operations in %v, %d µs each", done.Total, took.Round(time.Millisecond), took.Microseconds()/int64(done.Total))
+	if cfg.Rounds < 2 {
+		return
+	}
+	o.unmount()
+	if err := done.CheckKept(o.upper, false); err != nil {
+		t.Errorf("in the upper, seed %d: %v", cfg.Seed, err)
+	}
+	if e.has("volatile") {
+		removeTree(o.work + "/work/incompat")
+	}
+	o.mount()
+	if err := done.CheckKept(o.mnt, true); err != nil {
+		t.Errorf("after a remount, seed %d: %v", cfg.Seed, err)
+	}
+	o.unmount()
+}
+
+// fsxOn mounts an overlay for the rounds of cfg, and completes cfg.
+func fsxOn(t *testing.T, e *env, cfg *fsx.Config) (*overlay, error) {
+	t.Helper()
+	o := e.overlay(t, "")
+	if err := fsx.Prepare(o.lowers[0], cfg.Seed, cfg.First, cfg.Rounds); err != nil {
+		return nil, err
+	}
+	o.mount()
+	cfg.Dir, cfg.Lower, cfg.Upper, cfg.Helper, cfg.Align = o.mnt, o.lowers[0], o.upper, fsxHelper, 1
+	cfg.DropCaches = e.mode == modeRoot
+	switch {
+	case oracle:
+		cfg.WriteFirst, cfg.Align = 1, 4096 // D3
+	case e.has(passthrough):
+		cfg.WriteFirst, cfg.Align = 128<<10, 4096 // D19
+	case e.has("writeback=0"):
+		cfg.WriteBackFirst = mayLoseAppends(t)
+	}
+	return o, nil
+}
+
+func fsxHelper() *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), envFsx+"=1")
+	return cmd
+}
+
+// mayLoseAppends reports a kernel that zeroes what write(2) puts after the end of a file without the writeback cache, where
+// the last page is dirty through a mapping and is written back meanwhile (Linux 6.17 and later).
+func mayLoseAppends(t *testing.T) bool {
+	t.Helper()
+	var u unix.Utsname
+	check(t, unix.Uname(&u))
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 17
+}
+
+// The operations in which kernels lose data, and no others: files grow by small pieces, while their last page is dirty through
+// a mapping and others open, sync and close them. On a kernel that has the fault, writeback=0 must fail, or TestFsx would not
+// notice the loss either. All else must pass.
+func TestFsxAppends(t *testing.T) {
+	seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
+	for _, opt := range []string{"default", "writeback=1", "writeback=0", passthrough} {
+		t.Run(opt, func(t *testing.T) {
+			modes := allModes
+			if opt == passthrough {
+				modes = onlyRoot
+			}
+			eachMode(t, modes, func(t *testing.T, e *env) {
+				if opt != "default" {
+					needDaemon(t)
+					e.opts = []string{opt}
+				}
+				cfg := fsx.Config{Seed: seed, Rounds: 30}
+				_, err := fsxOn(t, e, &cfg)
+				check(t, err)
+				affected := cfg.WriteBackFirst
+				cfg.WriteBackFirst, cfg.Appends = false, true
+				_, err = fsx.Run(cfg)
+				var failure *fsx.Failure
+				switch {
+				case affected && errors.As(err, &failure):
+					t.Logf("the fault of this kernel, as expected: round %d, %v", failure.Round, failure.What)
+				case affected:
+					t.Errorf("this kernel loses data with writeback=0, and nothing was noticed: %v", err)
+				case err != nil:
+					t.Errorf("again with %s=%d: %v", envSeed, seed, err)
+				}
+			})
+		})
+	}
+}
