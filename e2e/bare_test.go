@@ -117,7 +117,7 @@ func bare(t *testing.T, e *env, can abilities) string {
 		if e.mode == modeFusermount {
 			_, err = runCommand("fusermount3", "-u", mnt)
 		} else {
-			err = unix.Unmount(mnt, 0)
+			err = unmountAt(mnt)
 		}
 		if err != nil {
 			t.Errorf("unmounting %s: %v", mnt, err)

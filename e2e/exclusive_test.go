@@ -18,7 +18,7 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 		mkdir(t, e.dir+"/work2", e.dir+"/upper2", e.dir+"/mnt2", e.dir+"/bound")
 		check(t, os.Symlink(o.upper, e.dir+"/link"))
 		check(t, unix.Mount(e.dir, e.dir+"/bound", "", unix.MS_BIND, ""))
-		defer func() { check(t, unix.Unmount(e.dir+"/bound", 0)) }()
+		defer func() { check(t, unmountAt(e.dir+"/bound")) }()
 		before := listed(t, o.upper) + listed(t, o.work)
 		for what, c := range map[string]struct{ upper, work string }{
 			"both":                  {o.upper, o.work},
@@ -37,7 +37,7 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 		other := &overlay{t: t, env: e, lowers: []string{o.lowers[0]}, upper: e.dir + "/upper2", work: e.dir + "/work2", mnt: e.dir + "/mnt2"}
 		other.mount() // of the same lower
 		other.unmount()
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 		o.mount()
 		wantText(t, o.path("g"), "by the kernel")
 	})

@@ -248,12 +248,12 @@ func TestIndexBelongs(t *testing.T) {
 						return err
 					}
 					data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,index=on", strings.Join(o.lowers, ":"), o.upper, o.work)
-					return unix.Mount("overlay", o.mnt, "overlay", 0, data)
+					return mountOverlayfs(o.mnt, 0, data)
 				}
 				o.lowers = lowers[:1]
 				check(t, mount(first))
 				appendTo(t, o.path("a/f"), "+")
-				check(t, unix.Unmount(o.mnt, 0))
+				check(t, unmountAt(o.mnt))
 				o.expectEnd()
 				upper := o.upper
 				for _, by := range []string{"here", "kernel"} {
@@ -269,7 +269,7 @@ func TestIndexBelongs(t *testing.T) {
 					o.lowers, o.upper = lowers, upper
 					check(t, mount(by))
 					wantText(t, o.path("a/g"), "+")
-					check(t, unix.Unmount(o.mnt, 0))
+					check(t, unmountAt(o.mnt))
 					o.expectEnd()
 				}
 			})

@@ -140,15 +140,34 @@ func (o *overlay) mountKernel() error {
 		opts = kernelOptions(o.env)
 	}
 	data += "," + opts
-	err := unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data)
-	for deadline := time.Now().Add(5 * time.Second); err == unix.EBUSY && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		err = unix.Mount("overlay", o.mnt, "overlay", o.kernelFlags, data) // with index=on, while the last mount is taken apart
-	}
-	if err != nil {
+	if err := mountOverlayfs(o.mnt, o.kernelFlags, data); err != nil {
 		return fmt.Errorf("kernel overlayfs (%s): %w", data, err)
 	}
 	o.guard()
 	return nil
+}
+
+// busyLimit is how long a mount may be busy with what nobody waits for: another process of the machine looks at all mounts,
+// or the kernel takes a file system apart after the end of its last user.
+const busyLimit = 5 * time.Second
+
+// notBusy calls f until its error is another than EBUSY.
+func notBusy(f func() error) (err error) {
+	eventually(busyLimit, func() bool {
+		err = f()
+		return err != unix.EBUSY
+	})
+	return err
+}
+
+// mountOverlayfs mounts the kernel's overlayfs. With index=on it is EBUSY while the last mount of the upper is taken apart.
+func mountOverlayfs(point string, flags uintptr, data string) error {
+	return notBusy(func() error { return unix.Mount("overlay", point, "overlay", flags, data) })
+}
+
+// unmountAt takes a mount away that this test has no longer in use.
+func unmountAt(point string) error {
+	return notBusy(func() error { return unix.Unmount(point, 0) })
 }
 
 // kernelOptions are those under which the kernel's overlayfs is the model of ours.
@@ -200,16 +219,7 @@ func (o *overlay) tryUnmount() error {
 		}
 		return nil
 	}
-	err := unix.Unmount(o.mnt, 0)
-	if o.kernel { // somebody else on the machine may be looking at all mounts
-		eventually(5*time.Second, func() bool {
-			if err == unix.EBUSY {
-				err = unix.Unmount(o.mnt, 0)
-			}
-			return err != unix.EBUSY
-		})
-	}
-	return err
+	return unmountAt(o.mnt)
 }
 
 // expectEnd waits for a daemon whose mount is gone.

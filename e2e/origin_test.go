@@ -30,7 +30,7 @@ func (e *env) disk(t *testing.T, fstype string) string {
 	if out, err := runCommand("mount", "-t", fstype, "-o", "loop", image.Name(), point); err != nil {
 		t.Fatalf("mounting the %s: %v\n%s", fstype, err, out)
 	}
-	t.Cleanup(func() { check(t, unix.Unmount(point, 0)) })
+	t.Cleanup(func() { check(t, unmountAt(point)) })
 	return point
 }
 
@@ -38,7 +38,7 @@ func (e *env) disk(t *testing.T, fstype string) string {
 func (o *overlay) mountKernelWith(options string) {
 	o.t.Helper()
 	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,%s", strings.Join(o.lowers, ":"), o.upper, o.work, options)
-	if err := unix.Mount("overlay", o.mnt, "overlay", 0, data); err != nil {
+	if err := mountOverlayfs(o.mnt, 0, data); err != nil {
 		o.t.Fatalf("kernel overlayfs (%s): %v", data, err)
 	}
 	o.pid = 0
@@ -189,15 +189,15 @@ func TestNumbersOfLowers(t *testing.T) {
 				disks[1] + "/work",
 		} {
 			o := e.overlay(t)
-			check(t, unix.Mount("overlay", o.mnt, "overlay", 0, layers+","+options))
+			check(t, mountOverlayfs(o.mnt, 0, layers+","+options))
 			want := numbers(t, o.mnt)
-			check(t, unix.Unmount(o.mnt, 0))
+			check(t, unmountAt(o.mnt))
 			out, err := runCommand(binPath, "-o", layers+","+options, o.mnt)
 			if err != nil {
 				t.Fatalf("%s: %v\n%s", what, err, out)
 			}
 			wantNumbers(t, what, numbers(t, o.mnt), want)
-			check(t, unix.Unmount(o.mnt, 0))
+			check(t, unmountAt(o.mnt))
 			for _, pid := range daemonsOf(o.mnt) {
 				waitGone(pid, commandLimit)
 			}

@@ -139,9 +139,9 @@ func TestPassthroughNested(t *testing.T) {
 		o.mount()
 		wantText(t, o.path("f"), "inner")
 		o.unmount()
-		check(t, unix.Mount("overlay", o.mnt, "overlay", 0, "lowerdir="+inner.path("d")+":"+inner.path("upper")))
+		check(t, mountOverlayfs(o.mnt, 0, "lowerdir="+inner.path("d")+":"+inner.path("upper")))
 		wantText(t, o.path("f"), "inner")
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 
 		inner.unmount()
 		inner.opts = []string{"io=cached"}

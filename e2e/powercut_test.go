@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
 // A power cut in the midst of copy-ups, as far as the file system can stage one: it is shut down without writing its log,
@@ -149,6 +151,23 @@ func (p *powerCut) mountDisk() {
 	p.t.Cleanup(func() { _ = unix.Unmount(p.disk, unix.MNT_DETACH) })
 }
 
+// unmountDisk unmounts, so that the next mount is a new one, which recovers. The killed daemon's clone of the mount keeps the
+// old file system for a moment. If another mount namespace of the machine has a copy of the mount, the old one stays, and a
+// copy of the image is mounted in its place.
+func (p *powerCut) unmountDisk() {
+	p.t.Helper()
+	check(p.t, unmountAt(p.disk))
+	if treetest.WaitReleased(p.image, 10*time.Second) {
+		return
+	}
+	p.t.Logf("%s is still in use: on with a copy", p.image)
+	sh(p.t, "", "cp --sparse=always "+p.image+" "+p.image+"2")
+	p.image += "2"
+	if p.fstype == "xfs" {
+		p.options = "nouuid"
+	}
+}
+
 // apply makes the change that copies f up.
 func (f *cutFile) apply(root string) error {
 	path := filepath.Join(root, f.path)
@@ -212,7 +231,7 @@ func (p *powerCut) cut() {
 	workers.Wait()
 	disk.Close()
 	p.o.crash()
-	check(p.t, unix.Unmount(p.disk, 0))
+	p.unmountDisk()
 	if err == unix.ENOTTY {
 		p.t.Skipf("%s has no shutdown on this kernel", p.fstype)
 	}
@@ -263,7 +282,7 @@ func (p *powerCut) check() (whole int) {
 		check(p.t, f.apply(p.o.mnt))
 	}
 	p.o.unmount()
-	check(p.t, unix.Unmount(p.disk, 0))
+	p.unmountDisk()
 	return whole
 }
 

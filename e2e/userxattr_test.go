@@ -136,7 +136,7 @@ func TestUserxattrFollowsNoRedirects(t *testing.T) {
 		check(t, o.kernelWith("userxattr"))
 		_, err := os.ReadDir(o.path("d"))
 		wantErr(t, "the kernel", err, syscall.EPERM)
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 		o.opts = append(o.opts, "userxattr")
 		o.mount()
 		_, err = os.ReadDir(o.path("d"))
@@ -158,7 +158,7 @@ func TestUserxattrAndDataOnlyLayers(t *testing.T) {
 		want := "file d/f \"data\"\nfile plain \"p\""
 		check(t, o.kernelWith("userxattr"))
 		wantTree(t, "the kernel", o.mnt, want)
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 		o.opts = append(o.opts, "userxattr")
 		o.mount()
 		wantTree(t, "this program", o.mnt, want)

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // kernelWith mounts the kernel's overlayfs on the layers of o, with options of the kernel's own.
@@ -16,7 +14,7 @@ func (o *overlay) kernelWith(options ...string) error {
 	if o.upper != "" {
 		data = append(data, "upperdir="+o.upper, "workdir="+o.work)
 	}
-	err := unix.Mount("overlay", o.mnt, "overlay", 0, strings.Join(append(data, options...), ","))
+	err := mountOverlayfs(o.mnt, 0, strings.Join(append(data, options...), ","))
 	if err == nil {
 		o.t.Cleanup(o.cleanup)
 	}
@@ -82,7 +80,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 		if e.mode != modeFusermount {
 			check(t, o.kernelWith(e.userOption(), "volatile"))
 			check(t, os.Remove(o.path("f")))
-			check(t, unix.Unmount(o.mnt, 0))
+			check(t, unmountAt(o.mnt))
 			refused()
 			o.forget()
 			o.opts = plain

@@ -72,7 +72,7 @@ func TestXattrWhiteouts(t *testing.T) {
 		if d := diffLines(theirs, ours); d != "" {
 			t.Errorf("the kernel shows something else:\n%s", d)
 		}
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 		o.lowers, o.upper = lowers, upper
 		check(t, o.kernelWith(e.userOption())) // which looks for these in lowers only, and may list what is not there
 		for _, path := range removed {
@@ -105,7 +105,7 @@ func TestXattrWhiteoutsOfOthers(t *testing.T) {
 		const want = "file a/empty \"\"\nfile a/g \"2\"\nfile plain/f \"\""
 		check(t, o.kernelWith(e.userOption()))
 		wantTree(t, "the kernel", o.mnt, want)
-		check(t, unix.Unmount(o.mnt, 0))
+		check(t, unmountAt(o.mnt))
 		o.opts = append([]string{"xattr_whiteouts"}, e.opts...)
 		o.mount()
 		wantTree(t, "this program", o.mnt, want)

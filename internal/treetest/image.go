@@ -4,7 +4,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,6 +58,31 @@ func MountAt(t *testing.T, fstype, source, point, options string) {
 			t.Errorf("unmounting %s: %v", point, err)
 		}
 	})
+}
+
+// WaitReleased waits until no loop device has image as its backing file, and reports whether that came within the limit. A file
+// system lives on after umount(2) while a clone of its mount exists anywhere: the kernel drops the clones of a killed process
+// some time after its end, and another mount namespace drops its own when it likes. Until then mount(8) finds the loop device
+// of the image in use and mounts the old superblock again, with all its state: shut down, for example.
+func WaitReleased(image string, limit time.Duration) bool {
+	for deadline := time.Now().Add(limit); loopDevice(image) != ""; time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+// loopDevice is the loop device of an image, empty if there is none.
+func loopDevice(image string) string {
+	names, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err == nil && strings.TrimSuffix(strings.TrimSpace(string(text)), " (deleted)") == image {
+			return filepath.Dir(filepath.Dir(name))
+		}
+	}
+	return ""
 }
 
 func run(t *testing.T, name string, args ...string) {
