@@ -50,6 +50,28 @@ func TestFormatIsDocumented(t *testing.T) {
 	}
 }
 
+// The tables of docs/SECURITY.md name tests that there are.
+func TestSecurityIsTested(t *testing.T) {
+	there := map[string]bool{}
+	check(t, filepath.WalkDir("..", func(path string, _ os.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(readText(t, path), -1) {
+				there[m[1]] = true
+			}
+		}
+		return err
+	}))
+	named := regexp.MustCompile("`(Test\\w+)[^`]*`").FindAllStringSubmatch(readText(t, "../docs/SECURITY.md"), -1)
+	if len(named) == 0 {
+		t.Error("the documentation names no test")
+	}
+	for _, m := range named {
+		if !there[m[1]] {
+			t.Errorf("the documentation names %s, which there is not", m[1])
+		}
+	}
+}
+
 // Links between the documents lead somewhere, and each example is linked to.
 func TestDocumentsLinkToWhatIsThere(t *testing.T) {
 	var pages []string

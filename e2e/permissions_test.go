@@ -87,8 +87,12 @@ func TestXattrPermissions(t *testing.T) {
 		}
 		wantErr(t, "setting the attribute", unix.Lsetxattr(o.path("open/file"), attr, []byte("0:0:04777:file"), 0), syscall.EPERM, syscall.EOPNOTSUPP)
 
-		// Another mount finds the form by itself, below another upper that keeps owners as usual.
+		// Another mount finds the form by itself, below another upper that keeps owners as usual: not to root, in a form that
+		// owners may write.
 		o.unmount()
+		if e.mode == modeRoot && strings.HasPrefix(attr, "user.") {
+			return
+		}
 		o.lowers, o.opts = append([]string{o.upper}, o.lowers...), nil
 		o.upper, o.work = filepath.Join(e.dir, "upper2"), filepath.Join(e.dir, "work2")
 		mkdir(t, o.upper, o.work)
@@ -179,6 +183,7 @@ func TestBadOverride(t *testing.T) {
 		set("good", "5:6:0644:file")
 		set("bad", "root:root:0644")
 		set("whiteout", "0:0:0600:char-0-0")
+		o.opts = append(o.opts, "xattr_permissions=2")
 		o.mount()
 		equal(t, "good", owner(t, o.path("good")), "5:6 0644")
 		_, err := os.Lstat(o.path("bad"))
@@ -200,7 +205,7 @@ func TestTwoFormsOfPermissions(t *testing.T) {
 			t.Errorf("an upper of another form: %v\n%s", err, out)
 		}
 		equal(t, "attribute of the refused upper", xattrOf(o.upper, "security.fuseoverlayfs.override_stat"), "ENODATA")
-		o.opts = nil // found by itself
+		o.opts = []string{"xattr_permissions=2"}
 		o.mount()
 		check(t, os.Lchown(o.path("f"), 5, 6))
 		equal(t, "attribute", xattrOf(filepath.Join(o.upper, "f"), "user.containers.override_stat"), "5:6:0644:file")

@@ -144,6 +144,9 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 			return fail(err)
 		}
 	}
+	if err := s.claim(s.index); err != nil {
+		return fail(err)
+	}
 	if err := s.sweepIndex(); err != nil {
 		return fail(err)
 	}

@@ -82,7 +82,7 @@ func (s *Stack) readData(d *Dir, o Opened, name string, layer int, r sys.Ref, f 
 func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *whiteout.FileMarks, st *sys.Stat) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
-	case m.ByUser && !s.trustsUsers:
+	case m.ByUser && !s.followsUsers(layer):
 		return nil, unix.EPERM
 	case !whiteout.ValidRedirect(w.to):
 		return nil, unix.EINVAL
@@ -121,7 +121,7 @@ func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *whiteout.F
 }
 
 // lookFile is lookOne for the file at the end of the walk.
-func (w *redirectWalk) lookFile(r sys.Ref, st *sys.Stat) (m whiteout.Marks, found bool, err error) {
+func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.Marks, found bool, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		w.stop = true
 		return m, false, nil
@@ -132,7 +132,7 @@ func (w *redirectWalk) lookFile(r sys.Ref, st *sys.Stat) (m whiteout.Marks, foun
 		return m, false, err
 	}
 	of, err := w.s.names.ReadFileMarks(r)
-	if err == nil && of.ByUser && !w.s.trustsUsers {
+	if err == nil && of.ByUser && !w.s.followsUsers(layer) {
 		err = unix.EPERM
 	}
 	w.metacopy, w.st = of.Metacopy, *st

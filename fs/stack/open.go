@@ -63,12 +63,14 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Reasons without an errno of their own.
 var (
-	errOtherFS   = errors.New("is not on the same mount as the upperdir")
-	errForeign   = errors.New("is not empty and not the work directory of an overlay")
-	errInUse     = errors.New("is in use by another mount (EBUSY)")
-	errTooMany   = errors.New("too many layers")
-	errNoLower   = errors.New("no lowerdir given")
-	errUpperWork = errors.New("upperdir and workdir belong together: give both or neither")
+	errOtherFS    = errors.New("is not on the same mount as the upperdir")
+	errForeign    = errors.New("is not empty and not the work directory of an overlay")
+	errInUse      = errors.New("is in use by another mount (EBUSY)")
+	errTooMany    = errors.New("too many layers")
+	errNoLower    = errors.New("no lowerdir given")
+	errUpperWork  = errors.New("upperdir and workdir belong together: give both or neither")
+	errOwnersForm = errors.New("is mounted as its inodes are: the attribute of its root that keeps owner and mode is one that its owner may set, " +
+		"and counts with xattr_permissions=2 only")
 	errOtherForm = errors.New("keeps owner and mode in another attribute than the one of xattr_permissions")
 )
 
@@ -78,6 +80,9 @@ const maxLayers = 1<<16 - 2
 // workName is the staging directory inside the work directory, named as the kernel's overlayfs names it
 // (OVL_WORKDIR_NAME), so that either can sweep what the other left.
 const workName = "work"
+
+// isHostRoot is a variable for tests.
+var isHostRoot = sys.IsHostRoot
 
 // Open opens the layers, takes the upper for this process alone and sweeps the work directory.
 func Open(c Config) (*Stack, error) {
@@ -93,8 +98,9 @@ func Open(c Config) (*Stack, error) {
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
 		names:     whiteout.Names{UserOnly: c.Features.UserXattr},
-		redirects: c.Redirects, trustsUsers: c.Features.UserXattr || !sys.IsHostRoot(),
+		redirects: c.Redirects, hostRoot: isHostRoot(),
 	}
+	s.overflow, _ = sys.OverflowIDs()
 	ok := false
 	defer func() {
 		if !ok {
@@ -145,6 +151,7 @@ func (s *Stack) setDevice(layer int) error {
 		return err
 	}
 	s.layers[layer].dev = st.Dev
+	s.layers[layer].ownedBelow = s.isOwnedBelow(st.Uid)
 	return nil
 }
 
@@ -231,7 +238,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.afterVolatile, err = checkIncompat(s.staging, c.Work, c.AfterVolatile); err != nil {
 		return fail(err)
 	}
-	if err := s.staging.Ref().Chmod(0o700); err != nil { // a setgid bit would hand the group down to what is staged
+	if err := s.claim(s.staging); err != nil {
 		return fail(err)
 	}
 	s.work = copyup.OpenWork(s.staging)
@@ -246,6 +253,22 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 		return !s.names.Private(name)
 	}}
 	return nil
+}
+
+// claim makes a directory that was found in the work directory the daemon's own and closes it to others: a process that may
+// write there could put another object in the place of a staged one, which then gets owner and mode by its name. It clears a
+// setgid bit, which would hand the group down to what is staged.
+func (s *Stack) claim(dir *sys.Dir) error {
+	var st sys.Stat
+	if err := dir.Ref().Stat(&st); err != nil {
+		return err
+	}
+	if st.Uid != s.uid {
+		if err := dir.Ref().Chown(s.uid, s.gid); err != nil {
+			return err
+		}
+	}
+	return dir.Ref().Chmod(0o700)
 }
 
 // checkKernel refuses what the kernel's overlayfs is known to use. It does not know of this mount either.

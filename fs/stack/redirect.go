@@ -68,9 +68,9 @@ func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1
 func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
 
 // admit checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
-func (s *Stack) admit(m *whiteout.Marks) error {
+func (s *Stack) admit(layer int, m *whiteout.Marks) error {
 	switch {
-	case s.redirects == RedirectsNoFollow, m.ByUser && !s.trustsUsers:
+	case s.redirects == RedirectsNoFollow, m.ByUser && !s.followsUsers(layer):
 		return unix.EPERM
 	case !whiteout.ValidRedirect(m.Redirect):
 		return unix.EINVAL
@@ -85,7 +85,7 @@ func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
 	if !s.MayBeRedirected(at) {
 		return nil // nothing is below
 	}
-	if err := s.admit(m); err != nil {
+	if err := s.admit(at, m); err != nil {
 		return err
 	}
 	if at == Upper {
@@ -156,7 +156,7 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		}
 		leads := !m.Opaque && m.Redirect != "" && (file || w.s.MayBeRedirected(layer))
 		if leads {
-			if err := w.s.admit(&m); err != nil {
+			if err := w.s.admit(layer, &m); err != nil {
 				return "", false, err
 			}
 		}
@@ -198,7 +198,7 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 		return m, false, err
 	}
 	if file {
-		return w.lookFile(h.At(name), &st)
+		return w.lookFile(layer, h.At(name), &st)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		w.stop = true // a whiteout, or what hides all below as well

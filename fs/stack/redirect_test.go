@@ -117,6 +117,29 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}
 }
 
+// In a user namespace a redirect of namespace user. counts where the owner of the layer's root has no fewer rights than the
+// daemon, and in the upper, where it is the daemon's own.
+func TestRedirectsOfOwnersInANamespace(t *testing.T) {
+	inNamespace(t)
+	s := newSite(t, "dir d", "file x/a", "file y/b").redirected("0/d=x", "1/x=y")
+	for i, layer := range []string{s.cfg.Upper, s.cfg.Lowers[0]} {
+		dir := filepath.Join(layer, []string{"d", "x"}[i])
+		value := make([]byte, 8)
+		n, err := unix.Getxattr(dir, redirectAttr, value)
+		must(t, err)
+		must(t, unix.Removexattr(dir, redirectAttr))
+		must(t, unix.Setxattr(dir, "user.overlay.redirect", value[:n], 0))
+		for uid, want := range map[int]error{0: nil, 65534: nil, 1000: map[string]error{s.cfg.Lowers[0]: unix.EPERM}[layer]} {
+			must(t, os.Chown(layer, uid, uid))
+			s.remount()
+			if err := s.load("d"); err != want {
+				t.Errorf("in %s of user %d: %v, want %v", layer, uid, err, want)
+			}
+		}
+		must(t, os.Chown(layer, 0, 0))
+	}
+}
+
 // A rename notes where the lower parts stay, and writes the redirect before.
 func TestRenamingKeepsTheParts(t *testing.T) {
 	s := newSite(t, "dir p/d", "file p/d/a", "file p/d/b")

@@ -21,24 +21,27 @@ func (s *Stack) setSchemes(c Config) error {
 		squash.UIDs, squash.GIDs = nil, nil
 		ids, kept = &all, &squash
 	}
+	var ignored []int
+	var written *owner.Override // by the upper
 	for i := range s.layers {
 		l := &s.layers[i]
 		if l.root == nil {
 			continue
 		}
-		form, err := owner.Detect(l.root.Ref())
-		if i == Upper && err == nil && c.Permissions != nil {
-			if form != nil && form != c.Permissions {
-				err = errOtherForm
-			}
-			form = c.Permissions
-		}
+		form, ignores, err := s.formOf(c, i)
 		if err != nil {
 			return s.layerError(c, i, err)
+		}
+		if ignores {
+			ignored = append(ignored, i)
+		}
+		if i == Upper {
+			written = form
 		}
 		l.shown, l.kept = owner.NewScheme(ids, form), owner.NewScheme(kept, form)
 		s.overridesSome = s.overridesSome || l.kept.Overrides()
 	}
+	s.warnIgnored(c, ignored)
 	if !s.Writable() {
 		return nil
 	}
@@ -49,11 +52,62 @@ func (s *Stack) setSchemes(c Config) error {
 	}
 	s.acl = false
 	if c.Permissions != nil {
-		if err := s.markUpper(c.Permissions); err != nil {
-			return &Error{roleUpper, c.Upper, fmt.Errorf("cannot keep owner and mode in attribute %s: %w", c.Permissions.Attr(), err)}
+		if err := s.markUpper(written); err != nil {
+			return &Error{roleUpper, c.Upper, fmt.Errorf("cannot keep owner and mode in attribute %s: %w", written.Attr(), err)}
 		}
 	}
 	return nil
+}
+
+// formOf is the attribute in which a layer keeps owner, mode and type; nil: none. ignores reports that its root
+// has one which does not count.
+func (s *Stack) formOf(c Config, layer int) (form *owner.Override, ignores bool, err error) {
+	root := s.layers[layer].root.Ref()
+	form, err = owner.Detect(root, nil)
+	if err != nil {
+		return nil, false, err
+	}
+	wanted := c.Permissions
+	if wanted != nil && layer == Upper {
+		switch {
+		case form == nil:
+			return wanted, false, nil
+		case form.ByOwner() != wanted.ByOwner():
+			return nil, false, errOtherForm
+		}
+	}
+	if form == nil || !form.ByOwner() || wanted != nil && wanted.ByOwner() || !s.layers[layer].ownedBelow {
+		return form, false, nil
+	}
+	form, err = owner.Detect(root, (*owner.Override).ByOwner)
+	return form, form == nil && err == nil, err
+}
+
+// isOwnedBelow reports whether a user who has fewer rights than the daemon may own a layer whose root belongs to uid: an
+// attribute that the owner may set must not give what only the daemon's user could. For root of the first user namespace this
+// may be any layer, as its files may belong to other users than its root does. For root of another namespace it is a layer
+// whose root belongs to another user of that namespace; a user outside of it has no fewer rights. The mounts of a plain user
+// give no rights: fusermount3 makes them with nosuid and nodev.
+func (s *Stack) isOwnedBelow(uid uint32) bool {
+	return s.uid == 0 && (s.hostRoot || uid != s.uid && uid != s.overflow)
+}
+
+// followsUsers reports whether redirects and metacopies of a layer count that are attributes of namespace user. Those of the
+// upper are the daemon's own where it may not write others.
+func (s *Stack) followsUsers(layer int) bool {
+	return s.names.UserOnly || !s.layers[layer].ownedBelow || layer == Upper && !s.hostRoot
+}
+
+// warnIgnored reports the layers whose roots have an attribute of owner, mode and type that does not count.
+func (s *Stack) warnIgnored(c Config, layers []int) {
+	if len(layers) == 0 {
+		return
+	}
+	first := &Error{roleUpper, c.Upper, errOwnersForm}
+	if at := layers[0]; at != Upper {
+		first = &Error{roleLower, c.Lowers[at-1], errOwnersForm}
+	}
+	s.warnings = append(s.warnings, fmt.Sprintf("%v (%d layers in all)", first, len(layers)))
 }
 
 func (s *Stack) layerError(c Config, layer int, err error) error {

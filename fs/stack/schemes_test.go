@@ -51,6 +51,7 @@ func (s *site) create(dir, name string, obj *Object) {
 
 // With owners in an attribute the upper is marked, each new object has it, and each layer goes by its own root.
 func TestOwnersInAttributes(t *testing.T) {
+	inNamespace(t)
 	s := newSite(t, "", "file plain\nown plain 3 4")
 	s.cfg.Permissions = owner.Permissions(2)
 	s.remount()
@@ -83,6 +84,129 @@ func TestOwnersInAttributes(t *testing.T) {
 	var e *Error
 	if !errors.As(err, &e) || e.Role != roleUpper || !strings.Contains(err.Error(), "in another attribute") {
 		t.Errorf("another form: %v", err)
+	}
+}
+
+// inNamespace makes stacks take the process for root of another user namespace than the first.
+func inNamespace(t *testing.T) {
+	t.Helper()
+	isHostRoot = func() bool { return false }
+	t.Cleanup(func() { isHostRoot = sys.IsHostRoot })
+}
+
+// Attributes of namespace user. say whose objects are where the daemon's user gains nothing by it, or asked for it.
+func TestFormsThatOwnersMayWrite(t *testing.T) {
+	const privileged, older = "security.fuseoverlayfs.override_stat", "user.fuseoverlayfs.override_stat"
+	for _, tt := range []struct {
+		name, attr          string
+		namespace           bool
+		rootOf, permissions int
+		counts, refused     bool // refused: by an upper of another form
+	}{
+		{name: "root", attr: override},
+		{name: "root, older form", attr: older},
+		{name: "root, another's layer", attr: override, rootOf: 1000},
+		{name: "root, privileged form", attr: privileged, counts: true},
+		{name: "root, asked for", attr: override, permissions: 2, counts: true},
+		{name: "root, older form, asked for", attr: older, permissions: 2, counts: true},
+		{name: "root, another's layer, asked for", attr: override, permissions: 2, rootOf: 1000, counts: true},
+		{name: "root, the privileged form asked for", attr: override, permissions: 1, refused: true},
+		{name: "namespace", attr: override, namespace: true, counts: true},
+		{name: "namespace, older form", attr: older, namespace: true, counts: true},
+		{name: "namespace, layer from outside", attr: override, namespace: true, rootOf: 65534, counts: true},
+		{name: "namespace, another's layer", attr: override, namespace: true, rootOf: 1000},
+		{name: "namespace, another's layer, asked for", attr: override, namespace: true, permissions: 2, rootOf: 1000, counts: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.namespace {
+				inNamespace(t)
+			}
+			c := newFolders(t, "file u", "file f", "file g")
+			must(t, unix.Setxattr(c.Lowers[0], tt.attr, []byte("0:0:0755:dir"), 0))
+			must(t, os.Chown(c.Lowers[0], tt.rootOf, 0))
+			must(t, unix.Setxattr(filepath.Join(c.Lowers[0], "f"), tt.attr, []byte("0:0:04755:file"), 0))
+			c.Permissions = owner.Permissions(tt.permissions)
+			s := openSite(t, c)
+			if s.Overrides(1) != tt.counts || s.Overrides(2) {
+				t.Errorf("the lower's attribute counts: %v", s.Overrides(1))
+			}
+			mode := uint32(0o644)
+			if tt.counts {
+				mode = 0o4755
+			}
+			s.wantShown("f", 0, 0, unix.S_IFREG|mode)
+			if warned := len(s.Warnings()) == 1 && strings.Contains(s.Warnings()[0], c.Lowers[0]); warned == tt.counts {
+				t.Errorf("warnings: %q", s.Warnings())
+			}
+			s.shut()
+
+			c = newFolders(t, "file u", "file f")
+			must(t, unix.Setxattr(c.Upper, tt.attr, []byte("0:0:0755:dir"), 0))
+			must(t, os.Chown(c.Upper, tt.rootOf, 0))
+			c.Permissions = owner.Permissions(tt.permissions)
+			if tt.refused {
+				_, err := Open(c)
+				var e *Error
+				if !errors.As(err, &e) || e.Role != roleUpper || !errors.Is(err, errOtherForm) {
+					t.Errorf("an upper of another form: %v", err)
+				}
+				return
+			}
+			s = openSite(t, c)
+			if s.Overrides(Upper) != tt.counts || s.KeepsMode() == tt.counts {
+				t.Errorf("the upper's attribute counts: %v", s.Overrides(Upper))
+			}
+			s.create("", "new", &Object{Mode: unix.S_IFREG | 0o4751, UID: 5, GID: 6})
+			if got := getxattr(t, filepath.Join(c.Upper, "new"), tt.attr); (got == "5:6:04751:file") != tt.counts {
+				t.Errorf("a new file has %q", got)
+			}
+		})
+	}
+}
+
+// Directories that others have made in the work directory become the daemon's own, with nothing of theirs in them.
+func TestClaimedWorkDirectory(t *testing.T) {
+	c := newFolders(t, "", "file f\nlink g f")
+	c.Features.Index = true
+	must(t, os.MkdirAll(c.Work, 0o700))
+	for _, dir := range []string{workName, indexName} {
+		path := filepath.Join(c.Work, dir)
+		must(t, os.Mkdir(path, 0o777))
+		must(t, os.WriteFile(filepath.Join(path, "#1"), nil, 0o666))
+		must(t, os.Chown(path, 1000, 1000))
+		must(t, unix.Chmod(path, 0o2777))
+	}
+	s := openSite(t, c)
+	if !s.KeepsLinks() {
+		t.Fatal(s.Warnings())
+	}
+	for _, dir := range []string{workName, indexName} {
+		path := filepath.Join(c.Work, dir)
+		var st unix.Stat_t
+		must(t, unix.Lstat(path, &st))
+		if st.Uid != 0 || st.Mode != unix.S_IFDIR|0o700 {
+			t.Errorf("%s belongs to %d, mode %o", dir, st.Uid, st.Mode)
+		}
+		if left, err := os.ReadDir(path); err != nil || len(left) > 0 {
+			t.Errorf("left in %s: %v, %v", dir, left, err)
+		}
+	}
+	s.shut()
+	for _, dir := range []string{workName, indexName} {
+		must(t, os.Chown(filepath.Join(c.Work, dir), 1000, 1000))
+		sys.SetFault(func(op sys.Op) error {
+			if op.Call == "fchownat" {
+				return unix.EPERM
+			}
+			return nil
+		})
+		_, err := Open(c)
+		sys.SetFault(nil)
+		var e *Error
+		if !errors.As(err, &e) || e.Role != roleWork || !errors.Is(err, unix.EPERM) {
+			t.Errorf("%s that stays another's: %v", dir, err)
+		}
+		must(t, os.Chown(filepath.Join(c.Work, dir), 0, 0))
 	}
 }
 

@@ -35,8 +35,9 @@ type Stack struct {
 	bareHandles   bool     // handles are kept without the number of their file system
 	overridesSome bool     // the kind of some objects is an attribute
 
-	redirects   Redirects
-	trustsUsers bool // redirects in namespace user. are followed: who could write them could do no more by it
+	redirects Redirects
+	hostRoot  bool   // the daemon is root of the first user namespace
+	overflow  uint32 // the user id of objects whose owner is outside of the daemon's namespace
 
 	afterVolatile bool // the mount before was volatile
 
@@ -46,6 +47,8 @@ type Stack struct {
 type layer struct {
 	root *sys.Dir
 	dev  uint64
+	// ownedBelow: a user who has fewer rights than the daemon may own the layer, see [Stack.isOwnedBelow].
+	ownedBelow bool
 	// shown is how the layer's objects look through the mount; kept, how the layer itself has them, so that what goes from one
 	// layer to another keeps ids that the mount does not show.
 	shown, kept *owner.Scheme

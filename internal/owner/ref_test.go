@@ -153,12 +153,19 @@ func TestAttributeNames(t *testing.T) {
 func TestDetect(t *testing.T) {
 	for _, form := range forms {
 		d := place(t)
-		if got, err := Detect(d.Ref()); got != nil || err != nil {
+		if got, err := Detect(d.Ref(), nil); got != nil || err != nil {
 			t.Errorf("%v, %v in a plain directory", got, err)
 		}
 		must(t, d.Ref().SetXattr(form.attr, []byte("0:0:0755:dir"), 0))
-		if got, err := Detect(d.Ref()); got != form || err != nil {
+		if got, err := Detect(d.Ref(), nil); got != form || err != nil {
 			t.Errorf("%v, %v, want %s", got, err, form.attr)
+		}
+		if got, err := Detect(d.Ref(), (*Override).ByOwner); (got == nil) != form.ByOwner() || err != nil {
+			t.Errorf("%v, %v without forms of namespace user., the root has %s", got, err, form.attr)
+		}
+		must(t, d.Ref().SetXattr(privileged.attr, []byte("0:0:0755:dir"), 0))
+		if got, err := Detect(d.Ref(), (*Override).ByOwner); got != privileged || err != nil {
+			t.Errorf("%v, %v, want %s beside %s", got, err, privileged.attr, form.attr)
 		}
 	}
 	if Permissions(0) != nil || Permissions(1) != privileged || Permissions(2) != containers {

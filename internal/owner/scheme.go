@@ -44,13 +44,21 @@ func Permissions(option int) *Override {
 // Attr is the name of the attribute.
 func (f *Override) Attr() string { return f.attr }
 
-// Detect finds the form that a layer is written in by its root, nil where none is.
-func Detect(root sys.Ref) (*Override, error) {
+// ByOwner reports whether the attribute is in namespace user.: the owner of a file may set it, and so may every process
+// that may write to the file. Namespace security. is kept for CAP_SYS_ADMIN (cap_inode_setxattr).
+func (f *Override) ByOwner() bool { return strings.HasPrefix(f.attr, "user.") }
+
+// Detect finds the form that a layer is written in by its root, nil where none is. Forms for which skip returns true are
+// not looked for; a nil skip skips none.
+func Detect(root sys.Ref, skip func(*Override) bool) (*Override, error) {
 	// Most roots have no attribute at all, and there may be hundreds of layers.
 	if names, err := root.ListXattr(); err == nil && len(names) == 0 {
 		return nil, nil
 	}
 	for _, f := range forms {
+		if skip != nil && skip(f) {
+			continue
+		}
 		switch _, err := root.GetXattr(f.attr); err {
 		case nil:
 			return f, nil
