@@ -131,7 +131,7 @@ func (c *commandLine) mountPoint() (source, point string, err error) {
 	case n == 0:
 		return "", "", errors.New("no mount point given (--help tells how to call)")
 	case n > 2:
-		return "", "", fmt.Errorf("more than a source and a mount point given: %q", c.positionals)
+		return "", "", fmt.Errorf("more than a source and a mount point given: %s%s", quotedAll(c.positionals), bareOption(c.positionals))
 	case c.positionals[n-1] == "":
 		return "", "", errors.New("the mount point is an empty string")
 	case n == 2:

@@ -168,13 +168,8 @@ func (p *resultPipe) success() error {
 }
 
 func (p *resultPipe) failure(err error) {
-	_, _ = p.w.WriteString(reportFailed + oneLine(err.Error()))
+	_, _ = p.w.WriteString(reportFailed + message(err))
 	p.w.Close()
-}
-
-// oneLine joins the lines of a text.
-func oneLine(text string) string {
-	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }
 
 // letGoOfCaller gives back the last of what belongs to the caller: it may wait for the end of its pipe on stderr, or

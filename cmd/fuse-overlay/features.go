@@ -27,7 +27,7 @@ func oneOf[T any](field func(*request) *T, choices ...choice[T]) setter {
 			words = append(words, c.word)
 		}
 		last := len(words) - 1
-		return fmt.Errorf("%q is none of %s and %s", value, strings.Join(words[:last], ", "), words[last])
+		return fmt.Errorf("%s is none of %s and %s", quoted(value), strings.Join(words[:last], ", "), words[last])
 	}
 }
 

@@ -58,7 +58,7 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	for _, ignored := range req.ignored {
-		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", ignored)
+		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", printable(oneLine(shortened(ignored))))
 	}
 	switch {
 	case req.fake:
@@ -90,7 +90,7 @@ func asMountHelper(argv []string) bool {
 
 // fail tells the user why, in one line whatever the error holds.
 func fail(stderr io.Writer, called string, err error) int {
-	fmt.Fprintf(stderr, "%s: %s\n", called, oneLine(err.Error()))
+	fmt.Fprintf(stderr, "%s: %s\n", called, message(err))
 	return exitFailed
 }
 

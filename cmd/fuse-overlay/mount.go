@@ -25,7 +25,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	req.overlay.Loss = startLossProbe(req, log)
 	overlay, err := fs.Open(req.overlay)
 	if err != nil {
-		return nil, err
+		return nil, req.explainColons(err)
 	}
 	m, err := mountAndListen(overlay, req.mount, log)
 	if err != nil {
@@ -96,8 +96,12 @@ func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) 
 	switch {
 	case said == "":
 		return m, err
-	case err != nil: // the reason is told better by that line than by an exit code
-		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said)
+	case err != nil:
+		// The helper opens the device with the user's rights, and its line does not say that the device is the reason.
+		if err := checkDeviceUsable(); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said) // says more than an exit code
 	default:
 		log.Warn("the mount is not as asked for", zap.String("fusermount3", said))
 		return m, nil

@@ -107,7 +107,7 @@ func explainDevice(err error) error {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
 		hint = " (is the kernel module fuse loaded, and the device passed to the container?)"
 	case errors.Is(err, syscall.EACCES):
-		hint = " (its mode usually lets all users in)"
+		hint = " (its mode usually lets all users in: chmod 666 " + fuseDevice + ")"
 	case errors.Is(err, syscall.EPERM):
 		hint = " (is the container allowed to use the device?)"
 	}

@@ -2,21 +2,34 @@ package main
 
 import "strings"
 
-// nearest is the candidate with the fewest typing errors between it and what was typed, where a missing end is one; the
-// first of equals. It is always one, for an error that names something is of more help than one that does not.
+// nearest is the candidate with the fewest typing errors between it and what was typed, the first of equals, or "" if none
+// is near. One that begins with what was typed, three characters at least, counts as one error.
 func nearest(typed string, candidates []string) string {
-	best, least := "", -1
+	typed = strings.ToLower(strings.TrimSpace(typed))
+	if len(typed) > longestName {
+		return ""
+	}
+	best, least := "", nearErrors(len(typed))+1
 	for _, candidate := range candidates {
 		d := typingErrors(typed, candidate)
-		if typed != "" && strings.HasPrefix(candidate, typed) {
+		if len(typed) >= shortestPrefix && strings.HasPrefix(candidate, typed) {
 			d = min(d, 1)
 		}
-		if least < 0 || d < least {
+		if d < least {
 			best, least = candidate, d
 		}
 	}
 	return best
 }
+
+const (
+	shortestPrefix = 3
+	longestName    = 32 // of an option, with room for typing errors
+)
+
+// nearErrors is how many typing errors a name of a length may have: one in three characters, for two names that differ in
+// more have nothing to do with each other.
+func nearErrors(length int) int { return min(length/3, 3) }
 
 // typingErrors counts the characters to insert, delete or replace, and the neighbours to swap, that lead from a to b
 // (the restricted Damerau-Levenshtein distance).

@@ -1,6 +1,9 @@
 package main
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestTypingErrors(t *testing.T) {
 	for _, tt := range []struct {
@@ -33,6 +36,14 @@ func TestNearestOption(t *testing.T) {
 	} {
 		if got := nearest(typed, optionNames()); got != want {
 			t.Errorf("%s: got %s, want %s", typed, got, want)
+		}
+	}
+}
+
+func TestNothingIsNear(t *testing.T) {
+	for _, typed := range []string{"", "a", "b", "x", "oi", "up", "base", "layer2", "frobnicate", "/srv/base", strings.Repeat("x", 100000)} {
+		if got := nearest(typed, optionNames()); got != "" {
+			t.Errorf("%.100s: got %s", typed, got)
 		}
 	}
 }

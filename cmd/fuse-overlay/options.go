@@ -147,9 +147,9 @@ func (r *request) apply(field string) error {
 	o := findOption(name)
 	switch {
 	case o == nil:
-		return &unknownOptionError{name}
+		return errUnknown
 	case o.value.taken == never && given:
-		return fmt.Errorf("option %s takes no value, but was given %q", name, value)
+		return fmt.Errorf("option %s takes no value, but was given %s", name, quoted(value))
 	case o.value.taken == always && value == "":
 		return fmt.Errorf("option %s needs a value: %s=%s", name, name, o.value.name)
 	}
@@ -179,7 +179,7 @@ func findOption(name string) *option {
 	return nil
 }
 
-// optionNames are the names that somebody may have meant to type.
+// optionNames are the names that an unknown one is compared with.
 func optionNames() []string {
 	var names []string
 	for _, group := range optionTable {
@@ -195,9 +195,5 @@ func optionNames() []string {
 // errUnsupported is for what is known and would mean something, but is not there yet.
 var errUnsupported = errors.New("not supported by this version")
 
-// unknownOptionError is for what nobody knows; callers of compatName do not want to hear it.
-type unknownOptionError struct{ name string }
-
-func (e *unknownOptionError) Error() string {
-	return fmt.Sprintf("unknown option %q; the nearest known one is %q", e.name, nearest(e.name, optionNames()))
-}
+// errUnknown is for an option that is not in the table.
+var errUnknown = errors.New("unknown option")

@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -41,7 +39,7 @@ type request struct {
 const withoutEnd time.Duration = -1
 
 // parseRequest understands a command line. Called by compatName, or by `mount -s`, it lets unknown arguments pass,
-// otherwise one is an error that names the nearest known one.
+// otherwise they are an error that names them.
 func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
 		called: called,
@@ -65,23 +63,9 @@ func parseRequest(called string, argv []string) (*request, error) {
 	req.mount.Debug = c.debug
 	req.fake = c.fake
 
-	lenient := called == compatName || c.sloppy
-	if len(c.unknown) > 0 && !lenient {
-		return nil, unknownFlag(c.unknown[0])
+	if err := req.applyAll(c); err != nil {
+		return nil, err
 	}
-	req.ignored = c.unknown
-	for _, list := range c.optionLists {
-		for _, field := range splitFields(list) {
-			err := req.apply(field)
-			var unknown *unknownOptionError
-			if errors.As(err, &unknown) && lenient {
-				req.ignored = append(req.ignored, field)
-			} else if err != nil {
-				return nil, err
-			}
-		}
-	}
-
 	source, point, err := c.mountPoint()
 	if err != nil {
 		return nil, err
@@ -93,7 +77,41 @@ func parseRequest(called string, argv []string) (*request, error) {
 	if req.mount.Source == "" {
 		req.mount.Source = called
 	}
-	return req, req.check()
+	if err := req.check(); err != nil {
+		return nil, fmt.Errorf("%w%s", err, bareOption(c.positionals))
+	}
+	return req, nil
+}
+
+// applyAll puts all options into the request. Arguments that nothing is known of are an error that names them all, or are
+// ignored where the caller expects that.
+func (r *request) applyAll(c *commandLine) error {
+	compat := r.called == compatName
+	unknown := &unknownArguments{flags: c.unknown}
+	for _, list := range c.optionLists {
+		for _, field := range splitFields(list) {
+			var ignored bool
+			var err error
+			if compat {
+				ignored, err = r.applyCompat(field)
+			} else {
+				err = r.apply(field)
+			}
+			switch {
+			case ignored || errors.Is(err, errUnknown):
+				unknown.options = append(unknown.options, field)
+			case err != nil:
+				return err
+			}
+		}
+	}
+	switch {
+	case compat || c.sloppy:
+		r.ignored = slices.Concat(unknown.flags, unknown.options)
+	case len(unknown.flags)+len(unknown.options) > 0:
+		return unknown
+	}
+	return nil
 }
 
 // check finds what each option by itself cannot: options that are missing or do not go together.
@@ -131,9 +149,4 @@ func (r *request) complete(euid int) error {
 		return fmt.Errorf("option allow_root is %w for ordinary users", errUnsupported)
 	}
 	return nil
-}
-
-func unknownFlag(flag string) error {
-	near := nearest(strings.TrimLeft(flag, "-"), slices.Sorted(maps.Keys(longFlags)))
-	return fmt.Errorf("unknown flag %q; the nearest known one is --%s", flag, near)
 }

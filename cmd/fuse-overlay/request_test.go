@@ -273,12 +273,29 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o upper=u M`, `unknown option "upper"; the nearest known one is "upperdir"`},
 		{`fuse-overlay -o wokrdir=u M`, `unknown option "wokrdir"; the nearest known one is "workdir"`},
 		{`fuse-overlay -o lowerdir=l,context="a,b M`, `unknown option "b"`},
-		{`fuse-overlay -s -o lowerdir=l M`, `unknown flag "-s"`},
+		{`fuse-overlay -s -o lowerdir=l M`, `unknown flag "-s": options are given by -o; --help lists all`},
+		{`fuse-overlay -x -o lowerdir=l M`, `unknown flag "-x": options are given by -o; --help lists all`},
+		{`fuse-overlay -o lowerdir=a,b M`, `unknown option "b": --help lists all; layers are separated by ":", and a comma in a name is "\,"`},
+		{`fuse-overlay -o lowerdir=l,volatil,b,upper=u,c M`, `unknown options "b", "c": --help lists all; layers are separated by ":", ` +
+			`and a comma in a name is "\,"; unknown option "volatil"; the nearest known one is "volatile"; unknown option "upper"; the nearest`},
+		{`fuse-overlay --frob -x -o lowerdir=l,b M`, `unknown flags "--frob", "-x": options are given by -o; --help lists all; unknown option "b": `},
+		{`fuse-overlay --lowerdir=l M`, `unknown flag "--lowerdir=l": options are given by -o: -o lowerdir=l`},
+		{`fuse-overlay --lowerdri=l M`, `unknown flag "--lowerdri=l": options are given by -o: -o lowerdir=l`},
+		{`fuse-overlay --lowerdir l M`, `unknown flag "--lowerdir": options are given by -o: -o lowerdir=DIR`},
+		{`fuse-overlay --volatile -o lowerdir=l M`, `unknown flag "--volatile": options are given by -o: -o volatile`},
+		{`fuse-overlay -ro -o lowerdir=l M`, `unknown flag "-ro": options are given by -o: -o ro`},
+		{`fuse-overlay --debug=1 -o lowerdir=l M`, `unknown flag "--debug=1": --debug takes no value`},
+		{`fuse-overlay lowerdir=l M`, `no lower layer given: -o lowerdir=DIR[:DIR]... is needed ("lowerdir=l" is an option without -o before it)`},
+		{`fuse-overlay -o lowerdir=l upperdir=u workdir=w M`, `more than a source and a mount point given: "upperdir=u", "workdir=w", "M" ("upperdir=u" is`},
+		{`fuse-overlay -o lowerdir=l,upperdir=u workdir=w M`, `upperdir=u needs a workdir= on the same file system ("workdir=w" is`},
+		{`fuse-overlay -o lowerdir=l,LowerDir=k M`, `unknown option "LowerDir"; the nearest known one is "lowerdir"`},
+		{`fuse-overlay -o 'lowerdir=l, upperdir=u' M`, `unknown option " upperdir"; the nearest known one is "upperdir"`},
+		{`fuse-overlay -o lowerdir=l,timeout=` + strings.Repeat("9x", 50000) + ` M`, strings.Repeat("9x", 38) + `9..." is not a number of seconds`},
+		{`fuse-overlay -o lowerdir=l,` + strings.Repeat("x", 100000) + ` M`, `unknown option "` + strings.Repeat("x", 77) + `...": --help`},
 		{`fuse-overlay --forground -o lowerdir=l M`, `unknown flag "--forground"; the nearest known one is --foreground`},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=1 M`, `option cpu_idle: "1" is none of auto, poll and sleep`},
 		{`fuse-overlay -o lowerdir=l,io=fast M`, `option io: "fast" is none of auto, cached and passthrough`},
 		{`fuse-overlay -o lowerdir=l,io=passthrough,writeback=1 M`, "io=passthrough and writeback=1 exclude each other"},
-		{`fuse-overlayfs -o lowerdir=l,volatile=1 M`, "option volatile takes no value"},
 		{`fuse-overlayfs -o lowerdir=l,uidmapping=0:1 M`, `option uidmapping: "0:1" is not made of triplets DISK:SHOWN:LENGTH`},
 		{`fuse-overlayfs -o lowerdir=l,gidmapping=::0:1:1 M`, `option gidmapping: "::0:1:1" is not made of triplets`},
 		{`fuse-overlayfs -o lowerdir=l,uidmapping=0:-1:1 M`, `option uidmapping: "-1" is not a number from 0 to 4294967295`},
@@ -286,7 +303,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlayfs -o lowerdir=l,uidmapping=0:1:4294967295 M`, "option uidmapping: 0:1:4294967295: goes beyond the largest id"},
 		{`fuse-overlayfs -o lowerdir=l,gidmapping=0:0:10:20:9:5 M`, "option gidmapping: 20:9:5: overlaps another range"},
 		{`fuse-overlayfs -o lowerdir=l,squash_to_uid=root M`, `option squash_to_uid: "root" is not an id`},
-		{`fuse-overlayfs -o lowerdir=l,squash_to_gid=4294967295 M`, `option squash_to_gid: "4294967295" is not an id`},
+		{`fuse-overlay -o lowerdir=l,squash_to_gid=4294967295 M`, `option squash_to_gid: "4294967295" is not an id`},
 		{`fuse-overlay -o lowerdir=l,redirect_dir=nofollow,metacopy=on M`, "conflicting options: metacopy=on,redirect_dir=nofollow"},
 		{`fuse-overlay -o lowerdir=l,upperdir=u,workdir=w,metacopy=on,redirect_dir=off M`, "conflicting options: metacopy=on,redirect_dir=off"},
 		{`fuse-overlay -o lowerdir=l,userxattr,redirect_dir=follow M`, "conflicting options: userxattr,redirect_dir=follow"},
@@ -305,11 +322,11 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,userxattr=1 M`, "option userxattr takes no value"},
 		{`fuse-overlay -o lowerdir=l,redirect_dir=yes M`, `option redirect_dir: "yes" is none of on, off, follow and nofollow`},
 		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=3 M`, `option xattr_permissions: "3" is none of 0, 1 and 2`},
-		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs M`, "conflicting options: noxattrs,xattr_permissions"},
+		{`fuse-overlayfs -o lowerdir=l,xattr_permissions=2,noxattrs=1 M`, "conflicting options: noxattrs,xattr_permissions"},
 	} {
 		_, err := parsed(tt.line)
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s\n   got: %v\n  want: %s", tt.line, err, tt.want)
+			t.Errorf("%.300s\n   got: %v\n  want: %s", tt.line, err, tt.want)
 		}
 	}
 }

@@ -37,7 +37,9 @@ func flag(field func(*request) *bool) setter {
 func on(field func(*request) *bool) setter {
 	return func(r *request, value string) error {
 		yes, err := zeroOrOne(value)
-		*field(r) = yes
+		if err == nil {
+			*field(r) = yes
+		}
 		return err
 	}
 }
@@ -45,7 +47,9 @@ func on(field func(*request) *bool) setter {
 func off(field func(*request) *bool) setter {
 	return func(r *request, value string) error {
 		yes, err := zeroOrOne(value)
-		*field(r) = !yes
+		if err == nil {
+			*field(r) = !yes
+		}
 		return err
 	}
 }
@@ -57,7 +61,7 @@ func zeroOrOne(value string) (bool, error) {
 	case "0":
 		return false, nil
 	}
-	return false, fmt.Errorf("%q is neither 0 nor 1", value)
+	return false, fmt.Errorf("%s is neither 0 nor 1", quoted(value))
 }
 
 func setWriteback(r *request, value string) error {
@@ -97,7 +101,7 @@ func squash(field func(*owner.IDs) *owner.Squash) setter {
 	return func(r *request, value string) error {
 		id, err := strconv.ParseUint(value, 10, 32)
 		if err != nil || uint32(id) == sys.Unchanged {
-			return fmt.Errorf("%q is not an id from 0 to 4294967294", value)
+			return fmt.Errorf("%s is not an id from 0 to 4294967294", quoted(value))
 		}
 		*field(r.ids()) = owner.Squash{On: true, ID: uint32(id)}
 		return nil
@@ -116,13 +120,13 @@ func setPermissions(r *request, value string) error {
 		r.overlay.Permissions = owner.Permissions(int(value[0] - '0'))
 		return nil
 	}
-	return fmt.Errorf("%q is none of 0, 1 and 2", value)
+	return fmt.Errorf("%s is none of 0, 1 and 2", quoted(value))
 }
 
 func setTimeout(r *request, value string) error {
 	seconds, err := strconv.ParseFloat(value, 64)
 	if err != nil || math.IsNaN(seconds) || seconds < 0 {
-		return fmt.Errorf("%q is not a number of seconds", value)
+		return fmt.Errorf("%s is not a number of seconds", quoted(value))
 	}
 	// Without a single moment in which something is remembered there is no other reason to ask for it.
 	r.overlay.LayersChange = seconds == 0
@@ -147,7 +151,7 @@ const leastMaxWrite = 4096
 func setMaxWrite(r *request, value string) error {
 	bytes, err := strconv.ParseInt(value, 10, 32)
 	if err != nil || bytes < leastMaxWrite {
-		return fmt.Errorf("%q is not a number of bytes of at least %d", value, leastMaxWrite)
+		return fmt.Errorf("%s is not a number of bytes of at least %d", quoted(value), leastMaxWrite)
 	}
 	r.overlay.MaxWrite = int(bytes)
 	return nil
@@ -156,7 +160,7 @@ func setMaxWrite(r *request, value string) error {
 func setCacheInodes(r *request, value string) error {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < 0 {
-		return fmt.Errorf("%q is not a number of inodes", value)
+		return fmt.Errorf("%s is not a number of inodes", quoted(value))
 	}
 	r.overlay.CacheInodes = n
 	return nil

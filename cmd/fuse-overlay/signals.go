@@ -29,6 +29,10 @@ type attached struct {
 // wrote: the mount has left the tree by then, and the process that was told to go must go some time.
 const parting = 2 * time.Second
 
+// sameRequest is how long after a signal another one is part of the same request: timeout(1) sends TERM to its child and then
+// to the process group, and systemd sends HUP after TERM.
+const sameRequest = 500 * time.Millisecond
+
 // catchSignals begins early: a signal that arrives while the mount comes up must not leave it behind.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
@@ -46,6 +50,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 		close(gone)
 	}()
 	var unmounting bool
+	var asked time.Time // when the first signal came
 	unmounted := make(chan error, 1)
 	var tooLate <-chan time.Time
 	for {
@@ -58,12 +63,15 @@ func (a *attached) serve(signals <-chan os.Signal) {
 				a.logCounts()
 				continue
 			}
+			if unmounting && time.Since(asked) < sameRequest {
+				continue
+			}
 			if unmounting {
 				a.log.Warn("a second signal: users of the mount are cut off", zap.Stringer("signal", s))
 				return
 			}
 			a.log.Info("unmounting", zap.Stringer("signal", s))
-			unmounting = true
+			unmounting, asked = true, time.Now()
 			// Not waited for here: it lasts as long as there is data to write back.
 			go func() { unmounted <- a.mount.Unmount() }()
 		case err := <-unmounted:

@@ -103,6 +103,32 @@ func TestServe(t *testing.T) {
 	}
 }
 
+// timeout(1) sends TERM to its child and at once to the process group: the users of the mount have their time all the same.
+func TestOneRequestOfTwoSignals(t *testing.T) {
+	for _, tt := range []struct{ apart, took time.Duration }{
+		{0, parting},
+		{sameRequest - time.Millisecond, parting},
+		{sameRequest, sameRequest},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &fakeMount{leave: -1, gone: make(chan struct{})}
+			a := &attached{mount: m, close: func() {}, log: zap.NewNop()}
+			arriving := make(chan os.Signal)
+			go func() {
+				arriving <- syscall.SIGTERM
+				time.Sleep(tt.apart)
+				arriving <- syscall.SIGTERM
+			}()
+			start := time.Now()
+			a.serve(arriving)
+			if took := time.Since(start); took != tt.took {
+				t.Errorf("signals %v apart: took %v, want %v", tt.apart, took, tt.took)
+			}
+			close(m.gone)
+		})
+	}
+}
+
 func TestStatistics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, _, logs := serveFake(&fakeMount{}, syscall.SIGUSR1, syscall.SIGTERM)

@@ -305,8 +305,13 @@ func checkOverlap(c Config) error {
 		return nil
 	}
 	upper, work := realPath(c.Upper), realPath(c.Work)
-	if inside(work, upper) || inside(upper, work) {
-		return &Error{roleWork, c.Work, fmt.Errorf("and upperdir %q lie inside each other", c.Upper)}
+	switch {
+	case work == upper:
+		return &Error{roleWork, c.Work, errors.New("is the upperdir: give another directory beside it")}
+	case inside(work, upper):
+		return &Error{roleWork, c.Work, fmt.Errorf("lies inside the upperdir %q: give a directory beside it", c.Upper)}
+	case inside(upper, work):
+		return &Error{roleWork, c.Work, fmt.Errorf("holds the upperdir %q: give a directory beside it", c.Upper)}
 	}
 	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {
 		lower := realPath(l)

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// unknownArguments is the error that names every argument that nothing is known of.
+type unknownArguments struct{ flags, options []string }
+
+// What is said of arguments that resemble nothing.
+const (
+	hintFlags   = "options are given by -o; --help lists all"
+	hintOptions = `--help lists all; layers are separated by ":", and a comma in a name is "\,"`
+)
+
+func (u *unknownArguments) Error() string {
+	flags := describeUnknown("flag", u.flags, hintFlags, nearFlag)
+	options := describeUnknown("option", u.options, hintOptions, nearOption)
+	return strings.Join(append(flags, options...), "; ")
+}
+
+// mostNamed is how many unknown arguments of a kind the error names.
+const mostNamed = 8
+
+// describeUnknown is a sentence for each argument that resembles a known one, and one for all others.
+func describeUnknown(kind string, arguments []string, hint string, near func(string) (name, said string)) (sentences []string) {
+	var others []string
+	for i, a := range arguments {
+		if i == mostNamed {
+			sentences = append(sentences, fmt.Sprintf("and %d more", len(arguments)-mostNamed))
+			break
+		}
+		name, said := near(a)
+		if said != "" {
+			sentences = append(sentences, fmt.Sprintf("unknown %s %s%s", kind, quoted(name), said))
+		} else {
+			others = append(others, quoted(name))
+		}
+	}
+	if len(others) > 1 {
+		kind += "s"
+	}
+	if len(others) > 0 {
+		all := fmt.Sprintf("unknown %s %s: %s", kind, strings.Join(others, ", "), hint)
+		sentences = append([]string{all}, sentences...)
+	}
+	return sentences
+}
+
+// nearOption says which option an unknown field of a list may be meant for.
+func nearOption(field string) (name, said string) {
+	name, _, given := strings.Cut(field, "=")
+	if info, err := os.Stat(unescape(name)); err == nil && info.IsDir() && !given {
+		return name, "" // a layer, most likely
+	}
+	if near := nearest(name, optionNames()); near != "" {
+		said = fmt.Sprintf("; the nearest known one is %q", near)
+	}
+	return name, said
+}
+
+// nearFlag says which flag, or which option without -o, an unknown flag may be meant for.
+func nearFlag(flag string) (name, said string) {
+	name, value, given := strings.Cut(strings.TrimLeft(flag, "-"), "=")
+	return flag, flagFor(name, value, given)
+}
+
+func flagFor(name, value string, given bool) string {
+	near := nearest(name, slices.Sorted(maps.Keys(longFlags)))
+	switch {
+	case near == name && given:
+		return fmt.Sprintf(": --%s takes no value", near)
+	case near != "" && !given:
+		return "; the nearest known one is --" + near
+	}
+	option := nearest(name, optionNames())
+	if findOption(name) != nil {
+		option = name
+	}
+	switch {
+	case option == "":
+		return ""
+	case given:
+		return fmt.Sprintf(": options are given by -o: -o %s=%s", option, shortened(value))
+	case findOption(option).value.taken == always:
+		return fmt.Sprintf(": options are given by -o: -o %s=%s", option, findOption(option).value.name)
+	}
+	return ": options are given by -o: -o " + option
+}
+
+// bareOption says that a positional argument looks like an option without -o.
+func bareOption(positionals []string) string {
+	for _, p := range positionals {
+		name, _, given := strings.Cut(p, "=")
+		if given && findOption(name) != nil {
+			return fmt.Sprintf(" (%s is an option without -o before it)", quoted(p))
+		}
+	}
+	return ""
+}
+
+// mostQuoted is how many bytes of an argument a message repeats.
+const mostQuoted = 80
+
+func quoted(s string) string { return fmt.Sprintf("%q", shortened(s)) }
+
+// quotedAll names a list of arguments, the first of many.
+func quotedAll(list []string) string {
+	var words []string
+	for _, s := range list[:min(len(list), mostNamed)] {
+		words = append(words, quoted(s))
+	}
+	if more := len(list) - mostNamed; more > 0 {
+		words = append(words, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(words, ", ")
+}
+
+// shortened keeps the beginning of a long argument.
+func shortened(s string) string {
+	if len(s) <= mostQuoted {
+		return s
+	}
+	return strings.ToValidUTF8(s[:mostQuoted-len("...")], "") + "..."
+}

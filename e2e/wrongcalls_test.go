@@ -1,0 +1,242 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// wrongCall is a command line that users type and that must mount nothing. Each word of want is in the message, which is one
+// line: it names the thing, and says what to do where that does not follow from the reason.
+type wrongCall struct {
+	line  string
+	want  []string
+	modes []mode // nil: all
+}
+
+func wrong(line string, want ...string) wrongCall { return wrongCall{line: line, want: want} }
+
+func (c wrongCall) as(modes ...mode) wrongCall {
+	c.modes = modes
+	return c
+}
+
+const (
+	needsO     = "options are given by -o"
+	separators = `layers are separated by ":", and a comma in a name is "\,"`
+)
+
+// The folder of each call has the layers l and l2, an upper u, a work directory w, a mount point m, the folders a:b, c,d and u/in,
+// a file, and links: dangling, loop.
+var wrongCalls = []wrongCall{
+	// Nothing, or not enough.
+	wrong(`fuse-overlay`, "no mount point given", "--help"),
+	wrong(`fuse-overlay m`, "no lower layer given", "-o lowerdir=DIR[:DIR]..."),
+	wrong(`fuse-overlay -o lowerdir=l`, "no mount point given"),
+	wrong(`fuse-overlay -o lowerdir=l ''`, "mount point is an empty string"),
+	wrong(`fuse-overlay m -o`, "-o needs a value after it"),
+	wrong(`fuse-overlay -o upperdir=u,workdir=w m`, "no lower layer given"),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u m`, "upperdir=u needs a workdir="),
+	wrong(`fuse-overlay -o lowerdir=l,workdir=w m`, "workdir=w", "upperdir="),
+	wrong(`fuse-overlay -o lowerdir m`, "option lowerdir needs a value", "lowerdir=DIR"),
+	wrong(`fuse-overlay -o lowerdir= m`, "option lowerdir needs a value"),
+	wrong(`fuse-overlay -o datadir+=l m`, "data-only layers need another lower layer", "lowerdir+="),
+
+	// In the wrong place.
+	wrong(`fuse-overlay lowerdir=l m`, "no lower layer given", `"lowerdir=l" is an option without -o`),
+	wrong(`fuse-overlay lowerdir=l,upperdir=u,workdir=w m`, "is an option without -o"),
+	wrong(`fuse-overlay -o lowerdir=l upperdir=u workdir=w m`, `"upperdir=u" is an option without -o`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u workdir=w m`, `"workdir=w" is an option without -o`),
+	wrong(`fuse-overlay l u w m`, "more than a source and a mount point", `"w"`),
+	wrong(`fuse-overlay --lowerdir=l m`, `"--lowerdir=l"`, needsO, "-o lowerdir=l"),
+	wrong(`fuse-overlay --lowerdir l m`, `"--lowerdir"`, needsO, "-o lowerdir=DIR"),
+	wrong(`fuse-overlay -lowerdir=l m`, `"-lowerdir=l"`, "-o lowerdir=l"),
+	wrong(`fuse-overlay --volatile -o lowerdir=l m`, "-o volatile"),
+	wrong(`fuse-overlay -ro -o lowerdir=l m`, "-o ro"),
+	wrong(`fuse-overlay -t overlay overlay -o lowerdir=l m`, `"-t"`, needsO),
+	wrong(`fuse-overlay -x -o lowerdir=l m`, `unknown flag "-x"`, needsO, "--help"),
+	wrong(`fuse-overlay -r -o lowerdir=l m`, `unknown flag "-r"`, needsO),
+	wrong(`fuse-overlay --debug=1 -o lowerdir=l m`, "--debug takes no value"),
+	wrong(`fuse-overlay --forground -o lowerdir=l m`, `"--forground"`, "--foreground"),
+	wrong(`fuse-overlay --versoin`, "--version"),
+
+	// Separators.
+	wrong(`fuse-overlay -o lowerdir=l,l2 m`, `unknown option "l2"`, separators),
+	wrong(`fuse-overlay -o lowerdir=a,b m`, `unknown option "b"`, separators),
+	wrong(`fuse-overlay -o lowerdir=c,d m`, `unknown option "d"`, separators),
+	wrong(`fuse-overlay -o lowerdir=a,b,e m`, `unknown options "b", "e"`, separators),
+	wrong(`fuse-overlay -o 'lowerdir=l l2' m`, `lowerdir "l l2": no such file`),
+	wrong(`fuse-overlay -o lowerdir=a:b m`, `lowerdir "a": no such file`, `a\:b`),
+	wrong(`fuse-overlay -o lowerdir=l:a:b m`, `lowerdir "a": no such file`, `a\:b`),
+	wrong(`fuse-overlay -o lowerdir=$PWD/a:b m`, `/a": no such file`, `/a\:b`),
+	wrong(`fuse-overlay -o lowerdir=l: m`, "ends with a colon"),
+	wrong(`fuse-overlay -o lowerdir=:l m`, "begins with a colon"),
+	wrong(`fuse-overlay -o lowerdir=l:::l2 m`, "'::'"),
+	wrong(`fuse-overlay -o lowerdir=l::l2:a m`, "cannot follow data layers"),
+	wrong(`fuse-overlay -o lowerdir=l,lowerdir+=l2 m`, "cannot follow lowerdir"),
+	wrong(`fuse-overlay -o 'lowerdir=l, upperdir=u' m`, `" upperdir"`, `nearest known one is "upperdir"`),
+
+	// Names of options.
+	wrong(`fuse-overlay -o lowerdri=l m`, `"lowerdri"`, `"lowerdir"`),
+	wrong(`fuse-overlay -o lower=l m`, `"lower"`, `"lowerdir"`),
+	wrong(`fuse-overlay -o LOWERDIR=l m`, `"LOWERDIR"`, `"lowerdir"`),
+	wrong(`fuse-overlay -o lowerdir=l,volatil m`, `"volatil"`, `"volatile"`),
+	wrong(`fuse-overlay -o lowerdir=l,volatil,wrietback=1,b m`, `"volatil"`, `"volatile"`, `"wrietback"`, `"writeback"`, `"b"`),
+	wrong(`fuse-overlay -o lowerdir=l,frobnicate=1 m`, `unknown option "frobnicate"`, "--help"),
+	wrong(`fuse-overlay -o lowerdir=l,rwx m`, `"rwx"`, `"rw"`),
+	wrong(`fuse-overlay -o lowerdir=l,$(printf %0100000d 0) m`, `unknown option "0000`, `..."`),
+
+	// Values.
+	wrong(`fuse-overlay -o lowerdir=l,timeout=soon m`, "timeout", `"soon"`, "seconds"),
+	wrong(`fuse-overlay -o lowerdir=l,timeout=$(printf %0100000d 0)x m`, "timeout", `..."`),
+	wrong(`fuse-overlay -o lowerdir=l,max_write=1M m`, "max_write", "bytes"),
+	wrong(`fuse-overlay -o lowerdir=l,cache_inodes=many m`, "cache_inodes", "inodes"),
+	wrong(`fuse-overlay -o lowerdir=l,volatile=1 m`, "volatile takes no value"),
+	wrong(`fuse-overlay -o lowerdir=l,fsync=no m`, "fsync", "neither 0 nor 1"),
+	wrong(`fuse-overlay -o lowerdir=l,index m`, "index=on|off"),
+	wrong(`fuse-overlay -o lowerdir=l,redirect_dir=1 m`, "redirect_dir", "on, off, follow and nofollow"),
+	wrong(`fuse-overlay -o lowerdir=l,io=direct m`, "io", "auto, cached and passthrough"),
+	wrong(`fuse-overlay -o lowerdir=l,uidmapping=1000 m`, "uidmapping", "DISK:SHOWN:LENGTH"),
+	wrong(`fuse-overlay -o lowerdir=l,squash_to_uid=root m`, "squash_to_uid", `"root"`),
+	wrong(`fuse-overlay -o lowerdir=l,log=none/log m`, "none/log", "no such file"),
+	wrong(`fuse-overlay -o lowerdir=l,remount,ro m`, "mount -i -o remount"),
+	wrong(`fuse-overlay -o lowerdir=l,nfs_export=on m`, "nfs_export"),
+	wrong(`fuse-overlay -o lowerdir=l,userxattr,metacopy=on m`, "userxattr,metacopy=on"),
+	wrong(`fuse-overlay -o lowerdir=l,noxattrs,index=on,upperdir=u,workdir=w m`, "noxattrs,index=on"),
+	wrong(`fuse-overlay -o lowerdir=l,io=passthrough,writeback=1 m`, "io=passthrough", "writeback=1"),
+
+	// Directories.
+	wrong(`fuse-overlay -o lowerdir=none m`, `lowerdir "none": no such file`),
+	wrong(`fuse-overlay -o lowerdir=l:l2:none m`, `lowerdir "none": no such file`),
+	wrong(`fuse-overlay -o lowerdir=file m`, `lowerdir "file": not a directory`),
+	wrong(`fuse-overlay -o lowerdir=dangling m`, `lowerdir "dangling": no such file`),
+	wrong(`fuse-overlay -o lowerdir=loop m`, `lowerdir "loop": too many levels`),
+	wrong(`fuse-overlay -o lowerdir=$(printf %05000d 0) m`, "name too long"),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=none,workdir=w m`, `upperdir "none": no such file`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=file,workdir=w m`, `upperdir "file": not a directory`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=none/w m`, `workdir "none/w": no such file`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=file m`, `workdir "file"`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=u m`, `workdir "u": is the upperdir`, "another directory"),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=u/in m`, `workdir "u/in": lies inside the upperdir "u"`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u/in,workdir=u m`, `workdir "u": holds the upperdir "u/in"`),
+	wrong(`fuse-overlay -o lowerdir=u/in,upperdir=u,workdir=w m`, `lowerdir "u/in"`, `lies inside the upperdir "u"`),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=l2 m`, `workdir "l2"`, "is not empty"),
+	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=/dev/shm m`, `workdir "/dev/shm"`, "same mount", "upperdir"),
+	wrong(`fuse-overlay -o lowerdir=/root/none m`, `lowerdir "/root/none": permission denied`).as(modeUserns, modeFusermount),
+
+	// The mount point.
+	wrong(`fuse-overlay -o lowerdir=l none`, `mount point "none": no such file`),
+	wrong(`fuse-overlay -o lowerdir=l file`, `mount point "file": not a directory`),
+	wrong(`fuse-overlay -o lowerdir=l dangling`, `mount point "dangling": no such file`),
+	wrong(`fuse-overlay -o lowerdir=l /dev/fd/77`, `"/dev/fd/77"`, "bad file descriptor"),
+	wrong(`fuse-overlay -o lowerdir=l /dev/fd/5 5</dev/null`, `"/dev/fd/5": not an open /dev/fuse`),
+	wrong(`fuse-overlay -o lowerdir=l /usr`, `mount point "/usr"`).as(modeFusermount),
+
+	// The machine.
+	wrong(`ulimit -n 12; fuse-overlay -o lowerdir=l m`, "ulimit -n"),
+	wrong(`mount -t tmpfs none w; mkdir w/u w/w; mount -o remount,ro w; fuse-overlay -o lowerdir=l,upperdir=w/u,workdir=w/w m; c=$?; umount w; exit $c`,
+		"read-only file system", "leave out upperdir and workdir").as(modeRoot, modeUserns),
+	wrong(`fuse-overlay -o lowerdir=l,allow_other m`, "user_allow_other", "/etc/fuse.conf").as(modeFusermount),
+}
+
+// What users get wrong: exit 1, one line that says what and why, nothing mounted, no process left, nothing changed.
+func TestWrongCalls(t *testing.T) {
+	needDaemon(t)
+	if len(wrongCalls) < 60 {
+		t.Errorf("%d calls only", len(wrongCalls))
+	}
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		mkdir(t, e.dir+"/bin")
+		for i, c := range wrongCalls {
+			if c.modes != nil && !slices.Contains(c.modes, e.mode) {
+				continue
+			}
+			dir := filepath.Join(e.dir, fmt.Sprint(i))
+			for _, d := range []string{"l", "l2", "u/in", "w", "m", "a:b", "c,d"} {
+				mkdir(t, filepath.Join(dir, d))
+			}
+			write(t, dir+"/file", "x")
+			write(t, dir+"/l2/g", "x")
+			check(t, os.Symlink("nowhere", dir+"/dangling"))
+			check(t, os.Symlink("loop", dir+"/loop"))
+			c.try(t, dir)
+		}
+	})
+}
+
+func (c wrongCall) try(t *testing.T, dir string) {
+	t.Helper()
+	before, err := snapshot(dir, view{})
+	check(t, err)
+	daemons := len(processesOf(binPath))
+	environ := []string{"PATH=" + filepath.Dir(binPath) + ":" + os.Getenv("PATH")}
+	out, err := runIn(dir, environ, commandLimit, "bash", "-c", c.line)
+	line := brief(c.line)
+	if exitCode(err) != 1 {
+		t.Errorf("%s: exit %d (%v), want 1", line, exitCode(err), err)
+	}
+	text, ended := strings.CutSuffix(out, "\n")
+	if !ended || strings.Contains(text, "\n") || !strings.HasPrefix(text, "fuse-overlay: ") || len(text) > 1300 {
+		t.Errorf("%s: wrote %.2000q, want one line of the program", line, out)
+	}
+	for _, want := range c.want {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s\n wrote %.2000s\n lacks %s", line, text, want)
+		}
+	}
+	for _, m := range mountTable() {
+		if strings.HasPrefix(m.point, dir+"/") {
+			t.Errorf("%s: %s is mounted", line, m.point)
+		}
+	}
+	if now := len(processesOf(binPath)); now > daemons {
+		t.Errorf("%s: %d processes are left", line, now-daemons)
+	}
+	after, err := snapshot(dir, view{})
+	check(t, err)
+	if diff := diffLines(before, after); diff != "" {
+		t.Errorf("%s: changed\n%s", line, diff)
+	}
+}
+
+// A device that users may not open is the reason that is told, not the mount point.
+func TestDeviceThatUsersMayNotOpen(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+		mkdir(t, e.dir+"/dev", e.dir+"/l", e.dir+"/m")
+		check(t, os.Chown(e.dir+"/m", plainUser.uid, plainUser.gid))
+		script := fmt.Sprintf(`mount -t tmpfs none dev; mknod -m 600 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse
+			exec setpriv --reuid %d --regid %d --clear-groups %s -o lowerdir=l m`, plainUser.uid, plainUser.gid, binPath)
+		out, err := runIn(e.dir, nil, commandLimit, "unshare", "-m", "sh", "-ec", script)
+		want := "fuse-overlay: cannot open /dev/fuse: permission denied (its mode usually lets all users in: chmod 666 /dev/fuse)\n"
+		if exitCode(err) != 1 || out != want {
+			t.Errorf("%v: wrote %q, want %q", err, out, want)
+		}
+	})
+}
+
+// As fuse-overlayfs the program mounts with what that program passes by, and warns in its words.
+func TestCompatibleCallsMount(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, `file f "x"`)
+		name := filepath.Join(e.dir, "fuse-overlayfs")
+		check(t, os.Symlink(binPath, name))
+		ignored := []string{"sync=0", "dev=0", "noacl=1", "volatile=1", "metacopy=1", "nfs_export=on", "remount", "timeout=x"}
+		out, err := runCommand(name, "-o", o.lowerdir()+","+strings.Join(ignored, ","), o.mnt)
+		o.guard()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		want := ""
+		for _, i := range ignored {
+			want += "unknown argument ignored: " + i + "\n"
+		}
+		equal(t, "what it wrote", out, want)
+		wantText(t, o.path("f"), "x")
+		o.unmount()
+	})
+}
