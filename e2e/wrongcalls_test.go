@@ -61,7 +61,7 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -r -o lowerdir=l m`, `unknown flag "-r"`, needsO),
 	wrong(`fuse-overlay --debug=1 -o lowerdir=l m`, "--debug takes no value"),
 	wrong(`fuse-overlay --forground -o lowerdir=l m`, `"--forground"`, "--foreground"),
-	wrong(`fuse-overlay --versoin`, "--version"),
+	wrong(`fuse-overlay --vesion`, "--version"),
 
 	// Separators.
 	wrong(`fuse-overlay -o lowerdir=l,l2 m`, `unknown option "l2"`, separators),
