@@ -70,6 +70,62 @@ func TestLongNames(t *testing.T) {
 	})
 }
 
+// Names of up to 255 bytes can be removed, renamed and made again, in whichever form whiteouts are written.
+func TestLongNamesInEachForm(t *testing.T) {
+	needDaemon(t)
+	for form, variable := range map[string]string{"": "", "markers": "y", "xattr_whiteouts": "y"} {
+		t.Run(form, func(t *testing.T) {
+			eachPolicy(t, allModes, func(t *testing.T, e *env) {
+				t.Setenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT", variable)
+				var table strings.Builder
+				names := map[int]func(string) string{}
+				for length := 248; length <= 255; length++ {
+					n := func(c string) string { return fmt.Sprintf("%s%d", c, length) + strings.Repeat("n", length-4) }
+					names[length] = n
+					fmt.Fprintf(&table, "file %s \"x\"\nfile %s \"x\"\nfile %s/f \"x\"\ndir %s\nfile %s \"x\"\nfile %s \"x\"\nsymlink %s x\nfile %s \"x\"\n",
+						n("f"), n("u"), n("d"), n("e"), n("m"), n("o"), n("s"), n("k"))
+				}
+				o := e.overlay(t, table.String(), table.String())
+				if form == "xattr_whiteouts" {
+					o.opts = append(o.opts, form)
+				}
+				o.mount()
+				var want strings.Builder
+				for length, n := range names {
+					check(t, os.Remove(o.path(n("f"))))
+					appendTo(t, o.path(n("u")), "+")
+					check(t, os.Remove(o.path(n("u"))))
+					write(t, o.path(n("d"))+"/new", "x")
+					check(t, os.RemoveAll(o.path(n("d"))))
+					check(t, os.Remove(o.path(n("e"))))
+					check(t, os.Remove(o.path(n("s"))))
+					check(t, os.Rename(o.path(n("m")), o.path(n("t")))) // to a free name
+					check(t, os.Rename(o.path(n("o")), o.path(n("k")))) // over another
+					check(t, os.Mkdir(o.path(n("f")), 0o755))           // over whiteouts
+					write(t, o.path(n("d")), "new")
+					check(t, os.Rename(o.path(n("d")), o.path(n("u"))))
+					check(t, os.Link(o.path(n("u")), o.path(n("s"))))
+					fmt.Fprintf(&want, "dir %s\nfile %s \"x\"\nfile %s \"x\"\nfile %s \"new\"\nfile %s \"new\"\n",
+						n("f"), n("t"), n("k"), n("u"), n("s"))
+					_, marker := os.Lstat(filepath.Join(o.upper, ".wh."+n("e")))
+					equal(t, fmt.Sprintf("%d bytes: a marker", length), marker == nil, form == "markers" && length+4 <= 255)
+				}
+				wantTree(t, "merged", o.mnt, want.String())
+				o.remount()
+				wantTree(t, "merged after a remount", o.mnt, want.String())
+				o.unmount()
+				if variable != "" {
+					equal(t, "devices in the upper", sh(t, o.upper, "find . -type c | wc -l"), "0\n")
+				}
+				os.Unsetenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT")
+				o.lowers, o.upper, o.opts = append([]string{o.upper}, o.lowers...), "", nil
+				o.mount()
+				wantTree(t, "as a lower", o.mnt, want.String())
+			})
+		})
+	}
+}
+
 // A tree deeper than PATH_MAX, reached step by step, read and changed.
 func TestDeepPaths(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {

@@ -141,6 +141,40 @@ func Probe(work *sys.Dir, wanted Wanted) (f Format, err error) {
 	return f, err
 }
 
+// ProbeLong finds the format of whiteouts whose markers would have names that are too long, where f takes markers: an
+// extended attribute if there is one, else a device. Where there is neither it returns f. Names need not be exchangeable: without
+// that, directories cannot be whited out so.
+func ProbeLong(work *sys.Dir, f Format) (long Format, err error) {
+	if f.InPlace() {
+		return f, nil
+	}
+	if err := removeTrials(work); err != nil {
+		return Format{}, err
+	}
+	defer func() {
+		if e := removeTrials(work); err == nil && e != nil {
+			long, err = Format{}, e
+		}
+	}()
+	long = f
+	if f.OpaqueXattr != "" {
+		long.WhiteoutXattr = f.Xattr("whiteout")
+		if ok, err := available(long.Stage(work, trialFile)); err != nil || ok {
+			return long, err
+		}
+		long.WhiteoutXattr = ""
+	}
+	if err := work.Mknod(trialDevice, DeviceMode, DeviceRdev); err != nil {
+		_, err = available(err)
+		return f, err
+	}
+	if long.Devices, err = available(isDevice(work, trialDevice)); err != nil || !long.Devices {
+		return long, err
+	}
+	long.RenameWhiteout, err = available(tryRenameWhiteout(work))
+	return long, err
+}
+
 // probeOpaque makes a directory and finds out by which extended attribute it can be made opaque; empty: by none.
 func probeOpaque(work *sys.Dir, names Names) (string, error) {
 	if err := work.Mkdir(trialDir, 0o700); err != nil {

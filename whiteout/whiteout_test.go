@@ -374,6 +374,41 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// Where a marker's name is too long an attribute hides, else a device, and a failing disk is told.
+func TestProbeLong(t *testing.T) {
+	const trusted = "trusted.overlay.opaque"
+	for _, c := range []struct {
+		what   string
+		format Format
+		refuse string
+		err    error
+		want   Format
+		fails  bool
+	}{
+		{"devices", Format{Devices: true, OpaqueXattr: trusted}, "", nil, Format{Devices: true, OpaqueXattr: trusted}, false},
+		{"attributes", Format{OpaqueXattr: trusted}, "", nil, Format{OpaqueXattr: trusted, WhiteoutXattr: "trusted.overlay.whiteout"}, false},
+		{"no attributes of files", Format{OpaqueXattr: trusted}, "setxattr", unix.EPERM, Format{Devices: true, RenameWhiteout: true, OpaqueXattr: trusted}, false},
+		{"no attributes", Format{}, "", nil, Format{Devices: true, RenameWhiteout: true}, false},
+		{"no RENAME_WHITEOUT", Format{}, "renameat2", unix.EINVAL, Format{Devices: true}, false},
+		{"nothing", Format{}, "mknodat", unix.EPERM, Format{}, false},
+		{"a full disk, attributes", Format{OpaqueXattr: trusted}, "setxattr", unix.ENOSPC, Format{}, true},
+		{"a full disk, devices", Format{}, "mknodat", unix.ENOSPC, Format{}, true},
+		{"a failing disk", Format{}, "renameat2", unix.EIO, Format{}, true},
+		{"a failing disk, cleaning up", Format{}, "unlinkat", unix.EIO, Format{}, true},
+	} {
+		work := open(t, t.TempDir())
+		var got Format
+		var err error
+		refusing(func(op sys.Op) bool { return op.Call == c.refuse }, c.err, func() { got, err = ProbeLong(work, c.format) })
+		if c.fails != (err != nil) || err != nil && err != c.err || err == nil && got != c.want {
+			t.Errorf("%s: %+v, %v; want %+v", c.what, got, err, c.want)
+		}
+		if names := list(t, work); len(names) > 0 && c.refuse != "unlinkat" {
+			t.Errorf("%s: left %v", c.what, names)
+		}
+	}
+}
+
 // A disk that fails or is full is not taken for one that cannot, whichever call it is, and nothing is left.
 func TestProbeFaults(t *testing.T) {
 	for _, e := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS} {

@@ -23,6 +23,21 @@ var formats = map[string]func(*site){
 	"markers":            func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false },
 	"markers, no xattrs": func(s *site) { s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, "" },
 	"markers, no flags":  func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false; s.refuseRenameFlags() },
+	// Every name is one whose marker would be too long.
+	"long names, xattrs": func(s *site) {
+		s.format.Devices, s.format.RenameWhiteout, s.nameMax = false, false, 0
+		s.long = s.format
+		s.long.WhiteoutXattr = "trusted.overlay.whiteout"
+	},
+	"long names, devices": func(s *site) {
+		s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr, s.nameMax = false, false, "", 0
+		s.long = s.format
+		s.long.Devices, s.long.RenameWhiteout = true, true
+	},
+	"markers alone": func(s *site) {
+		s.format.Devices, s.format.RenameWhiteout = false, false
+		s.long = s.format
+	},
 	"nothing": func(s *site) { // as NFS
 		s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, ""
 		s.refuseRenameFlags()

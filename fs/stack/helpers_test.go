@@ -114,10 +114,10 @@ func withoutClones(f func()) {
 // remount opens the same folders anew; the format stays what the test made it.
 func (s *site) remount() {
 	s.t.Helper()
-	format := s.format
+	format, long, nameMax := s.format, s.long, s.nameMax
 	s.shut()
 	s.open()
-	s.format = format
+	s.format, s.long, s.nameMax = format, long, nameMax
 	if s.noFlags {
 		s.refuseRenameFlags()
 	}

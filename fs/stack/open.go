@@ -249,10 +249,28 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.format, err = whiteout.Probe(s.staging, wanted); err != nil {
 		return fail(err)
 	}
+	if s.long, err = whiteout.ProbeLong(s.staging, s.format); err != nil {
+		return fail(err)
+	}
+	if s.nameMax, err = longestName(upper); err != nil {
+		return &Error{roleUpper, c.Upper, err}
+	}
 	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, KeepXattr: func(name string) bool {
 		return !s.names.Private(name)
 	}}
 	return nil
+}
+
+// longestName is how long a name may be in a directory.
+func longestName(d *sys.Dir) (int, error) {
+	var st unix.Statfs_t
+	if err := d.Ref().Statfs(&st); err != nil {
+		return 0, err
+	}
+	if st.Namelen <= 0 {
+		return NameMax, nil
+	}
+	return int(min(st.Namelen, NameMax)), nil
 }
 
 // claim makes a directory that was found in the work directory the daemon's own and closes it to others: a process that may

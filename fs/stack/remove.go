@@ -11,13 +11,14 @@ import (
 // whiteout in one step. Precondition: up is d's directory of the upper and f exists.
 func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
+	form := s.formatOf(name)
 	switch {
 	case !f.Below:
 		err = up.Unlink(name)
 	case f.State == InLower:
-		err = s.coverNothing(up, name)
-	case s.format.InPlace():
-		err = s.coverFile(up, name)
+		err = s.coverNothing(form, up, name)
+	case form.InPlace():
+		err = s.coverFile(form, up, name)
 	default:
 		if err = mark(up, name); err == nil {
 			err = up.Unlink(name)
@@ -30,14 +31,14 @@ func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 }
 
 // coverNothing puts a whiteout where the upper has nothing.
-func (s *Stack) coverNothing(up *sys.Dir, name string) error {
+func (s *Stack) coverNothing(form whiteout.Format, up *sys.Dir, name string) error {
 	switch {
-	case s.format.Devices:
+	case form.Devices:
 		return up.Mknod(name, whiteout.DeviceMode, whiteout.DeviceRdev)
-	case !s.format.InPlace():
+	case !form.InPlace():
 		return mark(up, name)
 	}
-	tmp, err := s.makeWhiteout(up)
+	tmp, err := s.makeWhiteout(form, up)
 	if err != nil {
 		return err
 	}
@@ -49,8 +50,8 @@ func (s *Stack) coverNothing(up *sys.Dir, name string) error {
 }
 
 // coverFile puts a whiteout in the place of a file: renamed over it, so there is no moment without either.
-func (s *Stack) coverFile(up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout(up)
+func (s *Stack) coverFile(form whiteout.Format, up *sys.Dir, name string) error {
+	tmp, err := s.makeWhiteout(form, up)
 	if err != nil {
 		return err
 	}
@@ -65,11 +66,12 @@ func (s *Stack) coverFile(up *sys.Dir, name string) error {
 // work directory whole and emptied there.
 func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
+	form := s.formatOf(name)
 	switch {
 	case f.State == InLower:
-		err = s.coverNothing(up, name)
-	case f.Below && s.format.InPlace():
-		err = s.coverDir(up, name)
+		err = s.coverNothing(form, up, name)
+	case f.Below && form.InPlace():
+		err = s.coverDir(form, up, name)
 	case f.Below:
 		if err = mark(up, name); err == nil {
 			err = s.removeUpperDir(up, name)
@@ -83,14 +85,18 @@ func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	return err
 }
 
-// coverDir exchanges a directory for a whiteout.
-func (s *Stack) coverDir(up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout(up)
+// coverDir exchanges a directory for a whiteout. ENAMETOOLONG where names cannot be exchanged: a marker, which would do there,
+// has too long a name, or the format would be that.
+func (s *Stack) coverDir(form whiteout.Format, up *sys.Dir, name string) error {
+	tmp, err := s.makeWhiteout(form, up)
 	if err != nil {
 		return err
 	}
 	if err := s.work.Dir().Rename(tmp, up, name, unix.RENAME_EXCHANGE); err != nil {
 		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
+		if sys.NoRenameFlags(err) {
+			err = unix.ENAMETOOLONG
+		}
 		return err
 	}
 	_ = s.work.Remove(tmp) // published; what cannot be removed now is swept at the next mount

@@ -10,7 +10,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 func (m *merged) remove(name string) error {
@@ -71,9 +73,9 @@ func TestRemove(t *testing.T) {
 				switch {
 				case strings.Contains(c.upper, ".wh.x"): // is left, and may be accompanied
 					want = nil
-				case c.below && s.format.Devices:
+				case c.below && s.formatOf("x").Devices:
 					want = append(want, "white x")
-				case c.below && s.format.InPlace():
+				case c.below && s.formatOf("x").InPlace():
 					want = append(want, `file x 0644 "" trusted.overlay.whiteout=""`)
 				case c.below:
 					want = append([]string{"file .wh.x 0000 \"\""}, want...)
@@ -129,23 +131,91 @@ func TestRemovingALargeLowerFileReadsNothing(t *testing.T) {
 	}
 }
 
-// A name that leaves no room for ".wh." cannot be hidden by a marker; it stays as it is.
+// A name that leaves no room for ".wh." is hidden in another form where the upper takes one; else it stays as it is.
 func TestLongNamesInMarkerFormat(t *testing.T) {
-	for length, want := range map[int]error{NameMax - 4: nil, NameMax - 3: unix.ENAMETOOLONG, NameMax: unix.ENAMETOOLONG} {
-		name := strings.Repeat("n", length)
-		s := newSite(t, "", fmt.Sprintf("file %s\ndir %s", name, name[1:]+"d"))
-		formats["markers"](s)
-		root := s.dir("").indexed()
-		for _, n := range []string{name, name[1:] + "d"} {
-			if err := root.remove(n); err != want {
-				t.Errorf("%d bytes: %v, want %v", length, err, want)
+	refusals := map[string][]string{"attribute": nil, "device": {"setxattr"}, "": {"setxattr", "mknodat"}}
+	for form, refused := range refusals {
+		for _, nameMax := range []int{NameMax, 143} { // the latter as eCryptfs
+			if nameMax < NameMax && form == "" {
+				continue // there the file system says it
 			}
-			root.wantExact("after a refusal")
-			if f := root.lookup(n); f.Exists() != (want != nil) {
-				t.Errorf("%d bytes: %+v", length, f)
+			for length := nameMax - 7; length <= nameMax; length++ {
+				t.Run(fmt.Sprintf("%s/%d of %d", form, length, nameMax), func(t *testing.T) {
+					s := newSite(t, "", "")
+					sys.SetFault(func(op sys.Op) error {
+						if slices.Contains(refused, op.Call) {
+							return unix.EPERM
+						}
+						return nil
+					})
+					defer sys.SetFault(nil)
+					var err error
+					s.format, err = whiteout.Probe(s.staging, whiteout.Wanted{Markers: true})
+					must(t, err)
+					s.long, err = whiteout.ProbeLong(s.staging, s.format)
+					must(t, err)
+					sys.SetFault(nil)
+					s.nameMax = nameMax
+					fits := length+len(whiteout.MarkerPrefix) <= nameMax
+					s.hideLongNames(length, fits, form)
+				})
 			}
 		}
 	}
+}
+
+// hideLongNames removes and renames objects with names of a length.
+func (s *site) hideLongNames(length int, fits bool, form string) {
+	t := s.t
+	t.Helper()
+	name := func(c string) string { return strings.Repeat(c, length) }
+	treetest.Build(t, s.cfg.Lowers[0], fmt.Sprintf("file %s low\nfile %s low\ndir %s\nfile %s/f low\nfile %s low\nfile %s low",
+		name("f"), name("c"), name("d"), name("e"), name("m"), name("k")))
+	treetest.Build(t, s.cfg.Upper, fmt.Sprintf("file %s up\ndir %s\nwhite %s/f\nfile %s up", name("c"), name("e"), name("e"), name("m")))
+	before := s.view()
+	s.remount()
+	root := s.dir("").indexed()
+	errs := map[string]error{}
+	for _, c := range []string{"f", "c", "d", "e"} {
+		errs[c] = root.remove(name(c))
+	}
+	errs["m"] = s.Rename(root.end(name("m")), root.end("moved"))
+	root.wantExact("changed")
+	for c, err := range errs {
+		if !fits && form == "" {
+			if err != unix.ENAMETOOLONG {
+				t.Errorf("%s: %v, want ENAMETOOLONG", c, err)
+			}
+			continue
+		}
+		must(t, err)
+		path := filepath.Join(s.cfg.Upper, name(c))
+		var st unix.Stat_t
+		err := unix.Lstat(path, &st)
+		switch {
+		case fits:
+			if _, err := os.Lstat(filepath.Join(s.cfg.Upper, whiteout.Marker(name(c)))); err != nil {
+				t.Errorf("%s: no marker: %v", c, err)
+			}
+		case err != nil:
+			t.Errorf("%s: no whiteout: %v", c, err)
+		case form == "device":
+			if st.Mode != unix.S_IFCHR || st.Rdev != 0 {
+				t.Errorf("%s: mode %o", c, st.Mode)
+			}
+		default:
+			if _, err := unix.Lgetxattr(path, "trusted.overlay.whiteout", nil); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+				t.Errorf("%s: mode %o, %v", c, st.Mode, err)
+			}
+		}
+	}
+	if !fits && form == "" {
+		if d := treetest.Diff(before, s.view()); d != "" {
+			t.Errorf("the view differs:\n%s", d)
+		}
+		return
+	}
+	s.wantView("changed", fmt.Sprintf("file %s low\nfile moved up", name("k")))
 }
 
 // Where the last step fails, the name shows what it showed.

@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // End is one end of a rename. Up is the upper's directory of Dir.
@@ -92,38 +93,42 @@ func (s *Stack) admitOrigin(from, to *End) error {
 // name itself, whatever the format.
 func (s *Stack) move(from, to *End) (inPlace bool, err error) {
 	isDir, overDevice := from.Found.IsDir(), to.Found.State == Whiteout && !to.Found.Marker
+	form := s.formatOf(from.Name)
 	switch {
-	case overDevice && (isDir || from.Found.Below && s.format.InPlace()):
-		return s.moveByExchange(from, to)
+	case overDevice && (isDir || from.Found.Below && form.InPlace()):
+		return s.moveByExchange(form, from, to)
 	case !from.Found.Below:
 		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
-	case !s.format.InPlace():
+	case !form.InPlace():
 		if err := mark(from.Up, from.Name); err != nil { // hides the lower, not the object beside it
 			return false, err
 		}
 		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
-	case s.format.RenameWhiteout:
+	case form.RenameWhiteout:
 		return true, from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
 	case !to.Found.Exists():
-		if err := s.coverNothing(to.Up, to.Name); err != nil { // a whiteout of nothing, or of what is hidden already
+		if err := s.coverNothing(form, to.Up, to.Name); err != nil { // a whiteout of nothing, or of what is hidden already
 			return false, err
 		}
 		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
-		return s.moveByExchange(from, to)
+		return s.moveByExchange(form, from, to)
 	case isDir:
 		return false, unix.EXDEV // the old name would show its lower for a moment: the caller's program copies instead
 	}
-	return true, s.moveByLink(from, to)
+	return true, s.moveByLink(form, from, to)
 }
 
 // moveByExchange swaps the object and the whiteout in its way: a directory cannot replace one, and the old name may
 // need one.
-func (s *Stack) moveByExchange(from, to *End) (inPlace bool, err error) {
-	if err := s.fitWhiteout(from, to); err != nil {
+func (s *Stack) moveByExchange(form whiteout.Format, from, to *End) (inPlace bool, err error) {
+	if err := s.fitWhiteout(form, from, to); err != nil {
 		return false, err
 	}
 	err = from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE)
 	if sys.NoRenameFlags(err) {
+		if from.Found.Below && form.InPlace() && !from.Found.IsDir() {
+			return true, s.moveByLink(form, from, to)
+		}
 		if from.Found.Below {
 			if err := mark(from.Up, from.Name); err != nil {
 				return false, err
@@ -141,25 +146,28 @@ func (s *Stack) moveByExchange(from, to *End) (inPlace bool, err error) {
 }
 
 // fitWhiteout sees to it that the whiteout at to is one under the name of from as well: one in the form of an attribute is
-// an empty file in a directory that does not admit it.
-func (s *Stack) fitWhiteout(from, to *End) error {
-	if s.format.WhiteoutXattr != "" {
-		return s.format.Admit(from.Up)
+// an empty file in a directory that does not admit it. EXDEV where there is no such form.
+func (s *Stack) fitWhiteout(form whiteout.Format, from, to *End) error {
+	if !form.InPlace() {
+		form = s.long
+	}
+	if form.WhiteoutXattr != "" {
+		return form.Admit(from.Up)
 	}
 	var st sys.Stat
 	switch err := to.Up.At(to.Name).Stat(&st); {
 	case err != nil || sys.IsWhiteoutDevice(&st):
 		return err
-	case s.format.Devices:
-		return s.coverFile(to.Up, to.Name)
+	case form.Devices:
+		return s.coverFile(form, to.Up, to.Name)
 	}
 	return unix.EXDEV
 }
 
 // moveByLink replaces a file in two steps: both names show the object for a moment, which is not lost and hides its
 // lower; then the old one is covered.
-func (s *Stack) moveByLink(from, to *End) error {
-	cover, err := s.makeWhiteout(from.Up)
+func (s *Stack) moveByLink(form whiteout.Format, from, to *End) error {
+	cover, err := s.makeWhiteout(form, from.Up)
 	if err != nil {
 		return err
 	}

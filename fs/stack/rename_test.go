@@ -94,16 +94,17 @@ func TestRename(t *testing.T) {
 }
 
 // refuses: a directory whose old name needs a whiteout cannot replace another in one step where RENAME_WHITEOUT does not
-// leave one; and with markers, a whiteout in the form of an attribute cannot be moved out of a directory's way.
+// leave one; and where there are markers alone, a whiteout in the form of an attribute cannot be moved out of a directory's way.
 func (s *site) refuses(src, dst *End) bool {
 	if !src.Found.IsDir() {
 		return false
 	}
-	if !s.format.InPlace() {
+	form := s.formatOf(src.Name)
+	if !form.InPlace() {
 		value, err := dst.Up.Ref().GetXattr("trusted.overlay.opaque")
-		return err == nil && string(value) == "x" && dst.Found.State == Whiteout && !dst.Found.Marker
+		return err == nil && !s.long.InPlace() && string(value) == "x" && dst.Found.State == Whiteout && !dst.Found.Marker
 	}
-	return src.Found.Below && !s.format.RenameWhiteout && dst.Found.Exists()
+	return src.Found.Below && !form.RenameWhiteout && dst.Found.Exists()
 }
 
 func renameOne(s *site, from movable, toPath string) {

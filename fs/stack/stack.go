@@ -20,6 +20,8 @@ type Stack struct {
 	work     *copyup.Work
 	copier   *copyup.Copier
 	format   whiteout.Format
+	long     whiteout.Format // of names whose markers would be longer than nameMax
+	nameMax  int             // the longest name in the upper
 	names    whiteout.Names
 	acl      bool
 
@@ -142,10 +144,18 @@ func (d *Dir) note(name string, mode uint32) {
 	}
 }
 
+// formatOf is the format of a whiteout of name: where the name of its marker is too long, another form if there is one.
+func (s *Stack) formatOf(name string) whiteout.Format {
+	if len(whiteout.Marker(name)) > s.nameMax {
+		return s.long
+	}
+	return s.format
+}
+
 // noteAbsent records in d's index that name is gone, with a whiteout where a lower lies below.
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
 	if below {
-		d.noteWhiteout(name, !s.format.InPlace(), true)
+		d.noteWhiteout(name, !s.formatOf(name).InPlace(), true)
 	} else if d.index != nil {
 		d.index.remove(name)
 	}
@@ -158,13 +168,13 @@ func (d *Dir) noteWhiteout(name string, marker, below bool) {
 	}
 }
 
-// makeWhiteout stages a whiteout that is to stand in up, and returns its name in the work directory.
-func (s *Stack) makeWhiteout(up *sys.Dir) (string, error) {
-	if err := s.format.Admit(up); err != nil {
+// makeWhiteout stages a whiteout of an in-place form that is to stand in up, and returns its name in the work directory.
+func (s *Stack) makeWhiteout(form whiteout.Format, up *sys.Dir) (string, error) {
+	if err := form.Admit(up); err != nil {
 		return "", err
 	}
 	tmp := s.work.Name()
-	if err := s.format.Stage(s.work.Dir(), tmp); err != nil {
+	if err := form.Stage(s.work.Dir(), tmp); err != nil {
 		_ = s.work.Remove(tmp) // the error to tell is the first
 		return "", err
 	}
