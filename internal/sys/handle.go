@@ -1,10 +1,6 @@
 package sys
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // Handle is a file handle: what a file system calls one of its objects, whatever its names, for as long as the object exists
 // (open_by_handle_at(2)). It is a value that can be compared; a handle of another file system may be the same.
@@ -49,56 +45,4 @@ func (d *Dir) StatHandle(h Handle, st *Stat) error {
 	}
 	defer func() { _ = unix.Close(fd) }()
 	return unix.Fstat(fd, st)
-}
-
-// Requests that tell the number of a file system. The direction, that of reading, has other bits on some machines; they are
-// taken from a constant of the same direction.
-const (
-	reading = unix.BLKBSZGET & 0xe0000000
-	// getFSUUID is FS_IOC_GETFSUUID of linux/fs.h (Linux 6.9).
-	getFSUUID = reading | uint(unsafe.Sizeof(fsUUID{}))<<16 | 0x15<<8
-	// btrfsInfo is BTRFS_IOC_FS_INFO of linux/btrfs.h: btrfs has a number and does not tell it by the former.
-	btrfsInfo = reading | uint(unsafe.Sizeof(btrfsFSInfo{}))<<16 | 0x94<<8 | 31
-)
-
-// fsUUID is struct fsuuid2.
-type fsUUID struct {
-	len  uint8
-	uuid [16]byte
-}
-
-// btrfsFSInfo is struct btrfs_ioctl_fs_info_args.
-type btrfsFSInfo struct {
-	maxID, devices uint64
-	uuid           [16]byte
-	_              [1024 - 32]byte
-}
-
-// FSUUID is the number that the object's file system has for itself; all zero where it has none, or the kernel is too old to
-// tell, or the object is not open for reading.
-func (o *Object) FSUUID() ([16]byte, error) {
-	if err := fault("ioctl", "GETFSUUID"); err != nil {
-		return [16]byte{}, err
-	}
-	var u fsUUID
-	errno := o.ioctl(getFSUUID, unsafe.Pointer(&u))
-	var st unix.Statfs_t
-	if errno != 0 && unix.Fstatfs(o.fd, &st) == nil && uint32(st.Type) == unix.BTRFS_SUPER_MAGIC {
-		var info btrfsFSInfo
-		errno = o.ioctl(btrfsInfo, unsafe.Pointer(&info))
-		u.uuid = info.uuid
-	}
-	switch errno {
-	case 0:
-	case unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL, unix.EBADF, unix.EPERM, unix.ENOSYS:
-		return [16]byte{}, nil
-	default:
-		return [16]byte{}, errno
-	}
-	return u.uuid, nil
-}
-
-func (o *Object) ioctl(request uint, arg unsafe.Pointer) unix.Errno {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(o.fd), uintptr(request), uintptr(arg))
-	return errno
 }

@@ -1,8 +1,6 @@
 package sys
 
 import (
-	"crypto/rand"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,31 +84,6 @@ func TestNoHandles(t *testing.T) {
 	if uuid, err := d.FSUUID(); err != nil || uuid != [16]byte{} {
 		t.Errorf("/proc has the number %x, %v", uuid, err)
 	}
-}
-
-// Linux 6.9 is the first to tell.
-func TestFSUUID(t *testing.T) {
-	var d *Dir
-	for _, fstype := range []string{"ext4", "btrfs"} {
-		var want [16]byte
-		_, _ = rand.Read(want[:])
-		text := fmt.Sprintf("%x-%x-%x-%x-%x", want[:4], want[4:6], want[6:8], want[8:10], want[10:])
-		d = openPlain(t, treetest.MountImage(t, fstype, "", "-U", text))
-		uuid, err := d.FSUUID()
-		must(t, err)
-		if uuid != want {
-			t.Errorf("%s: %x, want %x", fstype, uuid, want)
-		}
-	}
-	SetFault(func(op Op) error {
-		if op.Name == "GETFSUUID" {
-			return unix.EIO
-		}
-		return nil
-	})
-	_, err := d.FSUUID()
-	SetFault(nil)
-	want(t, "a failing disk", err, unix.EIO)
 }
 
 const handleChild = "SYS_TEST_HANDLE"
