@@ -280,17 +280,46 @@ func TestMountPointIsADescriptor(t *testing.T) {
 	})
 }
 
-// What a dead daemon leaves in the way is told as such.
-func TestDeadMountInTheWay(t *testing.T) {
+// The dead mount that a killed daemon leaves at the mount point gives way to the next mount.
+func TestDeadMountGivesWay(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file f \"x\"")
-		pid := o.pid
-		kill(pid, syscall.SIGKILL)
-		waitGone(pid, 5*time.Second)
-		out, err := runCommand(binPath, "-o", o.options(), o.mnt)
-		if exitCode(err) != 1 || !strings.Contains(out, o.mnt) {
-			t.Errorf("mounting over a dead mount: exit %d, %q", exitCode(err), out)
+		write(t, o.path("new"), "n")
+		for range 2 {
+			kill(o.pid, syscall.SIGKILL)
+			o.expectEnd()
+			before := len(mountTable())
+			o.mount()
+			equal(t, "mounts", len(mountTable()), before)
+			wantText(t, o.path("f"), "x")
+			wantText(t, o.path("new"), "n")
+		}
+		if n := strings.Count(readText(t, o.log), "a dead mount of type fuse."); n != 2 {
+			t.Errorf("%d lines of dead mounts in the log, want 2", n)
+		}
+		o.unmount()
+		wantNames(t, o.mnt)
+	})
+}
+
+// A dead mount stays where it is not this program's, or not at the very mount point.
+func TestDeadMountOfOthersStays(t *testing.T) {
+	needDaemon(t)
+	eachMode(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "dir d")
+		o.opts = append(o.opts, "subtype=other")
+		o.mount()
+		kill(o.pid, syscall.SIGKILL)
+		o.expectEnd()
+		for _, point := range []string{o.mnt, o.mnt + "/d"} {
+			out, err := runCommand(binPath, "-o", o.lowerdir(), point)
+			if exitCode(err) != 1 || !strings.Contains(out, point) {
+				t.Errorf("mounting at %s: exit %d, %q", point, exitCode(err), out)
+			}
+		}
+		if !o.isMounted() {
+			t.Error("the dead mount is gone")
 		}
 	})
 }

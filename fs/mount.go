@@ -284,7 +284,16 @@ func (m *Mount) unmount() error {
 	if err := fusermount("-u", m.point); err == nil {
 		return nil
 	}
-	return fusermount("-u", "-z", m.point)
+	return Detach(m.point, false)
+}
+
+// Detach takes the mount at point out of the tree at once, even while it is in use; direct: by umount2(2), which takes
+// CAP_SYS_ADMIN.
+func Detach(point string, direct bool) error {
+	if direct {
+		return sys.Detach(point)
+	}
+	return fusermount("-u", "-z", point)
 }
 
 func fusermount(args ...string) error {

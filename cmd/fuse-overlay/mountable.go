@@ -22,12 +22,14 @@ func (r *request) checkMountable() error {
 	if fd, ok := fs.DeviceFD(r.mount.Point); ok {
 		return checkDeviceFD(fd)
 	}
+	r.mount.Direct = mayMount()
+	r.clearMountPoint()
 	point, err := findMountPoint(r.mount.Point)
 	if err != nil {
 		return err
 	}
 	r.mount.Point = point
-	if r.mount.Direct = mayMount(); r.mount.Direct {
+	if r.mount.Direct {
 		return checkDeviceUsable()
 	}
 	return checkHelper()

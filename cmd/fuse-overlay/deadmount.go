@@ -1,0 +1,46 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// clearMountPoint detaches the dead mounts of this program at the mount point: their daemon was killed, and nothing can be done
+// with them but that. Podman's first use of a container after such a death comes with one in the way.
+func (r *request) clearMountPoint() {
+	for isDead(r.mount.Point) {
+		dead, ok := r.ownMount()
+		if !ok || fs.Detach(dead.Point, r.mount.Direct) != nil {
+			return // findMountPoint reports the dead mount
+		}
+		r.note("a dead mount of type %s on %q was in the way, and is detached", dead.Type, dead.Point)
+	}
+}
+
+// isDead reports whether path leads to a mount whose daemon is gone. The kernel may still remember attributes of such a mount,
+// but never these numbers.
+func isDead(path string) bool {
+	return errors.Is(syscall.Statfs(path, new(syscall.Statfs_t)), syscall.ENOTCONN)
+}
+
+// ownMount is the topmost mount at the mount point, if its type is this program's.
+func (r *request) ownMount() (sys.MountEntry, bool) {
+	point, err := sys.RealPath(r.mount.Point)
+	if err != nil {
+		return sys.MountEntry{}, false
+	}
+	table, err := sys.MountTable()
+	if err != nil {
+		return sys.MountEntry{}, false
+	}
+	for _, m := range slices.Backward(table) {
+		if m.Point == point {
+			return m, slices.Contains([]string{"fuse." + ownName, "fuse." + compatName, "fuse." + r.mount.Type}, m.Type)
+		}
+	}
+	return sys.MountEntry{}, false
+}
