@@ -106,8 +106,8 @@ func (c *containerd) importImage(snapshotters ...string) {
 // mountSnapshot mounts a snapshot outside of containers, as containerd does.
 func (c *containerd) mountSnapshot(snapshotter, key string) string {
 	c.t.Helper()
-	target := filepath.Join(c.dir, "mnt-"+snapshotter+"-"+key)
-	mkdir(c.t, target)
+	target, err := os.MkdirTemp(c.dir, "mnt-"+snapshotter+"-"+key+"-")
+	check(c.t, err)
 	line := c.ctr("snapshots", "--snapshotter", snapshotter, "mounts", target, key)
 	// mount(8) does not know containerd's types fuse3.NAME, its helper does.
 	if args, ok := strings.CutPrefix(strings.TrimSpace(line), "mount -t fuse3."+ourSnapshotter+" "); ok {
@@ -244,6 +244,40 @@ func TestContainerdManyContainers(t *testing.T) {
 			t.Errorf("a read-only container: %v\n%s", err, out)
 		}
 		wantMounted(t, "the read-only container removed", 0)
+	})
+}
+
+// A layer is made of a container that runs, and its snapshot is mounted a second time, as nerdctl commit, diff and export do: the
+// layer is that which the kernel's overlayfs makes, and the container goes on.
+func TestContainerdRunningContainer(t *testing.T) {
+	needSnapshotter(t)
+	eachMode(t, privateModes, func(t *testing.T, e *env) {
+		nothingLeft(t)
+		c := startContainerd(t, e)
+		both := []string{kernelSnapshotter, ourSnapshotter}
+		c.importImage(both...)
+		layers := map[string]string{}
+		for _, s := range both {
+			id := "live-" + s
+			text := filepath.Join(c.dir, "out-"+id, "text")
+			if out, err := c.run(id, []string{"--snapshotter", s, "--detach"}, imageChanges+"\necho changed; exec sleep 1000"); err != nil {
+				t.Fatalf("ctr run: %v\n%s", err, out)
+			}
+			if !eventually(10*time.Second, func() bool { out, _ := os.ReadFile(text); return strings.Contains(string(out), "changed\n") }) {
+				t.Fatalf("%s: the container does not answer", s)
+			}
+			layers[s] = c.diff(s, id)
+			for range 2 { // the first one, still mounted, does not keep the second from it
+				target := c.mountSnapshot(s, id)
+				wantText(t, target+"/etc.bak/conf", "second\nmore\n")
+			}
+			c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-ec", "echo on >>/etc.bak/conf; tail -n 1 /etc.bak/conf >/run/out/exec")
+			wantText(t, filepath.Dir(text)+"/exec", "on\n")
+			c.ctr("tasks", "rm", "--force", id)
+			c.ctr("containers", "rm", "--keep-snapshot", id)
+		}
+		equal(t, "the layer made of a running container", layers[ourSnapshotter], layers[kernelSnapshotter])
+		wantMounted(t, "the second mounts", 2)
 	})
 }
 

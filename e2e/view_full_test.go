@@ -187,6 +187,9 @@ func TestTwoMountsOfOneUpper(t *testing.T) {
 			if !strings.Contains(out, first.upper) && !strings.Contains(out, first.work) {
 				t.Errorf("%s: the message %q does not name the directory", what, out)
 			}
+			if holder := fmt.Sprintf("the mount on %q of process %d ", first.mnt, first.pid); !strings.Contains(out, holder) {
+				t.Errorf("%s: the message %q does not say %q", what, out, holder)
+			}
 		}
 		appendTo(t, first.path("f"), "+")
 		first.remount() // the lock ends with the mount

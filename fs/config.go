@@ -18,8 +18,13 @@ type Config struct {
 	// Upper is the writable layer; empty for a read-only overlay.
 	Upper string
 	// Work is a directory on the file system of Upper, for what is not yet published; made when missing.
-	// Required with Upper, meaningless without.
+	// Required with Upper unless ReadOnly, meaningless without.
 	Work string
+	// ReadOnly has Upper read only, as the topmost layer. It may be in use by another mount, and can be mounted by another one
+	// meanwhile, which may write.
+	ReadOnly bool
+	// BesideOther is ReadOnly, with a warning, where another mount of this program holds Upper; otherwise that is an error.
+	BesideOther bool
 
 	// Timeout is how long the kernel may keep names and attributes; negative is without end.
 	Timeout time.Duration

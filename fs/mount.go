@@ -117,11 +117,21 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 			return nil, errors.Join(err, o.unmarkVolatile())
 		}
 	}
+	o.publishHolder(m, given)
 	if direct {
 		err := sys.RaiseReadAhead(m.Point, maxWrite)
 		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))
 	}
 	return mounted, nil
+}
+
+// publishHolder tells other mounts which mount holds the upper and the work directory.
+func (o *Overlay) publishHolder(m MountConfig, given bool) {
+	var dev uint64
+	if !given {
+		dev, _ = sys.MountDevice(m.Point) // without, messages name no mount point
+	}
+	o.stack.Publish(sys.Self(dev))
 }
 
 // defaultPermissions has the kernel check permissions.

@@ -28,6 +28,7 @@ type Overlay struct {
 	numbers *inodecache.Numbers
 	handles *inodecache.LRU[handleKey, handle]
 	counts  *counter
+	changes gate
 	listers listers
 	next    nextFile
 	log     *zap.Logger
@@ -74,6 +75,7 @@ func Open(cfg Config) (*Overlay, error) {
 	var o *Overlay
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
+		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther,
 		Markers: os.Getenv(markersVariable) != "",
 		Slow:    func() { o.slow() },
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
@@ -92,6 +94,9 @@ func Open(cfg Config) (*Overlay, error) {
 	}
 	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
 	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
+	if cfg.Upper != "" && !s.Writable() && cfg.Timeout < 0 {
+		cfg.Timeout = 0 // another mount may change the upper
+	}
 	width := uint(64)
 	if cfg.SmallInodes {
 		width = 32
@@ -110,6 +115,9 @@ func Open(cfg Config) (*Overlay, error) {
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
 		opens:         opens{byID: map[uint64]opened{}, most: handleLimit() / 2},
+	}
+	if !s.Writable() {
+		o.changes.shut(unix.EROFS)
 	}
 	if err := o.openRoot(); err != nil {
 		o.Close()

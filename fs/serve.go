@@ -138,6 +138,12 @@ func (w *worker) answer(h *fuse.InHeader, in []byte) (size int, status fuse.Stat
 		w.forget(h.Opcode, in)
 		return 0, fuse.OK, false
 	}
+	if mayChange(h, in) {
+		if errno := w.o.changes.enter(); errno != 0 {
+			return 0, fuse.Status(errno), true
+		}
+		defer w.o.changes.leave()
+	}
 	if !w.all {
 		if size, status, served := w.often(h, in); served {
 			return size, status, true

@@ -77,6 +77,15 @@ func touch(d *sys.Dir, name string) error {
 	return nil
 }
 
+// ReadingFormat is the format of an upper that is only read, as far as reading needs it: the namespace of its attributes. trusted:
+// the daemon may read attributes of namespace trusted.
+func ReadingFormat(names Names, trusted bool) Format {
+	if trusted && names.mean(trustedOpaque) {
+		return Format{OpaqueXattr: trustedOpaque}
+	}
+	return Format{OpaqueXattr: userOpaque}
+}
+
 // Names of the trials, outside the numbered names of staged objects.
 const (
 	trialDevice = "#probe-device"

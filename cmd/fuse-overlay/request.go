@@ -47,6 +47,8 @@ func parseRequest(called string, argv []string) (*request, error) {
 			Timeout: withoutEnd,
 			// Callers of that program know no note of a volatile mount, and so do not remove it.
 			AfterVolatile: called == compatName,
+			// They mount the upper of a running container once more to read it, and do not always say ro.
+			BesideOther: called == compatName,
 		},
 		mount: fs.MountConfig{Type: called},
 	}
@@ -117,12 +119,13 @@ func (r *request) applyAll(c *commandLine) error {
 // check finds what each option by itself cannot: options that are missing or do not go together.
 func (r *request) check() error {
 	o := &r.overlay
+	o.ReadOnly = o.Upper != "" && r.mount.Flags&syscall.MS_RDONLY != 0
 	switch {
 	case len(o.Lowers) == 0 && len(o.DataOnly) > 0:
 		return errors.New("data-only layers need another lower layer above them: lowerdir+=DIR")
 	case len(o.Lowers) == 0:
 		return errors.New("no lower layer given: -o lowerdir=DIR[:DIR]... is needed")
-	case o.Upper != "" && o.Work == "":
+	case o.Upper != "" && o.Work == "" && !o.ReadOnly:
 		return fmt.Errorf("upperdir=%s needs a workdir= on the same file system", o.Upper)
 	case o.Upper == "" && o.Work != "":
 		// Most likely a forgotten or misspelt upperdir; a read-only mount would be a late surprise.

@@ -39,10 +39,14 @@ func (r *request) settle() error {
 	return nil
 }
 
-// dropUseless takes back what needs an upper, where there is none.
+// dropUseless takes back what needs an upper that can be changed, where there is none.
 func (r *request) dropUseless() {
 	o := &r.overlay
-	if o.Upper != "" {
+	why := "without an upperdir"
+	switch {
+	case o.ReadOnly:
+		why = "on a read-only mount"
+	case o.Upper != "":
 		return
 	}
 	for _, f := range []struct {
@@ -50,11 +54,11 @@ func (r *request) dropUseless() {
 		on   *bool
 	}{{"volatile", &o.Volatile}, {"index=on", &o.Features.Index}, {"xattr_whiteouts", &o.Features.XattrWhiteouts}} {
 		if *f.on {
-			r.note("option %s is of no use without an upperdir, and is ignored", f.name)
+			r.note("option %s is of no use %s, and is ignored", f.name, why)
 		}
 		*f.on = false
 	}
-	if o.Features.UUID == fs.UUIDOn {
+	if o.Features.UUID == fs.UUIDOn && o.Upper == "" {
 		r.note("option uuid=on needs an upperdir: uuid=null is used instead")
 		o.Features.UUID = fs.UUIDNull
 	}

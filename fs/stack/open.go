@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -21,7 +20,11 @@ import (
 type Config struct {
 	Lowers      []string // topmost first
 	DataOnly    []string // below them, without names
-	Upper, Work string   // both or neither
+	Upper, Work string   // both or neither; with ReadOnly, Work is not used
+	// ReadOnly has the upper read only, as the topmost layer: it need not be free, and stays so for a mount that writes.
+	ReadOnly bool
+	// BesideOther is ReadOnly where another mount of this program holds the upper.
+	BesideOther bool
 	// Markers writes whiteouts as .wh. files even where devices can be made.
 	Markers bool
 	// Sync makes every copy-up durable before it shows.
@@ -65,7 +68,6 @@ func (e *Error) Unwrap() error { return e.Err }
 var (
 	errOtherFS    = errors.New("is not on the same mount as the upperdir")
 	errForeign    = errors.New("is not empty and not the work directory of an overlay")
-	errInUse      = errors.New("is in use by another mount (EBUSY)")
 	errTooMany    = errors.New("too many layers")
 	errNoLower    = errors.New("no lowerdir given")
 	errUpperWork  = errors.New("upperdir and workdir belong together: give both or neither")
@@ -91,7 +93,7 @@ func Open(c Config) (*Stack, error) {
 		return nil, errNoLower
 	case len(c.Lowers) > maxLayers:
 		return nil, &Error{roleLower, c.Lowers[maxLayers], errTooMany}
-	case (c.Upper == "") != (c.Work == ""):
+	case (c.Upper == "") != (c.Work == "") && !c.ReadOnly:
 		return nil, errUpperWork
 	}
 	s := &Stack{
@@ -156,6 +158,9 @@ func (s *Stack) setDevice(layer int) error {
 }
 
 func (s *Stack) openUpper(c Config) error {
+	if c.ReadOnly {
+		return s.openForReading(c)
+	}
 	err := os.Mkdir(c.Work, 0o700)
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return &Error{roleWork, c.Work, errnoOf(err)}
@@ -172,6 +177,13 @@ func (s *Stack) openUpper(c Config) error {
 	s.layers[Upper].root = upper
 	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
+	}
+	if err := takeUpper(c, upper, work); err != nil {
+		var inUse *Error
+		if c.BesideOther && errors.As(err, &inUse) && errors.As(err, new(*inUseError)) {
+			return s.openBesideOther(c, inUse)
+		}
+		return err
 	}
 	return s.prepareWork(c, upper, work)
 }
@@ -196,31 +208,8 @@ func (s *Stack) blame(c Config, err error) error {
 	return &Error{roleUpper, c.Upper, err}
 }
 
-// lockWait is how long a directory may still be held by the daemon of a mount that has just been unmounted. umount does not
-// wait for its end, and some clients mount again at once: containerd's shim, when it lost the exit code of its mount helper.
-const lockWait = 3 * time.Second
-
-// lock takes a directory for this mount alone; EWOULDBLOCK when another keeps it.
-func lock(dir *sys.Dir) error {
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
-		if err := dir.Lock(); err != unix.EWOULDBLOCK || time.Now().After(deadline) {
-			return err
-		}
-	}
-}
-
-// prepareWork locks both directories, makes the staging directory, sweeps it and finds out what the file system can do.
+// prepareWork makes the staging directory, sweeps it and finds out what the file system can do.
 func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
-	for _, d := range []struct {
-		dir        *sys.Dir
-		role, path string
-	}{{upper, roleUpper, c.Upper}, {work, roleWork, c.Work}} {
-		if err := lock(d.dir); err == unix.EWOULDBLOCK {
-			return &Error{d.role, d.path, errInUse}
-		} else if err != nil {
-			return &Error{d.role, d.path, err}
-		}
-	}
 	if err := checkKernel(c, upper, work); err != nil {
 		return err
 	}
@@ -319,7 +308,7 @@ func checkForeign(work *sys.Dir) error {
 // checkOverlap refuses layers that lie inside each other where a change of one would change another under the mount. An
 // upper inside a lower is allowed (the lower may be /): it is a change of a lower that the user asked for.
 func checkOverlap(c Config) error {
-	if c.Upper == "" {
+	if c.Upper == "" || c.ReadOnly {
 		return nil
 	}
 	upper, work := realPath(c.Upper), realPath(c.Work)

@@ -50,7 +50,7 @@ func (s *Stack) findSources(c Config) error {
 	upper := s.layers[Upper]
 	for i := range s.sources {
 		src := &s.sources[i]
-		same := s.Writable() && src.dev == upper.dev
+		same := upper.root != nil && src.dev == upper.dev
 		twins := slices.ContainsFunc(s.sources, func(o source) bool {
 			return o.dev != src.dev && o.uuid == src.uuid && !(o.parts && src.parts)
 		})
@@ -58,7 +58,7 @@ func (s *Stack) findSources(c Config) error {
 		src.known = !src.silent && (same || src.uuid != [16]byte{}) && !twins
 	}
 	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
-	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && s.Writable() && s.sources[0].dev == upper.dev
+	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && upper.root != nil && s.sources[0].dev == upper.dev
 	return nil
 }
 

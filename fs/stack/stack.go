@@ -13,7 +13,7 @@ import (
 
 // Stack is the layers of one overlay. It is immutable once opened.
 type Stack struct {
-	layers   []layer  // layers[Upper].root is nil when the stack is read-only
+	layers   []layer  // layers[Upper].root is nil without an upper
 	workRoot *sys.Dir // the user's work directory: locked
 	madeWork bool     // which was not there before
 	staging  *sys.Dir // the staging directory in it
@@ -62,8 +62,8 @@ func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].s
 // Names says which extended attributes are the overlay's own.
 func (s *Stack) Names() whiteout.Names { return s.names }
 
-// Writable reports whether there is an upper.
-func (s *Stack) Writable() bool { return s.layers[Upper].root != nil }
+// Writable reports whether there is an upper that can be changed.
+func (s *Stack) Writable() bool { return s.work != nil }
 
 // Root is the opened root of a layer.
 func (s *Stack) Root(layer int) *sys.Dir { return s.layers[layer].root }
@@ -88,7 +88,7 @@ func (s *Stack) Devices() []uint64 {
 			devs = append(devs, l.dev)
 		}
 	}
-	if !s.Writable() && len(devs) > 1 {
+	if s.layers[Upper].root == nil && len(devs) > 1 {
 		devs = append([]uint64{0}, devs...)
 	}
 	return devs

@@ -1,0 +1,81 @@
+package stack
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// A holder that the mount table shows is named, at once; one that it does not show may be about to end, and is waited for.
+func TestHolderIsNamed(t *testing.T) {
+	s := newSite(t, "", "file f")
+	proc, err := sys.MountDevice("/proc")
+	must(t, err)
+	here := sys.Self(proc)
+	elsewhere := here
+	elsewhere.MountNamespace++
+	for _, c := range []struct {
+		holder sys.Holder
+		want   string
+		waits  bool
+	}{
+		{here, fmt.Sprintf(`is in use by the mount on "/proc" of process %d (EBUSY)`, os.Getpid()), false},
+		{elsewhere, fmt.Sprintf("is in use by the mount in another mount namespace of process %d (EBUSY)", os.Getpid()), true},
+	} {
+		s.Publish(c.holder)
+		start := time.Now()
+		other, err := Open(Config{Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, Work: s.cfg.Work})
+		if err == nil {
+			other.Close()
+			t.Fatal("opened twice")
+		}
+		if !strings.HasSuffix(err.Error(), c.want) {
+			t.Errorf("got %v, want %s", err, c.want)
+		}
+		if waited := time.Since(start) >= lockWait; waited != c.waits {
+			t.Errorf("%s: waited is %v", c.want, waited)
+		}
+		s.remount() // what was published ends with the mount
+	}
+}
+
+// An upper that is only read needs no lock and no work directory, and changes nothing.
+func TestUpperForReading(t *testing.T) {
+	s := newSite(t, "file f \"upper\"", "file f \"lower\"\nfile g")
+	s.Publish(sys.Self(0))
+	before := pathsBelow(t, s.cfg.Upper)
+	for what, c := range map[string]Config{
+		"asked for":            {Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, ReadOnly: true},
+		"beside another mount": {Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, Work: s.cfg.Work + "2", BesideOther: true},
+	} {
+		r, err := Open(c)
+		must(t, err)
+		if r.Writable() {
+			t.Errorf("%s: it can be written", what)
+		}
+		root := r.RootDir()
+		if top := root.Top(); top != Upper {
+			t.Errorf("%s: the topmost layer is %d", what, top)
+		}
+		if _, err := r.Root(Upper).CreateFile("new", 0o600); !errors.Is(err, unix.EROFS) {
+			t.Errorf("%s: creating in the upper: %v", what, err)
+		}
+		if warned := len(r.Warnings()) == 1; warned != c.BesideOther {
+			t.Errorf("%s: warnings: %q", what, r.Warnings())
+		}
+		r.Close()
+	}
+	if after := pathsBelow(t, s.cfg.Upper); len(after) != len(before) {
+		t.Errorf("the upper holds %v, before %v", after, before)
+	}
+	if _, err := os.Lstat(s.cfg.Work + "2"); err == nil {
+		t.Error("a work directory was made, and stays")
+	}
+}
