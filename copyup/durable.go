@@ -90,6 +90,9 @@ func (w *Work) learn() {
 	w.known = made.Mode&0o7777 == every && dir.Mode&unix.S_ISGID == 0
 }
 
+// Ordered reports whether the file system is trusted with the order of changes.
+func (w *Work) Ordered() bool { return w.trust.ordered }
+
 // syncs says whether a copy is made durable by fsync.
 func (c *Copier) syncs() bool { return c.Sync && !c.Work.trust.ordered }
 

@@ -36,15 +36,20 @@ type Overlay struct {
 
 	writeback bool // the kernel collects writes; set by Mount
 
-	policy  policy        // set by Init, before any request is served
-	server  server        // set by Init; nil: nobody to be told
-	backer  backer        // the server; set by Init
-	opens   opens         // with passthrough
-	refusal sync.Once     // that the kernel does not take a file for passthrough is told once
-	pool    *readers.Pool // set by Mount, before any request is served
-	waker   waker         // immutable
-	fast    atomic.Bool   // requests come fast
-	helped  bool          // two may work on one request; set by Mount
+	policy  policy    // set by Init, before any request is served
+	server  server    // set by Init; nil: nobody to be told
+	backer  backer    // the server; set by Init
+	opens   opens     // with passthrough
+	refusal sync.Once // that the kernel does not take a file for passthrough is told once
+	damage  damageLog // what the log was told of damaged layers
+
+	upperName  string   // absolute path of the upper; immutable
+	lowerNames []string // of the lowers; immutable
+
+	pool   *readers.Pool // set by Mount, before any request is served
+	waker  waker         // immutable
+	fast   atomic.Bool   // requests come fast
+	helped bool          // two may work on one request; set by Mount
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
@@ -119,6 +124,7 @@ func Open(cfg Config) (*Overlay, error) {
 	if !s.Writable() {
 		o.changes.shut(unix.EROFS)
 	}
+	o.upperName, o.lowerNames = layerNames(&cfg)
 	if err := o.openRoot(); err != nil {
 		o.Close()
 		return nil, err

@@ -15,6 +15,8 @@ type policy struct {
 
 	direct      bool // CREATE is answered, OPEN is not
 	passthrough bool // OPEN is answered, with a backing file where that can be
+
+	offered uint64 // the flags of INIT that the kernel has
 }
 
 // IO is how the kernel comes to the data of files.
@@ -101,6 +103,7 @@ func (o *Overlay) Init(s *fuse.Server) {
 		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0,
 
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
+		offered:     offered,
 	}
 	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
 	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0

@@ -146,11 +146,15 @@ func (w *worker) answer(h *fuse.InHeader, in []byte) (size int, status fuse.Stat
 	}
 	if !w.all {
 		if size, status, served := w.often(h, in); served {
+			if status != fuse.OK {
+				w.o.noteDamage(h, in, status)
+			}
 			return size, status, true
 		}
 	}
 	size, status = w.rest.HandleRequest([][]byte{in}, [][]byte{w.out})
 	if status != fuse.OK {
+		w.o.noteDamage(h, in, status)
 		return 0, status, true
 	}
 	if size > 0 {

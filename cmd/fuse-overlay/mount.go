@@ -35,13 +35,24 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
 	if _, ok := fs.DeviceFD(req.mount.Point); ok {
 		a.mount = mountOfOthers{m}
+		logMounted(req, overlay, log)
 		return a, nil
 	}
 	if err := fs.Quietly(func() error { return checkAnswers(req.mount.Point) }); err != nil {
 		a.detach()
 		return nil, err
 	}
+	logMounted(req, overlay, log)
 	return a, nil
+}
+
+// logMounted writes the one line about what the mount has found and decided.
+func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
+	if !log.Core().Enabled(zap.InfoLevel) { // nobody reads what would have to be found out
+		return
+	}
+	about := []zap.Field{zap.String("version", ownVersion()), zap.String("mount point", req.mount.Point)}
+	log.Info("mounted", append(about, overlay.Report()...)...)
 }
 
 // mountOfOthers is a mount point /dev/fd/N: whoever has mounted that knows where, and unmounts it.

@@ -62,6 +62,12 @@ func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].s
 // Names says which extended attributes are the overlay's own.
 func (s *Stack) Names() whiteout.Names { return s.names }
 
+// Format is how absence is written in the upper. Precondition: writable.
+func (s *Stack) Format() whiteout.Format { return s.format }
+
+// OrdersCopyUps reports whether the upper's file system keeps copy-ups whole by the order of its changes, without fsync.
+func (s *Stack) OrdersCopyUps() bool { return s.work != nil && s.work.Ordered() }
+
 // Writable reports whether there is an upper that can be changed.
 func (s *Stack) Writable() bool { return s.work != nil }
 

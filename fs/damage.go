@@ -1,0 +1,154 @@
+package fs
+
+import (
+	"fmt"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+)
+
+// A request that fails because a layer is damaged is worth a line in the log: the layer, the path, the reason. What callers do
+// wrong is not.
+
+// damageLog keeps a damaged layer from filling the log.
+type damageLog struct {
+	mu      sync.Mutex               // guards the rest; a leaf
+	reasons map[string]*damageReason // by the reason's text
+	second  time.Time                // looks are counted from then on
+	looks   int
+}
+
+type damageReason struct {
+	last time.Time // of the last line
+	more int       // failures since, which have no line
+}
+
+const (
+	damageInterval = time.Second // between two lines with one reason
+	// mostDamageLooks is how many failed requests a second are looked into: it costs some system calls each.
+	mostDamageLooks = 20
+)
+
+// mayLook reports whether one more failure is to be looked into.
+func (l *damageLog) mayLook(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.second) >= damageInterval {
+		l.second, l.looks = now, 0
+	}
+	l.looks++
+	return l.looks <= mostDamageLooks
+}
+
+// due reports whether a reason may have a line, and how many failures with that reason had none since its last one.
+func (l *damageLog) due(reason string, now time.Time) (more int, due bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reasons == nil {
+		l.reasons = map[string]*damageReason{}
+	}
+	r := l.reasons[reason]
+	if r == nil {
+		r = &damageReason{}
+		l.reasons[reason] = r
+	} else if now.Sub(r.last) < damageInterval {
+		r.more++
+		return 0, false
+	}
+	more, r.more, r.last = r.more, 0, now
+	return more, true
+}
+
+// noteDamage logs why a request has failed, if a layer is the reason. Precondition: none of the overlay's locks is held.
+func (o *Overlay) noteDamage(h *fuse.InHeader, in []byte, status fuse.Status) {
+	errno := unix.Errno(status)
+	certain := stack.IsDamage(errno)
+	if !certain && !(looksOnly(h.Opcode) && (errno == unix.EPERM || errno == unix.EINVAL)) {
+		return
+	}
+	now := time.Now()
+	if !o.damage.mayLook(now) {
+		return
+	}
+	n, err := o.node(h.NodeId)
+	if err != nil {
+		return
+	}
+	name := ""
+	switch h.Opcode {
+	case codeLookup, codeUnlink, codeRmdir:
+		name = string(nameIn(in, inHeader))
+	}
+	damage := o.damageOf(n, name)
+	if !damage.Found() {
+		if !certain {
+			return
+		}
+		damage.Reason = errno.Error()
+	}
+	more, due := o.damage.due(damage.Reason, now)
+	if !due {
+		return
+	}
+	o.log.Warn("an object of a layer cannot be used",
+		zap.String("layer", o.layerName(damage.Layer)), zap.String("path", damage.Path), zap.String("reason", damage.Reason),
+		zap.String("error", unix.ErrnoName(errno)), zap.String("request", requestName(h.Opcode)), zap.Int("not logged before", more))
+}
+
+// looksOnly reports whether a request only looks at what layers have: then EPERM and EINVAL cannot be the caller's fault, for
+// whose rights are checked by the kernel.
+func looksOnly(opcode uint32) bool {
+	switch opcode {
+	case codeLookup, codeReaddir, codeReaddirplus:
+		return true
+	}
+	return false
+}
+
+// damageOf finds out what is wrong with n, or with a name in it; where nothing is found it says where to look.
+func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	p := n.place()
+	dir := n
+	if n.dir == nil {
+		if p.data != nil {
+			if damage := o.stack.DamagedData(p.data); damage.Found() {
+				return damage
+			}
+		}
+		if p.gone || p.parent == nil {
+			return stack.Damage{Layer: p.layer, Path: p.name}
+		}
+		dir, name = p.parent, p.name
+	}
+	d := o.open(dir)
+	defer d.release()
+	dir.dir.mu.Lock()
+	defer dir.dir.mu.Unlock()
+	damage := o.stack.Damaged(&dir.dir.Dir, d, name)
+	if !damage.Found() {
+		damage.Layer, damage.Path = p.layer, path.Join(d.Path(p.layer), name)
+	}
+	return damage
+}
+
+// requestNames are the requests that meet damaged layers most, by their names in linux/fuse.h.
+var requestNames = map[uint32]string{
+	codeLookup: "LOOKUP", codeGetattr: "GETATTR", codeSetattr: "SETATTR", codeOpen: "OPEN", codeRead: "READ", codeWrite: "WRITE",
+	codeUnlink: "UNLINK", codeRmdir: "RMDIR", codeMkdir: "MKDIR", codeMknod: "MKNOD", codeCreate: "CREATE", codeGetxattr: "GETXATTR",
+	codeReaddir: "READDIR", codeReaddirplus: "READDIRPLUS",
+}
+
+func requestName(opcode uint32) string {
+	if name := requestNames[opcode]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("request %d", opcode)
+}
