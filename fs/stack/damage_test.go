@@ -10,6 +10,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
+// rootsOverride is an attribute that counts whoever mounts, since only root may set it.
+const rootsOverride = "security.fuseoverlayfs.override_stat"
+
 // A second look says which object of which layer kept a name from being looked up, and why; and nothing where the name can be.
 func TestDamaged(t *testing.T) {
 	const redirected = "dir p/d\nxattr p/d " + redirectAttr + " "
@@ -37,7 +40,7 @@ func TestDamaged(t *testing.T) {
 		{"a redirect in a lower", []string{"dir p/d", redirected + "//", "dir p/d"}, "p/d", nil, 1, damagedRedirect},
 		{"nofollow", []string{redirected + "/q", "dir q"}, "p/d",
 			func(c *Config) { c.Redirects, c.Features.MetaCopy = RedirectsNoFollow, false }, Upper, refusedRedirect},
-		{"an owner of no sense", []string{"dir p", "xattr . " + override + " 0:0:0755:dir\ndir p\nfile p/f x\nxattr p/f " + override + " zork"},
+		{"an owner of no sense", []string{"dir p", "xattr . " + rootsOverride + " 0:0:0755:dir\ndir p\nfile p/f x\nxattr p/f " + rootsOverride + " zork"},
 			"p/f", nil, 1, damagedOverride},
 	} {
 		t.Run(c.name, func(t *testing.T) {
