@@ -86,6 +86,10 @@ races: race-build ## end-to-end tests of what is done by many at once, on a daem
 fsx: build ## random operations on the data of files; make test does a million, this FSX_OPS=10000000
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/
 
+appends: build ## 10,000 files for each mode and kind of mount: does appended data stay? (root; an hour; APPENDS=number)
+	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/ 2>&1 | tee bin/appends.log
+
 coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1
 	$(GO) tool cover -html=$(PROFILE) -o bin/coverage.html

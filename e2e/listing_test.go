@@ -13,6 +13,7 @@ import (
 func TestLargeDirectoryIsLinear(t *testing.T) {
 	eachMode(t, []mode{modeRoot, modeFusermount}, func(t *testing.T, e *env) {
 		const n = 10_000
+		e.writeThrough()
 		o := e.overlay(t, "dir d", "dir d")
 		for i := range n {
 			layer := o.lowers[i%2]

@@ -52,10 +52,13 @@ func TestRequestsFirstVisit(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		const dirs = 21
 		setUp := counts{"STATFS": 1, "OPENDIR": 1, "GETATTR": 3} // what a mount is asked once
+		e.writeThrough()
 		o := e.mounted(t, thousandFiles())
 		got := o.during(func() { sh(t, o.mnt, "find . -type f | wc -l") })
 		wantCounts(t, "find", got, counts{"READDIRPLUS": 2 * dirs}, setUp)
-		o = newEnv(t, e.mode).mounted(t, thousandFiles())
+		e = newEnv(t, e.mode)
+		e.writeThrough()
+		o = e.mounted(t, thousandFiles())
 		got = o.during(func() { sh(t, o.mnt, "find . -printf '%s\\n' | wc -l") })
 		setUp["LOOKUP"] = 4 // the samples that tell one from the other
 		wantCounts(t, "find that looks", got, counts{"READDIRPLUS": 2 * dirs}, setUp)
@@ -65,6 +68,7 @@ func TestRequestsFirstVisit(t *testing.T) {
 func TestRequestsRepeatedWalk(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		e.needCached(t)
+		e.writeThrough()
 		o := e.mounted(t, thousandFiles())
 		equal(t, "files", visit(t, o.mnt), 1000)
 		second := o.during(func() { visit(t, o.mnt) })
@@ -80,6 +84,7 @@ func TestRequestsRepeatedWalk(t *testing.T) {
 func TestRequestsRepeatedWalkOfUpper(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		e.needCached(t)
+		e.writeThrough()
 		o := e.overlay(t, "dir x")
 		build(t, e, o.upper, thousandFiles())
 		o.mount()
@@ -169,6 +174,7 @@ func TestRequestsMissingName(t *testing.T) {
 func TestRequestsReadlinkAndACL(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		e.needCached(t)
+		e.writeThrough()
 		o := e.mounted(t, "file f \"abc\"\nsymlink s f\ndir d 0750")
 		look := func() {
 			target, err := os.Readlink(o.path("s"))
@@ -188,6 +194,7 @@ func TestRequestsReadlinkAndACL(t *testing.T) {
 func TestRequestsDoNotGrowWithLayers(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		e.needCached(t)
+		e.writeThrough()
 		tables := []string{thousandFiles()}
 		for i := range 127 {
 			tables = append(tables, fmt.Sprintf("file d00/only%d \"x\"", i))

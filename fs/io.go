@@ -184,6 +184,7 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	}
 	if !readsDirectly(in) {
 		n.willRead()
+		buf = buf[:o.growing.readable(n, int64(in.Offset), len(buf))]
 	}
 	h, err := o.readable(n, in.NodeId)
 	if err != nil {
@@ -214,7 +215,7 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 			return 0, o.status("write", err)
 		}
 	}
-	done, err := h.Value.file.Pwrite(data, int64(in.Offset))
+	done, err := o.writeData(n, h, in, data)
 	if err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}
@@ -225,6 +226,21 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	o.writeOut(n, int64(in.Offset), int64(done))
 	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
+}
+
+// writeData puts the data of a WRITE into the file.
+func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte) (int, error) {
+	off := int64(in.Offset)
+	if isDirect(in) && o.policy.passthrough {
+		return o.growDirectly(n, h, data, off)
+	}
+	if stored := o.growing.storable(n, off, len(data)); stored < len(data) {
+		if _, err := h.Value.file.Pwrite(data[:stored], off); err != nil {
+			return 0, err
+		}
+		return len(data), nil
+	}
+	return h.Value.file.Pwrite(data, off)
 }
 
 // writable returns n's object opened for writing, in the upper.
@@ -376,6 +392,10 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 }
 
 // CopyFileRange answers COPY_FILE_RANGE, which shares the data where the file system can.
+//
+// When it is answered, the kernel drops each page that the range touches, also one that it touches in part, and with it what a
+// mapping has put into the rest of that page since the kernel wrote it back (__fuse_copy_file_range). So only whole pages of the
+// target are copied, and its end; for the rest, EOPNOTSUPP has the kernel copy by way of the page cache.
 func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	o.counts.add(opCopyFileRange)
 	src, err := o.node(in.NodeId)
@@ -398,10 +418,39 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	defer o.handles.Release(from)
 	const largest = math.MaxInt32 &^ 0xfff
+	length, err := wholePages(from.Value.file, to.Value.file, int64(in.OffIn), int64(in.OffOut), int64(min(in.Len, largest)))
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
 	done := 0
 	err = o.changeData(dst, to, &in.InHeader, func(f *sys.File) (err error) {
-		done, err = f.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(min(in.Len, largest)))
+		done, err = f.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(length))
 		return err
 	})
 	return uint32(done), o.status("copy_file_range", err)
+}
+
+// wholePages is how much of a copy leaves no page of the target in part as it was; EOPNOTSUPP if that is nothing.
+func wholePages(from, to *sys.File, offFrom, offTo, length int64) (int64, error) {
+	var source, target sys.Stat
+	if err := from.Ref().Stat(&source); err != nil {
+		return 0, err
+	}
+	if err := to.Ref().Stat(&target); err != nil {
+		return 0, err
+	}
+	length = min(length, source.Size-offFrom)
+	if length <= 0 {
+		return 0, nil // at the end of the source
+	}
+	if offTo%pageSize != 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	if end := offTo + length; end < target.Size {
+		length -= end % pageSize
+	}
+	if length <= 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	return length, nil
 }

@@ -53,6 +53,8 @@ const (
 	// direct: may be open for writing past the page cache. hasRead: the page cache may have some of it since the last such write.
 	direct
 	hasRead
+	// growsDirectly: a WRITE past the page cache is making it longer.
+	growsDirectly
 	// xattrChange is what the flags grow by with each change of the extended attributes.
 	xattrChange = 1 << 16
 )

@@ -42,7 +42,14 @@ func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh b
 	if err != nil {
 		return err
 	}
-	if b.id == throughCache {
+	switch {
+	case b.id == throughCache && writes:
+		// The writeback cache is not there with passthrough, and without it some kernels lose what is appended to mapped files
+		// through the page cache (docs/design/mapped-append.md).
+		n.flags.Or(direct)
+		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO | fuse.FOPEN_KEEP_CACHE, Fh: directHandle}
+		return nil
+	case b.id == throughCache:
 		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
 		return nil
 	}

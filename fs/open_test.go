@@ -76,6 +76,9 @@ func (s *site) wantOpen(p string, flags uint32, backing int32) uint64 {
 	wantFlags := uint32(fuse.FOPEN_PASSTHROUGH)
 	if backing == 0 {
 		wantFlags = fuse.FOPEN_KEEP_CACHE
+		if flags&unix.O_ACCMODE != unix.O_RDONLY {
+			wantFlags |= fuse.FOPEN_DIRECT_IO
+		}
 	}
 	if out.BackingID != backing || out.OpenFlags != wantFlags {
 		s.t.Errorf("%s opened with backing %d and flags %#x, want %d and %#x", p, out.BackingID, out.OpenFlags, backing, wantFlags)

@@ -40,6 +40,7 @@ type Overlay struct {
 	server  server    // set by Init; nil: nobody to be told
 	backer  backer    // the server; set by Init
 	opens   opens     // with passthrough
+	growing growing   // with passthrough
 	refusal sync.Once // that the kernel does not take a file for passthrough is told once
 	damage  damageLog // what the log was told of damaged layers
 
@@ -65,6 +66,8 @@ type server interface {
 	pruned
 	// InodeNotify tells the kernel that the attributes of an inode have changed, and from offset 0 on its data as well.
 	InodeNotify(id uint64, offset, length int64) fuse.Status
+	// InodeNotifyStoreCache puts data into the page cache, and makes the file longer if it lies beyond its end.
+	InodeNotifyStoreCache(id uint64, offset int64, data []byte) fuse.Status
 }
 
 // markersVariable asks for .wh. files as whiteouts; the name and its meaning are fuse-overlayfs'.
