@@ -37,7 +37,7 @@ RACED := ^Test(Concurrent|FsxAppends|Differential|ReadersOf|Follower|MakerWrites
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint unit e2e races fsx coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint unit e2e races fsx appends coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12

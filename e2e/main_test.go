@@ -41,7 +41,7 @@ var tools = map[string]string{
 	"setfacl": "acl", "getfacl": "acl", "unshare": "util-linux", "newuidmap": "uidmap", "lsattr": "e2fsprogs",
 	"chattr": "e2fsprogs", "apt-get": "apt", "dpkg-deb": "dpkg", "dpkg": "dpkg", "useradd": "passwd", "ldd": "libc-bin", "bash": "bash",
 	"cp": "coreutils", "find": "findutils", "setpriv": "util-linux", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs",
-	"setcap": "libcap2-bin",
+	"setcap": "libcap2-bin", "mksquashfs": "squashfs-tools",
 	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",
 	"make": "make", "mountpoint": "util-linux", "systemd-analyze": "systemd",
 	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "dockerd": "docker.io", "/usr/bin/docker": "docker.io",

@@ -121,7 +121,7 @@ func TestNumbersAndTheKernel(t *testing.T) {
 	const kernelHas = "index=off,metacopy=off,xino=on,redirect_dir=on"
 	for _, layout := range []struct{ upper, lowers []string }{
 		{[]string{"ext4"}, []string{""}}, {[]string{"xfs"}, []string{""}}, {[]string{"btrfs"}, []string{""}},
-		{[]string{"ext4"}, []string{"xfs"}}, {[]string{"xfs"}, []string{"btrfs", "ext4"}},
+		{[]string{"ext4"}, []string{"xfs"}}, {[]string{"ext4"}, []string{"ext4", "ext4"}}, {[]string{"xfs"}, []string{"btrfs", "ext4"}},
 	} {
 		for _, first := range []string{"here", "kernel"} {
 			t.Run(fmt.Sprint(layout.upper, layout.lowers, " written ", first), func(t *testing.T) {

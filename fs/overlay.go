@@ -115,7 +115,7 @@ func Open(cfg Config) (*Overlay, error) {
 		stack:         s,
 		names:         s.Names(),
 		nodes:         inodecache.NewTable[*Node](),
-		numbers:       inodecache.NewNumbers(s.Devices(), width),
+		numbers:       inodecache.NewNumbers(s.Devices(), width, s.NumberBits()),
 		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),
 		counts:        &counter{},
 		log:           cfg.Log,

@@ -14,7 +14,8 @@ import (
 //	63 ........... | a 0 | ................ 0
 //	index of the device  | the object's own
 //
-// With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device
+// Where no object of any layer has a number of more than 32 bits, the index begins at bit 33 (bit 32 is the one after the
+// index), as in the kernel. With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device
 // that is not among the layers' (a mount or subvolume inside a layer), gets one from the top of the range, in which the bit
 // after the index is 1. A copied-up object keeps the number of its lower.
 type Numbers struct {
@@ -30,8 +31,9 @@ type Numbers struct {
 	copies  map[uint64]Key // origins, by the number
 }
 
-// NewNumbers takes the devices of the layers' roots, without duplicates, and how many bits a number may have, 64 or 32.
-func NewNumbers(devs []uint64, width uint) *Numbers {
+// NewNumbers takes the devices of the layers' roots, without duplicates, how many bits a number may have, 64 or 32, and how
+// many the objects' own numbers have at most: 32, or 64 where that is not known.
+func NewNumbers(devs []uint64, width, own uint) *Numbers {
 	n := &Numbers{
 		devs: devs, width: width, shift: width, room: width,
 		extra: map[Key]uint64{}, origins: map[Key]uint64{}, copies: map[uint64]Key{},
@@ -39,6 +41,9 @@ func NewNumbers(devs []uint64, width uint) *Numbers {
 	if len(devs) > 1 || width < 64 {
 		n.shift = width - uint(bits.Len(uint(len(devs)-1)))
 		n.room = n.shift - 1
+	}
+	if len(devs) > 1 && own < n.room {
+		n.room, n.shift = own, own+1
 	}
 	return n
 }

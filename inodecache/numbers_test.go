@@ -6,7 +6,7 @@ import (
 )
 
 func TestOneDeviceKeepsItsNumbers(t *testing.T) {
-	n := NewNumbers([]uint64{7}, 64)
+	n := NewNumbers([]uint64{7}, 64, 64)
 	for _, ino := range []uint64{1, 2, 1 << 63, ^uint64(0) >> 1} {
 		if got := n.Of(Key{7, ino}); got != ino {
 			t.Errorf("Of(%d) = %d", ino, got)
@@ -20,7 +20,7 @@ func TestManyDevicesShareTheRange(t *testing.T) {
 		for i := range devices {
 			devs = append(devs, uint64(1000+i))
 		}
-		n := NewNumbers(devs, 64)
+		n := NewNumbers(devs, 64, 64)
 		seen := map[uint64]Key{}
 		for _, dev := range devs {
 			for _, ino := range []uint64{1, 2, 1<<32 - 1, 1 << 40} {
@@ -38,14 +38,14 @@ func TestManyDevicesShareTheRange(t *testing.T) {
 				}
 			}
 		}
-		if again := NewNumbers(devs, 64); again.Of(Key{devs[1], 5}) != n.Of(Key{devs[1], 5}) {
+		if again := NewNumbers(devs, 64, 64); again.Of(Key{devs[1], 5}) != n.Of(Key{devs[1], 5}) {
 			t.Error("another mount of the same layers has other numbers")
 		}
 	}
 }
 
 func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2}, 64)
+	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	if got := n.Of(Key{1, 12345}); got != 12345 {
 		t.Errorf("Of = %d", got)
 	}
@@ -54,7 +54,7 @@ func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
 // What does not fit gets a number that nobody else has or will have, however many devices there are.
 func TestNumbersThatDoNotFit(t *testing.T) {
 	for _, devs := range [][]uint64{{1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7}} {
-		n := NewNumbers(devs, 64)
+		n := NewNumbers(devs, 64, 64)
 		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // devices that are no layer's
 		if len(devs) > 1 {
 			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.room})
@@ -83,7 +83,7 @@ func TestNumbersThatDoNotFit(t *testing.T) {
 }
 
 func TestCopyUpKeepsTheNumber(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2}, 64)
+	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	lower, upper := Key{2, 10}, Key{1, 20}
 	ino := n.Of(lower)
 	n.SetOrigin(upper, ino)
@@ -97,7 +97,7 @@ func TestCopyUpKeepsTheNumber(t *testing.T) {
 }
 
 func TestGoneObjectsAreForgotten(t *testing.T) {
-	n := NewNumbers([]uint64{1}, 64)
+	n := NewNumbers([]uint64{1}, 64, 64)
 	k, foreign := Key{1, 20}, Key{9, 1}
 	n.SetOrigin(k, 10)
 	first := n.Of(foreign)
@@ -115,7 +115,7 @@ func TestGoneObjectsAreForgotten(t *testing.T) {
 }
 
 func TestConcurrentNumbers(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2}, 64)
+	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Add(1)
@@ -140,7 +140,7 @@ func TestConcurrentNumbers(t *testing.T) {
 
 // What a layer says of the origin of an object makes its number that of the origin, unless another object says the same.
 func TestRecall(t *testing.T) {
-	n := NewNumbers([]uint64{1, 2}, 64)
+	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	lower, upper, double, other := Key{2, 7}, Key{1, 20}, Key{1, 21}, Key{1, 22}
 	n.Recall(upper, lower)
 	n.Recall(double, lower)
@@ -172,12 +172,31 @@ func TestRecall(t *testing.T) {
 
 // A copy-up gives the lower's number whoever else has it: the lower's object had it all the time.
 func TestSetOriginTakesTheNumber(t *testing.T) {
-	n := NewNumbers([]uint64{1}, 64)
+	n := NewNumbers([]uint64{1}, 64, 64)
 	n.Recall(Key{1, 20}, Key{1, 7})
 	n.SetOrigin(Key{1, 30}, 7)
 	n.Gone(Key{1, 20})
 	n.Recall(Key{1, 40}, Key{1, 7})
 	if n.Of(Key{1, 30}) != 7 || n.Of(Key{1, 40}) != 40 {
 		t.Errorf("%d, %d", n.Of(Key{1, 30}), n.Of(Key{1, 40}))
+	}
+}
+
+// Numbers of 32 bits leave the upper half to the index, as in the kernel (xino_mode 32 of ovl_fill_super).
+func TestNarrowNumbers(t *testing.T) {
+	n := NewNumbers([]uint64{1, 2, 3}, 64, 32)
+	for k, want := range map[Key]uint64{{1, 5}: 5, {2, 5}: 2<<32 | 5, {3, 1<<32 - 1}: 4<<32 | 1<<32 - 1} {
+		if got := n.Of(k); got != want {
+			t.Errorf("%v is %#x, want %#x", k, got, want)
+		}
+	}
+	if got := n.Of(Key{2, 1 << 32}); got != ^uint64(0)-1 {
+		t.Errorf("a number that is larger all the same is %#x", got)
+	}
+	if got := NewNumbers([]uint64{1}, 64, 32).Of(Key{1, 5}); got != 5 {
+		t.Errorf("with one device: %#x", got)
+	}
+	if got := NewNumbers([]uint64{1, 2}, 32, 32).Of(Key{2, 5}); got != 1<<31|5 {
+		t.Errorf("with numbers of 32 bits: %#x", got)
 	}
 }

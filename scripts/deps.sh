@@ -31,6 +31,7 @@ packages=(
 	podman          # containers of root and of plain users, whose root the program serves
 	procps          # ps, pgrep
 	runc            # what runs the containers of both
+	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
 	strace          # counting system calls
 	systemd         # systemd-analyze: the example of a mount unit is checked
 	uidmap          # newuidmap, newgidmap
@@ -38,7 +39,7 @@ packages=(
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
-	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mount newuidmap nsenter pgrep podman runc setcap
+	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman runc setcap
 	setfacl setfattr setpriv strace systemd-analyze unshare useradd)
 
 case "${1-}" in

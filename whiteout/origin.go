@@ -104,6 +104,11 @@ func (f Format) Origin(r sys.Ref) (h Handle, ok bool, err error) {
 	return Handle{}, false, err
 }
 
+// SetOrigin says what the upper's object r, which says so already, is a copy of.
+func (f Format) SetOrigin(r sys.Ref, h Handle) error {
+	return r.SetXattr(f.Xattr(originMark), h.Encode(), unix.XATTR_REPLACE)
+}
+
 // MarkImpure says of the upper's directory d that objects in it have an origin, so that it is looked for there alone
 // (ovl_set_impure). Where it cannot be said nothing is worse than that they get other inode numbers at the next mount.
 func (f Format) MarkImpure(d *sys.Dir) error {

@@ -104,7 +104,7 @@ func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error)
 // useIndex checks everything before it changes anything.
 func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 	root := s.layers[Upper].root.Ref()
-	known := s.format.Belongs(root, first)
+	known := s.belongs(root, first)
 	if known == unix.ESTALE {
 		return &Error{roleUpper, c.Upper, errOtherLower}
 	} else if known != nil && known != unix.ENODATA {
@@ -120,11 +120,16 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 	mine := error(unix.ENODATA)
 	if err == nil {
 		s.index = dir
-		if mine = s.format.Belongs(dir.Ref(), upper); mine != nil && mine != unix.ENODATA {
+		if mine = s.belongs(dir.Ref(), upper); mine != nil && mine != unix.ENODATA {
 			return fail(mine)
 		}
 	} else if err != unix.ENOENT {
 		return fail(err)
+	}
+	if s.index != nil {
+		if err := s.completeIndex(); err != nil {
+			return fail(err)
+		}
 	}
 	if known != nil {
 		if err := s.format.SetBelongs(root, first); err != nil {
@@ -153,11 +158,28 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 	return nil
 }
 
+// belongs is whiteout.Format.Belongs for handles that may lack the UUID: such a one is ENODATA, so that it is written anew.
+func (s *Stack) belongs(r sys.Ref, to whiteout.Handle) error {
+	err := s.format.Belongs(r, to)
+	if err != unix.ESTALE || s.bareHandles {
+		return err
+	}
+	to.UUID = sys.UUID{}
+	switch bare := s.format.Belongs(r, to); bare {
+	case nil:
+		return unix.ENODATA
+	case unix.ESTALE:
+		return err
+	default:
+		return bare
+	}
+}
+
 // sweepIndex removes what earlier mounts left, and entries of objects that are gone, from the upper or from the lower
 // (ovl_indexdir_cleanup). An entry that is not understood is an error: who knows it may need it.
 func (s *Stack) sweepIndex() error {
-	var names []string
-	if err := s.index.List(func(e sys.Dirent) error { names = append(names, e.Name); return nil }); err != nil {
+	names, err := s.entries()
+	if err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -180,6 +202,64 @@ func (s *Stack) sweepIndex() error {
 		}
 	}
 	return nil
+}
+
+// entries are the names in the index.
+func (s *Stack) entries() (names []string, err error) {
+	err = s.index.List(func(e sys.Dirent) error { names = append(names, e.Name); return nil })
+	return names, err
+}
+
+// completeIndex gives entries whose handles lack the UUID the names under which they are looked for. It comes before the root of the
+// upper is marked: until then the kernel's overlayfs refuses such an upper, afterwards it removes entries that it does not find.
+func (s *Stack) completeIndex() error {
+	names, err := s.entries()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := s.completeEntry(name); err != nil {
+			return fmt.Errorf("entry %q of its index: %w", filepath.Join(indexName, name), err)
+		}
+	}
+	return nil
+}
+
+// completeEntry completes the origin of an entry, then its name. After a stop between them the next mount goes on: an entry with the
+// UUID in its name alone would be useless.
+func (s *Stack) completeEntry(name string) error {
+	h, ok := whiteout.ParseIndexName(name)
+	if !ok {
+		return nil
+	}
+	src := s.sourceOf(&h)
+	whole := h
+	if src == nil || !s.complete(&whole, src) {
+		return nil
+	}
+	r := s.index.At(name)
+	var st sys.Stat
+	if err := r.Stat(&st); err != nil {
+		return err
+	}
+	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		return nil // see uselessEntry
+	}
+	switch own, ok, err := s.format.Origin(r); {
+	case err != nil || !ok:
+		return err
+	case own == h:
+		if err := s.format.SetOrigin(r, whole); err != nil {
+			return err
+		}
+	case own != whole:
+		return nil
+	}
+	err := s.index.RenameNew(name, s.index, whole.IndexName())
+	if err == unix.EEXIST { // a later copy; sweepIndex removes this one
+		return nil
+	}
+	return err
 }
 
 // uselessEntry judges one entry of the index (ovl_verify_index).

@@ -17,7 +17,7 @@ import (
 // source is a file system that lowers lie on.
 type source struct {
 	dev  uint64 // of one of them
-	uuid [16]byte
+	uuid sys.UUID
 	root *sys.Dir // of that layer
 
 	// silent: its handles are not to be kept: those of a FUSE server lead elsewhere after its end.
@@ -26,6 +26,8 @@ type source struct {
 	parts bool
 	// known: its number tells it from all others.
 	known bool
+	// upper: it is the file system of the upper too.
+	upper bool
 }
 
 // findSources learns the file systems of the layers. Precondition: their devices are known.
@@ -50,16 +52,21 @@ func (s *Stack) findSources(c Config) error {
 	upper := s.layers[Upper]
 	for i := range s.sources {
 		src := &s.sources[i]
-		same := upper.root != nil && src.dev == upper.dev
+		src.upper = upper.root != nil && src.dev == upper.dev
 		twins := slices.ContainsFunc(s.sources, func(o source) bool {
 			return o.dev != src.dev && o.uuid == src.uuid && !(o.parts && src.parts)
 		})
-		// Without a number, only the upper's own file system is known again.
-		src.known = !src.silent && (same || src.uuid != [16]byte{}) && !twins
+		src.known = !src.silent && !twins && (src.upper || src.uuid != sys.UUID{} || c.changesNoLowers())
 	}
 	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
 	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && upper.root != nil && s.sources[0].dev == upper.dev
 	return nil
+}
+
+// changesNoLowers reports whether the options forbid changes of lowers between mounts. Then a file system without a UUID, such as a
+// squashfs, is taken for the one that it was, if there is but one (ovl_lower_uuid_ok, ovl_allow_offline_changes).
+func (c *Config) changesNoLowers() bool {
+	return c.Features.Index || c.Features.MetaCopy || c.Redirects == RedirectsOn
 }
 
 // kindOf tells whether a layer lies on one of the file systems that are special here.
@@ -68,6 +75,33 @@ func kindOf(root *sys.Dir) (fuse, btrfs bool, err error) {
 	err = root.Ref().Statfs(&st)
 	return st.Type == unix.FUSE_SUPER_MAGIC, uint32(st.Type) == unix.BTRFS_SUPER_MAGIC, err
 }
+
+// narrow are the file systems whose inode numbers have 32 bits, by the form of their handles (generic_encode_ino32_fh): the
+// kernel's overlayfs then has more bits for the index of a file system.
+var narrow = []uint32{unix.EXT4_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.SQUASHFS_MAGIC}
+
+// NumberBits is how many bits the inode numbers of the layers' objects have at most: 32, or 64 where that is not known.
+func (s *Stack) NumberBits() uint {
+	roots := slices.Clone(s.dataOnly)
+	for _, l := range s.layers {
+		if l.root != nil {
+			roots = append(roots, l.root)
+		}
+	}
+	for _, root := range roots {
+		var st unix.Statfs_t
+		if err := root.Ref().Statfs(&st); err != nil || !slices.Contains(narrow, uint32(st.Type)) {
+			return 64
+		}
+		if h, err := root.Ref().Handle(); err != nil || h.Type != fileIDIno32Gen {
+			return 64
+		}
+	}
+	return 32
+}
+
+// fileIDIno32Gen is FILEID_INO32_GEN of the kernel (enum fid_type).
+const fileIDIno32Gen = 1
 
 // handleOf is the handle that is kept of a lower's object; ok is false where there is none.
 func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err error) {
@@ -156,11 +190,15 @@ func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (f
 	if src == nil {
 		return false, nil
 	}
+	incomplete := s.complete(&h, src)
 	if found, err = s.findOrigin(d, o, name, &h, src, st); err != nil {
 		return false, err
 	}
 	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
 	found = found && sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR
+	if found && incomplete {
+		_ = s.format.SetOrigin(up.At(name), h) // the next mount tries again
+	}
 	x, err := s.isCopy(&h, f)
 	if err != nil || x == nil {
 		return found && !manyLinks(st), err
@@ -189,7 +227,7 @@ func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, sr
 // sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.
 func (s *Stack) sourceOf(h *whiteout.Handle) *source {
 	if s.bareHandles {
-		if h.UUID != [16]byte{} {
+		if h.UUID != (sys.UUID{}) {
 			return nil
 		}
 		return &s.sources[0]
@@ -199,7 +237,33 @@ func (s *Stack) sourceOf(h *whiteout.Handle) *source {
 			return src
 		}
 	}
+	if h.UUID == (sys.UUID{}) {
+		return s.unnamedSource()
+	}
 	return nil
+}
+
+// unnamedSource is the file system of a handle without a UUID on a mount that writes handles with one; nil where that cannot be
+// told. Versions that did not know the UUIDs before Linux 6.9 wrote such handles, uuid=off does. It is that of the upper if a
+// lower lies there, else the only one.
+func (s *Stack) unnamedSource() *source {
+	i := slices.IndexFunc(s.sources, func(src source) bool { return src.upper })
+	if i < 0 && len(s.sources) == 1 {
+		i = 0
+	}
+	if i < 0 || !s.sources[i].known {
+		return nil
+	}
+	return &s.sources[i]
+}
+
+// complete gives a handle of src the UUID, and reports whether it lacked that.
+func (s *Stack) complete(h *whiteout.Handle, src *source) bool {
+	if s.bareHandles || h.UUID == src.uuid {
+		return false
+	}
+	h.UUID = src.uuid
+	return true
 }
 
 // originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
