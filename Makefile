@@ -3,7 +3,8 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-GO      ?= go
+# Where Go's own archive puts it, if PATH does not have it, as root's often has not.
+GO      ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
 PREFIX  ?= /usr/local
@@ -40,7 +41,7 @@ RACED := ^Test(Concurrent|FsxAppends|Differential|ReadersOf|Follower|MakerWrites
 .PHONY: help build race-build demo test deps vet lint unit e2e races fsx appends coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 build: ## build bin/fuse-overlay, static
 	@mkdir -p bin
@@ -53,7 +54,7 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint unit e2e races ## everything that CI runs, what it needs included (root)
+test: deps vet lint unit e2e races ## everything that CI runs, what it needs included (root, network, half an hour)
 	@echo
 	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
 	@echo 'All tests passed.'
@@ -100,8 +101,12 @@ bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' f
 bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
 	scripts/deps.sh bench
 
+# Built only where it is missing: make install runs as root, which often has no Go in PATH.
+$(PROGRAM):
+	$(MAKE) build
+
 # The link of the mount helper is absolute: /sbin may itself be a link.
-install: build ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
+install: $(PROGRAM) ## install what was built below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay
 	install -D -m 0644 $(MANPAGE) $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
 	install -d -m 0755 $(DESTDIR)$(HELPERDIR)

@@ -41,6 +41,14 @@ func TestUsage(t *testing.T) {
 				t.Errorf("%s is not in the usage", name)
 			}
 		}
+		for line := range strings.Lines(out.String()) {
+			if len(strings.TrimSuffix(line, "\n")) > usageWidth {
+				t.Errorf("a line of %d columns: %s", len(line)-1, line)
+			}
+		}
+		if !strings.Contains(out.String(), "\n  x -o lowerdir=a:b,upperdir=up,workdir=work merged\n") {
+			t.Error("the usage has no example")
+		}
 	}
 }
 

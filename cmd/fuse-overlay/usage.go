@@ -34,10 +34,16 @@ func ownVersion() string {
 }
 
 func printUsage(w io.Writer, called string) {
-	fmt.Fprintf(w, `Usage: %s [flags] [SOURCE] MOUNTPOINT -o OPTION[,OPTION]...
+	fmt.Fprintf(w, `Usage: %[1]s [flags] [SOURCE] MOUNTPOINT -o OPTION[,OPTION]...
 
-Shows the directories of lowerdir= and upperdir= as one. MOUNTPOINT is a directory, or /dev/fd/N for an open and
-mounted /dev/fuse.
+Shows the directories of lowerdir= and upperdir= as one. MOUNTPOINT is a
+directory, or /dev/fd/N for an open and mounted /dev/fuse.
+
+Example:
+  %[1]s -o lowerdir=a:b,upperdir=up,workdir=work merged
+  umount merged                # or, without root: fusermount3 -u merged
+Shows a over b on merged, and keeps what is changed there in up. Without
+upperdir= and workdir= the mount is read-only.
 
 Flags:
   -o LIST           options, separated by commas; may be given several times
@@ -46,9 +52,10 @@ Flags:
   -h, --help        this text
   -V, --version     the version
 
-Without -f the program returns as soon as the mount answers, and a daemon goes on. That one logs to /dev/log (the
-journal or syslog), or nowhere if there is none, unless log= names a file. HUP, INT and TERM unmount; USR1 logs how
-many requests of each kind there were.
+Without -f the program returns as soon as the mount answers, and a daemon goes
+on. That one logs to /dev/log (the journal or syslog), or nowhere if there is
+none, unless log= names a file. HUP, INT and TERM unmount; USR1 logs how many
+requests of each kind there were.
 `, called)
 	for _, group := range optionTable {
 		fmt.Fprintf(w, "\nOptions, %s:\n", group.heading)
@@ -64,12 +71,46 @@ func printOptions(w io.Writer, options []option) {
 		case o.help == "":
 			brief = append(brief, o.String())
 		default:
-			fmt.Fprintf(w, "  %-26s %s\n", o, o.help)
+			printOption(w, o)
 		}
 	}
-	if len(brief) > 0 {
-		fmt.Fprintf(w, "  %s\n", strings.Join(brief, " "))
+	for _, line := range wrap(strings.Join(brief, " "), usageWidth-len(usageMargin)) {
+		fmt.Fprintln(w, usageMargin+line)
 	}
+}
+
+// The usage fits a terminal of the usual width: a column for the options, and one for what they do.
+const (
+	usageWidth   = 79
+	usageMargin  = "  "
+	optionColumn = 26
+)
+
+func printOption(w io.Writer, o option) {
+	name := usageMargin + o.String()
+	indent := len(usageMargin) + optionColumn
+	lines := wrap(o.help, usageWidth-indent)
+	if len(name) < indent {
+		name += strings.Repeat(" ", indent-len(name)) + lines[0]
+		lines = lines[1:]
+	}
+	fmt.Fprintln(w, name)
+	for _, line := range lines {
+		fmt.Fprintln(w, strings.Repeat(" ", indent)+line)
+	}
+}
+
+// wrap breaks a text at blanks into lines of at most so many bytes.
+func wrap(text string, width int) (lines []string) {
+	for _, word := range strings.Fields(text) {
+		last := len(lines) - 1
+		if last >= 0 && len(lines[last])+1+len(word) <= width {
+			lines[last] += " " + word
+		} else {
+			lines = append(lines, word)
+		}
+	}
+	return lines
 }
 
 // String is the option as the usage writes it.
