@@ -228,14 +228,6 @@ func appendOnOneMount(t *testing.T, e *env, files int) {
 	wantInUpper(t, o, written)
 }
 
-// newEnvLike is a fresh folder for a mount with the same options.
-func newEnvLike(t *testing.T, e *env) *env {
-	t.Helper()
-	fresh := newEnv(t, e.mode)
-	fresh.opts = e.opts
-	return fresh
-}
-
 // appended is what a file has to hold.
 type appended struct {
 	name string
