@@ -15,6 +15,7 @@ import (
 //
 //	step                why here
 //	xattrs              after the data; before the owner, while the copy is still ours and open to us
+//	inode flags         before the owner for the same reason
 //	owner               clears set-user-id, set-group-id and security.capability. Left out where it is the copy's already.
 //	                    Where the upper keeps owner and mode in an attribute, that is written, with both
 //	mode                after the owner for that reason; after the ACL, which touches the group bits and set-group-id.
@@ -23,6 +24,7 @@ import (
 //	times               last: the data changed mtime
 var steps = []func(*metadata) error{
 	func(m *metadata) error { return m.copyXattrs(func(name string) bool { return name != capability }) },
+	(*metadata).copyFlags,
 	func(m *metadata) (err error) {
 		if m.recorded, err = m.dst.Record(m.st); m.recorded || err != nil {
 			return err
@@ -83,7 +85,8 @@ type metadata struct {
 	st       *sys.Stat
 	xattrs   []string // of src, those to copy
 	origin   origin
-	marked   bool // the copy gets marks besides
+	flags    uint32 // inode flags of src
+	marked   bool   // the copy gets marks besides
 
 	// Set by begin: what the copy is made with. Without known, nothing is taken for granted.
 	uid, gid, mode uint32

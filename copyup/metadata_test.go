@@ -288,3 +288,58 @@ func inNamespace(t *testing.T, base string) {
 	}
 	s.wantEmptyWork(t)
 }
+
+// A copy has the inode flags of its source that it is to keep, and no others; an immutable or append-only source asks for a mark.
+func TestInodeFlags(t *testing.T) {
+	base := mountFS(t, "ext4", "")
+	s := newSite(t, base, base)
+	c := s.copier()
+	const mark = "trusted.overlay.protattr"
+	var asked uint32
+	c.Protect = func(flags uint32) (Mark, bool) { asked = flags; return Mark{mark, []byte("x")}, true }
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o600))
+	must(t, os.WriteFile(filepath.Join(s.lowerPath, "empty"), nil, 0o600))
+	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
+	set := func(name string, flags uint32) { // the layer itself is read-only
+		fd, err := unix.Open(filepath.Join(s.lowerPath, name), unix.O_RDONLY, 0)
+		must(t, err)
+		must(t, unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags)))
+		must(t, unix.Close(fd))
+	}
+	const own = sys.FlagImmutable | sys.FlagAppend | keptFlags
+	for _, flags := range []uint32{0, sys.FlagSync, keptFlags, own} {
+		for _, name := range []string{"f", "empty", "d"} {
+			source := s.lower.At(name)
+			before, err := source.InodeFlags()
+			must(t, err)
+			set(name, before|flags)
+			asked = 0
+			must(t, s.copyUp(c, s.stat(t, name), name))
+			set(name, before)
+			upper := filepath.Join(s.upperPath, name)
+			d, _, err := sys.OpenLower(s.upperPath)
+			must(t, err)
+			got, err := d.At(name).InodeFlags()
+			d.Close()
+			must(t, err)
+			if got&own != flags&keptFlags {
+				t.Errorf("%s with %#x: the copy has %#x", name, flags, got&own)
+			}
+			if want := flags &^ keptFlags; asked != want {
+				t.Errorf("%s with %#x: a mark for %#x", name, flags, asked)
+			}
+			if _, err := unix.Lgetxattr(upper, mark, nil); (err == nil) != (asked != 0) {
+				t.Errorf("%s with %#x: the mark: %v", name, flags, err)
+			}
+			must(t, os.Remove(upper))
+		}
+	}
+
+	// What has no flags is copied without.
+	for _, err := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL, unix.EACCES} {
+		failing(func(op sys.Op) bool { return op.Call == "getflags" || op.Call == "setflags" }, err, func() {
+			must(t, s.copyUp(c, s.stat(t, "f"), "f"))
+		})
+		must(t, os.Remove(filepath.Join(s.upperPath, "f")))
+	}
+}

@@ -19,6 +19,9 @@ type Copier struct {
 	KeepXattr func(name string) bool
 	// Origin gives the attribute that says what a copy is a copy of; without a name, the copy gets none. nil: no copy does.
 	Origin func(src sys.Ref, st *sys.Stat) (name string, value []byte, err error)
+	// Protect gives the mark for a copy whose source is immutable or append-only ([sys.FlagImmutable], [sys.FlagAppend]); ok is
+	// false if the upper takes no marks. nil: no copy gets one.
+	Protect func(flags uint32) (mark Mark, ok bool)
 	// Slow is called before what may take long: a wait for the disk, or much to be copied. nil: nobody wants to know.
 	Slow func()
 	// Upper is how the upper says whose an object is; nil: by its inode. Set before the first copy.
@@ -95,7 +98,16 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 			return err
 		}
 	}
-	m := &metadata{src: src, st: st, marked: len(marks) > 0}
+	m := &metadata{src: src, st: st}
+	if err := m.findFlags(); err != nil {
+		return err
+	}
+	if protection := m.flags & (sys.FlagImmutable | sys.FlagAppend); protection != 0 && c.Protect != nil {
+		if mark, ok := c.Protect(protection); ok {
+			marks = append(marks[:len(marks):len(marks)], mark)
+		}
+	}
+	m.marked = len(marks) > 0
 	if err := m.list(c.KeepXattr); err != nil {
 		return err
 	}

@@ -59,6 +59,9 @@ var deviations = []deviation{
 		" several, and a rename from one to another is ESTALE", "only regular files and directories can have such attributes", nil},
 	{"D19", "with io=passthrough who has a large lower file open for reading when others write it goes on reading the lower's," +
 		" in the kernel only by mapping", "the kernel takes one backing file for an inode at a time", nil},
+	{"D42", "immutable and append-only files can be opened for writing; each write is EPERM, with writeback=1 perhaps at fsync and close",
+		"a FUSE inode has no such flags in the kernel, and opens are not seen", nil},
+	{"D43", "a copy keeps the flag d, the kernel drops it", "it is a file's own as the others are", nil},
 }
 
 // equalise takes back what an operation changed on one side only (D10, D11), so that the comparison can go on.

@@ -109,6 +109,14 @@ var formats = []format{
 		},
 	},
 	{
+		name: "inode_flags", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: onlyRoot,
+		layers: plainLayers, scripts: flagScripts, inside: lookAtFlags,
+		broken: map[string]func(o *overlay) error{
+			"a file is immutable no more":        without("f", "trusted.overlay.protattr"),
+			"a directory is append-only no more": without("d", "trusted.overlay.protattr"),
+		},
+	},
+	{
 		name: "all", opts: []string{"redirect_dir=on", "metacopy=on", "index=on", "xino=auto"}, modes: onlyRoot, identity: true,
 		layers: beside(redirectLayers, metacopyLayers, indexLayers, originLayers), inside: lookAtIndex,
 		scripts: beside(redirectScripts, metacopyScripts, indexScripts, originScripts),

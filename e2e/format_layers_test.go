@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -119,6 +120,70 @@ var nestingScripts = []string{`
 	setxattr in0/d trusted.overlay.overlay.deeper z`, `
 	removexattr in0/w/gone trusted.overlay.whiteout
 	append in0/w/gone "file"`,
+}
+
+// flagScripts make objects immutable and append-only, and set flags that lie on the inode.
+var flagScripts = []string{`
+	chattr f +i
+	truncate f 1 = EPERM
+	unlink f = EPERM
+	chattr d +a
+	create d/new 0644 "new"
+	unlink d/a = EPERM
+	chattr d/a +ai
+	chattr tree +i
+	create tree/new 0644 "new" = EPERM
+	append tree/three "+"
+	chattr tree/sub/one +a
+	append tree/sub/one "+"
+	create own 0644 "x"
+	chattr own +iA
+	chattr big +S
+	append big "+"
+	chattr again +i
+	chattr again -i
+	append again "+"`, `
+	unlink f = EPERM
+	chattr f -i
+	append f "+"
+	rename d/a a = EPERM
+	chattr d/a -i
+	append d/a "+"
+	truncate d/a 0 = EPERM
+	chattr d -a
+	unlink d/new
+	chmod tree 0700 = EPERM
+	chattr tree -i
+	create tree/new 0644 "new"
+	link tree/sub/one one = EPERM
+	chattr own -A
+	unlink own = EPERM
+	chattr big -S
+	chattr again +a`, `
+	chattr own -i
+	unlink own
+	chattr tree/sub/one -a
+	rmtree tree
+	unlink d/a = EPERM
+	chattr d/a -a
+	rmtree d
+	append again "+"`,
+}
+
+// lookAtFlags tells which flags files and directories have, but for d (D43).
+func lookAtFlags(_ *cell, o *overlay) (map[string]string, string) {
+	lines := map[string]string{}
+	err := filepath.WalkDir(o.mnt, func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && (entry.IsDir() || entry.Type().IsRegular()) {
+			rel, _ := filepath.Rel(o.mnt, path)
+			lines["flags of "+rel] = fmt.Sprintf("flags of %s: %s", rel, strings.ReplaceAll(lsattr(path), "d", ""))
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err.Error()
+	}
+	return lines, ""
 }
 
 // lookAtIndex tells of each object in the index its kind; the names are handles. Which names of the object are links of it need

@@ -13,6 +13,7 @@ import (
 // lines are operations of the differential test with their arguments as words, and
 //
 //	exchange PATH PATH
+//	chattr   PATH FLAGS
 //	rmtree   PATH
 //	lower    makes the upper the topmost lower, with a new upper
 //	data     makes the lowers data-only layers, and the upper the topmost lower
@@ -25,7 +26,7 @@ var scriptWords = map[string]string{
 	"truncate": "path number", "mkdir": "path mode", "rmdir": "path", "unlink": "path", "rename": "path path2",
 	"link": "path path2", "symlink": "path text", "mknod": "path mode type", "chmod": "path mode", "chown": "path number other",
 	"utimes": "path number other", "setxattr": "path key text", "removexattr": "path key", "read": "path",
-	"exchange": "path path2", "rmtree": "path",
+	"exchange": "path path2", "rmtree": "path", "chattr": "path text",
 }
 
 // parseOp reads a line without its "= ERRNO".
@@ -83,9 +84,12 @@ func runScript(o *overlay, script string) string {
 			return fmt.Sprintf("%q: %v", line, err)
 		}
 		result := ""
-		if change.name == "rmtree" {
+		switch change.name {
+		case "rmtree":
 			result = res(os.RemoveAll(o.path(change.path)))
-		} else {
+		case "chattr":
+			result = res(chattr(o.path(change.path), change.text))
+		default:
 			result = s.run(change)
 		}
 		if failed := failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, strings.TrimSpace(want)) {

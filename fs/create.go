@@ -91,6 +91,9 @@ func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
 	if whiteout.IsMarker(name) {
 		return nil, unix.EPERM // it would be a whiteout
 	}
+	if err := o.mayAddEntry(p); err != nil {
+		return nil, err
+	}
 	if err := o.copyUp(p, wholeFile); err != nil {
 		return nil, err
 	}
@@ -138,6 +141,7 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 		n.dir.Dir = stack.NewEmptyDir()
 		n.dir.mu.Unlock()
 	}
+	n.flags.Or(protectionKnown) // a directory hands down other flags alone
 	if file == nil {
 		return n, nil
 	}
@@ -155,6 +159,9 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	}
 	n, err := o.node(in.Oldnodeid)
 	if err != nil {
+		return o.status("link", err)
+	}
+	if err := o.mayLink(n, p); err != nil {
 		return o.status("link", err)
 	}
 	if err := o.copyUp(n, noData); err != nil {
@@ -179,6 +186,14 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 		return o.status("link", err)
 	}
 	return o.status("link", o.entry(n, &st, out))
+}
+
+// mayLink reports EPERM if n gets no further name, or the directory p no new entry.
+func (o *Overlay) mayLink(n, p *Node) error {
+	if err := o.mayAddEntry(p); err != nil {
+		return err
+	}
+	return o.mayChange(n)
 }
 
 // linkLocked links n into p and takes the reference that the reply hands over. Preconditions: those of newEntry's f.

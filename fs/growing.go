@@ -77,11 +77,11 @@ func (o *Overlay) growDirectly(n *Node, h *held, data []byte, off int64) (done i
 		return 0, err
 	}
 	if off+int64(len(data)) <= st.Size || o.server == nil {
-		return h.Value.file.Pwrite(data, off)
+		return h.Value.pwrite(data, off)
 	}
 	o.growing.set(n, growth{size: st.Size})
 	defer o.growing.end(n)
-	done, err = h.Value.file.Pwrite(data, off)
+	done, err = h.Value.pwrite(data, off)
 	if end := off + int64(done); done > 0 && end > st.Size {
 		o.while(func() { o.server.InodeNotifyStoreCache(n.ID(), end-1, data[done-1:done]) })
 		o.growing.set(n, growth{size: st.Size, shown: true})

@@ -39,6 +39,8 @@ type handle struct {
 	dir  *sys.Dir
 	file *sys.File
 	data *stack.Data // file has the data of another, a metacopy
+	// appends: file was opened with O_APPEND, because its inode in the upper is append-only.
+	appends bool
 }
 
 func closeHandle(h handle) {

@@ -212,6 +212,9 @@ func (k *kernel) describe(id uint64) (*treetest.Object, error) {
 		}
 		o.Xattrs[name] = string(value[:n])
 	}
+	if flags := k.flags(id); flags != "" {
+		o.Xattrs["flags"] = flags
+	}
 	switch a.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		data, err := k.readNode(id, 0, int(a.Size)+1)

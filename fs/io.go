@@ -27,10 +27,15 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		}
 		var file *sys.File
 		var err error
+		appends := false
 		if p.data != nil {
 			file, err = o.stack.OpenData(p.data)
 		} else {
 			file, err = o.openFile(n, p, u)
+		}
+		if err == unix.EPERM && u == useWrite {
+			file, err = o.openAppending(p)
+			appends = err == nil
 		}
 		if n.left(p, err) {
 			if err == nil {
@@ -41,7 +46,7 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data})
+		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data, appends: appends})
 		if now := n.place(); now.layer != p.layer || now.data != p.data { // copied up meanwhile: nobody will look for it again
 			o.handles.Evict(n.handleKey(p.layer, u))
 		}
@@ -131,6 +136,9 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	case o.policy.passthrough:
 		n, err := o.node(in.NodeId)
 		if err == nil {
+			err = o.mayOpen(n, in.Flags)
+		}
+		if err == nil {
 			err = o.answerOpen(n, in.NodeId, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
 		}
 		return o.status("open", err)
@@ -205,6 +213,10 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if err != nil {
 		return 0, o.status("write", err)
 	}
+	skip, err := o.mayWrite(n, in, data)
+	if err != nil {
+		return 0, o.status("write", err)
+	}
 	h, err := o.writable(n)
 	if err != nil {
 		return 0, o.status("write", err)
@@ -215,8 +227,8 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 			return 0, o.status("write", err)
 		}
 	}
-	done, err := o.writeData(n, h, in, data)
-	if err != nil && done == 0 {
+	done, err := o.writeData(n, h, in, data[skip:], int64(in.Offset)+int64(skip))
+	if done += skip; err != nil && done == 0 {
 		return 0, o.status("write", err)
 	}
 	if isDirect(in) {
@@ -228,19 +240,32 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
 }
 
-// writeData puts the data of a WRITE into the file.
-func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte) (int, error) {
-	off := int64(in.Offset)
+// writeData puts data of a WRITE into the file at off.
+func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off int64) (int, error) {
 	if isDirect(in) && o.policy.passthrough {
 		return o.growDirectly(n, h, data, off)
 	}
 	if stored := o.growing.storable(n, off, len(data)); stored < len(data) {
-		if _, err := h.Value.file.Pwrite(data[:stored], off); err != nil {
+		if _, err := h.Value.pwrite(data[:stored], off); err != nil {
 			return 0, err
 		}
 		return len(data), nil
 	}
-	return h.Value.file.Pwrite(data, off)
+	return h.Value.pwrite(data, off)
+}
+
+// pwrite writes all of p at off; see [sys.File.Pwrite].
+func (h *handle) pwrite(p []byte, off int64) (int, error) {
+	if h.appends {
+		var st sys.Stat
+		if err := h.file.Ref().Stat(&st); err != nil {
+			return 0, err
+		}
+		if st.Size != off { // it would be written there, wherever off is
+			return 0, unix.EPERM
+		}
+	}
+	return h.file.Pwrite(p, off)
 }
 
 // writable returns n's object opened for writing, in the upper.
@@ -330,6 +355,9 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	if err != nil {
 		return o.status("fallocate", err)
 	}
+	if err := o.mayFallocate(n, in.Mode); err != nil {
+		return o.status("fallocate", err)
+	}
 	o.slow()
 	h, err := o.writable(n)
 	if err != nil {
@@ -404,6 +432,9 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	dst, err := o.node(in.NodeIdOut)
 	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	if err := o.mayChange(dst); err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
 	o.slow()

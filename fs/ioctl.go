@@ -1,8 +1,14 @@
 package fs
 
 import (
+	"encoding/binary"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Inode flag ioctls of linux/fs.h; every other one is ENOTTY.
@@ -22,20 +28,109 @@ func (o *Overlay) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, _ *fu
 	}
 	switch in.Cmd {
 	case fsIocGetFlags, fsIocFsgetxattr:
-		err = o.flags(n, in.Cmd, outbuf)
+		err = o.getFlags(n, in.Cmd, outbuf)
 	case fsIocSetFlags, fsIocFssetxattr:
-		err = o.setFlags(n, in.Cmd, inbuf)
+		err = o.setFlags(n, in, inbuf)
 	default:
 		err = unix.ENOTTY
 	}
 	return o.status("ioctl", err)
 }
 
-func (o *Overlay) setFlags(n *Node, cmd uint32, arg []byte) error {
+// getFlags reads the flags of n's own inode and adds those that only the overlay knows (ovl_fileattr_get).
+func (o *Overlay) getFlags(n *Node, cmd uint32, arg []byte) error {
+	if err := o.flags(n, cmd, arg); err != nil {
+		return err
+	}
+	protection, err := o.protection(n)
+	if err != nil || len(arg) < 4 {
+		return err
+	}
+	word := binary.NativeEndian.Uint32(arg)
+	for _, f := range protectionFlags(cmd) {
+		if protection&f.node != 0 {
+			word |= f.arg
+		}
+	}
+	binary.NativeEndian.PutUint32(arg, word)
+	return nil
+}
+
+// setFlags sets the flags of n. Immutable and append-only become an attribute, and are cleared in the inode of the upper if an
+// earlier version of this program or of the kernel has set them there; the other flags are the inode's (ovl_fileattr_set).
+// The inode comes first: while it is immutable the attribute cannot be written.
+func (o *Overlay) setFlags(n *Node, in *fuse.IoctlIn, given []byte) error {
+	if len(given) < 4 {
+		return unix.EINVAL
+	}
+	var wanted, flags uint32 // of Node.flags; of sys
+	arg := append([]byte(nil), given...)
+	word := binary.NativeEndian.Uint32(arg)
+	for _, f := range protectionFlags(in.Cmd) {
+		if word&f.arg != 0 {
+			wanted, flags, word = wanted|f.node, flags|f.flag, word&^f.arg
+		}
+	}
+	binary.NativeEndian.PutUint32(arg, word)
+	has, err := o.protection(n)
+	if err == nil {
+		err = o.mayChangeFlags(n, in, has != wanted)
+	}
+	if err != nil {
+		return err
+	}
 	if err := o.copyUp(n, noData); err != nil {
 		return err
 	}
-	return o.flags(n, cmd, append([]byte(nil), arg...))
+	if wanted&^has != 0 && n.kind == unix.S_IFREG {
+		o.dropPages(n, 0, 0) // what was written before is stored, and what comes later is refused
+	}
+	if err := o.flags(n, in.Cmd, arg); err != nil {
+		return err
+	}
+	if err := o.with(n, func(r owner.Ref) error { return o.stack.SetProtection(r.Inode(), flags) }); err != nil {
+		return err
+	}
+	n.setProtection(wanted)
+	n.unfixSize()
+	if n.kind == unix.S_IFREG {
+		o.handles.Evict(n.handleKey(stack.Upper, useWrite)) // perhaps opened for appending alone
+	}
+	o.forgetAttr(n) // the change time
+	return nil
+}
+
+// mayChangeFlags reports EPERM if the caller of an ioctl must not change n's flags, where the kernel has not checked that
+// (vfs_fileattr_set, fileattr_set_prepare). protection: also immutable or append-only.
+func (o *Overlay) mayChangeFlags(n *Node, in *fuse.IoctlIn, protection bool) error {
+	if !o.policy.checksFlags {
+		return nil
+	}
+	var st sys.Stat
+	if err := o.with(n, func(r owner.Ref) error { return r.Stat(&st) }); err != nil {
+		return err
+	}
+	if !isRoot(&in.InHeader) && in.Uid != st.Uid || protection && !sys.MayProtect(in.Pid) {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// protectionFlag is one of the flags that the overlay keeps, as Node.flags, the ioctls and sys have it.
+type protectionFlag struct{ node, arg, flag uint32 }
+
+// protectionFlags are those flags in the first word of an ioctl's argument: FS_XFLAG_ in a struct fsxattr, else FS_*_FL.
+func protectionFlags(cmd uint32) []protectionFlag {
+	if cmd == fsIocFsgetxattr || cmd == fsIocFssetxattr {
+		return []protectionFlag{
+			{immutable, 0x08, sys.FlagImmutable},
+			{appendOnly, 0x10, sys.FlagAppend},
+		}
+	}
+	return []protectionFlag{
+		{immutable, sys.FlagImmutable, sys.FlagImmutable},
+		{appendOnly, sys.FlagAppend, sys.FlagAppend},
+	}
 }
 
 // flags makes the call on the object's own descriptor. The kernel's numbers say eight bytes for the first two commands

@@ -55,6 +55,10 @@ const (
 	hasRead
 	// growsDirectly: a WRITE past the page cache is making it longer.
 	growsDirectly
+	// immutable, appendOnly: what the object is (chattr +i, +a), if protectionKnown.
+	protectionKnown
+	immutable
+	appendOnly
 	// xattrChange is what the flags grow by with each change of the extended attributes.
 	xattrChange = 1 << 16
 )
@@ -65,6 +69,7 @@ type rareState struct {
 	data   *stack.Data // where the data of a file is, if not in it
 	shared *stack.Shared
 	kept   *sys.Object
+	fixed  *int64      // the size up to which an append-only file keeps its data, see fixSize
 	former *sys.Object // what kept led to before a copy-up: who has read place before it may still use it
 }
 

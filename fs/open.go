@@ -140,7 +140,7 @@ func (o *Overlay) register(n *Node) (b backing) {
 			o.handles.Release(h)
 		}
 	}()
-	if writable && !ofLower && !o.mayPassUpper(h.Value.file) {
+	if writable && !ofLower && !o.mayPassUpper(n, h.Value.file) {
 		return b
 	}
 	id, err := o.back(h.Value.file)
@@ -163,8 +163,12 @@ func (o *Overlay) mayPassLower(n *Node) bool {
 }
 
 // mayPassUpper reports whether a file of the upper is one for passthrough: that would drop suid and sgid at a write also for who
-// may keep them, so for files that have such the daemon writes.
-func (o *Overlay) mayPassUpper(f *sys.File) bool {
+// may keep them, so for files that have such the daemon writes. So it does for append-only files: a process may take O_APPEND
+// away after it has opened the file (F_SETFL), and WRITE says what is the case.
+func (o *Overlay) mayPassUpper(n *Node, f *sys.File) bool {
+	if protection, err := o.protection(n); err != nil || protection&appendOnly != 0 {
+		return false
+	}
 	var st sys.Stat
 	err := o.stack.Shown(stack.Upper, f.Ref()).Stat(&st)
 	return err == nil && !dropsPrivileges(st.Mode)

@@ -16,7 +16,8 @@ type policy struct {
 	direct      bool // CREATE is answered, OPEN is not
 	passthrough bool // OPEN is answered, with a backing file where that can be
 
-	offered uint64 // the flags of INIT that the kernel has
+	offered     uint64 // the flags of INIT that the kernel has
+	checksFlags bool   // who may change inode flags is checked here, not by the kernel
 }
 
 // IO is how the kernel comes to the data of files.
@@ -93,10 +94,15 @@ func (o *Overlay) unwanted() uint64 {
 	return fuse.CAP_PASSTHROUGH
 }
 
+// minorOfFileattr is the protocol of Linux 5.14. Since 5.13, whose protocol is that of 5.12, the kernel itself checks the caller of
+// FS_IOC_SETFLAGS (fuse_fileattr_set).
+const minorOfFileattr = 34
+
 // Init settles the policy by what the kernel offers.
 func (o *Overlay) Init(s *fuse.Server) {
 	o.server, o.backer = s, s
-	offered := s.KernelSettings().Flags64()
+	kernel := s.KernelSettings()
+	offered := kernel.Flags64()
 	o.policy = policy{
 		timeout:   o.cfg.Timeout,
 		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0,
@@ -104,6 +110,8 @@ func (o *Overlay) Init(s *fuse.Server) {
 
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
 		offered:     offered,
+
+		checksFlags: kernel.Minor < minorOfFileattr,
 	}
 	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
 	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0

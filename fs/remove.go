@@ -55,15 +55,19 @@ func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error
 	if p.dir == nil {
 		return unix.ENOTDIR
 	}
+	protection, err := o.protection(p)
+	if err != nil {
+		return err
+	}
 	if !p.inUpper() {
-		if err := o.removeLocked(p, name, o.removable); err != nil {
+		if err := o.removeLocked(p, name, protection, o.removable); err != nil {
 			return err
 		}
 		if err := o.copyUp(p, wholeFile); err != nil {
 			return err
 		}
 	}
-	return o.removeLocked(p, name, func(r *removal) (err error) {
+	return o.removeLocked(p, name, protection, func(r *removal) (err error) {
 		if r.up, err = r.d.upper(); err != nil {
 			return err
 		}
@@ -71,8 +75,8 @@ func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error
 	})
 }
 
-// removeLocked calls f with the entry looked up and p's mu held.
-func (o *Overlay) removeLocked(p *Node, name string, f func(*removal) error) error {
+// removeLocked calls f with the entry looked up and p's mu held. protection is that of p.
+func (o *Overlay) removeLocked(p *Node, name string, protection uint32, f func(*removal) error) error {
 	r := removal{p: p, name: name, d: o.open(p)}
 	defer func() {
 		if r.node != nil {
@@ -92,6 +96,9 @@ func (o *Overlay) removeLocked(p *Node, name string, f func(*removal) error) err
 	}
 	if !r.found.Exists() {
 		return unix.ENOENT
+	}
+	if err := cannot(protection, immutable|appendOnly, o.mayRemove(&r)); err != nil {
+		return err
 	}
 	return f(&r)
 }

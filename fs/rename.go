@@ -58,6 +58,9 @@ func (r *rename) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
 // between so that it must be looked at anew.
 func (r *rename) try() (done bool, err error) {
 	o := r.o
+	if err := r.mayChangeDirs(); err != nil {
+		return false, err
+	}
 	src, err := r.prepare(r.from)
 	if err != nil {
 		return false, err
@@ -98,6 +101,28 @@ func (r *rename) try() (done bool, err error) {
 	return r.locked()
 }
 
+// mayChangeDirs reports EPERM if one of the directories may not lose or get an entry.
+func (r *rename) mayChangeDirs() error {
+	if err := r.o.mayChange(r.from.parent); err != nil {
+		return err
+	}
+	if r.exchange() {
+		return r.o.mayChange(r.to.parent)
+	}
+	return r.o.mayAddEntry(r.to.parent)
+}
+
+// mayReplace reports EPERM if the entry n of the new directory must stay there. Precondition: renameMu R.
+func (r *rename) mayReplace(n *Node) error {
+	for _, n := range []*Node{r.to.parent, n} {
+		protection, err := r.o.protectionLocked(n)
+		if err := cannot(protection, immutable|appendOnly, err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // prepare returns the node of an end that is to be moved, with a reference: without redirects a directory with a lower part
 // cannot be moved but by copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
 func (r *rename) prepare(end placed) (*Node, error) {
@@ -112,7 +137,9 @@ func (r *rename) prepare(end placed) (*Node, error) {
 	if n == nil {
 		return nil, unix.ENOENT
 	}
-	if n.dir != nil {
+	protection, err := o.protectionLocked(n)
+	err = cannot(protection, immutable|appendOnly, err)
+	if err == nil && n.dir != nil {
 		d := o.open(n)
 		defer d.release()
 		n.dir.mu.Lock()
@@ -137,7 +164,10 @@ func (r *rename) victim(src *Node) (*Node, error) {
 	defer o.renameMu.RUnlock()
 	var st sys.Stat
 	n, err := o.child(r.to.parent, r.to.name, &st)
-	if err != nil || n == nil || n.dir == nil || src.dir == nil || n == src {
+	if err != nil || n == nil || n == src {
+		return n, err
+	}
+	if err := r.mayReplace(n); err != nil || n.dir == nil || src.dir == nil {
 		return n, err
 	}
 	n.dir.mu.Lock()

@@ -27,6 +27,9 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	if in.Valid&known == 0 {
 		return nil // the change time alone: the layer's file system keeps its own
 	}
+	if err := o.maySetAttr(n, in); err != nil {
+		return err
+	}
 	if size, ok := in.GetSize(); ok {
 		if err := o.truncate(n, size, in.Valid&fuse.FATTR_KILL_SUIDGID != 0); err != nil {
 			return err

@@ -39,6 +39,9 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
+	if attr == capability && len(dest) == 0 && o.refusesWrites(n) {
+		return capabilitySize, fuse.ERANGE
+	}
 	flags := n.flags.Load()
 	if attr == capability && flags&bare != 0 || flags&plain != 0 && inEveryList(attr) {
 		return 0, errNoSuchAttr // the kernel asks before the first write of every file, and podman of every file
@@ -128,7 +131,7 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 func isACL(name string) bool { return name == accessACL || name == defaultACL }
 
 // changeXattr calls f on n's object in the upper with the name under which the attribute is stored there.
-func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored string) error) error {
+func (o *Overlay) changeXattr(id uint64, attr string, remove bool, f func(r owner.Ref, stored string) error) error {
 	if o.cfg.NoXattrs || o.cfg.NoACL && isACL(attr) {
 		return unix.EOPNOTSUPP
 	}
@@ -138,6 +141,9 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored
 	}
 	n, err := o.node(id)
 	if err != nil {
+		return err
+	}
+	if err := o.mayChangeXattr(n, attr, remove); err != nil {
 		return err
 	}
 	if attr == capability {
@@ -160,7 +166,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, f func(r owner.Ref, stored
 // SetXAttr answers SETXATTR.
 func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
 	o.counts.add(opSetxattr)
-	err := o.changeXattr(in.NodeId, attr, func(r owner.Ref, stored string) error {
+	err := o.changeXattr(in.NodeId, attr, false, func(r owner.Ref, stored string) error {
 		if err := r.SetXattr(stored, data, int(in.Flags)); err != nil {
 			return err
 		}
@@ -180,13 +186,16 @@ func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, 
 func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
 	o.counts.add(opRemovexattr)
 	n, err := o.node(h.NodeId)
+	if err == nil {
+		err = o.mayChangeXattr(n, attr, true)
+	}
 	if err == nil && !n.inUpper() {
 		if stored, ok := o.names.Stored(attr); ok {
 			err = o.with(n, func(r owner.Ref) error { _, err := r.GetXattr(stored); return err })
 		}
 	}
 	if err == nil {
-		err = o.changeXattr(h.NodeId, attr, func(r owner.Ref, stored string) error { return r.RemoveXattr(stored) })
+		err = o.changeXattr(h.NodeId, attr, true, func(r owner.Ref, stored string) error { return r.RemoveXattr(stored) })
 	}
 	return o.status("removexattr", err)
 }

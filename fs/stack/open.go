@@ -246,7 +246,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	}
 	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, KeepXattr: func(name string) bool {
 		return !s.names.Private(name)
-	}}
+	}, Protect: s.protectionMark}
 	return nil
 }
 

@@ -171,9 +171,11 @@ func TestFaultSeam(t *testing.T) {
 		"Truncate": func() error { return f.Truncate(0) }, "File.Sync": f.Sync, "Datasync": f.Datasync,
 		"Fallocate": func() error { return f.Fallocate(0, 0, 100) }, "Seek": func() error { return second(f.Seek(0, 0)) },
 		"Clone": func() error { return f.Clone(f) }, "CopyRange": func() error { return second(f.CopyRange(f, 0, 8, 1)) },
-		"Flags":     func() error { return f.Flags(unix.FS_IOC_GETFLAGS, buf) },
-		"OpenLower": func() error { _, _, err := OpenLower(path); return err },
-		"OpenUpper": func() error { _, _, err := OpenUpper(path, path); return err },
+		"Flags":      func() error { return f.Flags(unix.FS_IOC_GETFLAGS, buf) },
+		"Protection": func() error { return second(d.At("f").Protection()) }, "InodeFlags": func() error { return second(d.At("f").InodeFlags()) },
+		"SetInodeFlags": func() error { return d.At("f").SetInodeFlags(0) },
+		"OpenLower":     func() error { _, _, err := OpenLower(path); return err },
+		"OpenUpper":     func() error { _, _, err := OpenUpper(path, path); return err },
 	}
 	SetFault(func(Op) error { return unix.EUCLEAN })
 	for name, f := range calls {

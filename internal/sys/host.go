@@ -61,6 +61,30 @@ func UserOf(thread uint32) (uid uint32, err error) {
 	return 0, unix.ENOENT
 }
 
+// MayProtect reports whether a thread may make files immutable or append-only: it has CAP_LINUX_IMMUTABLE in the first user
+// namespace. False if that cannot be found out.
+func MayProtect(thread uint32) bool {
+	proc := "/proc/" + strconv.FormatUint(uint64(thread), 10)
+	its, err := os.Readlink(proc + "/ns/user")
+	if err != nil {
+		return false
+	}
+	if ours, err := os.Readlink("/proc/self/ns/user"); err != nil || its != ours || !IsHostRoot() {
+		return false
+	}
+	text, err := os.ReadFile(proc + "/status")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if caps, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(caps), 16, 64)
+			return err == nil && set&(1<<unix.CAP_LINUX_IMMUTABLE) != 0
+		}
+	}
+	return false
+}
+
 // OpenFilesLimit is the number of descriptors the process may have open.
 func OpenFilesLimit() (uint64, error) {
 	var l unix.Rlimit

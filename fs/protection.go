@@ -1,0 +1,303 @@
+package fs
+
+import (
+	"bytes"
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// An object can be immutable or append-only (chattr +i, +a): in a lower by its inode, in the upper by the attribute
+// overlay.protattr. The kernel enforces both flags on the inodes of a file system, but no FUSE inode has them. So each request
+// that changes something asks here first. The answer is kept in the node's flags: an object costs two system calls when it is
+// changed for the first time, and none when it is looked up or read.
+
+// protection returns those of the bits immutable and appendOnly that hold for n. Precondition: renameMu is not held.
+func (o *Overlay) protection(n *Node) (nodeFlags uint32, err error) {
+	if flags := n.flags.Load(); flags&protectionKnown != 0 {
+		return flags & (immutable | appendOnly), nil
+	}
+	for {
+		o.renameMu.RLock()
+		p := n.place()
+		nodeFlags, err = o.protectionLocked(n)
+		left := n.left(p, err)
+		o.renameMu.RUnlock()
+		if !left {
+			return nodeFlags, err
+		}
+	}
+}
+
+// protectionLocked is protection for callers that hold renameMu, R or W.
+func (o *Overlay) protectionLocked(n *Node) (nodeFlags uint32, err error) {
+	for {
+		flags := n.flags.Load()
+		if flags&protectionKnown != 0 {
+			return flags & (immutable | appendOnly), nil
+		}
+		p := n.place()
+		r, err := o.object(p)
+		if err != nil {
+			return 0, err
+		}
+		found, err := o.stack.Protection(p.layer, r.Inode())
+		r.release()
+		if err != nil {
+			return 0, err
+		}
+		nodeFlags = protectionBits(found)
+		if n.flags.CompareAndSwap(flags, flags|protectionKnown|nodeFlags) {
+			return nodeFlags, nil
+		}
+	}
+}
+
+func protectionBits(flags uint32) (nodeFlags uint32) {
+	if flags&sys.FlagImmutable != 0 {
+		nodeFlags |= immutable
+	}
+	if flags&sys.FlagAppend != 0 {
+		nodeFlags |= appendOnly
+	}
+	return nodeFlags
+}
+
+// setProtection notes what the object is from now on, for readers of an older state too: their CompareAndSwap fails.
+func (n *Node) setProtection(nodeFlags uint32) {
+	for {
+		flags := n.flags.Load()
+		now := flags&^(immutable|appendOnly) | protectionKnown | nodeFlags
+		if n.flags.CompareAndSwap(flags, now+xattrChange) {
+			return
+		}
+	}
+}
+
+// mayChange reports EPERM if n is immutable or append-only: for a change of anything but the end of its data or its entries.
+func (o *Overlay) mayChange(n *Node) error {
+	protection, err := o.protection(n)
+	return cannot(protection, immutable|appendOnly, err)
+}
+
+// mayAddEntry reports EPERM if the directory n takes no new entry.
+func (o *Overlay) mayAddEntry(n *Node) error {
+	protection, err := o.protection(n)
+	return cannot(protection, immutable, err)
+}
+
+func cannot(protection, those uint32, err error) error {
+	if err == nil && protection&those != 0 {
+		err = unix.EPERM
+	}
+	return err
+}
+
+// mayRemove reports EPERM if the entry name must stay in its directory, as the kernel's may_delete does once it has found it.
+// Preconditions: those of a removal's f.
+func (o *Overlay) mayRemove(r *removal) error {
+	if n := r.p.dir.children[r.name]; n != nil {
+		protection, err := o.protectionLocked(n)
+		return cannot(protection, immutable|appendOnly, err)
+	}
+	h, err := r.d.Layer(r.found.Layer)
+	if err != nil {
+		return err
+	}
+	flags, err := o.stack.Protection(r.found.Layer, h.At(r.name))
+	return cannot(flags, math.MaxUint32, err)
+}
+
+// mayOpen reports EPERM if n must not be opened with these flags of open(2) (may_open of the kernel).
+func (o *Overlay) mayOpen(n *Node, flags uint32) error {
+	writes := flags&unix.O_ACCMODE != unix.O_RDONLY
+	if !writes && flags&unix.O_TRUNC == 0 {
+		return nil
+	}
+	protection, err := o.protection(n)
+	if flags&unix.O_TRUNC == 0 && flags&unix.O_APPEND != 0 {
+		protection &^= appendOnly
+	}
+	return cannot(protection, immutable|appendOnly, err)
+}
+
+// maySetAttr reports EPERM if in changes what n's flags keep as it is (may_setattr of the kernel). The times of an append-only
+// file may be set to now. With the writeback cache the kernel itself sends the time of last change that an append has led to.
+func (o *Overlay) maySetAttr(n *Node, in *fuse.SetAttrIn) error {
+	protection, err := o.protection(n)
+	if in.Valid&(fuse.FATTR_SIZE|fuse.FATTR_MODE|fuse.FATTR_UID|fuse.FATTR_GID) == 0 && o.touches(in.Valid) {
+		protection &^= appendOnly
+	}
+	return cannot(protection, immutable|appendOnly, err)
+}
+
+// touches reports whether a SETATTR sets both times to now, or may do so: with the writeback cache the kernel says what the
+// time of last change is.
+func (o *Overlay) touches(valid uint32) bool {
+	switch {
+	case valid&fuse.FATTR_ATIME_NOW != 0:
+		return valid&fuse.FATTR_MTIME_NOW != 0 || o.writesBack() && valid&fuse.FATTR_MTIME != 0
+	case valid&fuse.FATTR_ATIME != 0:
+		return false
+	}
+	return o.writesBack() && valid&(fuse.FATTR_MTIME|fuse.FATTR_CTIME) == fuse.FATTR_MTIME|fuse.FATTR_CTIME
+}
+
+// writesBack reports whether the kernel collects writes.
+func (o *Overlay) writesBack() bool { return o.writeback }
+
+// mayChangeXattr reports EPERM if n must keep its attributes. The kernel itself removes the capabilities of a file that is
+// appended to, before the data comes.
+func (o *Overlay) mayChangeXattr(n *Node, attr string, remove bool) error {
+	protection, err := o.protection(n)
+	if remove && attr == capability {
+		protection &^= appendOnly
+	}
+	return cannot(protection, immutable|appendOnly, err)
+}
+
+// mayFallocate reports EPERM if n's flags do not allow fallocate in this mode: of an append-only file space may be reserved.
+func (o *Overlay) mayFallocate(n *Node, mode uint32) error {
+	protection, err := o.protection(n)
+	if mode&^uint32(unix.FALLOC_FL_KEEP_SIZE) == 0 {
+		protection &^= appendOnly
+	}
+	return cannot(protection, immutable|appendOnly, err)
+}
+
+// mayWrite reports whether n's flags allow a WRITE. skip is how many of its first bytes are not to be written, because an
+// append-only file has them already.
+func (o *Overlay) mayWrite(n *Node, in *fuse.WriteIn, data []byte) (skip int, err error) {
+	protection, err := o.protection(n)
+	switch {
+	case err != nil || protection == 0:
+		return 0, err
+	case protection&immutable != 0:
+		err = unix.EPERM
+	case in.WriteFlags&fuse.WRITE_CACHE != 0:
+		skip, err = o.mayWriteBack(n, in, data)
+	default:
+		err = o.mayAppend(n, in)
+	}
+	if err == unix.EPERM && in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		o.dropRefused(n, in)
+	}
+	return skip, err
+}
+
+// mayAppend checks a WRITE that comes with the flags of the file that it is made through.
+func (o *Overlay) mayAppend(n *Node, in *fuse.WriteIn) error {
+	if in.Flags&unix.O_APPEND == 0 {
+		return unix.EPERM
+	}
+	size, err := o.dataSize(n)
+	if err == nil && int64(in.Offset) < size { // RWF_NOAPPEND
+		err = unix.EPERM
+	}
+	return err
+}
+
+// mayWriteBack checks pages of an append-only file that the kernel writes back. Nothing says who has changed them and how. Of
+// what the file had when the first of them came, nothing may be different; what follows is taken as appended. (It may come in
+// any order, so that the end of the file is no bound.) What follows is written after a refusal as well: with the writeback
+// cache the kernel goes by its own size of the file, which nobody can take back.
+func (o *Overlay) mayWriteBack(n *Node, in *fuse.WriteIn, data []byte) (skip int, err error) {
+	size, err := o.dataSize(n)
+	if err != nil {
+		return 0, err
+	}
+	fixed := n.fixSize(size)
+	if skip = int(min(max(fixed-int64(in.Offset), 0), int64(len(data)))); skip == 0 {
+		return 0, nil
+	}
+	h, err := o.file(n, useRead)
+	if err != nil {
+		return 0, err
+	}
+	defer o.handles.Release(h)
+	old := make([]byte, skip)
+	got, err := h.Value.file.Pread(old, int64(in.Offset))
+	if err != nil || bytes.Equal(old[:got], data[:got]) {
+		return got, err
+	}
+	w, err := o.writable(n)
+	if err != nil {
+		return 0, err
+	}
+	defer o.handles.Release(w)
+	if _, err := w.Value.pwrite(data[got:], int64(in.Offset)+int64(got)); err != nil {
+		return 0, err
+	}
+	return 0, unix.EPERM
+}
+
+// dataSize is the size of n's data in its layer.
+func (o *Overlay) dataSize(n *Node) (int64, error) {
+	var st sys.Stat
+	err := o.with(n, func(r owner.Ref) error { return r.Inode().Stat(&st) })
+	return st.Size, err
+}
+
+// fixSize returns the size up to which the data of an append-only file stays as it is, which is size at the first call.
+func (n *Node) fixSize(size int64) int64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	rare := n.setRareLocked()
+	if rare.fixed == nil {
+		rare.fixed = &size
+	}
+	return *rare.fixed
+}
+
+// unfixSize forgets that size.
+func (n *Node) unfixSize() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.rare != nil {
+		n.rare.fixed = nil
+	}
+}
+
+// dropRefused makes the kernel drop pages that it may not write back, so that the mount does not go on showing what no layer
+// has. The kernel waits for the answer to the WRITE before, so that must not wait for the kernel.
+func (o *Overlay) dropRefused(n *Node, in *fuse.WriteIn) {
+	if o.server != nil {
+		id, offset, size := n.ID(), int64(in.Offset), int64(in.Size)
+		go o.server.InodeNotify(id, offset, size)
+	}
+}
+
+// refusesWrites reports whether writes to n are to fail before they reach the page cache. With the writeback cache a write(2)
+// makes no request. But first the kernel asks for the size of security.capability, if it does not know that there is none, and
+// removes the attribute (file_remove_privs); an error of that is the error of write(2).
+func (o *Overlay) refusesWrites(n *Node) bool {
+	if !o.writesBack() || n.kind != unix.S_IFREG {
+		return false
+	}
+	protection, err := o.protection(n)
+	return err == nil && protection&immutable != 0
+}
+
+// capabilitySize is XATTR_CAPS_SZ_2, the size of a security.capability.
+const capabilitySize = 20
+
+// openAppending is openPlace for writing, for a file of the upper whose inode is append-only: an earlier version of this
+// program, or another program, has set that.
+func (o *Overlay) openAppending(p place) (*sys.File, error) {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	r, err := o.object(p)
+	if err != nil {
+		return nil, err
+	}
+	defer r.release()
+	if p.layer != stack.Upper {
+		return nil, unix.EPERM
+	}
+	return r.OpenFile(unix.O_RDWR | unix.O_APPEND)
+}

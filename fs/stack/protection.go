@@ -1,0 +1,29 @@
+package stack
+
+import (
+	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// Protection returns [sys.FlagImmutable] and [sys.FlagAppend] of an object of a layer: those of its inode, which somebody else
+// has set, and in the upper those of the attribute (ovl_check_protattr).
+func (s *Stack) Protection(layer int, r sys.Ref) (flags uint32, err error) {
+	flags, err = r.Protection()
+	if err != nil || layer != Upper {
+		return flags, err
+	}
+	kept, err := s.format.Protection(r)
+	return flags | kept, err
+}
+
+// SetProtection sets those of an object of the upper in its attribute. EPERM if the upper takes no attributes.
+func (s *Stack) SetProtection(r sys.Ref, flags uint32) error { return s.format.SetProtection(r, flags) }
+
+// protectionMark is the attribute for the copy of an object with such flags.
+func (s *Stack) protectionMark(flags uint32) (mark copyup.Mark, ok bool) {
+	if s.format.OpaqueXattr == "" {
+		return copyup.Mark{}, false
+	}
+	return copyup.Mark{Name: s.format.ProtectionXattr(), Value: whiteout.EncodeProtection(flags)}, true
+}
