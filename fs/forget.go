@@ -52,9 +52,10 @@ func (o *Overlay) dropOne(n *Node) (parent *Node, others []placed, dropped bool)
 		return nil, nil, false
 	}
 	n.mu.Lock()
-	rare, key := n.rareLocked(), n.key
+	rare, key, gone := n.rareLocked(), n.key, n.gone
 	n.rare = nil
 	n.mu.Unlock()
+	o.releaseNumber(n, gone)
 	for _, other := range rare.others {
 		other.parent.dir.mu.Lock()
 		other.forget(n)

@@ -172,6 +172,8 @@ func (o *Overlay) meet(p *Node, name string, f *stack.Found) (n *Node, unsettled
 	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
 	if f.IsDir() {
 		n.dir = newDirState(stack.NewDir(f.Dirs, &p.dir.Dir))
+	} else if manyLinks(&f.Stat) {
+		n.flags.Or(manyNames)
 	}
 	o.nodes.Insert(n)
 	o.crowded()
@@ -181,6 +183,8 @@ func (o *Overlay) meet(p *Node, name string, f *stack.Found) (n *Node, unsettled
 			o.nodes.Drop(n)
 			first.addName(placed{p, name})
 			n = first
+		} else {
+			o.claimNumber(n)
 		}
 	}
 	p.dir.children[name] = n
@@ -191,5 +195,7 @@ func (o *Overlay) meet(p *Node, name string, f *stack.Found) (n *Node, unsettled
 func (o *Overlay) reject(p *Node, name string, n *Node) {
 	delete(p.dir.children, name)
 	o.unref(n)
-	o.nodes.Drop(n)
+	if o.nodes.Drop(n) {
+		o.releaseNumber(n, true)
+	}
 }

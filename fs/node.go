@@ -59,6 +59,8 @@ const (
 	protectionKnown
 	immutable
 	appendOnly
+	// manyNames: one of several names of a lower's file, each of which has a node.
+	manyNames
 	// xattrChange is what the flags grow by with each change of the extended attributes.
 	xattrChange = 1 << 16
 )

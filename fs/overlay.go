@@ -26,6 +26,8 @@ type Overlay struct {
 	root    *Node
 	nodes   *inodecache.Table[*Node]
 	numbers *inodecache.Numbers
+	claims  *inodecache.Claims[*Node] // the numbers of nodes, once apart is set
+	apart   atomic.Bool               // two objects could have one number
 	handles *inodecache.LRU[handleKey, handle]
 	counts  *counter
 	changes gate
@@ -116,6 +118,7 @@ func Open(cfg Config) (*Overlay, error) {
 		names:         s.Names(),
 		nodes:         inodecache.NewTable[*Node](),
 		numbers:       inodecache.NewNumbers(s.Devices(), width, s.NumberBits()),
+		claims:        inodecache.NewClaims[*Node](),
 		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),
 		counts:        &counter{},
 		log:           cfg.Log,
@@ -128,6 +131,9 @@ func Open(cfg Config) (*Overlay, error) {
 		o.changes.shut(unix.EROFS)
 	}
 	o.upperName, o.lowerNames = layerNames(&cfg)
+	if s.Overlap() {
+		o.tellApart()
+	}
 	if err := o.openRoot(); err != nil {
 		o.Close()
 		return nil, err

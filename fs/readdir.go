@@ -48,6 +48,9 @@ type listing struct {
 	out  *fuse.DirEntryList
 	room int // bytes left in the reply
 	plus bool
+	// doubtful: entries may have other inode numbers than their objects in the layers.
+	doubtful bool
+
 	err  error
 	drop []*Node // whose reference the kernel does not get
 
@@ -129,6 +132,7 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	} else {
 		place, end = dir.Resume(offset)
 	}
+	l.doubtful = o.doubtful(l.n)
 	l.dots(place, end)
 	tell := tellNames
 	if l.plus {
@@ -140,8 +144,10 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		}
 		next := listed{name: e.Name, offset: dir.Offset(e.Place, end), layer: e.Layer}
 		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
-			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
 			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
+		}
+		if next.ino != 0 && !l.hasAnother(e, next.ino) {
+			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
 			l.entries = append(l.entries, next)
 			if tell == tellButOne {
 				tell = tellAll
@@ -175,6 +181,12 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		l.err = nil // told when the listing goes on from there
 	}
 	return l.err
+}
+
+// hasAnother reports whether the object of a lower that an entry is may have another number than ino, its own. Precondition:
+// n.dir.mu is held.
+func (l *listing) hasAnother(e *stack.Listed, ino uint64) bool {
+	return l.doubtful || l.o.apart.Load() && !l.o.claims.Free(ino, l.n.dir.children[e.Name])
 }
 
 // settle settles the new directories. The listing ends before one that cannot be, unless the error is its own. Precondition:

@@ -29,18 +29,21 @@ func (o *Overlay) settleDir(n *Node) error {
 	case n.dir.MayMerge():
 		from = n.dir.TopLower()
 	}
-	if from == int(n.layer) && n.parent != nil {
-		return nil // adopt has set it
+	if from != int(n.layer) || n.parent == nil { // else adopt has set it
+		h, err := d.Layer(from)
+		if err != nil {
+			return err
+		}
+		var st sys.Stat
+		if err := h.Ref().Stat(&st); err != nil {
+			return err
+		}
+		n.ino.Store(o.numbers.Of(keyOf(&st)))
 	}
-	h, err := d.Layer(from)
-	if err != nil {
-		return err
+	if n.dir.Moved() {
+		o.tellApart()
 	}
-	var st sys.Stat
-	if err := h.Ref().Stat(&st); err != nil {
-		return err
-	}
-	n.ino.Store(o.numbers.Of(keyOf(&st)))
+	o.claimNumber(n)
 	return nil
 }
 

@@ -29,6 +29,13 @@ type Numbers struct {
 	next    uint64 // how many extra numbers were ever given
 	origins map[Key]uint64
 	copies  map[uint64]Key // origins, by the number
+	aliases map[alias]uint64
+}
+
+// alias is an object that would have the number of another.
+type alias struct {
+	object Key
+	ino    uint64
 }
 
 // NewNumbers takes the devices of the layers' roots, without duplicates, how many bits a number may have, 64 or 32, and how
@@ -37,6 +44,7 @@ func NewNumbers(devs []uint64, width, own uint) *Numbers {
 	n := &Numbers{
 		devs: devs, width: width, shift: width, room: width,
 		extra: map[Key]uint64{}, origins: map[Key]uint64{}, copies: map[uint64]Key{},
+		aliases: map[alias]uint64{},
 	}
 	if len(devs) > 1 || width < 64 {
 		n.shift = width - uint(bits.Len(uint(len(devs)-1)))
@@ -72,11 +80,28 @@ func (n *Numbers) own(k Key) uint64 {
 	defer n.mu.Unlock()
 	ino, ok := n.extra[k]
 	if !ok {
-		n.next++
-		ino = ^uint64(0)>>(64-n.width) - n.next
+		ino = n.freshLocked()
 		n.extra[k] = ino
 	}
 	return ino
+}
+
+// freshLocked returns a number from the top of the range that no object has had. Precondition: n.mu is held.
+func (n *Numbers) freshLocked() uint64 {
+	n.next++
+	return ^uint64(0)>>(64-n.width) - n.next
+}
+
+// Another returns the number of an object that would have ino, which another object has: the same for the same object, and
+// no other object's.
+func (n *Numbers) Another(object Key, ino uint64) uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at := alias{object, ino}
+	if _, ok := n.aliases[at]; !ok {
+		n.aliases[at] = n.freshLocked()
+	}
+	return n.aliases[at]
 }
 
 // SetOrigin makes ino the number of the copied-up object k from now on.

@@ -155,7 +155,7 @@ func (t *Table[N]) Len() int { return int(t.count.Load()) }
 // Sample returns up to limit nodes for which f is true, from all over the table and others each time. f must not use the
 // table.
 func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
-	some := make([]N, 0, limit)
+	some := make([]N, 0, min(limit, t.Len()))
 	each := limit/shards + 1
 	first := int(t.sampled.Add(1))
 	for i := range shards {

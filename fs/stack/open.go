@@ -110,7 +110,8 @@ func Open(c Config) (*Stack, error) {
 			s.unmakeWork(c)
 		}
 	}()
-	if err := checkOverlap(c); err != nil {
+	var err error
+	if s.overlap, err = checkOverlap(c); err != nil {
 		return nil, err
 	}
 	lowers, failed, err := sys.OpenLowers(c.Lowers)
@@ -306,30 +307,52 @@ func checkForeign(work *sys.Dir) error {
 }
 
 // checkOverlap refuses layers that lie inside each other where a change of one would change another under the mount. An
-// upper inside a lower is allowed (the lower may be /): it is a change of a lower that the user asked for.
-func checkOverlap(c Config) error {
-	if c.Upper == "" || c.ReadOnly {
-		return nil
+// upper inside a lower is allowed (the lower may be /): it is a change of a lower that the user asked for. overlap: what a
+// directory of one layer shows can also show in another directory.
+func checkOverlap(c Config) (overlap bool, err error) {
+	var paths []string
+	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {
+		paths = append(paths, realPath(l))
+	}
+	lowers := slices.Clone(paths[:len(c.Lowers)])
+	switch {
+	case c.Upper == "":
+		return anyInside(lowers), nil
+	case c.ReadOnly:
+		return anyInside(append(lowers, realPath(c.Upper))), nil
 	}
 	upper, work := realPath(c.Upper), realPath(c.Work)
 	switch {
 	case work == upper:
-		return &Error{roleWork, c.Work, errors.New("is the upperdir: give another directory beside it")}
+		return false, &Error{roleWork, c.Work, errors.New("is the upperdir: give another directory beside it")}
 	case inside(work, upper):
-		return &Error{roleWork, c.Work, fmt.Errorf("lies inside the upperdir %q: give a directory beside it", c.Upper)}
+		return false, &Error{roleWork, c.Work, fmt.Errorf("lies inside the upperdir %q: give a directory beside it", c.Upper)}
 	case inside(upper, work):
-		return &Error{roleWork, c.Work, fmt.Errorf("holds the upperdir %q: give a directory beside it", c.Upper)}
+		return false, &Error{roleWork, c.Work, fmt.Errorf("holds the upperdir %q: give a directory beside it", c.Upper)}
 	}
-	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {
-		lower := realPath(l)
-		if inside(lower, upper) {
-			return &Error{roleLower, l, fmt.Errorf("lies inside the upperdir %q", c.Upper)}
+	for i, l := range slices.Concat(c.Lowers, c.DataOnly) {
+		if inside(paths[i], upper) {
+			return false, &Error{roleLower, l, fmt.Errorf("lies inside the upperdir %q", c.Upper)}
 		}
-		if inside(lower, work) {
-			return &Error{roleLower, l, fmt.Errorf("lies inside the workdir %q", c.Work)}
+		if inside(paths[i], work) {
+			return false, &Error{roleLower, l, fmt.Errorf("lies inside the workdir %q", c.Work)}
 		}
 	}
-	return nil
+	return anyInside(append(lowers, upper)), nil
+}
+
+// anyInside reports whether one of several directories is another, or lies inside of it. It changes their order.
+func anyInside(dirs []string) bool {
+	for i, dir := range dirs {
+		dirs[i] = strings.TrimSuffix(dir, "/") + "/"
+	}
+	slices.Sort(dirs) // what lies inside of a directory follows it
+	for i := 1; i < len(dirs); i++ {
+		if strings.HasPrefix(dirs[i], dirs[i-1]) {
+			return true
+		}
+	}
+	return false
 }
 
 // realPath resolves symbolic links as far as the path exists.

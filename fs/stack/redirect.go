@@ -41,6 +41,9 @@ func (d *Dir) MovedTo(layer int) (path string, ok bool) {
 	return "", false
 }
 
+// Moved reports whether some layer has the directory elsewhere than under its name. Precondition: loaded, if only to look.
+func (d *Dir) Moved() bool { return len(d.moved) > 0 }
+
 // Redirect is the name or, with a slash before it, the path under which the layers below the upper have the directory; empty:
 // under its own name. Precondition: loaded.
 func (d *Dir) Redirect() string { return d.redirect }

@@ -38,6 +38,7 @@ type Stack struct {
 	overridesSome bool     // the kind of some objects is an attribute
 
 	redirects Redirects
+	overlap   bool   // layers lie inside each other
 	hostRoot  bool   // the daemon is root of the first user namespace
 	overflow  uint32 // the user id of objects whose owner is outside of the daemon's namespace
 
@@ -61,6 +62,9 @@ func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].s
 
 // Names says which extended attributes are the overlay's own.
 func (s *Stack) Names() whiteout.Names { return s.names }
+
+// Overlap reports whether layers lie inside each other, so that one object of a layer can show in two places.
+func (s *Stack) Overlap() bool { return s.overlap }
 
 // Format is how absence is written in the upper. Precondition: writable.
 func (s *Stack) Format() whiteout.Format { return s.format }

@@ -1,0 +1,71 @@
+package fs
+
+import (
+	"hash/fnv"
+	"math"
+
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
+)
+
+// Two directories may lead to one directory of a lower: by redirects, or because layers lie inside each other. Then two objects
+// would have the number of one, and programs that tell objects apart by it (cp, diff, tar) take one for the other. The kernel's
+// overlayfs answers ESTALE to a process that looks up the second (ovl_get_inode); here it gets a number of its own. Where
+// neither can be, nothing is kept of any number.
+
+// tellApart sees to it from now on that no two objects have one number. Precondition: no two have.
+func (o *Overlay) tellApart() {
+	if o.apart.Swap(true) {
+		return
+	}
+	// A node that is made from now on claims its number itself.
+	for _, n := range o.nodes.Sample(math.MaxInt, func(*Node) bool { return true }) {
+		o.claimNumber(n)
+		if _, known := o.nodes.Get(n.ID()); !known { // it was dropped before it had a claim to be released
+			o.releaseNumber(n, true)
+		}
+	}
+}
+
+// claimNumber gives a new node another number than the one in n.ino, where another node has that. Linked files of a lower are one
+// object, whose nodes have one number. Precondition: nobody else knows n, or nobody else has its number.
+func (o *Overlay) claimNumber(n *Node) {
+	if !o.apart.Load() || n.flags.Load()&manyNames != 0 {
+		return
+	}
+	if ino, self := n.ino.Load(), n.identity(); !o.claims.Claim(ino, n, self) {
+		n.ino.Store(o.numbers.Another(self, ino))
+	}
+}
+
+// doubtful reports whether what a directory shows of lowers may show in another as well. Precondition: renameMu R.
+func (o *Overlay) doubtful(n *Node) bool {
+	if !o.apart.Load() || o.stack.Overlap() {
+		return o.stack.Overlap()
+	}
+	for ; n != nil; n = n.parent {
+		if n.dir.Moved() {
+			return true
+		}
+	}
+	return false
+}
+
+// releaseNumber lets other objects have the number of n, which has been dropped.
+func (o *Overlay) releaseNumber(n *Node, removed bool) {
+	if o.apart.Load() {
+		o.claims.Release(n.ino.Load(), n, n.identity(), removed)
+	}
+}
+
+// identity is the key by which an object is known again after its node has been dropped: that in the upper, and of an object of
+// lowers its name.
+func (n *Node) identity() inodecache.Key {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.key != (inodecache.Key{}) || n.parent == nil {
+		return n.key
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(n.name)) // never fails
+	return inodecache.Key{Dev: n.parent.ino.Load(), Ino: h.Sum64()}
+}
