@@ -55,7 +55,7 @@ func (s *site) open(t *testing.T) {
 	t.Helper()
 	lower, _, err := sys.OpenLower(s.lowerPath)
 	must(t, err)
-	upper, work, err := sys.OpenUpper(s.upperPath, s.workPath)
+	upper, work, err := sys.OpenUpper(s.upperPath, s.workPath, 0)
 	must(t, err)
 	t.Cleanup(func() { lower.Close(); upper.Close(); work.Close() })
 	s.lower, s.upper, s.work = lower, upper, OpenWork(work)

@@ -61,6 +61,8 @@ var deviations = []deviation{
 		" in the kernel only by mapping", "the kernel takes one backing file for an inode at a time", nil},
 	{"D42", "immutable and append-only files can be opened for writing; each write is EPERM, with writeback=1 perhaps at fsync and close",
 		"a FUSE inode has no such flags in the kernel, and opens are not seen", nil},
+	{"D44", "what is read from the page cache changes no access time but with strictatime",
+		"the kernel does not tell of cached reads", nil},
 	{"D43", "a copy keeps the flag d, the kernel drops it", "it is a file's own as the others are", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Config says what one overlay is made of and how it behaves. It is read by [Open] and never changed.
@@ -72,6 +73,9 @@ type Config struct {
 	CPUIdle CPUIdle
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
+
+	// AccessTimes says when reading objects of Upper changes their access times. [MountConfig].Flags say the same to the kernel.
+	AccessTimes sys.AccessTimes
 
 	// Log receives what an operator should know. Never nil.
 	Log *zap.Logger

@@ -50,7 +50,7 @@ func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh b
 		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO | fuse.FOPEN_KEEP_CACHE, Fh: directHandle}
 		return nil
 	case b.id == throughCache:
-		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE}
+		*out = fuse.OpenOut{OpenFlags: o.keepCache()}
 		return nil
 	}
 	// Without FOPEN_KEEP_CACHE the kernel drops what the page cache of the mount holds of the file, and with passthrough

@@ -89,8 +89,8 @@ func Open(cfg Config) (*Overlay, error) {
 		Markers: os.Getenv(markersVariable) != "",
 		Slow:    func() { o.slow() },
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
-		ACL:       !cfg.NoACL && !cfg.NoXattrs,
-		Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
+		ACL:         !cfg.NoACL && !cfg.NoXattrs,
+		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 	})
 	if err != nil {
 		w.close()

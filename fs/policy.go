@@ -16,6 +16,8 @@ type policy struct {
 	direct      bool // CREATE is answered, OPEN is not
 	passthrough bool // OPEN is answered, with a backing file where that can be
 
+	strict bool // each reading counts for the access time, so that opens are answered and pages are dropped at each
+
 	offered     uint64 // the flags of INIT that the kernel has
 	checksFlags bool   // who may change inode flags is checked here, not by the kernel
 }
@@ -103,10 +105,12 @@ func (o *Overlay) Init(s *fuse.Server) {
 	o.server, o.backer = s, s
 	kernel := s.KernelSettings()
 	offered := kernel.Flags64()
+	strict := o.cfg.AccessTimes.Strict() && o.stack.Writable()
 	o.policy = policy{
 		timeout:   o.cfg.Timeout,
-		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0,
-		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0,
+		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0 && !strict,
+		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0 && !strict,
+		strict:    strict,
 
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
 		offered:     offered,

@@ -18,7 +18,9 @@ func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) 
 	if o.policy.noOpendir {
 		return fuse.ENOSYS
 	}
-	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
+	if !o.policy.strict {
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
+	}
 	return fuse.OK
 }
 
@@ -125,6 +127,11 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	}
 	if err := o.stack.Index(&dir.Dir, l.d); err != nil {
 		return err
+	}
+	if o.policy.strict && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
+		if up, err := l.d.upper(); err == nil {
+			_ = up.MarkRead() // the listing itself comes from the index
+		}
 	}
 	place, end := uint64(0), uint64(0)
 	if offset == 0 {

@@ -35,7 +35,7 @@ func open(t *testing.T, path string) *sys.Dir {
 	t.Helper()
 	must(t, os.MkdirAll(filepath.Join(path, "up"), 0o755))
 	must(t, os.MkdirAll(filepath.Join(path, "work"), 0o755))
-	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"))
+	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
 	must(t, err)
 	up.Close()
 	t.Cleanup(work.Close)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // request is what the user asked for, understood.
@@ -143,6 +144,7 @@ func (r *request) complete(euid int) error {
 	if r.overlay.Upper == "" {
 		r.mount.Flags |= syscall.MS_RDONLY
 	}
+	r.overlay.AccessTimes = sys.AccessTimes(r.mount.Flags)
 	switch {
 	case euid == 0 && !r.allowRoot:
 		// What root mounts is for all users of the machine or container, as any other mount is.

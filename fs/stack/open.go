@@ -39,6 +39,8 @@ type Config struct {
 	Redirects Redirects
 	// Features are the parts of the format on disk that can be chosen.
 	Features Features
+	// AccessTimes says when reading objects of the upper changes their access times.
+	AccessTimes sys.AccessTimes
 	// IDs are how ids of layers are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type; nil: as its root says, and by itself in the inode.
@@ -167,7 +169,7 @@ func (s *Stack) openUpper(c Config) error {
 		return &Error{roleWork, c.Work, errnoOf(err)}
 	}
 	s.madeWork = err == nil
-	upper, work, err := sys.OpenUpper(c.Upper, c.Work)
+	upper, work, err := sys.OpenUpper(c.Upper, c.Work, c.AccessTimes)
 	if err == unix.EXDEV {
 		return &Error{roleWork, c.Work, errOtherFS}
 	}

@@ -114,6 +114,9 @@ func (s *Stack) Raised(d *Dir, name string) {
 	}
 }
 
+// ReadsQuietly reports whether the upper's files are to be opened by O_NOATIME.
+func (s *Stack) ReadsQuietly() bool { return s.layers[Upper].root.Quiet() }
+
 // Close gives the layers back.
 func (s *Stack) Close() {
 	for _, l := range s.layers {

@@ -17,7 +17,7 @@ func place(t *testing.T) *sys.Dir {
 	upper, work := filepath.Join(t.TempDir(), "upper"), filepath.Join(t.TempDir(), "work")
 	must(t, os.Mkdir(upper, 0o755))
 	must(t, os.Mkdir(work, 0o755))
-	d, w, err := sys.OpenUpper(upper, work)
+	d, w, err := sys.OpenUpper(upper, work, 0)
 	must(t, err)
 	t.Cleanup(func() { d.Close(); w.Close() })
 	return d

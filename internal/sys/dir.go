@@ -10,6 +10,7 @@ import (
 // Dir is an opened directory of a layer and the proof that what is reached through it stays inside that layer.
 type Dir struct {
 	Object
+	quiet      bool // immutable: directories are opened by O_NOATIME, if they belong to this process's user
 	searchOnly bool // immutable: opened for searching, by O_PATH
 	// clone is what a mount was cloned by, kept for all directories of it; nil: somebody else's, or none. While it is open the clone counts
 	// as attached somewhere, and what was opened through it is given back without the lock of all mounts (mntput_no_expire).
@@ -48,7 +49,13 @@ const maxWalk = 4000
 // OpenDir opens the directory at path, relative to d and confined to it; "" is d itself. A directory that may be
 // searched but not read is opened for searching only: listing it fails with EACCES later.
 func (d *Dir) OpenDir(path string) (*Dir, error) {
-	fd, err := d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := -1, error(unix.EPERM)
+	if d.quiet {
+		fd, err = d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
+	}
+	if err == unix.EPERM { // what others than the owner get
+		fd, err = d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY)
+	}
 	searchOnly := err == unix.EACCES
 	if searchOnly {
 		fd, err = d.walk(path, unix.O_PATH|unix.O_DIRECTORY)
@@ -56,7 +63,7 @@ func (d *Dir) OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{Object: Object{fd}, searchOnly: searchOnly}, nil
+	return &Dir{Object: Object{fd}, searchOnly: searchOnly, quiet: d.quiet}, nil
 }
 
 // SearchOnly reports whether d was opened for searching only: what it is cannot be changed by its descriptor.

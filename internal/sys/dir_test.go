@@ -165,7 +165,7 @@ func TestFaultSeam(t *testing.T) {
 		"Mknod":          func() error { return d.Mknod("new", unix.S_IFREG, 0) }, "Mkdir": func() error { return d.Mkdir("new", 0) },
 		"Symlink": func() error { return d.Symlink("x", "new") }, "Link": func() error { return d.Link(r, "new") },
 		"Unlink": func() error { return d.Unlink("file") }, "Rmdir": func() error { return d.Rmdir("dir") },
-		"Rename": func() error { return d.Rename("file", d, "new", 0) }, "Sync": d.Sync, "SyncFS": d.SyncFS, "Lock": d.Lock,
+		"Rename": func() error { return d.Rename("file", d, "new", 0) }, "Sync": d.Sync, "SyncFS": d.SyncFS, "Lock": d.Lock, "MarkRead": d.MarkRead,
 		"List":  func() error { return d.List(func(Dirent) error { return nil }) },
 		"Pread": func() error { return second(f.Pread(buf, 0)) }, "Pwrite": func() error { return second(f.Pwrite(buf, 0)) },
 		"Truncate": func() error { return f.Truncate(0) }, "File.Sync": f.Sync, "Datasync": f.Datasync,
@@ -175,7 +175,7 @@ func TestFaultSeam(t *testing.T) {
 		"Protection": func() error { return second(d.At("f").Protection()) }, "InodeFlags": func() error { return second(d.At("f").InodeFlags()) },
 		"SetInodeFlags": func() error { return d.At("f").SetInodeFlags(0) },
 		"OpenLower":     func() error { _, _, err := OpenLower(path); return err },
-		"OpenUpper":     func() error { _, _, err := OpenUpper(path, path); return err },
+		"OpenUpper":     func() error { _, _, err := OpenUpper(path, path, 0); return err },
 	}
 	SetFault(func(Op) error { return unix.EUCLEAN })
 	for name, f := range calls {

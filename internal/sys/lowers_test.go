@@ -81,7 +81,7 @@ func TestClonesAreNobodysPeers(t *testing.T) {
 	must(t, err)
 	alone, cloned, err := OpenLower(filepath.Join(path, "one"))
 	must(t, err)
-	upper, work, err := OpenUpper(filepath.Join(path, "upper"), filepath.Join(path, "work"))
+	upper, work, err := OpenUpper(filepath.Join(path, "upper"), filepath.Join(path, "work"), 0)
 	must(t, err)
 	if !cloned {
 		t.Error("no clone")

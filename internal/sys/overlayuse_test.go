@@ -37,7 +37,7 @@ func TestKernelOverlay(t *testing.T) {
 	}
 	open := func(name string) *Dir {
 		t.Helper()
-		d, other, err := OpenUpper(at(name), at("other"))
+		d, other, err := OpenUpper(at(name), at("other"), 0)
 		must(t, err)
 		other.Close()
 		t.Cleanup(d.Close)

@@ -58,8 +58,9 @@ func (d *Dir) handOver(other *Dir) {
 
 // OpenUpper opens the upper and the work directory. Both are reached through one mount, since the kernel renames within
 // one mount only: a private clone of the mount at their common ancestor where that may be had. EXDEV when they are not
-// on the same mount.
-func OpenUpper(upper, work string) (u, w *Dir, err error) {
+// on the same mount. atime says when reading them changes access times, as far as the kernel allows that: a user namespace may
+// not change it for mounts that it was given. Whatever the upper's own mount has does not matter, as in the kernel's overlayfs.
+func OpenUpper(upper, work string, atime AccessTimes) (u, w *Dir, err error) {
 	ufd, err := openTrusted(upper)
 	if err != nil {
 		return nil, nil, err
@@ -81,21 +82,23 @@ func OpenUpper(upper, work string) (u, w *Dir, err error) {
 	if um != wm {
 		return nil, nil, unix.EXDEV
 	}
-	if u, w, err := openPair(ufd, wfd, um); err == nil {
-		return u, w, nil
+	if u, w, err = openPair(ufd, wfd, um, atime); err != nil {
+		if u, err = openRoot(ufd); err != nil {
+			return nil, nil, err
+		}
+		if w, err = openRoot(wfd); err != nil {
+			u.Close()
+			return nil, nil, err
+		}
 	}
-	if u, err = openRoot(ufd); err != nil {
-		return nil, nil, err
-	}
-	if w, err = openRoot(wfd); err != nil {
-		u.Close()
-		return nil, nil, err
+	if atime.None() {
+		u.avoidAccessTimes()
 	}
 	return u, w, nil
 }
 
 // openPair opens both directories through one private clone.
-func openPair(ufd, wfd int, mount uint64) (u, w *Dir, err error) {
+func openPair(ufd, wfd int, mount uint64, atime AccessTimes) (u, w *Dir, err error) {
 	up, err := os.Readlink(procFD + strconv.Itoa(ufd))
 	if err != nil {
 		return nil, nil, unix.ENOENT
@@ -119,6 +122,8 @@ func openPair(ufd, wfd int, mount uint64) (u, w *Dir, err error) {
 	}
 	// No device is ever opened through a layer. Where this is refused (before Linux 5.12) none should be anyway.
 	_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
+	times := atime.attr()
+	_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &times)
 	root, err := openCloned(tree)
 	if err != nil {
 		return nil, nil, err

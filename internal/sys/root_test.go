@@ -92,7 +92,7 @@ func TestCloneHidesMountsAndDevices(t *testing.T) {
 	_, err = d.At("null").OpenFile(unix.O_RDONLY)
 	want(t, "device in a lower", err, unix.EACCES)
 
-	u, w, err := OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"))
+	u, w, err := OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
 	must(t, err)
 	defer u.Close()
 	defer w.Close()
@@ -152,7 +152,7 @@ func TestUpperAndWork(t *testing.T) {
 				}
 				return nil
 			})
-			u, w, err := OpenUpper(filepath.Join(base, p[0]), filepath.Join(base, p[1]))
+			u, w, err := OpenUpper(filepath.Join(base, p[0]), filepath.Join(base, p[1]), 0)
 			SetFault(nil)
 			must(t, err)
 			f, err := w.CreateFile("staged", 0o600)
@@ -181,10 +181,10 @@ func TestUpperErrors(t *testing.T) {
 	up := filepath.Join(base, "up")
 	fds := openFDs(t)
 	for work, e := range map[string]error{"m": unix.EXDEV, "nothing": unix.ENOENT} {
-		_, _, err := OpenUpper(up, filepath.Join(base, work))
+		_, _, err := OpenUpper(up, filepath.Join(base, work), 0)
 		want(t, "work "+work, err, e)
 	}
-	_, _, err := OpenUpper(filepath.Join(base, "nothing"), up)
+	_, _, err := OpenUpper(filepath.Join(base, "nothing"), up, 0)
 	want(t, "upper that is not there", err, unix.ENOENT)
 
 	// every call that opens fails once; then the pair is either there or nothing is open
@@ -197,7 +197,7 @@ func TestUpperErrors(t *testing.T) {
 			}
 			return nil
 		})
-		u, w, err := OpenUpper(up, filepath.Join(base, "work"))
+		u, w, err := OpenUpper(up, filepath.Join(base, "work"), 0)
 		SetFault(nil)
 		if err == nil {
 			u.Close()
@@ -218,13 +218,13 @@ func TestUpperBehindMounts(t *testing.T) {
 	bound := filepath.Join(base, "bound")
 	must(t, unix.Mount(filepath.Join(base, "real"), bound, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { must(t, unix.Unmount(bound, unix.MNT_DETACH)) })
-	u, w, err := OpenUpper(filepath.Join(bound, "up"), filepath.Join(bound, "work"))
+	u, w, err := OpenUpper(filepath.Join(bound, "up"), filepath.Join(bound, "work"), 0)
 	must(t, err)
 	want(t, "mkdir", w.Mkdir("d", 0o755), nil)
 	want(t, "rename", w.Rename("d", u, "d", 0), nil)
 	u.Close()
 	w.Close()
-	_, _, err = OpenUpper(filepath.Join(bound, "up"), filepath.Join(base, "real/work"))
+	_, _, err = OpenUpper(filepath.Join(bound, "up"), filepath.Join(base, "real/work"), 0)
 	want(t, "two mounts of one file system", err, unix.EXDEV)
 }
 

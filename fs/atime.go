@@ -1,0 +1,43 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// keepCache is FOPEN_KEEP_CACHE, unless each reading is to be seen.
+func (o *Overlay) keepCache() uint32 {
+	if o.policy.strict {
+		return 0
+	}
+	return fuse.FOPEN_KEEP_CACHE
+}
+
+// readQuietly is a READ through a file that was opened with O_NOATIME. done is false where there is no difference, or it cannot
+// be had.
+func (o *Overlay) readQuietly(n *Node, in *fuse.ReadIn, buf []byte) (got int, done bool) {
+	p := n.place()
+	if in.Flags&unix.O_NOATIME == 0 || p.layer != stack.Upper || p.data != nil || o.cfg.AccessTimes.None() {
+		return 0, false
+	}
+	o.renameMu.RLock()
+	r, err := o.object(p)
+	var file *sys.File
+	if err == nil {
+		file, err = r.OpenFile(unix.O_RDONLY | unix.O_NOATIME)
+		r.release()
+	}
+	o.renameMu.RUnlock()
+	if err != nil {
+		return 0, false
+	}
+	defer file.Close()
+	if n.left(p, nil) {
+		return 0, false
+	}
+	got, err = file.Pread(buf, int64(in.Offset))
+	return got, err == nil
+}
