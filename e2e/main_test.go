@@ -135,7 +135,7 @@ func prepare() error {
 			}
 		}
 	}
-	if err := errors.Join(prepareForeign(filepath.Join(base, "foreign")), listenForRaces()); err != nil {
+	if err := errors.Join(prepareForeign(filepath.Join(base, "foreign")), prepareDocuments(), listenForRaces()); err != nil {
 		return err
 	}
 	return prepareBinary()
