@@ -197,23 +197,27 @@ func TestAppendsToMappedFiles(t *testing.T) {
 		case opt == passthrough:
 			modes = onlyRoot
 		}
-		t.Run(max(opt, "default"), func(t *testing.T) { // a run of the modes for each option: the time of one is limited
-			eachMode(t, modes, func(t *testing.T, e *env) {
-				if opt != "" {
-					e.opts = append(e.opts, opt)
-				}
-				for done := 0; done < files; done += appendBatch {
+		// A run of the modes for each option and batch: the time of one is limited.
+		for done := 0; done < files; done += appendBatch {
+			name := max(opt, "default")
+			if files > appendBatch {
+				name = fmt.Sprintf("%s,%d", name, done)
+			}
+			t.Run(name, func(t *testing.T) {
+				eachMode(t, modes, func(t *testing.T, e *env) {
+					if opt != "" {
+						e.opts = append(e.opts, opt)
+					}
 					appendOnOneMount(t, e, min(appendBatch, files-done))
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
 // appendOnOneMount spreads so many files over the ways.
 func appendOnOneMount(t *testing.T, e *env, files int) {
 	t.Helper()
-	e = newEnvLike(t, e)
 	each := (files + len(appendWays) - 1) / len(appendWays)
 	var lower strings.Builder
 	for i := range each {
