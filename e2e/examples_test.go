@@ -54,6 +54,25 @@ func TestExamplesOfUnits(t *testing.T) {
 	})
 }
 
+// Containerd reads the configuration and finds the snapshotter in it. The version here is 1: of what version 2 wants, only that
+// it is there can be tested.
+func TestExampleOfContainerd(t *testing.T) {
+	dump, err := runCommand("containerd", "--config", examples+"/containerd.toml", "config", "dump")
+	check(t, err)
+	if !regexp.MustCompile(`\[proxy_plugins\.fuse-overlayfs\]\n\s*address = "/run/containerd-fuse-overlayfs\.sock"`).MatchString(dump) {
+		t.Errorf("no snapshotter in the configuration:\n%s", dump)
+	}
+	text := readText(t, examples+"/containerd.toml")
+	for _, want := range []string{
+		`capabilities = ["remap-ids"]`,
+		"[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux\"\n  snapshotter = \"fuse-overlayfs\"",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the example lacks %s", want)
+		}
+	}
+}
+
 // The configurations name the program where make install puts it.
 func TestExamplesOfConfigurations(t *testing.T) {
 	for _, name := range []string{"storage.conf", "storage-rootless.conf"} {
