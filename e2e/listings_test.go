@@ -75,15 +75,15 @@ func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		kinds := []string{"same", "more", "less", "moved", "warm-same", "warm-more", "warm-less", "warm-moved"}
 		sizes := []int{60, 125, 126, 254, 300} // with entries of 32 bytes, 126 names, "." and ".." fill a page of the kernel's
-		var upper, lower strings.Builder
+		var top, below strings.Builder
 		for _, n := range sizes {
 			for _, kind := range kinds {
 				table, _ := numbered(n, fmt.Sprint(kind, n))
-				upper.WriteString(table)
-				fmt.Fprintf(&lower, "file %s%d/low \"\"\n", kind, n)
+				top.WriteString(table)
+				fmt.Fprintf(&below, "file %s%d/low \"\"\n", kind, n)
 			}
 		}
-		o := e.mounted(t, upper.String(), lower.String())
+		o := e.mounted(t, top.String(), below.String())
 		for _, n := range sizes {
 			for _, kind := range kinds {
 				dir := o.path(fmt.Sprint(kind, n))

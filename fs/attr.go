@@ -16,6 +16,11 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 	o.counts.add(opGetattr)
 	n, err := o.node(in.NodeId)
 	if err == nil {
+		if o.cfg.LayersChange {
+			o.renameMu.RLock()
+			o.refresh(n)
+			o.renameMu.RUnlock()
+		}
 		err = o.attrOut(n, out)
 	}
 	return o.status("getattr", err)
@@ -130,8 +135,11 @@ func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
 	if err := o.stack.LoadToLook(&n.dir.Dir, d); err != nil {
 		return 0, err
 	}
-	if !n.dir.MayMerge() {
+	switch {
+	case !n.dir.MayMerge():
 		return uint32(st.Nlink), nil
+	case o.cfg.LayersChange:
+		return 1, nil // to count them it would have to be listed for every look
 	}
 	return uint32(n.dir.Subdirs()) + 2, nil
 }

@@ -63,6 +63,10 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	o.renameMu.RLock()
 	p := n.place()
 	at, err := o.object(p)
+	if o.lost(n, p, err) {
+		p = n.place()
+		at, err = o.object(p)
+	}
 	src := stack.Source{Layer: p.layer, Data: p.data, Shared: p.shared}
 	switch {
 	case size == noData && p.gone:
@@ -110,6 +114,9 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	if p.shared != nil {
 		return true, o.publishShared(n, p, staged, data)
 	}
+	if there, err := o.stillThere(n, p, d); !there {
+		return false, err
+	}
 	up, err := d.upper()
 	if err != nil {
 		return false, err
@@ -134,6 +141,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	old := int(n.layer)
 	n.layer, n.key = stack.Upper, keyOf(&now)
 	n.setDataLocked(data)
+	n.raisedLocked(&now)
 	n.mu.Unlock()
 	switch {
 	case n.dir != nil, err != nil: // published all the same: the next attempt finds it done

@@ -145,7 +145,9 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 	if file == nil {
 		return n, nil
 	}
-	n.flags.Or(bare)
+	if !o.cfg.LayersChange {
+		n.flags.Or(bare)
+	}
 	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
 	return n, nil
 }

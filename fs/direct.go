@@ -15,7 +15,7 @@ import (
 // read again mostly with O_EXCL. To files that are appended to, small pieces are written, which cost a tenth more so. With all of these
 // the kernel does as if MKNOD had made them.
 
-// directHandle comes with the READs and WRITEs of such an open file; with all others 0 does.
+// directHandle is set in the handle that comes with the READs and WRITEs of such an open file.
 const directHandle = 1
 
 // writesDirectly reports whether who makes a file with these flags of open(2) is to write past the page cache.
@@ -30,12 +30,12 @@ func writesDirectly(flags uint32) bool {
 // readsDirectly reports whether a READ is past the page cache: by such an open file, and not for a mapping or a splice of it. Only
 // then does the kernel tell whose locks it would have to respect.
 func readsDirectly(in *fuse.ReadIn) bool {
-	return in.Fh == directHandle && in.ReadFlags&fuse.READ_LOCKOWNER != 0
+	return in.Fh&directHandle != 0 && in.ReadFlags&fuse.READ_LOCKOWNER != 0
 }
 
 // isDirect reports whether a WRITE is past the page cache, and not of what a mapping has left in it.
 func isDirect(in *fuse.WriteIn) bool {
-	return in.Fh == directHandle && in.WriteFlags&fuse.WRITE_CACHE == 0
+	return in.Fh&directHandle != 0 && in.WriteFlags&fuse.WRITE_CACHE == 0
 }
 
 // createDirect answers CREATE where OPEN is not answered.

@@ -197,6 +197,9 @@ func (o *Overlay) opened(n *Node) (r owner.Ref, h *held) {
 // object finds the object that lies at p. Precondition: renameMu R.
 func (o *Overlay) object(p place) (object, error) {
 	if p.gone {
+		if p.kept == nil { // lost, and nothing of it was open
+			return object{}, unix.ESTALE
+		}
 		return object{Ref: o.stack.Shown(p.layer, p.kept.Ref())}, nil
 	}
 	if p.parent == nil {
@@ -210,6 +213,12 @@ func (o *Overlay) object(p place) (object, error) {
 	if err != nil {
 		d.release()
 		return object{}, err
+	}
+	if p.part != (stack.Part{}) {
+		if err := p.check(h.At(p.name)); err != nil {
+			d.release()
+			return object{}, err
+		}
 	}
 	return object{o.stack.Shown(p.layer, h.At(p.name)), d}, nil
 }
@@ -228,7 +237,7 @@ func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
 			err = f(r.Ref)
 			r.release()
 		}
-		left := n.left(p, err)
+		left := o.lost(n, p, err) || n.left(p, err)
 		o.renameMu.RUnlock()
 		if !left {
 			return err

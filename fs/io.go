@@ -80,16 +80,30 @@ func (o *Overlay) openFile(n *Node, p place, u use) (*sys.File, error) {
 	if n.kind != unix.S_IFREG {
 		return nil, unix.EINVAL
 	}
-	file, err := o.openPlace(p, u)
+	file, err := o.openOrLose(n, p, u)
 	if err == unix.EACCES && p.layer == stack.Upper {
 		return o.openStubborn(n, u)
 	}
 	return file, err
 }
 
+// openOrLose is openPlace, but that n loses a name that leads to another object.
+func (o *Overlay) openOrLose(n *Node, p place, u use) (*sys.File, error) {
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	file, err := o.openPlaceLocked(p, u)
+	o.lost(n, p, err)
+	return file, err
+}
+
 func (o *Overlay) openPlace(p place, u use) (*sys.File, error) {
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
+	return o.openPlaceLocked(p, u)
+}
+
+// openPlaceLocked is openPlace for who holds renameMu R.
+func (o *Overlay) openPlaceLocked(p place, u use) (*sys.File, error) {
 	r, err := o.object(p)
 	if err != nil {
 		return nil, err
@@ -147,6 +161,15 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 			err = o.answerOpen(n, in.NodeId, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
 		}
 		return o.status("open", err)
+	case o.cfg.LayersChange:
+		n, err := o.node(in.NodeId)
+		if err == nil {
+			err = o.mayOpen(n, in.Flags)
+		}
+		if err == nil {
+			err = o.openAnew(n, in.Flags, out)
+		}
+		return o.status("open", err)
 	case o.policy.noOpen:
 		return fuse.ENOSYS
 	}
@@ -163,6 +186,9 @@ func (o *Overlay) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	o.counts.add(opRelease)
 	if o.policy.passthrough {
 		o.closed(in.NodeId)
+	}
+	if h := o.pins.remove(in.Fh); h != nil {
+		o.handles.Release(h)
 	}
 }
 
@@ -194,7 +220,7 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	switch {
 	case len(buf) >= bulk:
 		o.slow()
-	case in.Offset == 0:
+	case in.Offset == 0 && !o.cfg.LayersChange:
 		if got, ok := o.next.take(n, buf); ok {
 			return got, fuse.OK
 		}

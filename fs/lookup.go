@@ -24,6 +24,9 @@ func (o *Overlay) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *
 	if err != nil {
 		return o.status("lookup", err)
 	}
+	if o.cfg.LayersChange && (n == nil || n.dir == nil) {
+		o.walked.Store(nil)
+	}
 	if n == nil {
 		out.SetEntryTimeout(o.policy.timeout)
 		return fuse.OK
@@ -40,6 +43,7 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 	if p.dir == nil {
 		return nil, unix.ENOTDIR
 	}
+	o.refresh(p)
 	d := o.open(p)
 	defer d.release()
 	p.dir.mu.Lock()
@@ -52,6 +56,9 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 
 // childLocked is child for who holds p.dir.mu. Preconditions: renameMu R, p.dir.mu held, p loaded, d opens p.
 func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*Node, error) {
+	if o.cfg.LayersChange {
+		return o.childAnew(p, d, name, st)
+	}
 	if n, err := o.knownLocked(p, d, name, st); n != nil || err != nil {
 		return n, err
 	}
@@ -67,6 +74,10 @@ func (o *Overlay) childLocked(p *Node, d *openDir, name string, st *sys.Stat) (*
 
 // listedLocked is childLocked for an entry of a listing of p under way, but that a new directory is left unsettled.
 func (o *Overlay) listedLocked(p *Node, d *openDir, l *stack.Listed, st *sys.Stat) (n *Node, unsettled bool, err error) {
+	if o.cfg.LayersChange {
+		n, err := o.childAnew(p, d, l.Name, st)
+		return n, false, err
+	}
 	if n, err := o.knownLocked(p, d, l.Name, st); n != nil || err != nil {
 		return n, false, err
 	}
@@ -166,6 +177,9 @@ func (o *Overlay) meet(p *Node, name string, f *stack.Found) (n *Node, unsettled
 		n.flags.Or(large)
 	}
 	n.setDataLocked(f.Data) // nobody else knows n
+	if o.cfg.LayersChange {
+		n.setRareLocked().parts = partsOf(f)
+	}
 	if f.Shared != nil {
 		n.setRareLocked().shared = f.Shared
 	}

@@ -216,8 +216,9 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 		MaxWrite:                 maxWrite,
 		Debug:                    m.Debug,
 		Logger:                   zap.NewStdLog(o.log),
-		EnableSymlinkCaching:     true,
-		ExplicitDataCacheControl: true,
+		EnableSymlinkCaching:     !o.cfg.LayersChange,
+		ExplicitDataCacheControl: !o.cfg.LayersChange, // else another size or mtime drops the pages (FUSE_AUTO_INVAL_DATA)
+		DisableReadDirPlus:       o.cfg.LayersChange,
 		EnableAcl:                !o.cfg.NoACL && !o.cfg.NoXattrs,
 		ExtraCapabilities:        o.capabilities(),
 		DisabledCapabilities:     o.unwanted(),

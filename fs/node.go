@@ -71,8 +71,10 @@ type rareState struct {
 	data   *stack.Data // where the data of a file is, if not in it
 	shared *stack.Shared
 	kept   *sys.Object
-	fixed  *int64      // the size up to which an append-only file keeps its data, see fixSize
-	former *sys.Object // what kept led to before a copy-up: who has read place before it may still use it
+	fixed  *int64       // the size up to which an append-only file keeps its data, see fixSize
+	parts  []stack.Part // with Config.LayersChange: the object in the layers; never changed in place
+	pages  version      // with Config.LayersChange: of what the kernel may have pages
+	former *sys.Object  // what kept led to before a copy-up: who has read place before it may still use it
 }
 
 // rareLocked returns the rare state to read. Precondition: n.mu is held.
@@ -106,7 +108,8 @@ type placed struct {
 
 // dirState is what only a directory has.
 type dirState struct {
-	lister atomic.Uint32 // who was told entries without their attributes last; 0: nobody
+	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
+	lister  atomic.Uint32 // who was told entries without their attributes last; 0: nobody
 
 	mu sync.Mutex // guards the rest
 	stack.Dir
@@ -126,13 +129,20 @@ type place struct {
 	// shared: one of several names of the lower's object, which stays one object.
 	shared *stack.Shared
 	kept   *sys.Object
+	part   stack.Part // the object in layer; zero where that is not known
 }
 
 func (n *Node) place() place {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rareLocked()
-	return place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.shared, rare.kept}
+	p := place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.shared, rare.kept, stack.Part{}}
+	for _, part := range rare.parts {
+		if int(part.Layer) == p.layer {
+			p.part = part
+		}
+	}
+	return p
 }
 
 // left reports whether the object was no longer at p when something was done there, which ended with err: it may have been

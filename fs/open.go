@@ -47,10 +47,10 @@ func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh b
 		// The writeback cache is not there with passthrough, and without it some kernels lose what is appended to mapped files
 		// through the page cache (docs/design/mapped-append.md).
 		n.flags.Or(direct)
-		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO | fuse.FOPEN_KEEP_CACHE, Fh: directHandle}
+		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO | o.pagesOf(n), Fh: directHandle}
 		return nil
 	case b.id == throughCache:
-		*out = fuse.OpenOut{OpenFlags: o.keepCache()}
+		*out = fuse.OpenOut{OpenFlags: o.pagesOf(n)}
 		return nil
 	}
 	// Without FOPEN_KEEP_CACHE the kernel drops what the page cache of the mount holds of the file, and with passthrough

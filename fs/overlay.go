@@ -46,6 +46,9 @@ type Overlay struct {
 	refusal sync.Once // that the kernel does not take a file for passthrough is told once
 	damage  damageLog // what the log was told of damaged layers
 
+	pins   pins                 // with Config.LayersChange
+	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
+
 	upperName  string   // absolute path of the upper; immutable
 	lowerNames []string // of the lowers; immutable
 
@@ -105,7 +108,10 @@ func Open(cfg Config) (*Overlay, error) {
 	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
 	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
 	if cfg.Upper != "" && !s.Writable() && cfg.Timeout < 0 {
-		cfg.Timeout = 0 // another mount may change the upper
+		cfg.LayersChange = true // another mount may change the upper
+	}
+	if cfg.LayersChange {
+		s.ExpectChanges()
 	}
 	width := uint(64)
 	if cfg.SmallInodes {
@@ -125,6 +131,7 @@ func Open(cfg Config) (*Overlay, error) {
 		selinux:       sys.HasSELinux(),
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
+		pins:          pins{most: handleLimit() / 2},
 		opens:         opens{byID: map[uint64]opened{}, most: handleLimit() / 2},
 	}
 	if !s.Writable() {

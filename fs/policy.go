@@ -70,6 +70,12 @@ func (o *Overlay) chooseWriteback() {
 	if !o.stack.Writable() || o.cfg.passthrough() {
 		return
 	}
+	if o.cfg.LayersChange { // with it the kernel would not believe the size that a layer says; see openAnew for what takes its place
+		if o.cfg.Writeback == WritebackOn {
+			o.log.Warn("writeback=1 is ignored: with timeout=0 layers may change, which the kernel would not see")
+		}
+		return
+	}
 	loss := LossUnknown
 	if o.cfg.Loss != nil && o.cfg.Writeback != WritebackOn {
 		loss = o.cfg.Loss()
@@ -108,8 +114,8 @@ func (o *Overlay) Init(s *fuse.Server) {
 	strict := o.cfg.AccessTimes.Strict() && o.stack.Writable()
 	o.policy = policy{
 		timeout:   o.cfg.Timeout,
-		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0 && !strict,
-		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0 && !strict,
+		noOpen:    offered&fuse.CAP_NO_OPEN_SUPPORT != 0 && !strict && !o.cfg.LayersChange,
+		noOpendir: offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0 && !strict && !o.cfg.LayersChange,
 		strict:    strict,
 
 		passthrough: o.cfg.passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,

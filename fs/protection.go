@@ -26,7 +26,7 @@ func (o *Overlay) protection(n *Node) (nodeFlags uint32, err error) {
 		o.renameMu.RLock()
 		p := n.place()
 		nodeFlags, err = o.protectionLocked(n)
-		left := n.left(p, err)
+		left := o.lost(n, p, err) || n.left(p, err)
 		o.renameMu.RUnlock()
 		if !left {
 			return nodeFlags, err

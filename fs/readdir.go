@@ -15,7 +15,11 @@ import (
 // (FUSE_NO_OPENDIR_SUPPORT).
 func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	o.counts.add(opOpendir)
-	if o.policy.noOpendir {
+	switch {
+	case o.cfg.LayersChange:
+		*out = fuse.OpenOut{} // each listing is asked for
+		return fuse.OK
+	case o.policy.noOpendir:
 		return fuse.ENOSYS
 	}
 	if !o.policy.strict {
@@ -93,7 +97,7 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 	if err := l.collect(in.Pid, in.Offset); err != nil {
 		return err
 	}
-	if plus && in.Offset == 0 {
+	if plus && in.Offset == 0 && !o.cfg.LayersChange {
 		o.next.listed(n)
 	}
 	return l.fill()
@@ -119,25 +123,23 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	o.renameMu.RLock()
 	defer o.renameMu.RUnlock()
 	defer l.d.release()
+	if offset == 0 {
+		o.refresh(l.n)
+	}
 	dir := l.n.dir
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	if l.n.place().gone {
 		return nil
 	}
-	if err := o.stack.Index(&dir.Dir, l.d); err != nil {
+	place, end, err := l.from(offset)
+	if err != nil {
 		return err
 	}
 	if o.policy.strict && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
 		if up, err := l.d.upper(); err == nil {
 			_ = up.MarkRead() // the listing itself comes from the index
 		}
-	}
-	place, end := uint64(0), uint64(0)
-	if offset == 0 {
-		end = dir.Begin()
-	} else {
-		place, end = dir.Resume(offset)
 	}
 	l.doubtful = o.doubtful(l.n)
 	l.dots(place, end)
@@ -194,6 +196,22 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 // n.dir.mu is held.
 func (l *listing) hasAnother(e *stack.Listed, ino uint64) bool {
 	return l.doubtful || l.o.apart.Load() && !l.o.claims.Free(ino, l.n.dir.children[e.Name])
+}
+
+// from returns where the listing goes on and where it ends. Preconditions: renameMu R, n.dir.mu is held.
+func (l *listing) from(offset uint64) (place, end uint64, err error) {
+	dir := &l.n.dir.Dir
+	if offset == 0 {
+		if err := l.o.stack.Relist(dir, l.d); err != nil {
+			return 0, 0, err
+		}
+		return 0, dir.Begin(), nil
+	}
+	if err := l.o.stack.Index(dir, l.d); err != nil {
+		return 0, 0, err
+	}
+	place, end = dir.Resume(offset)
+	return place, end, nil
 }
 
 // settle settles the new directories. The listing ends before one that cannot be, unless the error is its own. Precondition:

@@ -97,6 +97,9 @@ func (o *Overlay) removeLocked(p *Node, name string, protection uint32, f func(*
 	if !r.found.Exists() {
 		return unix.ENOENT
 	}
+	if known := p.dir.children[name]; o.cfg.LayersChange && known != nil && !known.isStill(&r.found) {
+		o.lose(known, placed{p, name})
+	}
 	if err := cannot(protection, immutable|appendOnly, o.mayRemove(&r)); err != nil {
 		return err
 	}
@@ -200,7 +203,7 @@ func (o *Overlay) rmdirLocked(r *removal) error {
 func (o *Overlay) checkEmpty(n *Node) error {
 	d := o.open(n)
 	defer d.release()
-	if err := o.stack.Index(&n.dir.Dir, d); err != nil {
+	if err := o.stack.Relist(&n.dir.Dir, d); err != nil {
 		return err
 	}
 	if !n.dir.Empty() {

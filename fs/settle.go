@@ -58,7 +58,7 @@ func (o *Overlay) settleDirs(dirs []*Node, errs []error) {
 	for _, n := range dirs {
 		parts += len(n.dir.Layers())
 	}
-	if !o.helped || parts < fewParts || len(dirs) == 1 && o.leaveUnlisted(dirs[0]) {
+	if !o.helped || o.cfg.LayersChange || parts < fewParts || len(dirs) == 1 && o.leaveUnlisted(dirs[0]) {
 		for k, n := range dirs {
 			errs[k] = o.settleOne(n, nil)
 		}

@@ -56,7 +56,7 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 		value, err = r.GetXattr(stored)
 		return err
 	})
-	if none {
+	if none && !o.cfg.LayersChange {
 		n.notePlain(flags)
 	}
 	if err != nil {

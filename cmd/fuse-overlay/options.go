@@ -72,7 +72,7 @@ var optionTable = []optionGroup{
 		{"cache_inodes", needs("NUMBER"), setCacheInodes, "how many unused inodes the kernel may keep, and so the memory of the mount (default: as many as it wants)"},
 		{"io", needs("auto|cached|passthrough"), setIO, "passthrough: data goes to the layer's files directly, opens cost a request (root)"},
 		{"cpu_idle", needs("auto|poll|sleep"), setCPUIdle, "poll: while requests come fast, idle CPUs of the machine poll in place of sleeping (root)"},
-		{"timeout", needs("SECONDS"), setTimeout, "how long the kernel may remember names and attributes (default: without end)"},
+		{"timeout", needs("SECONDS"), setTimeout, "how long the kernel may remember names and attributes (default: without end); 0: layers may change"},
 		{"max_write", needs("BYTES"), setMaxWrite, "the largest single read or write (default: the largest the kernel takes)"},
 		{"noacl", noValue, flag(func(r *request) *bool { return &r.overlay.NoACL }), "no POSIX ACLs"},
 		{"noxattrs", may("0|1"), on(func(r *request) *bool { return &r.overlay.NoXattrs }), "no extended attributes"},

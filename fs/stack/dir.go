@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -36,6 +34,8 @@ type Dir struct {
 	// anybody else knows the directory, and by renames.
 	moved []moved
 	above []part // of the parent, when this directory was met: a redirect may name a directory beside this one
+
+	led bool // the marks have been read once: a redirect is followed then or never, see [Stack.loadAnew]
 
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
@@ -112,6 +112,8 @@ func (d *Dir) ForgetDefaultACL() { d.defaultACLKnown = false }
 // opaque marks and the number of subdirectories at once.
 func (s *Stack) Load(d *Dir, o Opened) error {
 	switch {
+	case s.changing:
+		return s.loadAnew(d, o)
 	case d.unlisted():
 		return s.Index(d, o)
 	case d.parts != nil:
@@ -145,7 +147,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
 		layer := d.layers[i]
 		h, err := o.Layer(int(layer))
-		if len(parts) > 0 && (err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP) {
+		if len(parts) > 0 && goneMeanwhile(err) {
 			continue // a lower that changed under the mount
 		}
 		if err != nil {
@@ -164,14 +166,14 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if m.Opaque || opaque {
 			break
 		}
-		if m.Redirect != "" && !followed { // the first is followed through all layers
+		if m.Redirect != "" && !followed && !(s.changing && d.led) { // the first is followed through all layers
 			followed = true
 			if err := s.follow(d, o, i, &m); err != nil {
 				return err
 			}
 		}
 	}
-	d.parts, d.index = parts, x
+	d.parts, d.index, d.led = parts, x, true
 	return nil
 }
 

@@ -28,6 +28,8 @@ type Found struct {
 	Layer int
 	// Dirs are the layers that a directory may lie in, topmost first.
 	Dirs []uint16
+	// Parts are those directories, where layers change.
+	Parts []Part
 	// Below: a lower shows under this name where the upper has nothing, so removing it takes a whiteout.
 	Below bool
 	// Marker: the upper holds a .wh. file for the name.
@@ -58,6 +60,9 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	}
 	if whiteout.IsMarker(name) {
 		return nil
+	}
+	if s.changing {
+		return s.lookAnew(d, o, name, f)
 	}
 	if d.unlisted() {
 		if listed, err := s.lookOrList(d, o, name, f); !listed || err != nil {

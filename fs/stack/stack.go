@@ -42,6 +42,8 @@ type Stack struct {
 	hostRoot  bool   // the daemon is root of the first user namespace
 	overflow  uint32 // the user id of objects whose owner is outside of the daemon's namespace
 
+	changing bool // layers are changed by others
+
 	afterVolatile bool // the mount before was volatile
 
 	uid, gid uint32 // what an object made in the upper belongs to

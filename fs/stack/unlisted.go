@@ -26,10 +26,10 @@ const topParts = 4
 
 // LoadToLook is [Stack.Load] for who looks names up and does no more: a large directory may be left unlisted.
 func (s *Stack) LoadToLook(d *Dir, o Opened) error {
-	if d.parts != nil || s.LeaveUnlisted(d, o) {
-		return nil
+	if s.changing || d.parts == nil && !s.LeaveUnlisted(d, o) {
+		return s.Load(d, o)
 	}
-	return s.Load(d, o)
+	return nil
 }
 
 // unlisted reports whether d has been left so.
