@@ -120,7 +120,7 @@ func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("the first mount: %v", err)
 		}
-		holder := fmt.Sprintf("the mount on \\\"%s\\\" of process %d ", o.mnt, o.pid)
+		holder := fmt.Sprintf("the mount on \\\"%s\\\", process %d ", o.mnt, o.pid)
 		if log := readText(t, second.log); !strings.Contains(log, "WARN") || !strings.Contains(log, holder) {
 			t.Errorf("the log does not name %q:\n%s", holder, log)
 		}

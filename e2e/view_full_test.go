@@ -187,7 +187,7 @@ func TestTwoMountsOfOneUpper(t *testing.T) {
 			if !strings.Contains(out, first.upper) && !strings.Contains(out, first.work) {
 				t.Errorf("%s: the message %q does not name the directory", what, out)
 			}
-			if holder := fmt.Sprintf("the mount on %q of process %d ", first.mnt, first.pid); !strings.Contains(out, holder) {
+			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.mnt, first.pid); !strings.Contains(out, holder) {
 				t.Errorf("%s: the message %q does not say %q", what, out, holder)
 			}
 		}

@@ -24,6 +24,8 @@ type Config struct {
 	// ReadOnly has Upper read only, as the topmost layer. It may be in use by another mount, and can be mounted by another one
 	// meanwhile, which may write.
 	ReadOnly bool
+	// Namespace is where the overlay will be mounted, as in [MountConfig].
+	Namespace *sys.MountNamespace
 	// BesideOther is ReadOnly, with a warning, where another mount of this program holds Upper; otherwise that is an error.
 	BesideOther bool
 
@@ -150,4 +152,6 @@ type MountConfig struct {
 	AllowOther bool
 	// Debug logs every request.
 	Debug bool
+	// Namespace is the mount namespace to mount in; nil: this process's own.
+	Namespace *sys.MountNamespace
 }

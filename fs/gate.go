@@ -8,7 +8,7 @@ import (
 )
 
 // gate lets requests that may change the upper pass, or refuses them: on a mount that has the upper for reading only, which
-// mount(8) can make writable all the same in the kernel's eyes.
+// mount(8) can make writable all the same in the kernel's eyes, and on one that has handed its upper over.
 type gate struct {
 	errno   atomic.Int32 // what such requests are refused with; 0: they pass
 	running atomic.Int64 // how many have passed and are not done
@@ -28,6 +28,9 @@ func (g *gate) leave() { g.running.Add(-1) }
 
 // shut refuses what comes from now on. Requests that have passed go on.
 func (g *gate) shut(errno unix.Errno) { g.errno.Store(int32(errno)) }
+
+// open takes shut back.
+func (g *gate) open() { g.errno.Store(0) }
 
 // Requests that may change the upper, by their numbers in linux/fuse.h, besides those of serve.go.
 const (

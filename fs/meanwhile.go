@@ -12,6 +12,10 @@ func (o *Overlay) meanwhile() (done bool) {
 	if !o.fast.Load() {
 		return done
 	}
+	if o.changes.enter() != 0 {
+		return done
+	}
+	defer o.changes.leave()
 	if o.stack.Prepare() {
 		done = true
 	}

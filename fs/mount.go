@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -22,9 +23,13 @@ import (
 
 // Mount is an attached overlay.
 type Mount struct {
-	point  string
-	direct bool
-	done   chan struct{} // closed when the mount is gone
+	overlay *Overlay
+	point   string
+	direct  bool
+	apart   bool          // it was made in another mount namespace than this process's
+	place   sys.Place     // zero: not known
+	done    chan struct{} // closed when the mount is gone
+	handing sync.Mutex    // held by HandOver
 }
 
 // defaultMaxWrite is the largest request that Linux takes without further settings (FUSE_MAX_MAX_PAGES).
@@ -88,11 +93,22 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		maxWrite = defaultMaxWrite
 	}
 	o.chooseWriteback()
-	dev, err := attach(m, direct, o.selinux, maxWrite)
+	var dev *sys.Device
+	err := m.Namespace.Do(func() (err error) {
+		dev, err = attach(m, direct, o.selinux, maxWrite)
+		return err
+	})
 	if err != nil {
 		return nil, mountError(m.Point, err)
 	}
-	mounted := &Mount{point: m.Point, direct: direct, done: make(chan struct{})}
+	mounted := &Mount{overlay: o, point: m.Point, direct: direct, apart: m.Namespace != nil, done: make(chan struct{})}
+	if !given {
+		mounted.place, err = m.Namespace.PlaceOf(m.Point)
+		if err != nil && mounted.apart { // without, it could not be unmounted later
+			dev.Close()
+			return nil, errors.Join(mountError(m.Point, err), m.Namespace.Do(func() error { return sys.Detach(m.Point) }))
+		}
+	}
 	fail := func(err error) (*Mount, error) {
 		if !given {
 			err = errors.Join(err, mounted.Unmount())
@@ -117,21 +133,12 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 			return nil, errors.Join(err, o.unmarkVolatile())
 		}
 	}
-	o.publishHolder(m, given)
+	o.stack.Publish(sys.Self(mounted.place))
 	if direct {
-		err := sys.RaiseReadAhead(m.Point, maxWrite)
+		err := m.Namespace.Do(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
 		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))
 	}
 	return mounted, nil
-}
-
-// publishHolder tells other mounts which mount holds the upper and the work directory.
-func (o *Overlay) publishHolder(m MountConfig, given bool) {
-	var dev uint64
-	if !given {
-		dev, _ = sys.MountDevice(m.Point) // without, messages name no mount point
-	}
-	o.stack.Publish(sys.Self(dev))
 }
 
 // defaultPermissions has the kernel check permissions.
@@ -282,20 +289,35 @@ func (m *Mount) Wait() { <-m.done }
 func (m *Mount) Unmount() error { return Quietly(m.unmount) }
 
 func (m *Mount) unmount() error {
-	if err := sys.SyncMount(m.point); err != nil {
-		return fmt.Errorf("mount point %q: cannot write back: %w", m.point, err)
+	if !m.apart {
+		return m.unmountAt(m.point)
+	}
+	// In a namespace without a process no path leads to the mount.
+	_, err := m.place.Visit(func(mounts []sys.MountEntry) error {
+		point := m.place.Point(mounts)
+		if point == "" { // it has left that namespace already
+			return nil
+		}
+		return m.unmountAt(point)
+	})
+	return err
+}
+
+func (m *Mount) unmountAt(point string) error {
+	if err := sys.SyncMount(point); err != nil {
+		return fmt.Errorf("mount point %q: cannot write back: %w", point, err)
 	}
 	if m.direct {
-		err := sys.Unmount(m.point)
+		err := sys.Unmount(point)
 		if errors.Is(err, unix.EBUSY) {
-			err = sys.Detach(m.point)
+			err = sys.Detach(point)
 		}
 		return err
 	}
-	if err := fusermount("-u", m.point); err == nil {
+	if err := fusermount("-u", point); err == nil {
 		return nil
 	}
-	return Detach(m.point, false)
+	return Detach(point, false)
 }
 
 // Detach takes the mount at point out of the tree at once, even while it is in use; direct: by umount2(2), which takes

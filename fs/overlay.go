@@ -88,7 +88,7 @@ func Open(cfg Config) (*Overlay, error) {
 	var o *Overlay
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
-		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther,
+		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther, Namespace: cfg.Namespace,
 		Markers: os.Getenv(markersVariable) != "",
 		Slow:    func() { o.slow() },
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,

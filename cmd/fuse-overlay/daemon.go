@@ -15,7 +15,7 @@ import (
 )
 
 // A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
-// of its own, and waits; the second mounts, says up a pipe how that went, and lets go of all that was its caller's.
+// and a mount namespace (apart.go) of its own, and waits; the second mounts, says up a pipe how that went, and lets go of all that was its caller's.
 // The first then ends with the exit code its caller is waiting for.
 
 // resultVariable tells the second process which descriptor is the pipe.
@@ -68,21 +68,12 @@ func runAgain(argv []string, mountPoint string, probe *sys.Socket) error {
 		return fmt.Errorf("cannot start the daemon: %w", err)
 	}
 	defer null.Close()
-	passing := []uintptr{w.Fd()}
+	standard := []uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()} // stderr for the trace of a crash, until the mount is up
+	passing := []passedOn{{resultVariable, []uintptr{w.Fd()}}}
 	if probe != nil {
-		passing = append(passing, probe.Fd())
+		passing = append(passing, passedOn{lossServerVariable, []uintptr{probe.Fd()}})
 	}
-	passed, numbers := passedFiles(passing, mountPoint)
-	env := append(os.Environ(), resultVariable+"="+strconv.Itoa(numbers[0]))
-	if probe != nil {
-		env = append(env, lossServerVariable+"="+strconv.Itoa(numbers[1]))
-	}
-	daemon, err := sys.RunAgain(argv, &syscall.ProcAttr{
-		Env: env,
-		// stderr for the trace of a crash; the daemon closes it once the mount is up
-		Files: append([]uintptr{null.Fd(), null.Fd(), os.Stderr.Fd()}, passed...),
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}, farDescriptor)
+	daemon, err := spawn(argv, standard, passing, mountPoint)
 	w.Close()
 	if probe != nil {
 		probe.Close() // when the daemon ends, the client finds the connection closed
@@ -108,6 +99,49 @@ func runAgain(argv []string, mountPoint string, probe *sys.Socket) error {
 		}
 		return fmt.Errorf("the daemon ended before the mount was up (%s)", how)
 	}
+}
+
+// passedOn is descriptors of this process that the daemon gets, and the variable that tells it under which numbers.
+type passedOn struct {
+	variable string
+	fds      []uintptr
+}
+
+// spawn starts the daemon, in a mount namespace of its own where it may have one.
+func spawn(argv []string, standard []uintptr, passing []passedOn, mountPoint string) (sys.Child, error) {
+	start := func(flags uintptr, passing ...passedOn) (sys.Child, error) {
+		var fds []uintptr
+		for _, p := range passing {
+			fds = append(fds, p.fds...)
+		}
+		passed, numbers := passedFiles(fds, mountPoint)
+		env := os.Environ()
+		for _, p := range passing {
+			env = append(env, p.variable+"="+joinNumbers(numbers[:len(p.fds)]))
+			numbers = numbers[len(p.fds):]
+		}
+		return sys.RunAgain(argv, &syscall.ProcAttr{
+			Env: env, Files: append(slices.Clone(standard), passed...), Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
+		}, farDescriptor)
+	}
+	if caller := callersNamespace(); caller != nil {
+		defer caller.Close()
+		child, err := start(syscall.CLONE_NEWNS, append(slices.Clone(passing), passedOn{callerVariable, caller.Descriptors()})...)
+		if !refusesNamespace(err) {
+			return child, err
+		}
+		os.Setenv(stayVariable, err.Error())
+	}
+	return start(0, passing...)
+}
+
+// joinNumbers is the value of a variable that tells numbers of descriptors.
+func joinNumbers(numbers []int) string {
+	words := make([]string, len(numbers))
+	for i, n := range numbers {
+		words[i] = strconv.Itoa(n)
+	}
+	return strings.Join(words, ",")
 }
 
 // closeOnExec keeps what this process inherited, knowingly or not, from the daemon; what it is to have is passed
@@ -173,14 +207,9 @@ func (p *resultPipe) failure(err error) {
 }
 
 // letGoOfCaller gives back the last of what belongs to the caller: it may wait for the end of its pipe on stderr, or
-// want to unmount the file system it called from. (stdin and stdout were never passed on.)
+// want to unmount the file system it called from. stdin and stdout were never passed on: stdin is /dev/null.
 func letGoOfCaller() error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer null.Close()
-	if err := syscall.Dup3(int(null.Fd()), int(os.Stderr.Fd()), 0); err != nil {
+	if err := syscall.Dup3(int(os.Stdin.Fd()), int(os.Stderr.Fd()), 0); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
 	return os.Chdir("/")

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 func beDaemon(argv []string, result *resultPipe) {
 	switch argv[1] {
 	case "mounts":
+		inheritedNamespace().Close()
 		if err := letGoOfCaller(); err != nil {
 			result.failure(err)
 			return
@@ -160,6 +161,21 @@ func TestSuccessThatNobodyWaitsFor(t *testing.T) {
 	r.Close()
 	if err := (&resultPipe{w}).success(); !errors.Is(err, syscall.EPIPE) {
 		t.Errorf("got %v, want EPIPE", err)
+	}
+}
+
+// The namespace of the caller is passed on by further descriptors, between those whose numbers are taken.
+func TestPassedNamespace(t *testing.T) {
+	files, numbers := passedFiles([]uintptr{1, 20, 21, 22}, "/dev/fd/5")
+	if !slices.Equal(files, []uintptr{1, 20, 5, 21, 22}) {
+		t.Errorf("passed on: %v", files)
+	}
+	if want := []int{3, 4, 6, 7}; !slices.Equal(numbers, want) {
+		t.Errorf("under the numbers %v, want %v", numbers, want)
+	}
+	t.Setenv(callerVariable, "")
+	if n := inheritedNamespace(); n != nil {
+		t.Error("a namespace out of nothing")
 	}
 }
 

@@ -71,15 +71,16 @@ func startLossProbe(req *request, log *zap.Logger) func() fs.Loss {
 	}
 	result := make(chan fs.Loss, 1)
 	start := time.Now()
-	inherited, ok := inheritedLossSocket()
+	socket, ok := inheritedLossSocket()
+	var err error
+	if !ok { // now: later this process may have left what the start of another one needs
+		socket, err = startLossClient(req.called)
+	}
 	go func() {
 		var loss fs.Loss
-		var err error
-		if ok {
-			loss, err = fs.ServeLossProbe(inherited)
-			inherited.Close()
-		} else {
-			loss, err = probeWithChild(req.called)
+		if err == nil {
+			loss, err = fs.ServeLossProbe(socket)
+			socket.Close()
 		}
 		log.Debug("probe for lost appends", zap.Duration("took", time.Since(start)), zap.Error(err))
 		result <- loss
@@ -87,18 +88,18 @@ func startLossProbe(req *request, log *zap.Logger) func() fs.Loss {
 	return func() fs.Loss { return <-result }
 }
 
-// probeWithChild is the probe with a process of its own as client.
-func probeWithChild(name string) (fs.Loss, error) {
+// startLossClient starts a process of its own as client, and returns the server's end of the connection.
+func startLossClient(name string) (sys.Socket, error) {
 	server, client, err := sys.NewSocketPair()
 	if err != nil {
-		return fs.LossUnknown, err
+		return server, err
 	}
-	defer server.Close()
 	child, err := sys.StartProbe(name, client, lossClientVariable, !mayMount())
 	client.Close()
 	if err != nil {
-		return fs.LossUnknown, err
+		server.Close()
+		return server, err
 	}
 	go func() { _, _ = child.Wait() }()
-	return fs.ServeLossProbe(server)
+	return server, nil
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,6 +28,7 @@ const (
 )
 
 func main() {
+	serveApart(os.Args)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
@@ -37,13 +39,17 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	called := calledBy(argv)
-	result := inheritedResult()
+	result, caller := inheritedResult(), inheritedNamespace()
 	req, err := parseRequest(called, argv)
 	if err == nil {
 		err = req.complete(os.Geteuid())
 	}
 	if err != nil {
 		return fail(stderr, called, err)
+	}
+	req.mount.Namespace, req.overlay.Namespace = caller, caller
+	if result != nil || req.foreground {
+		req.noteStay()
 	}
 	if result != nil {
 		return runDaemon(req, result)
@@ -102,10 +108,20 @@ func runForeground(req *request) error {
 	}
 	m, err := attach(req, log)
 	if err != nil {
-		return err
+		return orStay(req, err, nil)
 	}
 	m.serve(signals)
 	return nil
+}
+
+// orStay begins again in the caller's namespace where err says that this process cannot live in one of its own. Otherwise, and if
+// that fails, it returns the error.
+func orStay(req *request, err error, result *resultPipe) error {
+	var apart *apartError
+	if errors.As(err, &apart) {
+		return req.stayWithCaller(apart, result)
+	}
+	return err
 }
 
 // runDaemon is the life of the process that startDaemon starts. It tells its errors to the parent, which tells them
@@ -115,7 +131,7 @@ func runDaemon(req *request, result *resultPipe) int {
 	setProcessName(req.called)
 	m, err := attachDaemon(req)
 	if err != nil {
-		result.failure(err)
+		result.failure(orStay(req, err, result))
 		return exitFailed
 	}
 	if err := result.success(); err != nil {

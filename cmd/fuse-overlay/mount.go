@@ -10,12 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// attach goes from a request to a mount that answers.
+// attach goes from a request to a mount that answers. After an error, the caller's namespace is still open.
 func attach(req *request, log *zap.Logger) (*attached, error) {
 	prepareProcess()
-	if err := req.checkMountable(); err != nil {
+	namespace := req.mount.Namespace
+	if namespace != nil {
+		if err := sys.MakePrivate(); err != nil {
+			return nil, &apartError{err}
+		}
+	}
+	if err := namespace.Do(req.checkMountable); err != nil {
 		return nil, err
 	}
 	for _, note := range req.notes {
@@ -27,6 +34,10 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err != nil {
 		return nil, req.explainColons(err)
 	}
+	if err := req.leaveMounts(); err != nil {
+		overlay.Close()
+		return nil, err
+	}
 	m, err := mountAndListen(overlay, req.mount, log)
 	if err != nil {
 		overlay.Close()
@@ -35,14 +46,15 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
 	if _, ok := fs.DeviceFD(req.mount.Point); ok {
 		a.mount = mountOfOthers{m}
-		logMounted(req, overlay, log)
-		return a, nil
-	}
-	if err := fs.Quietly(func() error { return checkAnswers(req.mount.Point) }); err != nil {
-		a.detach()
-		return nil, err
+	} else {
+		answers := func() error { return checkAnswers(req.mount.Point) }
+		if err := fs.Quietly(func() error { return namespace.Do(answers) }); err != nil {
+			a.detach()
+			return nil, err
+		}
 	}
 	logMounted(req, overlay, log)
+	namespace.Close() // from now on it lasts as long as others use it
 	return a, nil
 }
 
@@ -59,6 +71,8 @@ func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
 type mountOfOthers struct{ *fs.Mount }
 
 func (mountOfOthers) Unmount() error { return nil }
+
+func (mountOfOthers) HandOver() {}
 
 // prepareProcess sets what belongs to the whole process.
 func prepareProcess() {

@@ -15,6 +15,7 @@ import (
 type mounted interface {
 	Wait()
 	Unmount() error
+	HandOver()
 }
 
 // attached is a mount that answers, and what belongs to it.
@@ -36,7 +37,7 @@ const sameRequest = 500 * time.Millisecond
 // catchSignals begins early: a signal that arrives while the mount comes up must not leave it behind.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
 	// A line to a log that nobody reads any more must not end the process and leave a dead mount behind.
 	signal.Ignore(syscall.SIGPIPE)
 	return signals
@@ -59,8 +60,12 @@ func (a *attached) serve(signals <-chan os.Signal) {
 			a.close()
 			return
 		case s := <-signals:
-			if s == syscall.SIGUSR1 {
+			switch s {
+			case syscall.SIGUSR1:
 				a.logCounts()
+				continue
+			case syscall.SIGUSR2: // another mount wants the upper
+				go a.mount.HandOver()
 				continue
 			}
 			if unmounting && time.Since(asked) < sameRequest {

@@ -21,9 +21,12 @@ type fakeMount struct {
 	writeBack  time.Duration // how long Unmount takes
 	leave      time.Duration // negative is never
 	unmounts   atomic.Int32
+	asked      atomic.Int32 // to hand over
 }
 
 func (m *fakeMount) Wait() { <-m.gone }
+
+func (m *fakeMount) HandOver() { m.asked.Add(1) }
 
 func (m *fakeMount) Unmount() error {
 	times := m.unmounts.Add(1)

@@ -6,10 +6,12 @@ import (
 	"log/syslog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
 	"go.uber.org/zap/zapcore"
+	"golang.org/x/sys/unix"
 )
 
 // syslogSocket is where the journal or syslog listens.
@@ -22,6 +24,7 @@ const syslogPatience = 20 * time.Millisecond
 // syslogConn sends lines to the syslog socket. A line that cannot be sent is dropped.
 type syslogConn struct {
 	path, tag string
+	dir       *os.File // what path begins at; nil: the root
 
 	mu   sync.Mutex
 	conn net.Conn // guarded by mu
@@ -32,7 +35,14 @@ func dialSyslog(path, tag string) (*syslogConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &syslogConn{path: path, tag: tag, conn: conn}, nil
+	s := &syslogConn{path: path, tag: tag, conn: conn}
+	// The daemon leaves the tree that the path is of, but may have to open the socket anew.
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		if s.dir, err = os.OpenFile(filepath.Dir(real), unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+			s.path = fmt.Sprintf("/proc/self/fd/%d/%s", s.dir.Fd(), filepath.Base(real))
+		}
+	}
+	return s, nil
 }
 
 // send is called with the severity that the receiver sorts by.

@@ -3,7 +3,6 @@ package stack
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,59 +19,69 @@ var errInUse = errors.New("is in use by another mount (EBUSY)")
 
 // inUseError names the mount of this program that holds a directory.
 type inUseError struct {
-	point string // in this mount namespace; empty: the mount is in another one
+	point string // empty: the mount table here does not show the mount
 	pid   int    // in this pid namespace; 0: not known
 }
 
 func (e *inUseError) Error() string {
-	where := "in another mount namespace"
+	mount, process := "a mount that the mount table here does not show", ""
 	if e.point != "" {
-		where = fmt.Sprintf("on %q", e.point)
+		mount = fmt.Sprintf("the mount on %q", e.point)
 	}
-	if e.pid == 0 {
-		return fmt.Sprintf("is in use by the mount %s (EBUSY)", where)
+	if e.pid != 0 {
+		process = fmt.Sprintf(", process %d", e.pid)
 	}
-	return fmt.Sprintf("is in use by the mount %s of process %d (EBUSY)", where, e.pid)
+	return fmt.Sprintf("is in use by %s%s (EBUSY)", mount, process)
 }
 
 // lockWait is how long a directory may still be held by the daemon of a mount that has just been unmounted. umount does not
 // wait for its end, and some clients mount again at once: containerd's shim, when it lost the exit code of its mount helper.
 const lockWait = 3 * time.Second
 
-// lock takes a directory for this mount alone. It does not wait for a mount that the mount table of this namespace shows: that
-// one is not about to end.
-func lock(dir *sys.Dir) error {
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(5 * time.Millisecond) {
+// A holder that is not in sight has askAfter to end by itself. Then it is asked to hand the directory over, again after askAgain.
+const (
+	askAfter = 50 * time.Millisecond
+	askAgain = 500 * time.Millisecond
+)
+
+// lock takes a directory for this mount alone, which is made in the mount namespace at. It does not wait for a mount that the
+// mount table there shows: that one is not about to end. A mount that is not in sight is asked to hand the directory over.
+func lock(dir *sys.Dir, at *sys.MountNamespace) error {
+	start := time.Now()
+	for askAt := askAfter; ; time.Sleep(5 * time.Millisecond) {
 		if err := dir.Lock(); err != unix.EWOULDBLOCK {
 			return err
 		}
 		holder, known := dir.Holder()
-		if !known && time.Now().After(deadline) {
+		waited := time.Since(start)
+		switch {
+		case !known && waited > lockWait:
 			return errInUse
-		}
-		if !known {
+		case !known:
 			continue
 		}
-		if point := pointOf(holder); point != "" || time.Now().After(deadline) {
+		if point := pointOf(holder, at); point != "" || waited > lockWait {
 			return &inUseError{point, holder.KnownPID()}
+		}
+		at.Forget(holder.Dev)
+		if waited > askAt {
+			_ = dir.AskHolder(holder) // if it cannot be asked, it is waited for
+			askAt += askAgain
 		}
 	}
 }
 
-// pointOf is where the mount table of this namespace shows the holder's mount; empty: nowhere.
-func pointOf(h sys.Holder) string {
-	if h.Dev == 0 || !h.Here() {
+// pointOf is where the mount table of the namespace at shows the holder's mount, which was made there; empty: nowhere.
+func pointOf(h sys.Holder, at *sys.MountNamespace) string {
+	if h.Dev == 0 || h.MountNamespace == 0 || h.MountNamespace != at.ID() {
 		return ""
 	}
-	table, err := sys.MountTable()
+	table, err := at.Mounts()
 	if err != nil {
 		return ""
 	}
-	i := slices.IndexFunc(table, func(m sys.MountEntry) bool { return m.Dev == h.Dev })
-	if i < 0 {
-		return ""
-	}
-	return table[i].Point
+	m, _ := h.Find(table)
+	return m.Point
 }
 
 // takeUpper locks the upper and the work directory.
@@ -81,7 +90,7 @@ func takeUpper(c Config, upper, work *sys.Dir) error {
 		dir        *sys.Dir
 		role, path string
 	}{{upper, roleUpper, c.Upper}, {work, roleWork, c.Work}} {
-		if err := lock(d.dir); err != nil {
+		if err := lock(d.dir, c.Namespace); err != nil {
 			return &Error{d.role, d.path, err}
 		}
 	}
@@ -97,6 +106,14 @@ func (s *Stack) Publish(h sys.Holder) {
 	for _, d := range []*sys.Dir{s.layers[Upper].root, s.workRoot} {
 		_ = d.Publish(h)
 	}
+}
+
+// HandOver gives the upper and the work directory up for another mount. Precondition: nothing changes them any more.
+func (s *Stack) HandOver() error {
+	if !s.Writable() {
+		return nil
+	}
+	return errors.Join(s.layers[Upper].root.Unlock(), s.workRoot.Unlock())
 }
 
 // openForReading opens the upper as the topmost layer of a read-only mount: without a lock, and without a work directory.

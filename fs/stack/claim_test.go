@@ -16,18 +16,22 @@ import (
 // A holder that the mount table shows is named, at once; one that it does not show may be about to end, and is waited for.
 func TestHolderIsNamed(t *testing.T) {
 	s := newSite(t, "", "file f")
-	proc, err := sys.MountDevice("/proc")
+	var own *sys.MountNamespace
+	place, err := own.PlaceOf("/proc")
 	must(t, err)
-	here := sys.Self(proc)
+	here := sys.Self(place)
 	elsewhere := here
 	elsewhere.MountNamespace++
+	gone := here // another mount has its device number by now
+	gone.Mount++
 	for _, c := range []struct {
 		holder sys.Holder
 		want   string
 		waits  bool
 	}{
-		{here, fmt.Sprintf(`is in use by the mount on "/proc" of process %d (EBUSY)`, os.Getpid()), false},
-		{elsewhere, fmt.Sprintf("is in use by the mount in another mount namespace of process %d (EBUSY)", os.Getpid()), true},
+		{here, fmt.Sprintf(`is in use by the mount on "/proc", process %d (EBUSY)`, os.Getpid()), false},
+		{gone, fmt.Sprintf("is in use by a mount that the mount table here does not show, process %d (EBUSY)", os.Getpid()), true},
+		{elsewhere, fmt.Sprintf("is in use by a mount that the mount table here does not show, process %d (EBUSY)", os.Getpid()), true},
 	} {
 		s.Publish(c.holder)
 		start := time.Now()
@@ -49,7 +53,7 @@ func TestHolderIsNamed(t *testing.T) {
 // An upper that is only read needs no lock and no work directory, and changes nothing.
 func TestUpperForReading(t *testing.T) {
 	s := newSite(t, "file f \"upper\"", "file f \"lower\"\nfile g")
-	s.Publish(sys.Self(0))
+	s.Publish(sys.Self(sys.Place{}))
 	before := pathsBelow(t, s.cfg.Upper)
 	for what, c := range map[string]Config{
 		"asked for":            {Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, ReadOnly: true},

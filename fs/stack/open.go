@@ -23,6 +23,8 @@ type Config struct {
 	Upper, Work string   // both or neither; with ReadOnly, Work is not used
 	// ReadOnly has the upper read only, as the topmost layer: it need not be free, and stays so for a mount that writes.
 	ReadOnly bool
+	// Namespace is where the mount is to be made; nil: in the mount namespace of this process.
+	Namespace *sys.MountNamespace
 	// BesideOther is ReadOnly where another mount of this program holds the upper.
 	BesideOther bool
 	// Markers writes whiteouts as .wh. files even where devices can be made.

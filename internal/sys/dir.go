@@ -323,7 +323,18 @@ func (d *Dir) readable(f func(fd int) error) error {
 	return retry(func() error { return f(fd) })
 }
 
-// Lock takes the directory for this process alone until it is closed (flock); EWOULDBLOCK when another has it.
+// Unlock gives up what Lock took and [Dir.Publish] published.
+func (d *Dir) Unlock() error {
+	if err := fault("flock", ""); err != nil {
+		return err
+	}
+	if err := unix.FcntlFlock(uintptr(d.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK}); err != nil {
+		return err
+	}
+	return retry(func() error { return unix.Flock(d.fd, unix.LOCK_UN) })
+}
+
+// Lock takes the directory for this process alone until it is closed or [Dir.Unlock] is called (flock); EWOULDBLOCK when another has it.
 func (d *Dir) Lock() error {
 	if err := fault("flock", ""); err != nil {
 		return err

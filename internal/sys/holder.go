@@ -1,7 +1,10 @@
 package sys
 
 import (
+	"fmt"
+	"hash/fnv"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -10,6 +13,8 @@ import (
 type Holder struct {
 	// Dev is the device number of the mount's file system (st_dev); 0: not known.
 	Dev uint64
+	// Mount tells the mount from others that get the device number after its end: a hash of its number and mount point.
+	Mount uint64
 	// PID is the process, by its number in the pid namespace PIDNamespace.
 	PID int
 	// PIDNamespace and MountNamespace are inode numbers of namespaces (/proc/PID/ns): where PID counts, and where the mount
@@ -18,16 +23,21 @@ type Holder struct {
 }
 
 // A Holder is published as shared byte-range locks (F_OFD_SETLK) of one byte each on the directory. The position of the byte
-// is the value: a field's number in the high half, what the field holds in the low half. So nothing is written to the disk, every
+// is the value: a field's number in the high half, what the field holds in the low half, with an unused bit between that keeps the
+// kernel from joining the locks of two fields. So nothing is written to the disk, every
 // file system with local locks can carry it, and it needs no clean-up.
 const (
 	fieldDev = iota + 1
+	fieldMount
 	fieldPID
 	fieldPIDNamespace
 	fieldMountNamespace
 )
 
-const fieldBits = 32
+const (
+	fieldBits  = 32
+	fieldShift = fieldBits + 1
+)
 
 // minorBits is the width of the minor number in the kernel (MINORBITS of linux/kdev_t.h).
 const minorBits = 20
@@ -35,7 +45,7 @@ const minorBits = 20
 func (h *Holder) fields() map[int]uint64 {
 	return map[int]uint64{
 		fieldDev: uint64(unix.Major(h.Dev))<<minorBits | uint64(unix.Minor(h.Dev)), fieldPID: uint64(h.PID),
-		fieldPIDNamespace: h.PIDNamespace, fieldMountNamespace: h.MountNamespace,
+		fieldMount: h.Mount, fieldPIDNamespace: h.PIDNamespace, fieldMountNamespace: h.MountNamespace,
 	}
 }
 
@@ -45,7 +55,7 @@ func (d *Dir) Publish(h Holder) error {
 		return err
 	}
 	for field, value := range h.fields() {
-		lock := unix.Flock_t{Type: unix.F_RDLCK, Start: int64(field)<<fieldBits | int64(value), Len: 1}
+		lock := unix.Flock_t{Type: unix.F_RDLCK, Start: int64(field)<<fieldShift | int64(value), Len: 1}
 		if err := unix.FcntlFlock(uintptr(d.fd), unix.F_OFD_SETLK, &lock); err != nil {
 			return err
 		}
@@ -57,7 +67,7 @@ func (d *Dir) Publish(h Holder) error {
 func (d *Dir) Holder() (h Holder, ok bool) {
 	values := map[int]uint64{}
 	for field := fieldDev; field <= fieldMountNamespace; field++ {
-		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(field) << fieldBits, Len: 1 << fieldBits}
+		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(field) << fieldShift, Len: 1 << fieldBits}
 		if unix.FcntlFlock(uintptr(d.fd), unix.F_OFD_GETLK, &lock) != nil || lock.Type == unix.F_UNLCK {
 			return Holder{}, false
 		}
@@ -65,18 +75,50 @@ func (d *Dir) Holder() (h Holder, ok bool) {
 	}
 	dev := values[fieldDev]
 	return Holder{
-		Dev: unix.Mkdev(uint32(dev>>minorBits), uint32(dev&(1<<minorBits-1))), PID: int(values[fieldPID]),
+		Dev: unix.Mkdev(uint32(dev>>minorBits), uint32(dev&(1<<minorBits-1))), Mount: values[fieldMount], PID: int(values[fieldPID]),
 		PIDNamespace: values[fieldPIDNamespace], MountNamespace: values[fieldMountNamespace],
 	}, true
 }
 
-// Self describes this process as the holder of a mount that was made in its own mount namespace.
-func Self(dev uint64) Holder {
-	return Holder{Dev: dev, PID: os.Getpid(), PIDNamespace: namespace("pid"), MountNamespace: namespace("mnt")}
+// Self describes this process as the holder of the mount at a place.
+func Self(p Place) Holder {
+	return Holder{
+		Dev: p.Mount.Dev, Mount: p.Mount.hash(), PID: os.Getpid(), PIDNamespace: namespace("pid"), MountNamespace: p.Namespace,
+	}
 }
 
-// Here reports whether the holder's mount was made in the mount namespace of this process.
-func (h Holder) Here() bool { return h.MountNamespace != 0 && h.MountNamespace == namespace("mnt") }
+// Find is the holder's mount in the table of the namespace in which it was made; ok is false where the table does not show it.
+func (h Holder) Find(table []MountEntry) (m MountEntry, ok bool) {
+	i := slices.IndexFunc(table, func(m MountEntry) bool { return m.Dev == h.Dev && m.hash() == h.Mount })
+	if i < 0 {
+		return MountEntry{}, false
+	}
+	return table[i], true
+}
+
+func (m MountEntry) hash() uint64 {
+	h := fnv.New32a()
+	_, _ = fmt.Fprintf(h, "%d %s", m.ID, m.Point) // never fails
+	return uint64(h.Sum32())
+}
+
+// AskHolder has the process of a holder, which d has told of, find out whether its mount is still in sight, and give d up if it is
+// not. Whoever publishes a Holder takes the signal (SIGUSR2).
+func (d *Dir) AskHolder(h Holder) error {
+	pid := h.KnownPID()
+	if pid == 0 {
+		return unix.ESRCH
+	}
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if now, ok := d.Holder(); !ok || now != h { // else the number could be another process's by now
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGUSR2, nil, 0)
+}
 
 // KnownPID is the number of the holder's process in this pid namespace; 0: not known here.
 func (h Holder) KnownPID() int {

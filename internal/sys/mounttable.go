@@ -16,10 +16,10 @@ type MountEntry struct {
 	Type  string
 }
 
-// MountTable is the mounts of this process's mount namespace that are below its root directory, in the order of the table: a
+// MountTable is the mounts of the calling thread's mount namespace that are below its root directory, in the order of the table: a
 // mount over another one at the same place comes later.
 func MountTable() ([]MountEntry, error) {
-	table, err := readHost("/proc/self/mountinfo")
+	table, err := readHost("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -59,13 +59,4 @@ func RealPath(path string) (string, error) {
 		return "", unix.ENOENT
 	}
 	return real, nil
-}
-
-// MountDevice is the device number of the file system at path, without a request to that file system.
-func MountDevice(path string) (uint64, error) {
-	var st unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st); err != nil {
-		return 0, err
-	}
-	return unix.Mkdev(st.Dev_major, st.Dev_minor), nil
 }

@@ -1,0 +1,79 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// handOverWait is how long changes under way may take until the upper is handed over. The other mount waits no longer.
+const handOverWait = 2 * time.Second
+
+// Reasons to keep an upper that another mount asks for.
+var (
+	errInSight     = errors.New("this mount is in sight where it was made")
+	errPassedFiles = errors.New("files of the upper are open with io=passthrough: the kernel may write to them by itself")
+	errChanges     = fmt.Errorf("changes were under way for more than %v", handOverWait)
+)
+
+// HandOver gives the upper and the work directory up, if the mount is nowhere in the mount namespace in which it was made: it was
+// unmounted there, or the namespace has ended. It lives on where other namespaces have a copy of it, or where processes have files
+// open. Reading goes on there; changes are ESTALE from then on. It is called when another mount asks.
+func (m *Mount) HandOver() {
+	if !m.handing.TryLock() {
+		return
+	}
+	defer m.handing.Unlock()
+	o := m.overlay
+	if m.place.Mount.Dev == 0 || !o.stack.Writable() || o.changes.errno.Load() != 0 {
+		return
+	}
+	if err := m.handOver(); err != nil {
+		o.log.Info("another mount asks for the upperdir, and does not get it", zap.Error(err))
+		return
+	}
+	o.log.Warn("another mount has got the upperdir: changes through what is left of this one are refused (ESTALE)")
+}
+
+func (m *Mount) handOver() error {
+	o := m.overlay
+	if seen, err := m.place.InSight(); err != nil || seen {
+		return errors.Join(err, map[bool]error{true: errInSight}[seen])
+	}
+	if o.opens.passesUpper() {
+		return errPassedFiles
+	}
+	o.flushPages()
+	o.changes.shut(unix.ESTALE)
+	for deadline := time.Now().Add(handOverWait); o.changes.running.Load() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			o.changes.open()
+			return errChanges
+		}
+	}
+	o.stack.Relax()
+	return o.stack.HandOver()
+}
+
+// flushPages has the kernel write back what it keeps of files: the next mount reads them from the upper. There is no call that does
+// so for a mount that no path leads to, so each inode is told to drop its pages, which writes them.
+func (o *Overlay) flushPages() {
+	for _, n := range o.nodes.Sample(o.nodes.Len(), func(n *Node) bool { return n.kind == unix.S_IFREG }) {
+		o.server.InodeNotify(n.ID(), 0, 0)
+	}
+}
+
+// passesUpper reports whether the kernel has a file of the upper as a backing.
+func (t *opens) passesUpper() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.byID {
+		if e.id != throughCache && e.lower == nil {
+			return true
+		}
+	}
+	return false
+}
