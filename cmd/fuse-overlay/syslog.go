@@ -39,7 +39,7 @@ func dialSyslog(path, tag string) (*syslogConn, error) {
 	// The daemon leaves the tree that the path is of, but may have to open the socket anew.
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		if s.dir, err = os.OpenFile(filepath.Dir(real), unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
-			s.path = fmt.Sprintf("/proc/self/fd/%d/%s", s.dir.Fd(), filepath.Base(real))
+			s.path = fmt.Sprintf("/proc/thread-self/fd/%d/%s", s.dir.Fd(), filepath.Base(real))
 		}
 	}
 	return s, nil
