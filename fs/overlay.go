@@ -49,8 +49,7 @@ type Overlay struct {
 	pins   pins                 // with Config.LayersChange
 	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
 
-	upperName  string   // absolute path of the upper; immutable
-	lowerNames []string // of the lowers; immutable
+	layerNames layerNames // immutable
 
 	pool   *readers.Pool // set by Mount, before any request is served
 	waker  waker         // immutable
@@ -137,7 +136,7 @@ func Open(cfg Config) (*Overlay, error) {
 	if !s.Writable() {
 		o.changes.shut(unix.EROFS)
 	}
-	o.upperName, o.lowerNames = layerNames(&cfg)
+	o.layerNames = newLayerNames(&cfg)
 	if s.Overlap() {
 		o.tellApart()
 	}

@@ -55,7 +55,7 @@ func (o *Overlay) reportLayers() (list []string, writable bool) {
 	if more := lowers - mostReported; more > 0 {
 		list = append(list, fmt.Sprintf("and %d more lowerdirs", more))
 	}
-	for _, dir := range o.cfg.DataOnly {
+	for _, dir := range o.layerNames.dataOnly {
 		list = append(list, "data-only lowerdir "+dir)
 	}
 	if o.stack.Writable() {
@@ -179,8 +179,13 @@ func (o *Overlay) doneWithout(writable bool) []string {
 	return without
 }
 
-// layerNames are the absolute paths of the lowers, for the log: the daemon leaves its caller's directory.
-func layerNames(cfg *Config) (upper string, lowers []string) {
+// layerNames are the absolute paths of the layers, for the log: the daemon leaves its caller's directory.
+type layerNames struct {
+	upper            string
+	lowers, dataOnly []string
+}
+
+func newLayerNames(cfg *Config) (names layerNames) {
 	absolute := func(dir string) string {
 		if full, err := filepath.Abs(dir); err == nil {
 			return full
@@ -188,21 +193,24 @@ func layerNames(cfg *Config) (upper string, lowers []string) {
 		return dir
 	}
 	for _, dir := range cfg.Lowers {
-		lowers = append(lowers, absolute(dir))
+		names.lowers = append(names.lowers, absolute(dir))
+	}
+	for _, dir := range cfg.DataOnly {
+		names.dataOnly = append(names.dataOnly, absolute(dir))
 	}
 	if cfg.Upper != "" {
-		upper = absolute(cfg.Upper)
+		names.upper = absolute(cfg.Upper)
 	}
-	return upper, lowers
+	return names
 }
 
 // layerName is the directory of a layer.
 func (o *Overlay) layerName(layer int) string {
 	switch {
 	case layer == stack.DataOnly:
-		return strings.Join(o.cfg.DataOnly, ", ")
+		return strings.Join(o.layerNames.dataOnly, ", ")
 	case layer == stack.Upper:
-		return o.upperName
+		return o.layerNames.upper
 	}
-	return o.lowerNames[layer-1]
+	return o.layerNames.lowers[layer-1]
 }
