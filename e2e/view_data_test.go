@@ -125,9 +125,13 @@ func TestFallocateModes(t *testing.T) {
 		}
 		o := e.mounted(t, "file low "+quote(text))
 		f := open(t, o.path("low"), os.O_RDWR)
-		err := unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_COLLAPSE_RANGE, 4096, 4096)
-		if err != nil { // FUSE has no such mode
-			wantErr(t, "collapse", err, syscall.EOPNOTSUPP)
+		for what, mode := range map[string]uint32{ // D45
+			"collapse": unix.FALLOC_FL_COLLAPSE_RANGE, "insert": unix.FALLOC_FL_INSERT_RANGE, "unshare": unix.FALLOC_FL_UNSHARE_RANGE,
+		} {
+			if !o.kernel {
+				wantErr(t, what, unix.Fallocate(int(f.Fd()), mode, 4096, 4096), syscall.EOPNOTSUPP)
+				wantText(t, o.path("low"), text)
+			}
 		}
 		wantErr(t, "unknown mode", unix.Fallocate(int(f.Fd()), 0x8000, 0, 4096), syscall.EOPNOTSUPP)
 	})

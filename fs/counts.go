@@ -42,6 +42,7 @@ const (
 	opTmpfile
 	opStatx
 	opAccess
+	opSyncfs
 	ops
 )
 
@@ -49,7 +50,7 @@ var opNames = [ops]string{
 	"LOOKUP", "FORGET", "GETATTR", "SETATTR", "READLINK", "SYMLINK", "MKNOD", "MKDIR", "UNLINK", "RMDIR", "RENAME", "LINK",
 	"OPEN", "READ", "WRITE", "STATFS", "RELEASE", "FSYNC", "SETXATTR", "GETXATTR", "LISTXATTR", "REMOVEXATTR", "FLUSH",
 	"OPENDIR", "READDIR", "RELEASEDIR", "FSYNCDIR", "CREATE", "IOCTL", "FALLOCATE", "READDIRPLUS", "LSEEK",
-	"COPY_FILE_RANGE", "TMPFILE", "STATX", "ACCESS",
+	"COPY_FILE_RANGE", "TMPFILE", "STATX", "ACCESS", "SYNCFS",
 }
 
 // counter counts requests by kind.

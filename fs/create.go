@@ -31,12 +31,6 @@ func (o *Overlay) makeFile(in *fuse.CreateIn, name string, out *fuse.EntryOut) (
 	return n, o.status("create", err)
 }
 
-// Tmpfile answers TMPFILE with ENOSYS, which the kernel tells as EOPNOTSUPP and asks no more.
-func (o *Overlay) Tmpfile(<-chan struct{}, *fuse.CreateIn, *fuse.CreateOut) fuse.Status {
-	o.counts.add(opTmpfile)
-	return fuse.ENOSYS
-}
-
 // Mknod answers MKNOD: files, devices, fifos and sockets.
 func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	o.counts.add(opMknod)
@@ -201,7 +195,7 @@ func (o *Overlay) mayLink(n, p *Node) error {
 // linkLocked links n into p and takes the reference that the reply hands over. Preconditions: those of newEntry's f.
 func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Found, st *sys.Stat) error {
 	at := n.place()
-	if at.gone {
+	if !n.mayBeLinked(at) {
 		return unix.ENOENT
 	}
 	src, err := o.object(at)

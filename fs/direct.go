@@ -44,12 +44,7 @@ func (o *Overlay) createDirect(in *fuse.CreateIn, name string, out *fuse.CreateO
 	if status != fuse.OK {
 		return status
 	}
-	out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_KEEP_CACHE} // as the kernel opens by itself
-	if writesDirectly(in.Flags) {
-		n.flags.Or(direct)
-		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
-	}
-	return fuse.OK
+	return o.openMade(n, in.Flags, out)
 }
 
 // willRead notes, before anything of n's data is read, that the page cache may have some of it afterwards.

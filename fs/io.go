@@ -386,7 +386,7 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return o.status("fsyncdir", err)
 }
 
-// Fallocate answers FALLOCATE, in every mode of the upper's file system.
+// Fallocate answers FALLOCATE. Of its modes the kernel passes on KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE (fuse_file_fallocate).
 func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	o.counts.add(opFallocate)
 	n, err := o.node(in.NodeId)

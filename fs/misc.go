@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
@@ -32,4 +33,14 @@ func (o *Overlay) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status {
 func (o *Overlay) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status {
 	o.counts.add(opStatx)
 	return fuse.ENOSYS
+}
+
+// SyncFS answers SYNCFS. Linux 6.18 asks that of virtiofs alone (fc->sync_fs).
+func (o *Overlay) SyncFS() fuse.Status {
+	o.counts.add(opSyncfs)
+	if !o.syncs() || !o.stack.Writable() {
+		return fuse.OK
+	}
+	o.slow()
+	return o.status("syncfs", o.stack.Root(stack.Upper).SyncFS())
 }

@@ -75,6 +75,8 @@ type rareState struct {
 	parts  []stack.Part // with Config.LayersChange: the object in the layers; never changed in place
 	pages  version      // with Config.LayersChange: of what the kernel may have pages
 	former *sys.Object  // what kept led to before a copy-up: who has read place before it may still use it
+	// linkable: the object has had no name yet and may get one (O_TMPFILE).
+	linkable bool
 }
 
 // rareLocked returns the rare state to read. Precondition: n.mu is held.
@@ -213,6 +215,9 @@ func (n *Node) addName(p placed) {
 	defer n.mu.Unlock()
 	if n.gone || n.parent == nil {
 		n.parent, n.name, n.gone = p.parent, p.name, false
+		if n.rare != nil {
+			n.rare.linkable = false
+		}
 		return
 	}
 	if (placed{n.parent, n.name}) != p {

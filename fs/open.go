@@ -204,12 +204,7 @@ func (o *Overlay) createOpen(in *fuse.CreateIn, name string, out *fuse.CreateOut
 	if status != fuse.OK {
 		return status
 	}
-	if err := o.answerOpen(n, n.ID(), in.Flags, false, true, &out.OpenOut); err != nil {
-		o.forgetOne(n)
-		return o.status("create", err)
-	}
-	out.SetAttrTimeout(o.attrTimeout(n, out.Attr.Mode))
-	return fuse.OK
+	return o.openMade(n, in.Flags, out)
 }
 
 // Reasons why there is no passthrough.

@@ -23,7 +23,7 @@ const noteACL = "\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x0
 	"\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff \x00\x00\x00\xff\xff\xff\xff"
 
 // The scenarios of the fault loop.
-var scenarios = slices.Concat(copyUps, metacopies, creations, removals, renames, linked, flagged)
+var scenarios = slices.Concat(copyUps, metacopies, creations, removals, renames, linked, flagged, nameless)
 
 var copyUps = []scenario{
 	{

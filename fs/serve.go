@@ -33,6 +33,7 @@ const (
 	codePoll        = 40
 	codeBatchForget = 42
 	codeReaddirplus = 44
+	codeSyncfs      = 50
 )
 
 const (
@@ -132,6 +133,8 @@ func (w *worker) answer(h *fuse.InHeader, in []byte) (size int, status fuse.Stat
 	switch h.Opcode {
 	case codeInterrupt:
 		return 0, fuse.ENOSYS, true // a request once begun is finished: the kernel need not tell
+	case codeSyncfs:
+		return 0, w.o.SyncFS(), true
 	case codePoll:
 		return 0, fuse.ENOSYS, true
 	case codeForget, codeBatchForget:

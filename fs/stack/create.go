@@ -42,6 +42,29 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 	return file, nil
 }
 
+// CreateNameless makes a regular file without a name that is like an entry of d, opened, which [Stack.Link] can give a name.
+// EOPNOTSUPP where the upper's file system has no such files. Precondition: up is d's directory of the upper.
+func (s *Stack) CreateNameless(d *Dir, up *sys.Dir, obj *Object) (*sys.File, error) {
+	o := inheriting{Object: *obj}
+	inPlace := !s.layers[Upper].shown.Overrides()
+	if err := s.inherit(d, up, &o, inPlace); err != nil {
+		return nil, err
+	}
+	uid, gid := s.stored(&o.Object)
+	if inPlace && uid == s.uid && (gid == s.gid || o.inheritsGID) {
+		return up.CreateNameless(o.Mode & 0o7777)
+	}
+	file, err := s.work.Dir().CreateNameless(s.layers[Upper].shown.Inode(o.Mode) & 0o7777)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.describe(s.Shown(Upper, file.Ref()), d, &o); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
 // unmark removes the .wh. file of a name that the upper now has. What is left of it after an error hides only what the
 // new object hides as well.
 func (s *Stack) unmark(up *sys.Dir, name string) { _ = up.Unlink(whiteout.Marker(name)) }
@@ -100,15 +123,8 @@ func (s *Stack) createStaged(d *Dir, up *sys.Dir, name string, f *Found, o *inhe
 
 // dress gives a staged object owner, mode, ACLs and, where a directory replaces a lower one, the opaque mark.
 func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) error {
-	r := s.Shown(Upper, w.At(tmp))
-	recorded, err := r.Record(&sys.Stat{Uid: o.UID, Gid: o.GID, Mode: o.Mode, Rdev: o.Rdev})
-	if err != nil {
+	if err := s.describe(s.Shown(Upper, w.At(tmp)), d, o); err != nil {
 		return err
-	}
-	if !recorded {
-		if err := s.own(r, d, o); err != nil {
-			return err
-		}
 	}
 	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !f.Below {
 		return nil
@@ -119,6 +135,15 @@ func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) e
 	}
 	defer h.Close()
 	return s.format.MarkOpaque(h)
+}
+
+// describe gives an object that nobody can reach yet owner, mode and ACLs.
+func (s *Stack) describe(r owner.Ref, d *Dir, o *inheriting) error {
+	recorded, err := r.Record(&sys.Stat{Uid: o.UID, Gid: o.GID, Mode: o.Mode, Rdev: o.Rdev})
+	if recorded || err != nil {
+		return err
+	}
+	return s.own(r, d, o)
 }
 
 // own gives a staged object owner, mode and ACLs.

@@ -1,0 +1,101 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// Tmpfile answers TMPFILE, of Linux 6.1: an O_TMPFILE file in a directory, opened. Its node is one whose last name has gone, but LINK
+// may give it a name, once. EOPNOTSUPP if the upper's file system has no such files.
+func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	o.counts.add(opTmpfile)
+	p, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("tmpfile", err)
+	}
+	obj := &stack.Object{Mode: unix.S_IFREG | in.Mode&0o7777, Umask: in.Umask, UID: in.Uid, GID: in.Gid}
+	var st sys.Stat
+	n, err := o.makeNameless(p, obj, &st)
+	if err == nil {
+		err = o.entry(n, &st, &out.EntryOut)
+	}
+	if err != nil {
+		return o.status("tmpfile", err)
+	}
+	return o.openMade(n, in.Flags, out)
+}
+
+// openMade fills in how a new file is open for the process that has made it.
+func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
+	if o.policy.passthrough {
+		if err := o.answerOpen(n, n.ID(), flags, false, true, &out.OpenOut); err != nil {
+			o.forgetOne(n)
+			return o.status("create", err)
+		}
+		out.SetAttrTimeout(o.attrTimeout(n, out.Attr.Mode))
+		return fuse.OK
+	}
+	out.OpenOut = fuse.OpenOut{OpenFlags: o.keepCache()} // as the kernel opens by itself
+	if o.policy.direct && writesDirectly(flags) {
+		n.flags.Or(direct)
+		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
+	}
+	return fuse.OK
+}
+
+// makeNameless makes a file without a name for the directory p, which hands down to it what it hands down to its entries.
+func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node, error) {
+	if p.dir == nil {
+		return nil, unix.ENOTDIR
+	}
+	if err := o.mayAddEntry(p); err != nil {
+		return nil, err
+	}
+	if err := o.copyUp(p, wholeFile); err != nil {
+		return nil, err
+	}
+	o.renameMu.RLock()
+	defer o.renameMu.RUnlock()
+	d := o.open(p)
+	defer d.release()
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
+	up, err := d.upper()
+	if err != nil {
+		return nil, err
+	}
+	file, err := o.stack.CreateNameless(&p.dir.Dir, up, obj)
+	if err != nil {
+		return nil, err
+	}
+	err = o.stack.Shown(stack.Upper, file.Ref()).Stat(st)
+	var kept *sys.Object
+	if err == nil {
+		kept, err = file.Ref().Open()
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	n := &Node{kind: unix.S_IFREG, parent: p, gone: true, layer: stack.Upper, key: keyOf(st)}
+	n.rare = &rareState{kept: kept, linkable: true} // nobody else knows n
+	n.flags.Or(bare | protectionKnown)
+	n.ino.Store(o.numbers.Of(n.key))
+	o.nodes.Insert(n)
+	o.crowded()
+	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
+	return n, nil
+}
+
+// mayBeLinked reports whether n may get a further name, or its first one, at a place where it was.
+func (n *Node) mayBeLinked(at place) bool {
+	if !at.gone {
+		return true
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rareLocked().linkable
+}
