@@ -64,6 +64,8 @@ var deviations = []deviation{
 		"the kernel does not tell of cached reads", nil},
 	{"D45", "fallocate with COLLAPSE_RANGE, INSERT_RANGE or UNSHARE_RANGE is EOPNOTSUPP", "Linux does not send these to a FUSE server", nil},
 	{"D46", "syncfs, a remount as read-only and an unmount do not make the upper durable", "Linux does not tell a FUSE server of them", nil},
+	{"D47", "with writeback=1 a change of flags shows in st_ctime when nobody has the file open any more",
+		"the kernel keeps that time by itself, and does not change it for these ioctls", nil},
 	{"D43", "a copy keeps the flag d, the kernel drops it", "it is a file's own as the others are", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},

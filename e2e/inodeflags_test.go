@@ -402,7 +402,7 @@ func TestProtectedAndMapped(t *testing.T) {
 // cleared through the mount.
 func TestFlagsOnInodesOfTheUpper(t *testing.T) {
 	needDaemon(t) // the kernel cannot clear them
-	eachPolicy(t, onlyRoot, func(t *testing.T, e *env) {
+	eachIO(t, onlyRoot, func(t *testing.T, e *env) {
 		o := e.overlay(t, "file dir/low \"low\"")
 		build(t, e, o.upper, "file a \"abcd\"\nfile i \"abcd\"\nfile dir/in \"in\"")
 		setFlags(t, filepath.Join(o.upper, "a"), "+a")
@@ -431,7 +431,7 @@ func TestFlagsOnInodesOfTheUpper(t *testing.T) {
 
 // A change of flags changes the change time.
 func TestFlagsChangeTheTime(t *testing.T) {
-	eachPolicy(t, rootModes, func(t *testing.T, e *env) {
+	eachIO(t, rootModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file low \"low\"\ndir dir")
 		write(t, o.path("new"), "new")
 		for _, name := range []string{"low", "dir", "new"} {

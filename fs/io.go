@@ -292,20 +292,6 @@ func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off
 	return h.Value.pwrite(data, off)
 }
 
-// pwrite writes all of p at off; see [sys.File.Pwrite].
-func (h *handle) pwrite(p []byte, off int64) (int, error) {
-	if h.appends {
-		var st sys.Stat
-		if err := h.file.Ref().Stat(&st); err != nil {
-			return 0, err
-		}
-		if st.Size != off { // it would be written there, wherever off is
-			return 0, unix.EPERM
-		}
-	}
-	return h.file.Pwrite(p, off)
-}
-
 // writable returns n's object opened for writing, in the upper.
 func (o *Overlay) writable(n *Node) (*held, error) {
 	if err := o.copyUp(n, wholeFile); err != nil {

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"encoding/binary"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -97,7 +98,42 @@ func (o *Overlay) setFlags(n *Node, in *fuse.IoctlIn, given []byte) error {
 		o.handles.Evict(n.handleKey(stack.Upper, useWrite)) // perhaps opened for appending alone
 	}
 	o.forgetAttr(n) // the change time
+	if o.writesBack() && n.kind == unix.S_IFREG {
+		o.renewInode(n)
+	}
 	return nil
+}
+
+// renewTime is how long a request waits for the names of its object to be dropped.
+const renewTime = 20 * time.Millisecond
+
+// renewInode has the kernel drop the inode of n when nobody has it open any more: with the writeback cache it keeps its own
+// change time of a regular file, and changes that for none of these ioctls. The names go, so that the next look-up brings a new
+// inode. The kernel takes the lock of a directory for that, which another process may hold while it waits for the one of n, which
+// the kernel holds during the ioctl. So the ioctl waits for a bounded time.
+func (o *Overlay) renewInode(n *Node) {
+	if o.server == nil {
+		return
+	}
+	n.mu.Lock()
+	names := append([]placed{{n.parent, n.name}}, n.rareLocked().others...)
+	if n.gone {
+		names = nil
+	}
+	n.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, at := range names {
+			o.server.EntryNotify(at.parent.ID(), at.name)
+		}
+	}()
+	o.while(func() {
+		select {
+		case <-done:
+		case <-time.After(renewTime):
+		}
+	})
 }
 
 // mayChangeFlags reports EPERM if the caller of an ioctl must not change n's flags, where the kernel has not checked that

@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"math"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -300,4 +301,45 @@ func (o *Overlay) openAppending(p place) (*sys.File, error) {
 		return nil, unix.EPERM
 	}
 	return r.OpenFile(unix.O_RDWR | unix.O_APPEND)
+}
+
+// pwrite writes all of p at off; see [sys.File.Pwrite].
+func (h *handle) pwrite(p []byte, off int64) (int, error) {
+	if h.appends {
+		return h.append(p, off)
+	}
+	return h.file.Pwrite(p, off)
+}
+
+// appendTries and appendPause bound the wait for what lies before the bytes to be appended: the kernel sends pages in their
+// order, and several are served at a time.
+const (
+	appendTries = 100
+	appendPause = 10 * time.Millisecond
+)
+
+// append is pwrite for a file that is opened with O_APPEND, where every write goes to the end: what the file has already must be
+// the same in p. EPERM if it is not, or something is missing before off.
+func (h *handle) append(p []byte, off int64) (int, error) {
+	for range appendTries {
+		var st sys.Stat
+		if err := h.file.Ref().Stat(&st); err != nil {
+			return 0, err
+		}
+		if st.Size < off {
+			time.Sleep(appendPause)
+			continue
+		}
+		has := make([]byte, min(st.Size-off, int64(len(p))))
+		got, err := h.file.Pread(has, off)
+		if err != nil {
+			return 0, err
+		}
+		if got < len(has) || !bytes.Equal(has, p[:got]) {
+			break
+		}
+		done, err := h.file.Pwrite(p[got:], st.Size)
+		return got + done, err
+	}
+	return 0, unix.EPERM
 }

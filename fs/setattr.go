@@ -55,9 +55,23 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 		if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0 {
 			return nil
 		}
-		return r.Utimes(timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+		err := r.Utimes(timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 			timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
+		if err == unix.EPERM && o.touches(in.Valid) {
+			return touch(r, in.Valid)
+		}
+		return err
 	})
+}
+
+// touch sets the times of a file of the upper whose inode is append-only, which takes the present time alone, and for both. If
+// only that of the last change is to be set, the write that has led to it has done so.
+func touch(r owner.Ref, valid uint32) error {
+	if valid&fuse.FATTR_ATIME_NOW == 0 {
+		return nil
+	}
+	now := unix.Timespec{Nsec: unix.UTIME_NOW}
+	return r.Utimes(now, now)
 }
 
 func chown(r owner.Ref, in *fuse.SetAttrIn) error {
