@@ -67,6 +67,12 @@ var deviations = []deviation{
 	{"D47", "with writeback=1 a change of flags shows in st_ctime when nobody has the file open any more",
 		"the kernel keeps that time by itself, and does not change it for these ioctls", nil},
 	{"D43", "a copy keeps the flag d, the kernel drops it", "it is a file's own as the others are", nil},
+	{"D24", "before Linux 6.12 a listing is a request for each 4 KiB", "the kernel asks for a page at a time", nil},
+	{"D25", "files of lowers that say size 0 and have data read as empty, but with timeout=0",
+		"the kernel reads up to the size it knows, unless OPEN is answered", nil},
+	{"D26", "statx tells no attributes, FIEMAP is EOPNOTSUPP, a copy-up does not change the time of birth", "a FUSE server is not asked", nil},
+	{"D27", "lowers may be one directory or lie inside each other, in the kernel it is ELOOP", "each shows what it has", nil},
+	{"D28", "the listing of a directory that has changed may lack ..", "another listing would end early by the kernel's fault", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},
 }

@@ -232,22 +232,33 @@ func (o *Overlay) stillThere(n *Node, p place, d *openDir) (bool, error) {
 // openAnew answers OPEN where layers change, but for passthrough. The object stays open until RELEASE, so that who has it open goes
 // on reading it whatever its name leads to later. Who opens it for writing writes past the page cache, as with passthrough, for there is
 // no writeback cache (docs/design/mapped-append.md).
+//
+// A file of a lower that says size 0 is read past the page cache too: the kernel reads no further than the size it knows, and
+// files of proc and cgroup2 have data all the same.
 func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 	*out = fuse.OpenOut{OpenFlags: o.pagesOf(n)}
-	if flags&unix.O_ACCMODE != unix.O_RDONLY && o.policy.offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 {
-		n.flags.Or(direct)
-		out.OpenFlags |= fuse.FOPEN_DIRECT_IO
-		out.Fh = directHandle
-	}
 	h, err := o.file(n, useRead)
 	switch err {
 	case nil:
-		out.Fh |= o.pins.add(h, o.handles.Release)
-		return nil
 	case unix.ESTALE: // the kernel looks the name up again (do_filp_open)
 		return err
+	default:
+		return nil // told at read
 	}
-	return nil // told at read
+	switch {
+	case flags&unix.O_ACCMODE != unix.O_RDONLY:
+		if o.policy.offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 {
+			n.flags.Or(direct)
+			out.OpenFlags, out.Fh = out.OpenFlags|fuse.FOPEN_DIRECT_IO, directHandle
+		}
+	case !n.inUpper():
+		var st sys.Stat
+		if err := h.Value.file.Ref().Stat(&st); err == nil && st.Size == 0 {
+			out.OpenFlags, out.Fh = out.OpenFlags|fuse.FOPEN_DIRECT_IO, directHandle
+		}
+	}
+	out.Fh |= o.pins.add(h, o.handles.Release)
+	return nil
 }
 
 // pagesOf returns whether the kernel may keep the pages that it has of n for who opens it now, as flags of OPEN.

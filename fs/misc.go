@@ -29,12 +29,6 @@ func (o *Overlay) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
-// Statx answers STATX with ENOSYS: the kernel then asks GETATTR and no more.
-func (o *Overlay) Statx(<-chan struct{}, *fuse.StatxIn, *fuse.StatxOut) fuse.Status {
-	o.counts.add(opStatx)
-	return fuse.ENOSYS
-}
-
 // SyncFS answers SYNCFS. Linux 6.18 asks that of virtiofs alone (fc->sync_fs).
 func (o *Overlay) SyncFS() fuse.Status {
 	o.counts.add(opSyncfs)

@@ -44,10 +44,13 @@ type Overlay struct {
 	opens   opens     // with passthrough
 	growing growing   // with passthrough
 	refusal sync.Once // that the kernel does not take a file for passthrough is told once
+	births  sync.Once // hasBirths is known
 	damage  damageLog // what the log was told of damaged layers
 
 	pins   pins                 // with Config.LayersChange
 	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
+
+	hasBirths bool // layers keep times of birth; set by births
 
 	layerNames layerNames // immutable
 

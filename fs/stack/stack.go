@@ -106,6 +106,21 @@ func (s *Stack) Devices() []uint64 {
 	return devs
 }
 
+// HasBirthTimes reports whether the file systems of all layers keep times of birth.
+func (s *Stack) HasBirthTimes() bool {
+	var asked []uint64
+	for _, l := range s.layers {
+		if l.root == nil || slices.Contains(asked, l.dev) {
+			continue
+		}
+		asked = append(asked, l.dev)
+		if _, known, err := l.root.Ref().BirthTime(); err != nil || !known {
+			return false
+		}
+	}
+	return true
+}
+
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 

@@ -37,6 +37,22 @@ func (r Ref) Stat(st *Stat) error {
 	return fstatat(r.fd, r.name, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 }
 
+// BirthTime is when the object was made, if its file system knows.
+func (r Ref) BirthTime() (t unix.StatxTimestamp, known bool, err error) {
+	if err := fault("statx", r.name); err != nil {
+		return t, false, err
+	}
+	flags := unix.AT_SYMLINK_NOFOLLOW | unix.AT_NO_AUTOMOUNT
+	if r.name == "" {
+		flags |= unix.AT_EMPTY_PATH
+	}
+	var st unix.Statx_t
+	if err := unix.Statx(r.fd, r.name, flags, unix.STATX_BTIME, &st); err != nil {
+		return t, false, err
+	}
+	return st.Btime, st.Mask&unix.STATX_BTIME != 0, nil
+}
+
 // Statfs tells of the file system that holds the object.
 func (r Ref) Statfs(st *unix.Statfs_t) error {
 	if err := fault("fstatfs", r.name); err != nil {
