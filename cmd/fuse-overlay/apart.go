@@ -32,7 +32,12 @@ func callersNamespace() *sys.MountNamespace {
 		return nil
 	}
 	n, err := sys.CurrentNamespace()
+	if err == nil {
+		err = n.Do(func() error { return nil }) // else there would be no way back to it
+	}
 	if err != nil {
+		n.Close()
+		os.Setenv(stayVariable, err.Error())
 		return nil
 	}
 	return n

@@ -26,7 +26,7 @@ const (
 // needsLossProbe reports whether it matters what the probe finds.
 func needsLossProbe(req *request) bool {
 	o := &req.overlay
-	return o.Upper != "" && o.IO != fs.IOPassthrough && o.Writeback != fs.WritebackOn
+	return o.Upper != "" && !o.ReadOnly && o.IO != fs.IOPassthrough && o.Writeback != fs.WritebackOn
 }
 
 // runLossClient is the whole life of a process that is a client and nothing else; false in all others.
