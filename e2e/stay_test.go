@@ -54,7 +54,7 @@ func filtered(t *testing.T, call, errno uint32, cmd *exec.Cmd) (out []byte, err 
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the filter ends with the thread
+		runtime.LockOSThread()              // and never unlocked: the filter ends with the thread
 		if unix.Gettid() == unix.Getpid() { // which does not end
 			out, err = filtered(t, call, errno, cmd)
 			runtime.UnlockOSThread()
