@@ -54,13 +54,8 @@ func (n *Node) willRead() {
 	}
 }
 
-// wroteDirectly ends a write of so many bytes past the page cache, which is not answered yet.
-func (o *Overlay) wroteDirectly(n *Node, h *held, in *fuse.WriteIn, size int) error {
-	// The kernel has dropped the pages before it sent the WRITE. What has been read since may be older than the data. (WRITEs of one
-	// inode come one after the other: fuse_dio_lock.)
-	if n.flags.And(^uint32(hasRead))&hasRead != 0 {
-		o.dropPages(n, int64(in.Offset), int64(size))
-	}
+// wroteDirectly ends a write past the page cache, which is not answered yet.
+func (o *Overlay) wroteDirectly(h *held, in *fuse.WriteIn) error {
 	if in.Flags&unix.O_DSYNC == 0 || !o.syncs() { // O_SYNC has that bit too
 		return nil
 	}

@@ -186,3 +186,54 @@ func TestDirectWritesAreSynced(t *testing.T) {
 		}
 	}
 }
+
+// dirtyPage is a kernel with a page of a mapping, which it writes back when it is told to drop it.
+type dirtyPage struct {
+	server
+	writeBack func()
+}
+
+func (k *dirtyPage) InodeNotify(uint64, int64, int64) fuse.Status {
+	k.writeBack()
+	return fuse.OK
+}
+
+// A page that came in before the data of a direct write has the old bytes of its range, and what a mapping has written beside it. Of its
+// writeback only the latter is stored.
+func TestPagesBesideADirectWrite(t *testing.T) {
+	s := newSite(t, "", "")
+	id, handle := s.newDirect("f", unix.O_WRONLY)
+	must(t, s.writeBy(handle, id, 0, "................", 0))
+	back := 0
+	s.o.server = &dirtyPage{s.o.server, func() {
+		back++
+		must(t, s.writtenBack(0, id, 0, "m..............m", 0))
+	}}
+	sys.SetFault(func(op sys.Op) error {
+		if op.Call == "pwrite64" && back == 0 {
+			in := &fuse.ReadIn{InHeader: s.header(id), Size: 4096}
+			if _, status := s.o.Read(nil, in, make([]byte, 4096)); status != fuse.OK {
+				t.Error(status)
+			}
+		}
+		return nil
+	})
+	must(t, s.writeBy(handle, id, 4, "text", 0))
+	sys.SetFault(nil)
+	if got := readText(t, s, id); back != 1 || got != "m...text.......m" {
+		t.Errorf("written back %d times, and the file is %q", back, got)
+	}
+	must(t, s.writtenBack(0, id, 4, "late", 0))
+	if got := readText(t, s, id); got != "m...late.......m" {
+		t.Errorf("after the write a page is not stored: %q", got)
+	}
+}
+
+// readText is what a READ shows of a small file.
+func readText(t *testing.T, s *site, id uint64) string {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n, status := s.o.read(&fuse.ReadIn{InHeader: s.header(id), Size: uint32(len(buf))}, buf)
+	must(t, errorOf(status))
+	return string(buf[:n])
+}

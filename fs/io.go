@@ -270,7 +270,7 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		return 0, o.status("write", err)
 	}
 	if isDirect(in) {
-		if err := o.wroteDirectly(n, h, in, done); err != nil {
+		if err := o.wroteDirectly(h, in); err != nil {
 			return 0, o.status("write", err)
 		}
 	}
@@ -280,14 +280,11 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 
 // writeData puts data of a WRITE into the file at off.
 func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off int64) (int, error) {
-	if isDirect(in) && o.policy.passthrough {
-		return o.growDirectly(n, h, data, off)
-	}
-	if stored := o.growing.storable(n, off, len(data)); stored < len(data) {
-		if _, err := h.Value.pwrite(data[:stored], off); err != nil {
-			return 0, err
-		}
-		return len(data), nil
+	switch {
+	case isDirect(in):
+		return o.writeDirectly(n, h, data, off)
+	case n.flags.Load()&direct != 0:
+		return o.growing.store(n, h, data, off)
 	}
 	return h.Value.pwrite(data, off)
 }
