@@ -76,9 +76,23 @@ func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killSuid bool) e
 		return unix.ESTALE
 	}
 	if cut { // FUSE_ATOMIC_O_TRUNC: no SETATTR follows
-		return o.truncate(n, 0, killSuid)
+		return o.cutOff(n, killSuid)
 	}
 	return nil
+}
+
+// cutOff truncates n for an open with O_TRUNC. The kernel drops the pages of a mapping after the answer alone: what it writes back of
+// them before would make the file as long as it was, so it is not stored, and the pages are dropped before the answer.
+func (o *Overlay) cutOff(n *Node, killSuid bool) error {
+	err := o.truncate(n, 0, killSuid)
+	if err != nil || n.flags.Load()&direct == 0 {
+		return err
+	}
+	o.growing.begin(n, growth{shown: true})
+	defer o.growing.end(n)
+	err = o.truncate(n, 0, killSuid) // of what was stored since
+	o.dropPages(n, 0, 0)
+	return err
 }
 
 // part parts n, whose data is about to change, from those who have the file of a lower open in its place: the kernel takes one
