@@ -2,7 +2,6 @@ package fsx
 
 import (
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -17,28 +16,19 @@ type disturber struct {
 	wg   sync.WaitGroup
 }
 
-// disturb begins or stops. After a stop none of its operations is under way.
-func (w *worker) disturb(on bool) {
+// disturb begins to disturb files; without any it only stops. After a stop no operation is under way.
+func (w *worker) disturb(names []string) {
 	if w.disturber != nil {
 		close(w.disturber.stop)
 		w.disturber.wg.Wait()
 		w.disturber = nil
 	}
-	if !on {
+	if len(names) == 0 {
 		return
 	}
-	entries, err := os.ReadDir(w.dir)
-	if err != nil {
-		return
-	}
-	var paths []string
-	for _, e := range entries {
-		if e.Type().IsRegular() {
-			paths = append(paths, filepath.Join(w.dir, e.Name()))
-		}
-	}
-	if len(paths) == 0 {
-		return
+	paths := make([]string, len(names))
+	for i, name := range names {
+		paths[i] = filepath.Join(w.dir, name)
 	}
 	d := &disturber{stop: make(chan struct{})}
 	w.disturber = d

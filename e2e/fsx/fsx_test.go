@@ -86,8 +86,8 @@ func TestNoticesDamage(t *testing.T) {
 			}
 			return poke(fd, o.Off, 'x')
 		}},
-		{"a file is longer than it was truncated to", opFtruncate, "size", func(fd int, o *op) error { return unix.Ftruncate(fd, o.Len+1) }},
-		{"a file is shorter than it was truncated to", opTruncate, "size", func(fd int, o *op) error { return unix.Ftruncate(fd, max(0, o.Len-1)) }},
+		{"a file is longer than it was truncated to", opFtruncate, "want", func(fd int, o *op) error { return unix.Ftruncate(fd, o.Len+1) }},
+		{"a file is shorter than it was truncated to", opTruncate, "want", func(fd int, o *op) error { return unix.Ftruncate(fd, max(0, o.Len-1)) }},
 		{"a close loses the end", opClose, "", func(fd int, _ *op) error {
 			var st unix.Stat_t
 			if err := unix.Fstat(fd, &st); err != nil || st.Size == 0 {

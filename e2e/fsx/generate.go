@@ -48,6 +48,9 @@ var appending = []choice{
 	{opKeptWrite, 40, (*round).genKept},
 	{opAppend, 40, (*round).genAppend},
 	{opRead, 5, (*round).genRead},
+	{opMapRead, 5, (*round).genMapRead},
+	{opOpen, 3, (*round).genOpen},
+	{opTouch, 5, (*round).genTouch},
 	{opDisturb, 3, (*round).genDisturb},
 }
 
@@ -130,6 +133,9 @@ func (r *round) pick(f int, fits func(openFile) bool) (w, n int, ok bool) {
 // openAs opens a file in a slot that is free, or closes one.
 func (r *round) openAs(f, flags int) (w int, o op, ok bool) {
 	w, n := r.rng.IntN(workers), r.rng.IntN(fdSlots)
+	if n == fdSlots-1 && r.cfg.Appends { // stays open, see firstOpen
+		n = 0
+	}
 	if r.rng.IntN(2) == 0 { // the helper process costs more
 		w = 0
 	}
@@ -386,6 +392,9 @@ func (r *round) genDisturb(int) (int, op, bool) {
 	o := op{Kind: opDisturb, Slot: -1}
 	if r.disturbing[w] {
 		o.Flags = 1
+		for _, f := range r.files {
+			o.Names = append(o.Names, f.name)
+		}
 	}
 	return w, o, true
 }

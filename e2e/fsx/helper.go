@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/gob"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -65,12 +66,23 @@ func startHelper(dir string, cmd *exec.Cmd) (*helper, error) {
 
 // do has the helper make an operation, and waits for it.
 func (h *helper) do(o *op) result {
-	err := h.requests.Encode(o)
-	var res result
-	if err == nil {
-		err = h.replies.Decode(&res)
+	if err := h.start(o); err != nil {
+		return result{Fault: err.Error()}
 	}
-	if err != nil {
+	return h.finish()
+}
+
+// start has the helper make an operation; finish must follow.
+func (h *helper) start(o *op) error {
+	if err := h.requests.Encode(o); err != nil {
+		return fmt.Errorf("the helper process: %w", err)
+	}
+	return nil
+}
+
+// finish waits for the end of the operation.
+func (h *helper) finish() (res result) {
+	if err := h.replies.Decode(&res); err != nil {
 		return result{Fault: "the helper process: " + err.Error()}
 	}
 	return res

@@ -65,6 +65,9 @@ type op struct {
 	FromFile, FromSlot int
 	FromOff            int64
 
+	// Names are the files that are disturbed.
+	Names []string
+
 	Size bool // return the size afterwards
 }
 

@@ -52,16 +52,23 @@ const OpsOfRound = 600
 type Failure struct {
 	Seed  uint64
 	Round int
+	File  string // the name of the file that is not right; empty: of none
 	What  error
 	Log   []string // the operations of the round, the last one last
 }
 
-// Error shows the last operations, and all that named the file that is not right are among those of Log.
+// Error shows the last operations on the file that is not right.
 func (f *Failure) Error() string {
-	const tail = 60
-	log := f.Log[max(0, len(f.Log)-tail):]
-	return fmt.Sprintf("seed %d, round %d: %v; the last %d of %d operations:\n%s", f.Seed, f.Round, f.What, len(log), len(f.Log),
-		strings.Join(log, "\n"))
+	const tail = 80
+	var log []string
+	for _, line := range f.Log {
+		if strings.Contains(line, f.File) {
+			log = append(log, line)
+		}
+	}
+	last := log[max(0, len(log)-tail):]
+	return fmt.Sprintf("seed %d, round %d: %v; the last %d of %d operations on %s:\n%s", f.Seed, f.Round, f.What, len(last), len(log),
+		f.File, strings.Join(last, "\n"))
 }
 
 func (f *Failure) Unwrap() error { return f.What }
@@ -91,6 +98,7 @@ type round struct {
 	disturbing [workers]bool
 	doers      [workers]doer
 	log        []string
+	wrong      string // the file that is not right
 	done       *Done
 }
 
@@ -107,7 +115,7 @@ func Run(cfg Config) (done *Done, err error) {
 	for i := range cfg.Rounds {
 		r := newRound(&cfg, cfg.First+i, [workers]doer{local, other}, done)
 		if err := r.run(); err != nil {
-			return done, &Failure{cfg.Seed, r.number, err, r.log}
+			return done, &Failure{cfg.Seed, r.number, r.wrong, err, r.log}
 		}
 	}
 	return done, nil
@@ -129,7 +137,17 @@ func (r *round) run() error {
 	}
 	for range OpsOfRound {
 		w, o := r.next()
-		if err := r.do(w, &o); err != nil {
+		other, ok := op{}, false
+		if w == 0 && r.rng.IntN(3) == 0 {
+			other, ok = r.beside(&o)
+		}
+		var err error
+		if ok {
+			err = r.doBoth(&o, &other)
+		} else {
+			err = r.do(w, &o)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -138,16 +156,27 @@ func (r *round) run() error {
 
 // do makes one operation and compares.
 func (r *round) do(w int, o *op) error {
+	r.enter(w, o, "")
+	res := r.doers[w].do(o)
+	return r.judge(w, o, &res)
+}
+
+// enter numbers an operation and puts it into the log.
+func (r *round) enter(w int, o *op, note string) {
 	r.n++
 	o.N = r.n
-	r.log = append(r.log, fmt.Sprintf("worker %d: %v (size %#x)", w, o, r.files[o.File].size()))
-	res := r.doers[w].do(o)
+	r.log = append(r.log, fmt.Sprintf("worker %d: %v (size %#x)%s", w, o, r.files[o.File].size(), note))
+}
+
+// judge compares what an operation returned, and changes the model.
+func (r *round) judge(w int, o *op, res *result) error {
 	if r.cfg.spoil != nil {
 		r.cfg.spoil(o, filepath.Join(r.cfg.Dir, o.Name))
 	}
 	r.done.Ops[o.Kind.String()]++
 	r.done.Total++
-	if err := r.apply(w, o, &res); err != nil {
+	if err := r.apply(w, o, res); err != nil {
+		r.wrong = r.files[o.File].name
 		return fmt.Errorf("%v: %w", o, err)
 	}
 	return nil
@@ -165,10 +194,9 @@ func (r *round) begin() error {
 	if r.cfg.Lower != "" {
 		for _, l := range lowerFiles(r.cfg.Seed, r.number) {
 			r.files = append(r.files, &file{name: l.name, data: l.content()})
-			if r.cfg.WriteFirst > 0 && l.size >= r.cfg.WriteFirst {
-				if err := r.do(0, &op{Kind: opOpen, File: len(r.files) - 1, Name: l.name, Flags: unix.O_RDWR, Size: true}); err != nil {
-					return err
-				}
+			first := op{Kind: opOpen, File: len(r.files) - 1, Name: l.name, Slot: fdSlots - 1, Flags: r.firstOpen(l.size), Size: true}
+			if err := r.do(0, &first); err != nil {
+				return err
 			}
 		}
 	}
@@ -184,6 +212,15 @@ func (r *round) begin() error {
 		return r.do(0, &op{Kind: opDropAll, Name: "-"})
 	}
 	return nil
+}
+
+// firstOpen is how a file of the lower is opened first. With passthrough that decides how it is opened by all others, as long
+// as it is open.
+func (r *round) firstOpen(size int64) int {
+	if r.cfg.WriteFirst > 0 && size >= r.cfg.WriteFirst {
+		return unix.O_RDWR
+	}
+	return []int{unix.O_RDONLY, unix.O_RDONLY, unix.O_RDWR}[r.rng.IntN(3)]
 }
 
 // keepEach is how many rounds there are for one whose files stay, to be looked at after the mount's end.
@@ -238,6 +275,7 @@ func (r *round) lookAt(i int, f *file) error {
 			return err
 		}
 	}
+	r.wrong = f.name
 	return f.checkIn(r.cfg.Upper)
 }
 

@@ -98,7 +98,7 @@ func (w *worker) run(o *op, res *result) (err error) {
 		err = unix.Munmap(w.maps[at].mem)
 		delete(w.maps, at)
 	case opDisturb:
-		w.disturb(o.Flags == 1)
+		w.disturb(o.Names)
 	default:
 		err = w.runOnFile(o, fd, res)
 	}
@@ -237,7 +237,7 @@ func (w *worker) access(m mapping, o *op, res *result) error {
 
 // closeAll ends what a round has left open.
 func (w *worker) closeAll() {
-	w.disturb(false)
+	w.disturb(nil)
 	for _, fd := range w.fds {
 		unix.Close(fd)
 	}

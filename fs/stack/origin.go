@@ -196,7 +196,7 @@ func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (f
 	}
 	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
 	found = found && sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR
-	if found && incomplete {
+	if found && incomplete && s.Writable() {
 		_ = s.format.SetOrigin(up.At(name), h) // the next mount tries again
 	}
 	x, err := s.isCopy(&h, f)

@@ -82,6 +82,14 @@ func (s *site) bare() (bare []string) {
 func TestHandlesWithoutUUID(t *testing.T) {
 	s := newBare(t)
 	want := lstat(t, filepath.Join(s.cfg.Lowers[0], "d/single")).Ino
+	before := s.bare()
+	s.cfg.ReadOnly = true
+	s.open()
+	if st, found := s.originOf("d/single"); !found || st.Ino != want || len(s.bare()) != len(before) {
+		t.Errorf("read-only: the origin is %d, %v, want %d; without a UUID %v, before %v", st.Ino, found, want, s.bare(), before)
+	}
+	s.shut()
+	s.cfg.ReadOnly = false
 	for range 2 {
 		s.open()
 		if !s.KeepsLinks() {
