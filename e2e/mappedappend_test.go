@@ -22,7 +22,7 @@ import (
 // envAppends is how many files each mount gets; appendFiles is that by default.
 const (
 	envAppends  = "FUSE_OVERLAY_APPEND_FILES"
-	appendFiles = 66
+	appendFiles = 72
 )
 
 const (
@@ -96,6 +96,7 @@ var appendWays = []appendWay{
 	{"O_APPEND", false, os.O_RDWR | os.O_APPEND, false, appendIt},
 	{"another's mapping", false, os.O_WRONLY | os.O_APPEND, true, appendIt},
 	{"of a lower", true, os.O_RDWR, false, pwrite},
+	{"of a lower, fallocate", true, os.O_RDWR, false, allocated},
 	{"O_EXCL", false, os.O_RDWR | os.O_CREATE | os.O_EXCL, false, pwrite},
 	{"O_TRUNC", false, os.O_RDWR | os.O_CREATE | os.O_TRUNC, false, pwrite},
 	{"maker, another's mapping", false, os.O_WRONLY | os.O_CREATE | os.O_TRUNC, true, pwrite},
@@ -220,8 +221,12 @@ func appendOnOneMount(t *testing.T, e *env, files int) {
 	t.Helper()
 	each := (files + len(appendWays) - 1) / len(appendWays)
 	var lower strings.Builder
-	for i := range each {
-		fmt.Fprintf(&lower, "file of_a_lower.%d %s\n", i, quote(string(start(i))))
+	for _, w := range appendWays {
+		for i := range each {
+			if w.inLower {
+				fmt.Fprintf(&lower, "file %s %s\n", w.file(i), quote(string(start(i))))
+			}
+		}
 	}
 	o := e.mounted(t, lower.String())
 	var written []appended
@@ -249,7 +254,7 @@ func (w *appendWay) try(t *testing.T, o *overlay, files int) []appended {
 	for range appendParallel {
 		workers.Go(func() {
 			for i := range next {
-				name := fmt.Sprintf("%s.%d", strings.Map(letters, w.name), i)
+				name := w.file(i)
 				want, err := w.appendTo(o.path(name), i)
 				var diff error
 				if err == nil {
@@ -299,6 +304,9 @@ func wantInUpper(t *testing.T, o *overlay, written []appended) {
 	}
 	t.Logf("%d files are whole", len(written)-lost)
 }
+
+// file is the name of file number i.
+func (w *appendWay) file(i int) string { return fmt.Sprintf("%s.%d", strings.Map(letters, w.name), i) }
 
 func letters(r rune) rune {
 	if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' {

@@ -108,7 +108,7 @@ func (g *growing) store(n *Node, h *held, data []byte, off int64) (int, error) {
 func (o *Overlay) writeDirectly(n *Node, h *held, data []byte, off int64) (done int, err error) {
 	w := growth{size: math.MaxInt64, from: off, to: off + int64(len(data))}
 	var st sys.Stat
-	if o.policy.passthrough && o.server != nil {
+	if !o.policy.direct && o.server != nil { // with passthrough, and where layers change
 		if err := h.Value.file.Ref().Stat(&st); err != nil {
 			return 0, err
 		}
