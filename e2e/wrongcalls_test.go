@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // wrongCall is a command line that users type and that must mount nothing. Each word of want is in the message, which is one
@@ -192,8 +193,8 @@ func (c wrongCall) try(t *testing.T, dir string) {
 			t.Errorf("%s: %s is mounted", line, m.point)
 		}
 	}
-	if now := len(processesOf(binPath)); now > daemons {
-		t.Errorf("%s: %d processes are left", line, now-daemons)
+	if !eventually(2*time.Second, func() bool { return len(processesOf(binPath)) <= daemons }) {
+		t.Errorf("%s: processes are left: %v", line, processesOf(binPath))
 	}
 	after, err := snapshot(dir, view{})
 	check(t, err)
