@@ -34,7 +34,7 @@ func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 func (s *Stack) coverNothing(form whiteout.Format, up *sys.Dir, name string) error {
 	switch {
 	case form.Devices:
-		return up.Mknod(name, whiteout.DeviceMode, whiteout.DeviceRdev)
+		return s.makeDevice(up, name)
 	case !form.InPlace():
 		return mark(up, name)
 	}

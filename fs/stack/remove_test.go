@@ -97,15 +97,16 @@ func TestRemove(t *testing.T) {
 func TestRemovalIsOneStep(t *testing.T) {
 	for name, want := range map[string][]string{
 		"upper file":             {"unlinkat"},
-		"lower file":             {"mknodat"},
-		"lower directory":        {"mknodat"},
-		"upper file over a file": {"mknodat", "renameat"},
+		"lower file":             {"linkat"},
+		"lower directory":        {"linkat"},
+		"upper file over a file": {"linkat", "renameat"},
 		"upper directory":        {"rmdir"},
-		"opaque directory":       {"mknodat", "renameat2", "fstatat", "rmdir"},
+		"opaque directory":       {"linkat", "renameat2", "fstatat", "rmdir"},
 	} {
 		c := removables[name]
-		s := newSite(t, c.upper, c.lower)
+		s := newSite(t, c.upper, c.lower+"\nfile first")
 		root := s.dir("").indexed()
+		must(t, root.remove("first")) // makes the device that all whiteouts are links of
 		f, up := root.lookup("x"), root.upper()
 		made := calls(func() {
 			if f.IsDir() {

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -11,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Stack is the layers of one overlay. It is immutable once opened.
+// Stack is the layers of one overlay. It is immutable once opened, but for what is atomic.
 type Stack struct {
 	layers   []layer  // layers[Upper].root is nil without an upper
 	workRoot *sys.Dir // the user's work directory: locked
@@ -24,6 +25,9 @@ type Stack struct {
 	nameMax  int             // the longest name in the upper
 	names    whiteout.Names
 	acl      bool
+
+	shared   atomic.Pointer[string] // the name of the device in the work directory whose links the whiteouts are; nil: none yet
+	unshared atomic.Bool            // whiteouts cannot be links
 
 	dataOnly []*sys.Dir // roots of the layers below all others that have nothing but data
 	metacopy bool       // metacopies are followed, and made
@@ -204,7 +208,11 @@ func (s *Stack) makeWhiteout(form whiteout.Format, up *sys.Dir) (string, error) 
 		return "", err
 	}
 	tmp := s.work.Name()
-	if err := form.Stage(s.work.Dir(), tmp); err != nil {
+	stage := form.Stage
+	if form.Devices {
+		stage = s.makeDevice
+	}
+	if err := stage(s.work.Dir(), tmp); err != nil {
 		_ = s.work.Remove(tmp) // the error to tell is the first
 		return "", err
 	}
