@@ -9,7 +9,7 @@ import (
 
 // The whiteouts of an upper are links of one device in the work directory, as in the kernel's overlayfs (ovl_whiteout): a link
 // takes less time than a device, and no inode. The device stays there, with index=on in the index as the kernel's does, until
-// the next mount sweeps it.
+// the mount ends, or else the next one sweeps it.
 
 // makeDevice makes a whiteout device under a name that is free, in one step.
 func (s *Stack) makeDevice(dir *sys.Dir, name string) error {
