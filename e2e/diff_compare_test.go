@@ -75,6 +75,12 @@ var deviations = []deviation{
 	{"D28", "the listing of a directory that has changed may lack ..", "another listing would end early by the kernel's fault", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},
+	{"D35", "an impure mark stays, work has mode 0700, and an immutable work directory is refused",
+		"a mark that stays costs a look only; nobody else has a use for the staging directory; nothing could be copied up", nil},
+	{"D36", "in a user namespace an object whose owner or group is mapped no more than the overflow id can be neither removed nor renamed",
+		"a FUSE server shows ids of the mount's namespace", nil},
+	{"D37", "before Linux 5.12 each write costs a request for security.capability", "the kernel cannot be told that the daemon clears suid", nil},
+	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 }
 
 // equalise takes back what an operation changed on one side only (D10, D11), so that the comparison can go on.

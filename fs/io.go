@@ -158,7 +158,7 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 			err = o.mayOpen(n, in.Flags)
 		}
 		if err == nil {
-			err = o.answerOpen(n, in.NodeId, in.Flags, in.Mode&fuse.OPEN_KILL_SUIDGID != 0, false, out)
+			err = o.answerOpen(n, in.NodeId, in.Flags, killer(&in.InHeader, in.Mode&fuse.OPEN_KILL_SUIDGID), false, out)
 		}
 		return o.status("open", err)
 	case o.cfg.LayersChange:
@@ -261,7 +261,7 @@ func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	defer o.handles.Release(h)
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // first, as file_remove_privs: no new data behind an old suid
-		if err := o.killSuid(n); err != nil {
+		if err := o.killSuid(n, &in.InHeader); err != nil {
 			return 0, o.status("write", err)
 		}
 	}
@@ -402,7 +402,7 @@ func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sy
 		return err
 	}
 	if err == nil && !isRoot(caller) {
-		_, err = o.killSuidBits(n)
+		_, err = o.killSuidBits(n, caller)
 	}
 	o.forgetAttr(n)
 	return err

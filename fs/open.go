@@ -22,10 +22,10 @@ type backer interface {
 // answerOpen opens n, which the kernel knows as the inode id: by passthrough where that can be, else through the page cache. What
 // is opened for writing is copied up first. fresh: the kernel does not know n yet. ESTALE has the kernel look the name up again
 // and open the inode that it finds then (do_filp_open), see [Overlay.part].
-func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh bool, out *fuse.OpenOut) error {
+func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killer *fuse.InHeader, fresh bool, out *fuse.OpenOut) error {
 	writes := flags&unix.O_ACCMODE != unix.O_RDONLY
 	if !fresh && (writes || flags&unix.O_TRUNC != 0) {
-		if err := o.openChanged(n, id, flags, killSuid); err != nil {
+		if err := o.openChanged(n, id, flags, killer); err != nil {
 			return err
 		}
 	}
@@ -63,7 +63,7 @@ func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killSuid, fresh b
 }
 
 // openChanged makes n ready for who opens it to change its data, as the inode id.
-func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killSuid bool) error {
+func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killer *fuse.InHeader) error {
 	cut, size := flags&unix.O_TRUNC != 0, wholeFile
 	if cut && !o.opens.readsLower(id) { // else this open will fail, and must not have cut anything off
 		size = 0
@@ -76,21 +76,21 @@ func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killSuid bool) e
 		return unix.ESTALE
 	}
 	if cut { // FUSE_ATOMIC_O_TRUNC: no SETATTR follows
-		return o.cutOff(n, killSuid)
+		return o.cutOff(n, killer)
 	}
 	return nil
 }
 
 // cutOff truncates n for an open with O_TRUNC. The kernel drops the pages of a mapping after the answer alone: what it writes back of
 // them before would make the file as long as it was, so it is not stored, and the pages are dropped before the answer.
-func (o *Overlay) cutOff(n *Node, killSuid bool) error {
-	err := o.truncate(n, 0, killSuid)
+func (o *Overlay) cutOff(n *Node, killer *fuse.InHeader) error {
+	err := o.truncate(n, 0, killer)
 	if err != nil || n.flags.Load()&direct == 0 {
 		return err
 	}
 	o.growing.begin(n, growth{shown: true})
 	defer o.growing.end(n)
-	err = o.truncate(n, 0, killSuid) // of what was stored since
+	err = o.truncate(n, 0, killer) // of what was stored since
 	o.dropPages(n, 0, 0)
 	return err
 }

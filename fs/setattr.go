@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"slices"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -31,7 +33,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 		return err
 	}
 	if size, ok := in.GetSize(); ok {
-		if err := o.truncate(n, size, in.Valid&fuse.FATTR_KILL_SUIDGID != 0); err != nil {
+		if err := o.truncate(n, size, killer(&in.InHeader, in.Valid&fuse.FATTR_KILL_SUIDGID)); err != nil {
 			return err
 		}
 	}
@@ -99,8 +101,17 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Nsec: unix.UTIME_OMIT}
 }
 
-// truncate sets the size. What a copy-up for it would cut off again is not copied.
-func (o *Overlay) truncate(n *Node, size uint64, killSuid bool) error {
+// killer is the caller of a request whose flag says that it may not keep suid and sgid; else nil.
+func killer(caller *fuse.InHeader, flag uint32) *fuse.InHeader {
+	if flag == 0 {
+		return nil
+	}
+	return caller
+}
+
+// truncate sets the size. What a copy-up for it would cut off again is not copied. killer is the caller if it may not keep suid
+// and sgid.
+func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 	if int64(size) < 0 {
 		return unix.EFBIG
 	}
@@ -116,16 +127,16 @@ func (o *Overlay) truncate(n *Node, size uint64, killSuid bool) error {
 	if err := h.Value.file.Truncate(int64(size)); err != nil {
 		return err
 	}
-	if killSuid {
-		return o.killSuid(n)
+	if killer != nil {
+		return o.killSuid(n, killer)
 	}
 	return nil
 }
 
-// killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2): suid, and sgid of a
-// file that its group may execute. File capabilities go with the write itself, by the layer's file system.
-func (o *Overlay) killSuid(n *Node) error {
-	killed, err := o.killSuidBits(n)
+// killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2). File capabilities go with
+// the write itself, by the layer's file system.
+func (o *Overlay) killSuid(n *Node, caller *fuse.InHeader) error {
+	killed, err := o.killSuidBits(n, caller)
 	if killed {
 		o.forgetAttr(n)
 	}
@@ -141,7 +152,9 @@ func (o *Overlay) forgetAttr(n *Node) {
 	}
 }
 
-func (o *Overlay) killSuidBits(n *Node) (killed bool, err error) {
+// killSuidBits clears suid, and sgid of a file that its group may execute or whose group the caller is not in, as
+// setattr_should_drop_sgid does since Linux 6.2; the description of FUSE_HANDLE_KILLPRIV_V2 is from before.
+func (o *Overlay) killSuidBits(n *Node, caller *fuse.InHeader) (killed bool, err error) {
 	n.upMu.Lock()
 	defer n.upMu.Unlock()
 	err = o.with(n, func(r owner.Ref) error {
@@ -149,19 +162,26 @@ func (o *Overlay) killSuidBits(n *Node) (killed bool, err error) {
 		if err := r.Stat(&st); err != nil {
 			return err
 		}
-		if killed = dropsPrivileges(st.Mode); !killed {
-			return nil
-		}
 		mode := st.Mode &^ unix.S_ISUID
-		if mode&unix.S_IXGRP != 0 {
+		if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !isMember(caller, st.Gid)) {
 			mode &^= unix.S_ISGID
+		}
+		if killed = mode != st.Mode; !killed {
+			return nil
 		}
 		return r.Chmod(mode & 0o7777)
 	})
 	return killed, err
 }
 
-// dropsPrivileges reports whether a write by a caller without CAP_FSETID clears bits of mode.
-func dropsPrivileges(mode uint32) bool {
-	return mode&unix.S_ISUID != 0 || mode&(unix.S_ISGID|unix.S_IXGRP) == unix.S_ISGID|unix.S_IXGRP
+// isMember reports whether the caller is known to be in a group.
+func isMember(caller *fuse.InHeader, gid uint32) bool {
+	if caller.Gid == gid {
+		return true
+	}
+	groups, err := sys.GroupsOf(caller.Pid)
+	return err == nil && slices.Contains(groups, gid)
 }
+
+// dropsPrivileges reports whether a write by a caller without CAP_FSETID may clear bits of mode.
+func dropsPrivileges(mode uint32) bool { return mode&(unix.S_ISUID|unix.S_ISGID) != 0 }

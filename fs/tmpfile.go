@@ -31,7 +31,7 @@ func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 // openMade fills in how a new file is open for the process that has made it.
 func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
 	if o.policy.passthrough {
-		if err := o.answerOpen(n, n.ID(), flags, false, true, &out.OpenOut); err != nil {
+		if err := o.answerOpen(n, n.ID(), flags, nil, true, &out.OpenOut); err != nil {
 			o.forgetOne(n)
 			return o.status("create", err)
 		}

@@ -44,21 +44,44 @@ func IsHostRoot() bool {
 // UserOf is the user whose rights on files a thread of this machine has (its fsuid), as this process sees its id. ENOENT where
 // it is gone or in another pid namespace.
 func UserOf(thread uint32) (uid uint32, err error) {
-	text, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
-	if err != nil {
+	ids, err := statusOf(thread, "Uid:")
+	if err != nil || len(ids) != 4 { // real, effective, saved, of the file system
 		return 0, unix.ENOENT
 	}
-	for line := range strings.Lines(string(text)) {
-		ids, ok := strings.CutPrefix(line, "Uid:")
+	return ids[3], nil
+}
+
+// GroupsOf are the groups whose rights on files a thread has, as [UserOf]: its fsgid and the supplementary ones.
+func GroupsOf(thread uint32) (gids []uint32, err error) {
+	ids, err := statusOf(thread, "Gid:")
+	if err != nil || len(ids) != 4 {
+		return nil, unix.ENOENT
+	}
+	more, err := statusOf(thread, "Groups:")
+	return append(more, ids[3]), err
+}
+
+// statusOf are the numbers of one line of a thread's status.
+func statusOf(thread uint32, line string) (numbers []uint32, err error) {
+	text, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
+	if err != nil {
+		return nil, unix.ENOENT
+	}
+	for l := range strings.Lines(string(text)) {
+		values, ok := strings.CutPrefix(l, line)
 		if !ok {
 			continue
 		}
-		if fields := strings.Fields(ids); len(fields) == 4 { // real, effective, saved, of the file system
-			id, err := strconv.ParseUint(fields[3], 10, 32)
-			return uint32(id), err
+		for _, value := range strings.Fields(values) {
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return nil, err
+			}
+			numbers = append(numbers, uint32(n))
 		}
+		return numbers, nil
 	}
-	return 0, unix.ENOENT
+	return nil, unix.ENOENT
 }
 
 // MayProtect reports whether a thread may make files immutable or append-only: it has CAP_LINUX_IMMUTABLE in the first user
