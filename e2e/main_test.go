@@ -25,8 +25,9 @@ const (
 	envIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
 	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
 	envMode   = "FUSE_OVERLAY_E2E_MODE"
-	envBare   = "FUSE_OVERLAY_E2E_BARE" // set for a child that serves a file system, see serveBare
-	envFsx    = "FUSE_OVERLAY_E2E_FSX"  // set for a child that makes operations for package fsx
+	envBare   = "FUSE_OVERLAY_E2E_BARE"  // set for a child that serves a file system, see serveBare
+	envStall  = "FUSE_OVERLAY_E2E_STALL" // likewise, see serveStalling
+	envFsx    = "FUSE_OVERLAY_E2E_FSX"   // set for a child that makes operations for package fsx
 )
 
 var (
@@ -62,6 +63,13 @@ func run(m *testing.M) int {
 	}
 	if os.Getenv(envFsx) != "" {
 		if err := fsx.Serve(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e:", err)
+			return 1
+		}
+		return 0
+	}
+	if words := os.Getenv(envStall); words != "" {
+		if err := serveStalling(words); err != nil {
 			fmt.Fprintln(os.Stderr, "e2e:", err)
 			return 1
 		}

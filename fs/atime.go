@@ -5,7 +5,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // keepCache is FOPEN_KEEP_CACHE, unless each reading is to be seen.
@@ -23,21 +22,11 @@ func (o *Overlay) readQuietly(n *Node, in *fuse.ReadIn, buf []byte) (got int, do
 	if in.Flags&unix.O_NOATIME == 0 || p.layer != stack.Upper || p.data != nil || o.cfg.AccessTimes.None() {
 		return 0, false
 	}
-	o.renameMu.RLock()
-	r, err := o.object(p)
-	var file *sys.File
-	if err == nil {
-		file, err = r.OpenFile(unix.O_RDONLY | unix.O_NOATIME)
-		r.release()
-	}
-	o.renameMu.RUnlock()
-	if err != nil {
+	file, there, err := o.openPlace(n, &p, unix.O_RDONLY|unix.O_NOATIME)
+	if !there || err != nil {
 		return 0, false
 	}
 	defer file.Close()
-	if n.left(p, nil) {
-		return 0, false
-	}
 	got, err = file.Pread(buf, int64(in.Offset))
 	return got, err == nil
 }

@@ -16,11 +16,7 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 	o.counts.add(opGetattr)
 	n, err := o.node(in.NodeId)
 	if err == nil {
-		if o.cfg.LayersChange {
-			o.renameMu.RLock()
-			o.refresh(n)
-			o.renameMu.RUnlock()
-		}
+		o.refresh(n)
 		err = o.attrOut(n, out)
 	}
 	return o.status("getattr", err)
@@ -30,9 +26,7 @@ func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrO
 func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 	var st sys.Stat
 	err := o.with(n, func(r owner.Ref) error {
-		err := r.Stat(&st)
-		n.count(&st)
-		return err
+		return n.stat(r, &st)
 	})
 	if err != nil {
 		return err
@@ -54,7 +48,7 @@ func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
 }
 
 // entry fills the reply that hands a reference on n to the kernel; after an error the reference is taken back.
-// Precondition: neither renameMu nor a directory's mu is held.
+// Precondition: no directory's mu is held.
 func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
 	if err := o.attr(n, st, &out.Attr); err != nil {
 		o.forgetOne(n)
@@ -70,12 +64,10 @@ func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.SetAttrTimeout(o.attrTimeout(n, out.Mode))
 }
 
-// forgetOne takes back a reference that the kernel did not get. Precondition: renameMu is not held.
+// forgetOne takes back a reference that the kernel did not get. Precondition: no directory's mu is held.
 func (o *Overlay) forgetOne(n *Node) {
 	if _, last := o.nodes.Unref(n.ID(), 1); last {
-		o.renameMu.RLock()
 		o.drop(n)
-		o.renameMu.RUnlock()
 	}
 }
 
@@ -123,18 +115,16 @@ func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
 	case o.cfg.StaticNlink:
 		return 1, nil
 	}
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	d := o.open(n)
-	defer d.release()
 	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	if !n.dir.MayMerge() {
+	merges := n.dir.MayMerge()
+	n.dir.mu.Unlock()
+	if !merges {
 		return uint32(st.Nlink), nil
 	}
-	if err := o.stack.LoadToLook(&n.dir.Dir, d); err != nil {
+	if err := o.lockLoaded(n, &toLook); err != nil {
 		return 0, err
 	}
+	defer n.dir.mu.Unlock()
 	switch {
 	case !n.dir.MayMerge():
 		return uint32(st.Nlink), nil

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,27 +21,63 @@ import (
 // through a path looks the directory up right before it looks into it.
 const justNow = 50 * time.Microsecond
 
-// childAnew is childLocked where layers change. Preconditions: those of childLocked.
-func (o *Overlay) childAnew(p *Node, d *openDir, name string, st *sys.Stat) (*Node, error) {
-	var f stack.Found
-	if err := o.stack.Lookup(&p.dir.Dir, d, name, &f); err != nil {
-		return nil, err
+// meetAnew goes the way of a meeting where layers change: the layers are asked, whatever is known. Preconditions: no directory's mu is
+// held, the name has been sought in p.
+func (o *Overlay) meetAnew(p *Node, d *openDir, m *meeting) (done bool, err error) {
+	if _, err := o.stack.Ask(&m.sought, d, &m.found); err != nil {
+		return false, err
 	}
-	if n := p.dir.children[name]; n != nil {
-		if n.isStill(&f) && o.nodes.Ref(n) {
-			*st = f.Stat
-			o.renew(n, p, &f)
-			return n, nil
+	p.dir.mu.Lock()
+	known := p.dir.children[m.name]
+	still := known != nil && known.isStill(&m.found)
+	if !still && m.found.Exists() && m.found.Shared == nil && m.found.Layer == stack.Upper && o.wantsOrigin(p, &m.found) && d.has(stack.Upper) {
+		up, errUp := d.upper()
+		if err = errUp; err == nil {
+			m.handle, m.hasHandle, err = o.stack.OriginHandle(up.At(m.name))
 		}
-		o.lose(n, placed{p, name})
 	}
-	if !f.Exists() {
-		return nil, nil
+	p.dir.mu.Unlock()
+	var kept *sys.Object
+	if !still && err == nil {
+		kept = o.stillOpen(known)
+		m.asked = true
+		if o.askAside(p, d, m); m.fresh != nil && m.err == nil {
+			m.err = o.settleOne(m.fresh, nil)
+		}
+		err = m.err
 	}
-	if err := o.recall(p, d, name, &f); err != nil {
-		return nil, err
+	if err == nil {
+		p.dir.mu.Lock()
+		done, err = o.finishAnew(p, d, m, known, still, &kept)
+		p.dir.mu.Unlock()
 	}
-	return o.found(p, strings.Clone(name), &f, st)
+	if kept != nil {
+		kept.Close()
+	}
+	return done, err
+}
+
+// finishAnew ends a meeting where layers change. kept is what was known under the name, and is not any more, still open. Preconditions:
+// those of begin.
+func (o *Overlay) finishAnew(p *Node, d *openDir, m *meeting, known *Node, still bool, kept **sys.Object) (done bool, err error) {
+	switch {
+	case !m.sought.AsItWas(&p.dir.Dir) || p.dir.children[m.name] != known:
+		return false, nil
+	case still && o.nodes.Ref(known):
+		m.node = known
+		o.renew(known, p, &m.found)
+		return true, nil
+	case still:
+		delete(p.dir.children, m.name) // it has been dropped
+		return false, nil
+	case known != nil:
+		o.lose(known, placed{p, m.name}, *kept)
+		*kept = nil
+	}
+	if !m.found.Exists() {
+		return true, nil
+	}
+	return o.attach(p, d, m)
 }
 
 // isStill reports whether what was found under a name of n is its object: the same inode, or a directory with a part that n has.
@@ -67,7 +102,7 @@ func partsOf(f *stack.Found) []stack.Part {
 	return []stack.Part{{Layer: uint16(f.Layer), Dev: f.Stat.Dev, Ino: f.Stat.Ino}}
 }
 
-// renew notes where a known object, found under a name in p, lies now. Preconditions: renameMu R, p.dir.mu held.
+// renew notes where a known object, found under a name in p, lies now. Precondition: p.dir.mu is held.
 func (o *Overlay) renew(n, p *Node, f *stack.Found) {
 	if f.Shared != nil {
 		return
@@ -108,8 +143,8 @@ func (n *Node) raisedLocked(st *sys.Stat) {
 	n.rare.parts = up
 }
 
-// refresh finds out which parts a directory has, and those above it, for a process that has come into it before. Precondition:
-// renameMu R.
+// refresh finds out which parts a directory has, and those above it, for a process that has come into it before. Precondition: no
+// directory's mu is held.
 func (o *Overlay) refresh(n *Node) {
 	if !o.cfg.LayersChange || n.dir == nil {
 		return
@@ -124,42 +159,52 @@ func (o *Overlay) refresh(n *Node) {
 	o.refresh(at.parent)
 	d := o.open(at.parent)
 	defer d.release()
+	if o.ask(at.parent, d, at.name) != nil { // the next request is told
+		return
+	}
+	f := &d.answer.found
+	var kept *sys.Object
+	if !n.isStill(f) {
+		kept = o.stillOpen(n)
+	}
 	at.parent.dir.mu.Lock()
 	defer at.parent.dir.mu.Unlock()
-	var f stack.Found
-	err := o.stack.Load(&at.parent.dir.Dir, d)
-	if err == nil {
-		err = o.stack.Lookup(&at.parent.dir.Dir, d, at.name, &f)
-	}
 	switch {
-	case err != nil, n.place() != at: // the next request is told
-	case n.isStill(&f):
-		o.renew(n, at.parent, &f)
+	case !d.answer.asked || !d.answer.sought.AsItWas(&at.parent.dir.Dir), n.place() != at:
+		if kept != nil {
+			kept.Close()
+		}
+	case n.isStill(f):
+		o.renew(n, at.parent, f)
 	default:
-		o.lose(n, at.placed)
+		o.lose(n, at.placed, kept)
 	}
 }
 
-// lose takes a name from a node whose object does not have it any more. What is open of the object stays usable. Preconditions: renameMu
-// R, at.parent.dir.mu held.
-func (o *Overlay) lose(n *Node, at placed) {
+// lose takes a name from a node whose object does not have it any more. kept is the object, still open, so that it stays usable; nil: it
+// cannot be reached. Precondition: at.parent.dir.mu is held.
+func (o *Overlay) lose(n *Node, at placed, kept *sys.Object) {
 	at.forget(n)
-	if n.lastName() {
-		if kept := o.stillOpen(n); kept != nil {
-			n.setKept(kept)
-		}
+	switch {
+	case kept != nil && n.lastName():
+		n.setKept(kept)
+	case kept != nil:
+		kept.Close()
 	}
 	n.removeName(at)
 }
 
-// stillOpen opens n's object once more: where its layer has it still under a name that another layer hides now, or by a
-// handle. Precondition: renameMu R.
+// stillOpen opens the object of n, unless that is nil, once more: where its layer has it still under a name that another layer hides now, or
+// by a handle. Precondition: no directory's mu is held.
 func (o *Overlay) stillOpen(n *Node) *sys.Object {
+	if n == nil {
+		return nil
+	}
 	p := n.place()
 	if p.gone || p.parent == nil {
 		return nil
 	}
-	if r, err := o.object(p); err == nil {
+	if r, err := o.object(&p); err == nil {
 		defer r.release()
 		if kept, err := r.Inode().Open(); err == nil {
 			return kept
@@ -187,17 +232,24 @@ func (o *Overlay) stillOpen(n *Node) *sys.Object {
 }
 
 // lost is for when n's object was not found at p, with err: it reports whether n has lost that name by it, so that a look at its
-// place tells more. Preconditions: renameMu R, no directory's mu held.
-func (o *Overlay) lost(n *Node, p place, err error) bool {
+// place tells more. Precondition: no directory's mu is held.
+func (o *Overlay) lost(n *Node, p *place, err error) bool {
 	if err != unix.ESTALE || !o.cfg.LayersChange || p.gone || p.parent == nil {
 		return false
 	}
+	o.loseAt(n, p)
+	return true
+}
+
+func (o *Overlay) loseAt(n *Node, p *place) {
+	kept := o.stillOpen(n)
 	p.parent.dir.mu.Lock()
 	defer p.parent.dir.mu.Unlock()
-	if n.place() == p {
-		o.lose(n, p.placed)
+	if n.place() == *p {
+		o.lose(n, p.placed, kept)
+	} else if kept != nil {
+		kept.Close()
 	}
-	return true
 }
 
 // check returns ESTALE where what lies at p is not the object that was found there.
@@ -210,22 +262,16 @@ func (p *place) check(r sys.Ref) error {
 	return err
 }
 
-// stillThere reports whether n is what its name at p leads to, before a copy takes that name; if it is not, n loses it. Preconditions:
-// renameMu R, p.parent.dir.mu held, d opens p.parent.
-func (o *Overlay) stillThere(n *Node, p place, d *openDir) (bool, error) {
+// stillThere reports whether n is what its name at p leads to, before a copy takes that name; if it is not, n loses it. Preconditions: no
+// directory's mu is held, d opens p.parent.
+func (o *Overlay) stillThere(n *Node, p *place, d *openDir) (bool, error) {
 	if !o.cfg.LayersChange {
 		return true, nil
 	}
-	var f stack.Found
-	dir := &p.parent.dir.Dir
-	err := o.stack.Load(dir, d)
-	if err == nil {
-		err = o.stack.Lookup(dir, d, p.name, &f)
-	}
-	if err != nil || n.isStill(&f) {
+	if err := o.ask(p.parent, d, p.name); err != nil || n.isStill(&d.answer.found) {
 		return err == nil, err
 	}
-	o.lose(n, p.placed)
+	o.loseAt(n, p)
 	return false, nil
 }
 

@@ -37,15 +37,19 @@ func (o *Overlay) claimNumber(n *Node) {
 	}
 }
 
-// doubtful reports whether what a directory shows of lowers may show in another as well. Precondition: renameMu R.
+// doubtful reports whether what a directory shows of lowers may show in another as well.
 func (o *Overlay) doubtful(n *Node) bool {
 	if !o.apart.Load() || o.stack.Overlap() {
 		return o.stack.Overlap()
 	}
-	for ; n != nil; n = n.parent {
-		if n.dir.Moved() {
+	for n != nil {
+		n.mu.Lock()
+		moved, parent := n.dir.Moved(), n.parent
+		n.mu.Unlock()
+		if moved {
 			return true
 		}
+		n = parent
 	}
 	return false
 }

@@ -17,7 +17,7 @@ const (
 )
 
 // copyUp makes n an object of the upper, its directories first. size is how much of a regular file's data is needed there.
-// Preconditions: none of n's locks and not renameMu are held.
+// Preconditions: none of n's locks and no directory's mu are held.
 func (o *Overlay) copyUp(n *Node, size int64) error {
 	if err := o.raise(n, size); err != nil || size == noData || n.place().data == nil {
 		return err
@@ -54,18 +54,17 @@ func (o *Overlay) raise(n *Node, size int64) error {
 	return err
 }
 
-// copyUpLocked stages the copy with renameMu free, so that nothing waits for the data, and takes it only to publish.
+// copyUpLocked stages the copy with no other lock held, so that nothing waits for the data.
 // broken: the object was one of several lower links and is now one of its own. Precondition: n.upMu is held.
 func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	if n.inUpper() {
 		return false, nil
 	}
-	o.renameMu.RLock()
 	p := n.place()
-	at, err := o.object(p)
-	if o.lost(n, p, err) {
+	at, err := o.object(&p)
+	for err != nil && (o.lost(n, &p, err) || n.place() != p) { // removed meanwhile
 		p = n.place()
-		at, err = o.object(p)
+		at, err = o.object(&p)
 	}
 	src := stack.Source{Layer: p.layer, Data: p.data, Shared: p.shared}
 	switch {
@@ -74,7 +73,6 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	case size == noData && p.parent != nil:
 		src.Path = path.Join(p.parent.pathIn(p.layer), p.name)
 	}
-	o.renameMu.RUnlock()
 	if err != nil {
 		return false, err
 	}
@@ -86,8 +84,6 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 		return false, err
 	}
 	defer staged.Discard()
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	for {
 		p := n.place()
 		if p.gone {
@@ -101,11 +97,17 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 }
 
 // publish moves a staged copy, whose data is where data says, to its place, unless the object has left it meanwhile.
-// Preconditions: n.upMu and renameMu R.
+// Preconditions: n.upMu is held, and no directory's mu.
 func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.Data, st *sys.Stat) (done bool, err error) {
 	dir := p.parent.dir
 	d := o.open(p.parent)
 	defer d.release()
+	if p.shared == nil {
+		if there, err := o.stillThere(n, &p, d); !there {
+			return false, err
+		}
+	}
+	up, notUp := d.upper()
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	if now := n.place(); now.placed != p.placed || now.gone {
@@ -114,12 +116,8 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	if p.shared != nil {
 		return true, o.publishShared(n, p, staged, data)
 	}
-	if there, err := o.stillThere(n, p, d); !there {
-		return false, err
-	}
-	up, err := d.upper()
-	if err != nil {
-		return false, err
+	if notUp != nil {
+		return false, notUp
 	}
 	file := staged.File()
 	if err := o.stack.MarkImpure(&dir.Dir, up); err != nil {
@@ -166,7 +164,7 @@ func (o *Overlay) keepStaged(n *Node, file *sys.File, data *stack.Data) {
 }
 
 // raiseRemoved makes a removed object that somebody still has open writable: a copy without a name.
-// Preconditions: n.upMu and renameMu R.
+// Precondition: n.upMu is held.
 func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged, data *stack.Data) error {
 	if n.kind != unix.S_IFREG {
 		return unix.ENOENT

@@ -60,7 +60,7 @@ func (o *Overlay) make(h *fuse.InHeader, name string, out *fuse.EntryOut, obj *s
 		return o.status("create", err)
 	}
 	var st sys.Stat
-	n, err := o.newEntry(p, name, &st, func(d *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
+	n, err := o.newEntry(p, name, func(up *sys.Dir, f *stack.Found) (*Node, error) {
 		file, err := o.stack.Create(&p.dir.Dir, up, name, f, obj)
 		if err != nil {
 			return nil, err
@@ -74,36 +74,17 @@ func (o *Overlay) make(h *fuse.InHeader, name string, out *fuse.EntryOut, obj *s
 }
 
 // newEntry calls f to give p a new entry, with p in the upper and its mu held, where nothing shows under that name.
-func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
-	f func(*openDir, *sys.Dir, *stack.Found) (*Node, error)) (*Node, error) {
-	if p.dir == nil {
-		return nil, unix.ENOTDIR
-	}
-	if len(name) > stack.NameMax {
-		return nil, unix.ENAMETOOLONG
-	}
-	if whiteout.IsMarker(name) {
-		return nil, unix.EPERM // it would be a whiteout
-	}
-	if err := o.mayAddEntry(p); err != nil {
+func (o *Overlay) newEntry(p *Node, name string, f func(*sys.Dir, *stack.Found) (*Node, error)) (*Node, error) {
+	if err := o.admitsEntry(p, name); err != nil {
 		return nil, err
 	}
-	if err := o.copyUp(p, wholeFile); err != nil {
-		return nil, err
-	}
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	d := o.open(p)
 	defer d.release()
-	p.dir.mu.Lock()
-	defer p.dir.mu.Unlock()
-	if err := o.stack.Load(&p.dir.Dir, d); err != nil {
-		return nil, err
-	}
 	var found stack.Found
-	if err := o.stack.Lookup(&p.dir.Dir, d, name, &found); err != nil {
+	if err := o.lockEntry(p, d, name, &found); err != nil {
 		return nil, err
 	}
+	defer p.dir.mu.Unlock()
 	if found.Exists() {
 		return nil, unix.EEXIST
 	}
@@ -111,7 +92,23 @@ func (o *Overlay) newEntry(p *Node, name string, st *sys.Stat,
 	if err != nil {
 		return nil, err
 	}
-	return f(d, up, &found)
+	return f(up, &found)
+}
+
+// admitsEntry prepares p for a new entry of that name.
+func (o *Overlay) admitsEntry(p *Node, name string) error {
+	switch {
+	case p.dir == nil:
+		return unix.ENOTDIR
+	case len(name) > stack.NameMax:
+		return unix.ENAMETOOLONG
+	case whiteout.IsMarker(name):
+		return unix.EPERM // it would be a whiteout
+	}
+	if err := o.mayAddEntry(p); err != nil {
+		return err
+	}
+	return o.copyUp(p, wholeFile)
 }
 
 // adoptNew makes the node of an object just made; file is closed or kept for the writes that will follow.
@@ -123,19 +120,24 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 		}
 		return nil, err
 	}
-	n, err := o.adopt(p, name, &stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st})
+	m := meeting{name: name, keep: true, found: stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st}}
+	if m.found.IsDir() {
+		n := o.newNode(p, name, &m.found, nil)
+		n.dir.Dir = stack.NewEmptyDir() // nobody else knows it
+		n.flags.Or(protectionKnown)     // a directory hands down other flags alone
+		o.claimNumber(n)
+		p.dir.children[name] = n
+		return n, nil
+	}
+	n, err := o.meet(p, &m)
 	if err != nil {
+		o.unref(m.former)
 		if file != nil {
 			file.Close()
 		}
 		return nil, err
 	}
-	if n.dir != nil {
-		n.dir.mu.Lock()
-		n.dir.Dir = stack.NewEmptyDir()
-		n.dir.mu.Unlock()
-	}
-	n.flags.Or(protectionKnown) // a directory hands down other flags alone
+	n.flags.Or(protectionKnown)
 	if file == nil {
 		return n, nil
 	}
@@ -167,15 +169,9 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 		return o.status("link", err)
 	}
 	var st sys.Stat
-	link := func() error {
-		_, err := o.newEntry(p, name, &st, func(_ *openDir, up *sys.Dir, f *stack.Found) (*Node, error) {
-			return n, o.linkLocked(n, p, up, name, f, &st)
-		})
-		return err
-	}
-	if err = link(); err == unix.EXDEV && o.hasShortName(n) {
+	if err = o.link(n, p, name, &st); err == unix.EXDEV && o.hasShortName(n) {
 		if err = o.copyUp(n, wholeFile); err == nil {
-			err = link()
+			err = o.link(n, p, name, &st)
 		}
 	}
 	if err != nil {
@@ -192,18 +188,82 @@ func (o *Overlay) mayLink(n, p *Node) error {
 	return o.mayChange(n)
 }
 
-// linkLocked links n into p and takes the reference that the reply hands over. Preconditions: those of newEntry's f.
-func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Found, st *sys.Stat) error {
-	at := n.place()
-	if !n.mayBeLinked(at) {
+// link gives n, which is in the upper, a further name.
+func (o *Overlay) link(n, p *Node, name string, st *sys.Stat) error {
+	if err := o.admitsEntry(p, name); err != nil {
+		return err
+	}
+	l := linking{o: o, n: n, p: p, name: name, st: st, d: o.open(p)}
+	defer l.d.release()
+	for {
+		if err := l.try(); err != errAside {
+			return err
+		}
+		if err := o.ask(p, l.d, name); err != nil {
+			return err
+		}
+	}
+}
+
+// linking is a LINK under way.
+type linking struct {
+	o    *Overlay
+	n, p *Node
+	name string
+	st   *sys.Stat
+	d    *openDir // of p
+}
+
+// try links, with the directories of both names locked, so that neither name becomes another object's.
+func (l *linking) try() error {
+	o, at := l.o, l.n.place()
+	if !l.n.mayBeLinked(&at) {
 		return unix.ENOENT
 	}
-	src, err := o.object(at)
+	beside := l.p // of the name that there is
+	if at.inUpperDir() {
+		beside = at.parent
+	}
+	from := o.open(beside)
+	defer from.release()
+	up, err := from.upper()
+	if err != nil && l.n.place() == at {
+		return err
+	}
+	defer o.lockTwo(beside, l.p, false)()
+	if err != nil || l.n.place() != at {
+		return errAside
+	}
+	var found stack.Found
+	if err := o.resolve(l.p, l.d, l.name, &found); err != nil {
+		return err
+	}
+	if found.Exists() {
+		return unix.EEXIST
+	}
+	var src sys.Ref
+	switch {
+	case at.gone:
+		src = o.stack.Shown(stack.Upper, at.kept.Ref()).Inode()
+	case at.inUpperDir():
+		src = o.stack.Shown(stack.Upper, up.At(at.name)).Inode()
+	case at.shared != nil:
+		src = o.stack.Shown(stack.Upper, o.stack.Copy(at.shared)).Inode()
+	default:
+		return unix.EPERM // the root
+	}
+	return l.locked(&at, src, &found)
+}
+
+// locked links src, the object of n, and takes the reference that the reply hands over. Preconditions: the mu of both directories is
+// held, and p is open in the upper.
+func (l *linking) locked(at *place, src sys.Ref, f *stack.Found) error {
+	o, n, p := l.o, l.n, l.p
+	up, err := l.d.upper()
 	if err != nil {
 		return err
 	}
-	defer src.release()
-	if err := o.leadFromAnywhere(n, at, src.Inode()); err != nil {
+	if err := o.leadFromAnywhere(n, at, src); err != nil {
 		return err
 	}
 	if o.hasOrigin(n) {
@@ -211,22 +271,23 @@ func (o *Overlay) linkLocked(n, p *Node, up *sys.Dir, name string, f *stack.Foun
 			return err
 		}
 	}
-	if err := o.stack.Link(&p.dir.Dir, up, name, f, src.Inode(), n.kind); err != nil {
+	defer n.lockLinks()()
+	if err := o.stack.Link(&p.dir.Dir, up, l.name, f, src, n.kind); err != nil {
 		return err
 	}
 	if !o.nodes.Ref(n) {
 		return unix.ESTALE
 	}
-	n.addName(placed{p, name})
-	p.dir.children[name] = n
+	n.addName(placed{p, l.name})
+	p.dir.children[l.name] = n
 	n.mu.Lock()
 	key := n.key
 	n.mu.Unlock()
 	o.nodes.Link(key, n)
-	if err := o.stack.Shown(stack.Upper, up.At(name)).Stat(st); err != nil {
+	if err := o.stack.Shown(stack.Upper, up.At(l.name)).Stat(l.st); err != nil {
 		o.unref(n)
 		return err
 	}
-	n.count(st)
+	n.count(l.st)
 	return nil
 }

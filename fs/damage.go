@@ -113,8 +113,6 @@ func looksOnly(opcode uint32) bool {
 
 // damageOf finds out what is wrong with n, or with a name in it; where nothing is found it says where to look.
 func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	p := n.place()
 	dir := n
 	if n.dir == nil {
@@ -131,8 +129,9 @@ func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 	d := o.open(dir)
 	defer d.release()
 	dir.dir.mu.Lock()
-	defer dir.dir.mu.Unlock()
-	damage := o.stack.Damaged(&dir.dir.Dir, d, name)
+	view := o.stack.View(&dir.dir.Dir)
+	dir.dir.mu.Unlock()
+	damage := o.stack.Damaged(view.Dir(), d, name)
 	if !damage.Found() {
 		damage.Layer, damage.Path = p.layer, path.Join(d.Path(p.layer), name)
 	}

@@ -5,14 +5,16 @@
 //
 // Lock order, outermost first:
 //
-//	Node.upMu            one at a time; the copy-up of this object, and what must not meet one
-//	    Overlay.renameMu R: whoever uses a path; W: a rename, and what makes a name a link of a copy in the index
-//	        Node dir.mu  parent before child; the directory's children, index and parts
-//	            Node.mu  where the object lies: parent, name, layer
-//	                inodecache: leaves, no system call and no log under them
+//	Node.upMu                    one at a time; the copy-up of this object, and what must not meet one
+//	    dirState.loadMu          one at a time; who loads the directory
+//	        Overlay.movesMu      a directory gets another place in the upper, or two directories are locked
+//	            dirState.mu      parent before child; the directory's children, index and parts
+//	                rareState.links  the link counts of a shared object
+//	                    Node.mu  where the object lies: parent, name, layer
+//	                        inodecache: leaves, no system call and no log under them
 //
-// Data is copied up under upMu alone, so no operation elsewhere waits for it. Notifications to the kernel are sent with
-// nothing held.
+// A lower may not answer: upMu and loadMu alone are held over calls on lowers, all but the leaves over calls on the upper
+// (ARCHITECTURE.md, section 6). Notifications to the kernel are sent with nothing held.
 //
 // The package makes no system call on a layer by itself.
 package fs

@@ -14,10 +14,8 @@ func (o *Overlay) Forget(id, count uint64) {
 // forgotten is struct fuse_forget_one: a node and how many references on it are given back.
 type forgotten struct{ id, count uint64 }
 
-// forgetAll gives back what FORGET or BATCH_FORGET lists. Nobody waits for it but renames.
+// forgetAll gives back what FORGET or BATCH_FORGET lists.
 func (o *Overlay) forgetAll(list []forgotten) {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	for _, f := range list {
 		o.counts.add(opForget)
 		if n, last := o.nodes.Unref(f.id, f.count); last {
@@ -26,7 +24,8 @@ func (o *Overlay) forgetAll(list []forgotten) {
 	}
 }
 
-// drop removes a node that nobody refers to, and then the directories that were only kept for it. Precondition: renameMu R.
+// drop removes a node that nobody refers to, and then the directories that were only kept for it. Precondition: no
+// directory's mu is held.
 func (o *Overlay) drop(n *Node) {
 	for n != o.root {
 		parent, others, dropped := o.dropOne(n)
@@ -40,10 +39,9 @@ func (o *Overlay) drop(n *Node) {
 	}
 }
 
-// dropOne removes the node if it can go, and returns the directories of its names. Precondition: renameMu R.
+// dropOne removes the node if it can go, and returns the directories of its names. Precondition: that of drop.
 func (o *Overlay) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
-	at := n.place().placed
-	at.parent.dir.mu.Lock()
+	at := o.lockPlace(n)
 	if dropped = !o.hasChildren(n) && o.nodes.Drop(n); dropped {
 		at.forget(n)
 	}
@@ -79,6 +77,18 @@ func (o *Overlay) dropOne(n *Node) (parent *Node, others []placed, dropped bool)
 		kept.Close()
 	}
 	return at.parent, rare.others, true
+}
+
+// lockPlace locks the directory that n lies in, or lay in last.
+func (o *Overlay) lockPlace(n *Node) placed {
+	for {
+		at := n.place().placed
+		at.parent.dir.mu.Lock()
+		if n.place().placed == at {
+			return at
+		}
+		at.parent.dir.mu.Unlock()
+	}
 }
 
 // forget takes n from the nodes of its directory. Precondition: that directory's mu is held.

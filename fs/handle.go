@@ -55,7 +55,11 @@ func closeHandle(h handle) {
 // keepHandle puts a handle of n into the cache and returns the cached one in use.
 func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 	n.flags.Or(handled)
-	return o.handles.Add(n.handleKey(layer, u), h)
+	kept := o.handles.Add(n.handleKey(layer, u), h)
+	if o.nodes.Dropped(n) { // meanwhile: nobody will look for it again
+		o.handles.Evict(n.handleKey(layer, u))
+	}
+	return kept
 }
 
 type held = inodecache.Held[handleKey, handle]
@@ -78,8 +82,13 @@ const (
 type openDir struct {
 	o      *Overlay
 	n      *Node
+	aside  *stack.Dir // nil: n's own; else says where lowers have the directory
 	layers []int
 	held   []*held
+
+	// Room for what the request finds out, which is too large to be made anew each time.
+	now    stack.View
+	answer answer
 }
 
 // openDirs are those that nobody uses: each request needs one or two.
@@ -92,51 +101,96 @@ func (o *Overlay) open(n *Node) *openDir {
 	return d
 }
 
-// Layer opens the directory in a layer. Precondition: renameMu R.
+// Layer opens the directory in a layer. Precondition: no directory's mu is held, unless has is true.
 func (d *openDir) Layer(layer int) (*sys.Dir, error) {
-	if d.n.parent == nil {
+	if d.n == d.o.root {
 		return d.o.stack.Root(layer), nil
 	}
+	if d.has(layer) {
+		return d.held[len(d.held)-1].Value.dir, nil
+	}
+	if d.n.place().gone {
+		return nil, unix.ENOENT
+	}
+	dir, err := d.openLayer(layer)
+	if err != nil {
+		return nil, err
+	}
+	if d.n.place().gone { // removed meanwhile, and another may have its name
+		dir.Close()
+		return nil, unix.ENOENT
+	}
+	h := d.o.keepHandle(d.n, layer, useDir, handle{dir: dir})
+	d.hold(layer, h)
+	return h.Value.dir, nil // another's, if that was first
+}
+
+// has reports whether the directory is open in a layer already, and then makes it the one held last.
+func (d *openDir) has(layer int) bool {
+	if d.n == d.o.root {
+		return true
+	}
+	last := len(d.layers) - 1
 	for i, l := range d.layers {
 		if l == layer {
-			return d.held[i].Value.dir, nil
+			d.layers[i], d.layers[last] = d.layers[last], d.layers[i]
+			d.held[i], d.held[last] = d.held[last], d.held[i]
+			return true
 		}
 	}
-	k := d.n.handleKey(layer, useDir)
-	h := d.o.handles.Acquire(k)
-	if h == nil {
-		if d.n.place().gone {
-			return nil, unix.ENOENT
-		}
-		dir, err := d.openLayer(layer)
-		if err != nil {
-			return nil, err
-		}
-		if d.n.place().gone { // removed meanwhile, and another may have its name
-			dir.Close()
-			return nil, unix.ENOENT
-		}
-		h = d.o.keepHandle(d.n, layer, useDir, handle{dir: dir})
+	h := d.o.handles.Acquire(d.n.handleKey(layer, useDir))
+	if h != nil {
+		d.hold(layer, h)
 	}
-	d.layers, d.held = append(d.layers, layer), append(d.held, h)
-	return h.Value.dir, nil
+	return h != nil
 }
 
-// openLayer opens the directory from its parent, when that is open already, or from the root. Precondition: renameMu R.
+func (d *openDir) hold(layer int, h *held) {
+	d.layers, d.held = append(d.layers, layer), append(d.held, h)
+}
+
+// openLayer opens the directory. In the upper, directories may get another place while the way there is walked: then it is walked
+// again while they cannot.
 func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
-	if at, ok := d.n.dir.MovedTo(layer); ok {
-		return d.o.stack.Root(layer).OpenDir(at)
+	if layer != stack.Upper {
+		return d.walk(layer)
 	}
-	if up := d.n.parent; up.parent != nil {
+	o := d.o
+	before := o.moves.Load()
+	dir, err := d.walk(layer)
+	if before%2 == 0 && o.moves.Load() == before {
+		return dir, err
+	}
+	if err == nil {
+		dir.Close()
+	}
+	o.movesMu.Lock()
+	defer o.movesMu.Unlock()
+	return d.walk(layer)
+}
+
+// walk opens the directory from its parent, when that is open already, or from the root.
+func (d *openDir) walk(layer int) (*sys.Dir, error) {
+	root := d.o.stack.Root(layer)
+	if d.aside != nil {
+		if at, ok := d.aside.MovedTo(layer); ok {
+			return root.OpenDir(at)
+		}
+	}
+	up, name, at, moved := d.n.whereIn(layer)
+	if moved {
+		return root.OpenDir(at)
+	}
+	if up != d.o.root {
 		if h := d.o.handles.Acquire(up.handleKey(layer, useDir)); h != nil {
 			defer d.o.handles.Release(h)
-			return h.Value.dir.OpenDir(d.n.name)
+			return h.Value.dir.OpenDir(name)
 		}
 	}
-	return d.o.stack.Root(layer).OpenDir(d.n.pathIn(layer))
+	return root.OpenDir(d.n.pathIn(layer))
 }
 
-// Path is where the directory lies below a layer's root. Precondition: renameMu R.
+// Path is where the directory lies below a layer's root.
 func (d *openDir) Path(layer int) string { return d.n.pathIn(layer) }
 
 func (d *openDir) release() {
@@ -144,7 +198,10 @@ func (d *openDir) release() {
 		d.o.handles.Release(h)
 	}
 	clear(d.held)
-	d.o, d.n, d.held, d.layers = nil, nil, d.held[:0], d.layers[:0]
+	if d.answer.asked {
+		d.answer = answer{}
+	}
+	d.o, d.n, d.aside, d.held, d.layers = nil, nil, nil, d.held[:0], d.layers[:0]
 	openDirs.Put(d)
 }
 
@@ -194,8 +251,8 @@ func (o *Overlay) opened(n *Node) (r owner.Ref, h *held) {
 	return o.stack.Shown(stack.Upper, at), h
 }
 
-// object finds the object that lies at p. Precondition: renameMu R.
-func (o *Overlay) object(p place) (object, error) {
+// object finds the object that lies at p, which others may move or remove meanwhile.
+func (o *Overlay) object(p *place) (object, error) {
 	if p.gone {
 		if p.kept == nil { // lost, and nothing of it was open
 			return object{}, unix.ESTALE
@@ -223,23 +280,46 @@ func (o *Overlay) object(p place) (object, error) {
 	return object{o.stack.Shown(p.layer, h.At(p.name)), d}, nil
 }
 
-// with calls f on n's object, and again when the object was no longer there (a copy-up, a removal).
+// at calls f on n's object at p. there is false if n does not lie there: then f has been called in vain, if at all. In a directory of
+// the upper the name cannot become another object's before f returns. A lower's object stays what it is. Precondition: no
+// directory's mu is held.
+func (o *Overlay) at(n *Node, p *place, f func(owner.Ref) error) (there bool, err error) {
+	if !p.inUpperDir() {
+		r, err := o.object(p)
+		if err == nil {
+			err = f(r.Ref)
+			r.release()
+		}
+		return n.place() == *p, err
+	}
+	d := o.open(p.parent)
+	defer d.release()
+	up, err := d.upper()
+	p.parent.dir.mu.Lock()
+	defer p.parent.dir.mu.Unlock()
+	if n.place() != *p {
+		return false, nil
+	}
+	if err == nil && p.part != (stack.Part{}) {
+		err = p.check(up.At(p.name))
+	}
+	if err == nil {
+		err = f(o.stack.Shown(stack.Upper, up.At(p.name)))
+	}
+	return true, err
+}
+
+// with calls f on n's object, and again when the object was no longer there (a copy-up, a removal). Precondition: no directory's mu
+// is held.
 func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
 	if r, h := o.opened(n); h != nil {
 		defer o.handles.Release(h)
 		return f(r)
 	}
 	for {
-		o.renameMu.RLock()
 		p := n.place()
-		r, err := o.object(p)
-		if err == nil {
-			err = f(r.Ref)
-			r.release()
-		}
-		left := o.lost(n, p, err) || n.left(p, err)
-		o.renameMu.RUnlock()
-		if !left {
+		there, err := o.at(n, &p, f)
+		if !o.lost(n, &p, err) && there {
 			return err
 		}
 	}
@@ -253,5 +333,5 @@ func (o *Overlay) change(n *Node, f func(owner.Ref) error) error {
 	return o.with(n, f)
 }
 
-// upper opens the directory in the upper, where it must lie. Precondition: renameMu R.
+// upper opens the directory in the upper, where it must lie. Precondition: that of Layer.
 func (d *openDir) upper() (*sys.Dir, error) { return d.Layer(stack.Upper) }

@@ -26,21 +26,19 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 			}
 		}
 		var file *sys.File
+		var there bool
 		var err error
 		appends := false
 		if p.data != nil {
-			file, err = o.stack.OpenData(p.data)
+			file, there, err = o.openData(n, &p)
 		} else {
-			file, err = o.openFile(n, p, u)
+			file, there, err = o.openFile(n, &p, u)
 		}
-		if err == unix.EPERM && u == useWrite {
-			file, err = o.openAppending(p)
+		if there && err == unix.EPERM && u == useWrite && p.layer == stack.Upper {
+			file, there, err = o.openPlace(n, &p, unix.O_RDWR|unix.O_APPEND) // an earlier version, or another program, made it append-only
 			appends = err == nil
 		}
-		if n.left(p, err) {
-			if err == nil {
-				file.Close()
-			}
+		if !there {
 			continue
 		}
 		if err != nil {
@@ -58,12 +56,8 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 func (o *Overlay) ownFile(n *Node, u use) (*sys.File, error) {
 	for {
 		p := n.place()
-		file, err := o.openFile(n, p, u)
-		if !n.left(p, err) {
+		if file, there, err := o.openFile(n, &p, u); there {
 			return file, err
-		}
-		if err == nil {
-			file.Close()
 		}
 	}
 }
@@ -75,46 +69,42 @@ func openFlags(u use) int {
 	return unix.O_RDONLY
 }
 
-// openFile opens the object that lies at p. Precondition: none of n's locks is held.
-func (o *Overlay) openFile(n *Node, p place, u use) (*sys.File, error) {
+// openFile opens the object that lies at p; there is false if n does not. Precondition: none of n's locks is held.
+func (o *Overlay) openFile(n *Node, p *place, u use) (file *sys.File, there bool, err error) {
 	if n.kind != unix.S_IFREG {
-		return nil, unix.EINVAL
+		return nil, true, unix.EINVAL
 	}
-	file, err := o.openOrLose(n, p, u)
-	if err == unix.EACCES && p.layer == stack.Upper {
-		return o.openStubborn(n, u)
+	file, there, err = o.openPlace(n, p, openFlags(u))
+	if there && err == unix.EACCES && p.layer == stack.Upper {
+		file, err = o.openStubborn(n, u)
 	}
-	return file, err
+	return file, there, err
 }
 
-// openOrLose is openPlace, but that n loses a name that leads to another object.
-func (o *Overlay) openOrLose(n *Node, p place, u use) (*sys.File, error) {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	file, err := o.openPlaceLocked(p, u)
-	o.lost(n, p, err)
-	return file, err
-}
-
-func (o *Overlay) openPlace(p place, u use) (*sys.File, error) {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	return o.openPlaceLocked(p, u)
-}
-
-// openPlaceLocked is openPlace for who holds renameMu R.
-func (o *Overlay) openPlaceLocked(p place, u use) (*sys.File, error) {
-	r, err := o.object(p)
-	if err != nil {
-		return nil, err
-	}
-	defer r.release()
-	if p.layer == stack.Upper && o.stack.ReadsQuietly() {
-		if file, err := r.OpenFile(openFlags(u) | unix.O_NOATIME); err != unix.EPERM { // what others than the owner get
-			return file, err
+// openPlace opens the object that lies at p; there is false if n does not, or not any more.
+func (o *Overlay) openPlace(n *Node, p *place, flags int) (file *sys.File, there bool, err error) {
+	there, err = o.at(n, p, func(r owner.Ref) (err error) {
+		if p.layer == stack.Upper && o.stack.ReadsQuietly() {
+			if file, err = r.OpenFile(flags | unix.O_NOATIME); err != unix.EPERM { // what others than the owner get
+				return err
+			}
 		}
+		file, err = r.OpenFile(flags)
+		return err
+	})
+	if !there && file != nil {
+		file.Close()
 	}
-	return r.OpenFile(openFlags(u))
+	return file, there && !o.lost(n, p, err), err
+}
+
+// openData opens what has the data of the file at p; there is false if n does not lie there.
+func (o *Overlay) openData(n *Node, p *place) (file *sys.File, there bool, err error) {
+	file, err = o.stack.OpenData(p.data)
+	if there = n.place() == *p; !there && err == nil {
+		file.Close()
+	}
+	return file, there, err
 }
 
 // openStubborn opens a file whose mode does not let its owner: the kernel has checked the caller when it opened the file,
@@ -355,8 +345,6 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fuse.OK
 	}
 	o.slow()
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	d := o.open(n)
 	defer d.release()
 	up, err := d.upper()

@@ -180,8 +180,6 @@ func (o *Overlay) flags(n *Node, cmd uint32, arg []byte) error {
 	}
 	switch n.kind {
 	case unix.S_IFDIR:
-		o.renameMu.RLock()
-		defer o.renameMu.RUnlock()
 		d := o.open(n)
 		defer d.release()
 		h, err := d.Layer(n.place().layer)

@@ -1,11 +1,14 @@
 package fs
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -17,32 +20,52 @@ import (
 func sharedKey(x *stack.Shared) inodecache.Key { return inodecache.Key{Dev: x.Dev, Ino: x.Ino} }
 
 // knownObject returns the node of an object found under a name, if it has one, with one reference more.
-func (o *Overlay) knownObject(f *stack.Found) (*Node, bool) {
+func (o *Overlay) knownObject(f *stack.Found) (n *Node, known bool, err error) {
 	if f.IsDir() {
-		return nil, false
+		return nil, false, nil
 	}
 	if f.Shared != nil && f.Shared.Ino != 0 {
-		if n, ok := o.nodes.Linked(sharedKey(f.Shared)); ok {
-			return n, true
+		if n, known := o.nodes.Linked(sharedKey(f.Shared)); known {
+			return n, true, nil
 		}
 	}
 	if f.Layer != stack.Upper { // with one link as well: a removed name may still be open
-		return nil, false
+		return nil, false, nil
 	}
-	n, ok := o.nodes.Linked(keyOf(&f.Stat))
-	if ok && f.Shared != nil {
-		n.share(f.Shared)
+	n, known = o.nodes.Linked(keyOf(&f.Stat))
+	if known && f.Shared != nil {
+		err = o.share(n, f.Shared)
 	}
-	return n, ok
+	return n, known, err
 }
 
 // share notes that the object is a shared one, for a node that was made when that could not be told.
-func (n *Node) share(x *stack.Shared) {
+func (o *Overlay) share(n *Node, x *stack.Shared) error {
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if rare := n.setRareLocked(); rare.shared == nil {
+	rare := n.setRareLocked()
+	n.mu.Unlock()
+	rare.links.Lock()
+	defer rare.links.Unlock()
+	n.mu.Lock()
+	first := rare.shared == nil
+	if first {
 		rare.shared = x
 	}
+	n.mu.Unlock()
+	if !first {
+		return nil
+	}
+	return o.stack.Recount(x)
+}
+
+// linkShared is linkNode for a new node of a shared object. Its links may have changed since it was found, but not unless by a node of
+// the object, so not after this one is known.
+func (o *Overlay) linkShared(n *Node, f *stack.Found) (first *Node, made bool, err error) {
+	defer n.lockLinks()()
+	if first, made = o.linkNode(n, f); made && f.Shared != nil && f.Layer == stack.Upper {
+		err = o.stack.Recount(f.Shared)
+	}
+	return first, made, err
 }
 
 // linkNode makes a new node that of its object, for other names to find. first is the one that was made at the same time, with
@@ -66,34 +89,53 @@ func (o *Overlay) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
 	return n, true
 }
 
-// count makes the link count of n's object, as a layer tells it, that of all its names. Precondition: renameMu R.
+// lockLinks locks the counts of a shared object, so that no other name of it becomes a link meanwhile. It does nothing for any other
+// object, and for none (nil).
+func (n *Node) lockLinks() (unlock func()) {
+	links := n.linksMu()
+	if links == nil {
+		return func() {}
+	}
+	links.Lock()
+	return links.Unlock
+}
+
+func (n *Node) linksMu() *sync.Mutex {
+	if n == nil {
+		return nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.rare == nil || n.rare.shared == nil {
+		return nil
+	}
+	return &n.rare.links
+}
+
+// stat fills st with the attributes of n's object r, and the number of all its names.
+func (n *Node) stat(r owner.Ref, st *sys.Stat) error {
+	defer n.lockLinks()()
+	err := r.Stat(st)
+	if err == nil {
+		n.count(st)
+	}
+	return err
+}
+
+// count makes the link count of n's object, as a layer tells it, that of all its names. Precondition: lockLinks.
 func (n *Node) count(st *sys.Stat) {
 	if p := n.place(); p.shared != nil && p.layer == stack.Upper {
 		p.shared.Count(st)
 	}
 }
 
-// statShared fills st with the attributes of a node whose object has names that do not lead to it in the layer. Precondition:
-// renameMu R.
+// statShared fills st with the attributes of a node whose object has names that do not lead to it in the layer. Precondition: no
+// directory's mu is held.
 func (o *Overlay) statShared(n *Node, st *sys.Stat) error {
-	for {
-		p := n.place()
-		r, err := o.object(p)
-		if err == nil {
-			err = r.Stat(st)
-			r.release()
-		}
-		if n.place() != p { // copied up meanwhile
-			continue
-		}
-		if err == nil {
-			n.count(st)
-		}
-		return err
-	}
+	return o.with(n, func(r owner.Ref) error { return n.stat(r, st) })
 }
 
-// publishShared makes a staged copy the object, under all its names. Preconditions: n.upMu and renameMu R.
+// publishShared makes a staged copy the object, under all its names. Precondition: n.upMu is held.
 func (o *Overlay) publishShared(n *Node, p place, staged *copyup.Staged, data *stack.Data) error {
 	file := staged.File()
 	if err := o.stack.PublishCopy(p.shared, staged); err != nil {
@@ -116,43 +158,42 @@ func (o *Overlay) publishShared(n *Node, p place, staged *copyup.Staged, data *s
 }
 
 // linkUp makes a name of n, whose object has a copy in the index, a link of that; nothing where n has lost the name.
-// Preconditions: renameMu is not held, the name's directory is in the upper.
+// Preconditions: no directory's mu is held, the name's directory is in the upper.
 func (o *Overlay) linkUp(n *Node, at placed) error {
-	o.renameMu.Lock() // for all other changes of n's names, and all that look at its link count
-	defer o.renameMu.Unlock()
-	p := n.place()
-	if p.shared == nil || p.layer != stack.Upper || at.parent.dir.children[at.name] != n || !at.parent.inUpper() {
-		return nil
-	}
 	d := o.open(at.parent)
 	defer d.release()
 	var f stack.Found
-	err := o.stack.Load(&at.parent.dir.Dir, d)
-	if err == nil {
-		err = o.stack.Lookup(&at.parent.dir.Dir, d, at.name, &f)
-	}
-	if err != nil || f.State == stack.InUpper {
+	if err := o.lockEntry(at.parent, d, at.name, &f); err != nil {
+		if at.parent.place().gone {
+			return nil
+		}
 		return err
 	}
-	if f.Shared == nil || f.Layer != stack.Upper {
+	defer at.parent.dir.mu.Unlock()
+	p := n.place()
+	switch {
+	case p.shared == nil || p.layer != stack.Upper || at.parent.dir.children[at.name] != n || !at.parent.inUpper():
+		return nil
+	case f.State == stack.InUpper:
+		return nil
+	case f.Shared == nil || f.Layer != stack.Upper:
 		return nil // a layer changed under the mount
 	}
 	up, err := d.upper()
 	if err != nil {
 		return err
 	}
+	defer n.lockLinks()()
 	p.shared.Learn(f.Shared)
 	return o.stack.LinkUp(&at.parent.dir.Dir, up, at.name, p.shared)
 }
 
-// settle makes the copy of a shared object say how many links there are, before one is added or removed. Precondition: renameMu
-// is not held.
+// settle makes the copy of a shared object say how many links there are, before one is added or removed.
 func (o *Overlay) settle(n *Node) error {
 	if n.place().shared == nil {
 		return nil
 	}
-	o.renameMu.Lock()
-	defer o.renameMu.Unlock()
+	defer n.lockLinks()()
 	if p := n.place(); p.layer == stack.Upper && !p.gone {
 		return o.stack.Settle(p.shared)
 	}
@@ -166,9 +207,7 @@ func (o *Overlay) shareName(at placed) error {
 		return nil
 	}
 	var st sys.Stat
-	o.renameMu.RLock()
 	n, err := o.child(at.parent, at.name, &st)
-	o.renameMu.RUnlock()
 	if err != nil || n == nil {
 		return err
 	}
@@ -188,7 +227,7 @@ func (o *Overlay) shareName(at placed) error {
 	return o.settle(n)
 }
 
-// linkRemoved is for when a name of a shared object has gone. Preconditions: renameMu R.
+// linkRemoved is for when a name of a shared object has gone. Precondition: lockLinks.
 func (o *Overlay) linkRemoved(n *Node) {
 	if n == nil {
 		return

@@ -16,7 +16,7 @@ import (
 // the file gets another name or a further one.
 
 // redirectData settles what a file without data is to say of where that is, after the rename (ovl_set_redirect).
-// Precondition: renameMu W.
+// Precondition: the ends are locked.
 func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
 	data := n.place().data
 	if data == nil {
@@ -34,7 +34,7 @@ func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
 }
 
 // pathOfData is where the layers below the upper have the data of a file, from their roots; EXDEV where that is too long to be
-// kept. Precondition: renameMu R.
+// kept.
 func (at placed) pathOfData(data *stack.Data) (string, error) {
 	where := strings.TrimSuffix(at.parent.pathBelow(), "/") + "/" + cmp.Or(data.Redirect, at.name)
 	if len(where) > whiteout.MaxRedirect {
@@ -44,7 +44,7 @@ func (at placed) pathOfData(data *stack.Data) (string, error) {
 }
 
 // hasShortName reports whether a redirect could lead to the data of a shared file by one of its names: the kernel's overlayfs, but
-// no FUSE server, is told which of them is linked. Preconditions: none of n's locks and not renameMu are held.
+// no FUSE server, is told which of them is linked. Precondition: none of n's locks is held.
 func (o *Overlay) hasShortName(n *Node) bool {
 	p := n.place()
 	if p.shared == nil || p.data == nil {
@@ -53,8 +53,6 @@ func (o *Overlay) hasShortName(n *Node) bool {
 	n.mu.Lock()
 	names := slices.Clone(n.rareLocked().others)
 	n.mu.Unlock()
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	return slices.ContainsFunc(names, func(at placed) bool {
 		_, err := at.pathOfData(p.data)
 		return err == nil
@@ -62,8 +60,8 @@ func (o *Overlay) hasShortName(n *Node) bool {
 }
 
 // leadFromAnywhere gives a file without data, which lies at, a redirect that is good under any name that it gets
-// (ovl_set_link_redirect). Precondition: renameMu R.
-func (o *Overlay) leadFromAnywhere(n *Node, at place, r sys.Ref) error {
+// (ovl_set_link_redirect). Precondition: the mu of its directory is held.
+func (o *Overlay) leadFromAnywhere(n *Node, at *place, r sys.Ref) error {
 	if at.data == nil || strings.HasPrefix(at.data.Redirect, "/") {
 		return nil
 	}

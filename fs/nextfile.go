@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 )
 
@@ -87,8 +89,8 @@ func (o *Overlay) readNext() bool {
 	if f.sure == 0 || p.layer == stack.Upper || p.data != nil || p.shared != nil || p.gone {
 		return true
 	}
-	file, err := o.openPlace(p, useRead)
-	if err != nil {
+	file, there, err := o.openPlace(n, &p, unix.O_RDONLY)
+	if !there || err != nil {
 		return true
 	}
 	defer file.Close()
@@ -97,17 +99,13 @@ func (o *Overlay) readNext() bool {
 	}
 	f.layer = p.layer
 	f.got, err = file.Pread(f.data, 0)
-	f.filled = err == nil && f.got < nextMost && !n.left(p, nil)
+	f.filled = err == nil && f.got < nextMost && n.place() == p
 	return true
 }
 
 // fileAfter returns the known file that follows in the listing of its directory; nil where there is none, or somebody is changing
 // the directory.
 func (o *Overlay) fileAfter(at placed) *Node {
-	if !o.renameMu.TryRLock() {
-		return nil
-	}
-	defer o.renameMu.RUnlock()
 	d := at.parent.dir
 	if !d.mu.TryLock() {
 		return nil

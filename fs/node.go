@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ type Node struct {
 	upMu sync.Mutex // one copy-up of this object at a time
 
 	mu     sync.Mutex     // guards the rest: where the object lies
-	parent *Node          // of a directory: changes under renameMu W besides, so R suffices to read it
+	parent *Node          // changes with the mu of both directories' dirState held, and with Overlay.movesMu if n is a directory
 	name   string         // as parent
 	layer  int32          // that attributes and data come from
 	gone   bool           // the last known name was removed; kept leads to the object
@@ -77,14 +78,20 @@ type rareState struct {
 	former *sys.Object  // what kept led to before a copy-up: who has read place before it may still use it
 	// linkable: the object has had no name yet and may get one (O_TMPFILE).
 	linkable bool
+
+	// links guards the counts of shared together with the link count of its copy, over calls on the upper.
+	links sync.Mutex
 }
 
+// noRareState is the zero value, which nobody changes.
+var noRareState rareState
+
 // rareLocked returns the rare state to read. Precondition: n.mu is held.
-func (n *Node) rareLocked() rareState {
+func (n *Node) rareLocked() *rareState {
 	if n.rare == nil {
-		return rareState{}
+		return &noRareState
 	}
-	return *n.rare
+	return n.rare
 }
 
 // setRareLocked returns the rare state to change. Precondition: n.mu is held.
@@ -113,7 +120,11 @@ type dirState struct {
 	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
 	lister  atomic.Uint32 // who was told entries without their attributes last; 0: nobody
 
-	mu sync.Mutex // guards the rest
+	loadMu sync.Mutex // held over calls on layers by whoever loads the directory; taken before mu
+
+	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the directory's layers lie (MovedTo,
+	// Redirect) changes with the node's mu held besides, so either suffices to read it.
+	mu sync.Mutex
 	stack.Dir
 	children map[string]*Node // nodes by name; a dropped one may linger until it is met
 }
@@ -147,15 +158,9 @@ func (n *Node) place() place {
 	return p
 }
 
-// left reports whether the object was no longer at p when something was done there, which ended with err: it may have been
-// done to another object that has got the name. A name goes before its node knows; so after an error whoever is just
-// removing it is waited for. Precondition: no directory's mu is held.
-func (n *Node) left(p place, err error) bool {
-	if err != nil && p.parent != nil {
-		p.parent.dir.mu.Lock()
-		defer p.parent.dir.mu.Unlock()
-	}
-	return n.place() != p
+// inUpperDir reports whether the object lies under its name in a directory of the upper, where others may put another in its place.
+func (p *place) inUpperDir() bool {
+	return p.layer == stack.Upper && !p.gone && p.parent != nil && p.shared == nil
 }
 
 // inUpper reports whether the object can be changed without a copy-up.
@@ -165,7 +170,7 @@ func (n *Node) inUpper() bool {
 	return n.layer == stack.Upper
 }
 
-// leaf reports whether no node hangs below n. A directory that is being changed is taken to have one.
+// leaf reports whether no node hangs below n. A directory that is in use is taken to have one.
 func (n *Node) leaf() bool {
 	if n.dir == nil {
 		return true
@@ -177,33 +182,51 @@ func (n *Node) leaf() bool {
 	return len(n.dir.children) == 0
 }
 
-// pathIn is where a directory lies below the root of one of its layers. Precondition: renameMu R.
+// pathIn is where a directory lies below the root of one of its layers. A lower's directories stay where they are, and each step of the
+// way is read at one moment, so the path is good there whatever is renamed meanwhile. That of the upper may be out of date.
 func (n *Node) pathIn(layer int) string {
 	var names []string
-	for d := n; d.parent != nil; d = d.parent {
-		if at, ok := d.dir.MovedTo(layer); ok {
+	for d := n; ; {
+		parent, name, at, moved := d.whereIn(layer)
+		if parent == nil {
+			break
+		}
+		if moved {
 			names = append(names, at)
 			break
 		}
-		names = append(names, d.name)
+		names = append(names, name)
+		d = parent
 	}
 	slices.Reverse(names)
 	return strings.Join(names, "/")
 }
 
+// whereIn tells where a layer has the directory n: at a path below its root if moved, else under a name in its part of parent; nil:
+// n is the root.
+func (n *Node) whereIn(layer int) (parent *Node, name, at string, moved bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	at, moved = n.dir.MovedTo(layer)
+	return n.parent, n.name, at, moved
+}
+
 // pathBelow is where the layers below the upper have a directory, as a redirect says it: what they themselves redirect does
-// not count (ovl_get_redirect). Precondition: renameMu R.
+// not count (ovl_get_redirect). Each step of the way is read at one moment, as in pathIn.
 func (n *Node) pathBelow() string {
 	var names []string
-	for d := n; d.parent != nil; d = d.parent {
-		name := d.dir.Redirect()
-		if name == "" {
-			name = d.name
+	for d := n; ; {
+		d.mu.Lock()
+		parent, name := d.parent, cmp.Or(d.dir.Redirect(), d.name)
+		d.mu.Unlock()
+		if parent == nil {
+			break
 		}
 		names = append(names, strings.TrimPrefix(name, "/"))
 		if name[0] == '/' {
 			break
 		}
+		d = parent
 	}
 	slices.Reverse(names)
 	return "/" + strings.Join(names, "/")
@@ -270,17 +293,8 @@ func (n *Node) lastName() bool {
 	return len(n.rareLocked().others) == 0
 }
 
-// keep holds the object open for when its last name goes, until the node is dropped. What an earlier removal that failed
+// setKept holds the object open for when its last name goes, until the node is dropped. What an earlier removal that failed
 // has kept may be another object by now: that of the lower, before a copy-up.
-func (n *Node) keep(r sys.Ref) error {
-	kept, err := r.Open()
-	if err != nil {
-		return err
-	}
-	n.setKept(kept)
-	return nil
-}
-
 func (n *Node) setKept(kept *sys.Object) {
 	n.mu.Lock()
 	rare := n.setRareLocked()

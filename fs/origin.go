@@ -2,29 +2,26 @@ package fs
 
 import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// recall gives an object of the upper that was found the inode number of what it is a copy of, where it says so: it had that
-// before its copy-up, which may have been in another mount. Preconditions: p.dir.mu held, p loaded, d opens p.
-func (o *Overlay) recall(p *Node, d *openDir, name string, f *stack.Found) error {
-	switch {
+// wantsOrigin reports whether an object of the upper that was found may be a copy that had its inode number before its copy-up, in
+// another mount perhaps. Preconditions: p.dir.mu held, p loaded.
+func (o *Overlay) wantsOrigin(p *Node, f *stack.Found) bool {
+	if f.IsDir() || !p.dir.Impure() {
+		return false
+	}
+	return !o.numbers.HasOrigin(keyOf(&f.Stat)) || o.stack.KeepsLinks() && manyLinks(&f.Stat)
+}
+
+// recall gives an object of the upper that was met the inode number of what it is a copy of, where that was found.
+func (o *Overlay) recall(m *meeting) {
+	switch f := &m.found; {
 	case f.Layer != stack.Upper || f.IsDir():
-		return nil
-	case f.Shared != nil: // found by a name of the lower
+	case m.hasOrigin:
+		o.numbers.Recall(keyOf(&f.Stat), m.origin)
+	case f.Shared != nil && !m.hasHandle: // found by a name of the lower
 		o.numbers.Recall(keyOf(&f.Stat), sharedKey(f.Shared))
-		return nil
-	case !p.dir.Impure():
-		return nil
-	case o.numbers.HasOrigin(keyOf(&f.Stat)) && !(o.stack.KeepsLinks() && manyLinks(&f.Stat)):
-		return nil
 	}
-	var st sys.Stat
-	found, err := o.stack.Origin(&p.dir.Dir, d, name, f, &st)
-	if found && err == nil {
-		o.numbers.Recall(keyOf(&f.Stat), keyOf(&st))
-	}
-	return err
 }
 
 // hasOrigin reports whether n has the inode number of an object of a lower.
@@ -35,7 +32,8 @@ func (o *Overlay) hasOrigin(n *Node) bool {
 	return o.numbers.HasOrigin(key)
 }
 
-// origins notes which ends of a rename have an origin. For directories that is to have a lower part, as redirect tells. Precondition: renameMu W.
+// origins notes which ends of a rename have an origin. For directories that is to have a lower part, as redirect tells.
+// Precondition: the ends are locked.
 func (r *rename) origins(from, to *stack.End, src, dst *Node) {
 	from.HasOrigin = r.o.hasOrigin(src)
 	if r.exchange() {

@@ -62,9 +62,10 @@ type Overlay struct {
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
 
-	// renameMu: R by whoever uses a path of the tree, W by a rename, which changes paths. W also stands for every
-	// directory's mu, which is only ever taken under R.
-	renameMu sync.RWMutex
+	// movesMu: one directory at a time gets another place in the upper. It is held over calls on the upper, never over one on a
+	// lower. Who holds it may hold the mu of directories that do not lie in one another, see lockTwo.
+	movesMu sync.Mutex
+	moves   atomic.Uint32 // odd while one does; changes with movesMu held
 }
 
 // server is what is used of [fuse.Server] while it serves.

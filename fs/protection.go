@@ -18,38 +18,24 @@ import (
 // that changes something asks here first. The answer is kept in the node's flags: an object costs two system calls when it is
 // changed for the first time, and none when it is looked up or read.
 
-// protection returns those of the bits immutable and appendOnly that hold for n. Precondition: renameMu is not held.
+// protection returns those of the bits immutable and appendOnly that hold for n. Precondition: no directory's mu is held, unless
+// they are known.
 func (o *Overlay) protection(n *Node) (nodeFlags uint32, err error) {
-	if flags := n.flags.Load(); flags&protectionKnown != 0 {
-		return flags & (immutable | appendOnly), nil
-	}
-	for {
-		o.renameMu.RLock()
-		p := n.place()
-		nodeFlags, err = o.protectionLocked(n)
-		left := o.lost(n, p, err) || n.left(p, err)
-		o.renameMu.RUnlock()
-		if !left {
-			return nodeFlags, err
-		}
-	}
-}
-
-// protectionLocked is protection for callers that hold renameMu, R or W.
-func (o *Overlay) protectionLocked(n *Node) (nodeFlags uint32, err error) {
 	for {
 		flags := n.flags.Load()
 		if flags&protectionKnown != 0 {
 			return flags & (immutable | appendOnly), nil
 		}
+		var found uint32
 		p := n.place()
-		r, err := o.object(p)
-		if err != nil {
-			return 0, err
-		}
-		found, err := o.stack.Protection(p.layer, r.Inode())
-		r.release()
-		if err != nil {
+		there, err := o.at(n, &p, func(r owner.Ref) (err error) {
+			found, err = o.stack.Protection(p.layer, r.Inode())
+			return err
+		})
+		switch {
+		case o.lost(n, &p, err) || !there:
+			continue
+		case err != nil:
 			return 0, err
 		}
 		nodeFlags = protectionBits(found)
@@ -99,19 +85,48 @@ func cannot(protection, those uint32, err error) error {
 	return err
 }
 
-// mayRemove reports EPERM if the entry name must stay in its directory, as the kernel's may_delete does once it has found it.
-// Preconditions: those of a removal's f.
+// mayRemove reports EPERM if the entry must stay in its directory, as the kernel's may_delete does once it has found it; errAside: only
+// after askProtection. Preconditions: those of a removal's f.
 func (o *Overlay) mayRemove(r *removal) error {
 	if n := r.p.dir.children[r.name]; n != nil {
-		protection, err := o.protectionLocked(n)
+		if n.flags.Load()&protectionKnown == 0 {
+			return errAside
+		}
+		protection, err := o.protection(n)
 		return cannot(protection, immutable|appendOnly, err)
 	}
-	h, err := r.d.Layer(r.found.Layer)
-	if err != nil {
+	if r.found.Layer == stack.Upper && r.found.Shared == nil {
+		up, err := r.d.upper()
+		if err != nil {
+			return err
+		}
+		flags, err := o.stack.Protection(stack.Upper, up.At(r.name))
+		return cannot(flags, math.MaxUint32, err)
+	}
+	if !r.flagsAsked {
+		return errAside
+	}
+	return cannot(r.flags, math.MaxUint32, nil)
+}
+
+// askProtection asks the layers for mayRemove. Precondition: no directory's mu is held.
+func (o *Overlay) askProtection(r *removal) error {
+	r.p.dir.mu.Lock()
+	n := r.p.dir.children[r.name]
+	r.p.dir.mu.Unlock()
+	if n != nil {
+		_, err := o.protection(n)
 		return err
 	}
-	flags, err := o.stack.Protection(r.found.Layer, h.At(r.name))
-	return cannot(flags, math.MaxUint32, err)
+	if r.flagsAsked = r.found.Shared != nil; r.flagsAsked || r.found.Layer == stack.Upper {
+		return nil // a shared one gets a node before it is removed
+	}
+	h, err := r.d.Layer(r.found.Layer)
+	if err == nil {
+		r.flags, err = o.stack.Protection(r.found.Layer, h.At(r.name))
+		r.flagsAsked = err == nil
+	}
+	return err
 }
 
 // mayOpen reports EPERM if n must not be opened with these flags of open(2) (may_open of the kernel).
@@ -286,22 +301,6 @@ func (o *Overlay) refusesWrites(n *Node) bool {
 
 // capabilitySize is XATTR_CAPS_SZ_2, the size of a security.capability.
 const capabilitySize = 20
-
-// openAppending is openPlace for writing, for a file of the upper whose inode is append-only: an earlier version of this
-// program, or another program, has set that.
-func (o *Overlay) openAppending(p place) (*sys.File, error) {
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	r, err := o.object(p)
-	if err != nil {
-		return nil, err
-	}
-	defer r.release()
-	if p.layer != stack.Upper {
-		return nil, unix.EPERM
-	}
-	return r.OpenFile(unix.O_RDWR | unix.O_APPEND)
-}
 
 // pwrite writes all of p at off; see [sys.File.Pwrite].
 func (h *handle) pwrite(p []byte, off int64) (int, error) {

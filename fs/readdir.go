@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -61,7 +62,8 @@ type listing struct {
 	drop []*Node // whose reference the kernel does not get
 
 	entries []listed
-	news    []int // of them, new directories that are not settled yet
+	view    stack.View
+	waiting []meeting // those of entries whose layers have to be asked
 }
 
 // ReadDir answers READDIR: any offset, without a handle.
@@ -85,13 +87,14 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 		return unix.ENOTDIR
 	}
 	l := listings.Get().(*listing)
-	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: l.entries[:0], news: l.news[:0]}
+	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: l.entries[:0], waiting: l.waiting[:0]}
 	defer func() {
 		for _, n := range l.drop {
 			o.forgetOne(n)
 		}
 		clear(l.entries)
-		*l = listing{entries: l.entries, news: l.news}
+		clear(l.waiting)
+		*l = listing{entries: l.entries, waiting: l.waiting}
 		listings.Put(l)
 	}()
 	if err := l.collect(in.Pid, in.Offset); err != nil {
@@ -111,30 +114,77 @@ type listed struct {
 	name   string
 	offset uint64 // where the listing goes on after it
 	layer  int
+	typ    uint8  // DT_*, as listed
 	kind   uint32 // S_IFMT
 	ino    uint64
 	node   *Node // nil: told without its attributes
+	wait   int   // for which of those waiting, counted from 1; 0: for none
+	shared bool  // its attributes may have been changed through another name since
 	st     sys.Stat
 }
 
-// collect finds the entries that fit the reply, with a reference on each node.
+// collect finds the entries that fit the reply, with a reference on each node. Lowers are asked with no lock held.
 func (l *listing) collect(thread uint32, offset uint64) error {
-	o := l.o
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	defer l.d.release()
 	if offset == 0 {
-		o.refresh(l.n)
+		l.o.refresh(l.n)
 	}
-	dir := l.n.dir
-	dir.mu.Lock()
-	defer dir.mu.Unlock()
-	if l.n.place().gone {
-		return nil
-	}
-	place, end, err := l.from(offset)
-	if err != nil {
+	if err := l.lock(offset); err != nil || l.n.place().gone {
+		if err == nil {
+			l.n.dir.mu.Unlock()
+		} else if l.n.place().gone {
+			err = nil
+		}
 		return err
+	}
+	l.gather(thread, offset)
+	l.n.dir.mu.Unlock()
+	if len(l.waiting) > 0 {
+		l.askAll()
+	}
+	for i := range l.entries {
+		e := &l.entries[i]
+		if e.shared && l.err == nil {
+			l.err = l.o.statShared(e.node, &e.st)
+		}
+	}
+	if len(l.entries) > 0 {
+		l.err = nil // told when the listing goes on from there
+	}
+	return l.err
+}
+
+// lock locks the directory once it is listed, and open in the upper.
+func (l *listing) lock(offset uint64) error {
+	if offset == 0 {
+		if err := l.o.lockListed(l.n); err != nil {
+			return err
+		}
+		l.n.dir.mu.Unlock()
+	}
+	for {
+		if err := l.o.lockLoaded(l.n, &toList); err != nil {
+			return err
+		}
+		if !l.n.dir.HasUpper() || l.d.has(stack.Upper) {
+			return nil
+		}
+		l.n.dir.mu.Unlock()
+		if _, err := l.d.upper(); err != nil {
+			return err
+		}
+	}
+}
+
+// gather chooses the entries, and looks at what can be told without a lower. Precondition: n.dir.mu is held, n indexed and open in
+// the upper.
+func (l *listing) gather(thread uint32, offset uint64) {
+	o, dir := l.o, l.n.dir
+	place, end := uint64(0), uint64(0)
+	if offset == 0 {
+		end = dir.Begin()
+	} else {
+		place, end = dir.Resume(offset)
 	}
 	if o.policy.strict && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
 		if up, err := l.d.upper(); err == nil {
@@ -147,11 +197,12 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	if l.plus {
 		tell = l.tell(thread, place)
 	}
+	l.view = o.stack.View(&dir.Dir)
 	dir.List(place, end, func(e *stack.Listed) bool {
 		if !l.takes(e.Name) {
 			return false
 		}
-		next := listed{name: e.Name, offset: dir.Offset(e.Place, end), layer: e.Layer}
+		next := listed{name: e.Name, offset: dir.Offset(e.Place, end), layer: e.Layer, typ: e.Type}
 		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
 			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
 		}
@@ -163,84 +214,108 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 			}
 			return true
 		}
-		var unsettled bool
+		m := meeting{name: e.Name, keep: true, sought: dir.SeekListed(&l.view, e)}
+		var done bool
 		var err error
-		next.node, unsettled, err = o.listedLocked(l.n, l.d, e, &next.st)
-		if o.ofItsOwn(e.Type, e.Layer, err) {
-			next.notLookedAt(e.Type)
+		if !o.cfg.LayersChange {
+			done, err = o.begin(l.n, l.d, &m)
+		}
+		if !done && err == nil {
+			l.waiting = append(l.waiting, m)
+			next.wait = len(l.waiting)
 			l.entries = append(l.entries, next)
 			return true
 		}
-		if err != nil {
-			l.err = err
-			return false
+		if m.former != nil {
+			l.drop = append(l.drop, m.former)
 		}
-		if next.node != nil { // else a layer changed under the mount
-			l.entries = append(l.entries, next)
-		}
-		if unsettled {
-			l.news = append(l.news, len(l.entries)-1)
-		}
-		return true
+		return l.met(&next, &m, err)
 	})
-	if len(l.news) > 0 {
-		l.settle()
+}
+
+// met puts an entry that has been looked at into the reply, and reports whether the listing goes on behind it.
+func (l *listing) met(e *listed, m *meeting, err error) bool {
+	switch {
+	case l.o.ofItsOwn(e.typ, e.layer, err):
+		e.notLookedAt(e.typ)
+	case err != nil:
+		l.err = err
+		return false
+	case m.node == nil: // a layer changed under the mount
+		return true
+	default:
+		e.node, e.st, e.shared = m.node, m.found.Stat, m.found.Shared != nil
 	}
-	if len(l.entries) > 0 {
-		l.err = nil // told when the listing goes on from there
+	l.entries = append(l.entries, *e)
+	return true
+}
+
+// askAll asks the layers about all entries that wait for it, and settles the new directories. The listing ends before an entry whose
+// error is not its own.
+func (l *listing) askAll() {
+	o := l.o
+	var dirs []*Node
+	var of []*meeting
+	for i := range l.waiting {
+		m := &l.waiting[i]
+		if o.cfg.LayersChange {
+			continue // each by itself, below
+		}
+		o.askAside(l.n, l.d, m)
+		if m.fresh != nil && m.err == nil {
+			dirs, of = append(dirs, m.fresh), append(of, m)
+		}
 	}
-	return l.err
+	if len(dirs) > 0 {
+		errs := make([]error, len(dirs))
+		o.settleDirs(dirs, errs)
+		for k, m := range of {
+			m.err = errs[k]
+		}
+	}
+	l.n.dir.mu.Lock()
+	for i := range l.waiting {
+		m := &l.waiting[i]
+		done := false
+		if !o.cfg.LayersChange {
+			done, m.err = o.finish(l.n, l.d, m)
+		}
+		m.open = !done && m.err == nil // to begin anew
+	}
+	l.n.dir.mu.Unlock()
+	all, last := l.entries, l.err
+	l.entries, l.err = l.entries[:0], nil
+	for i := range all {
+		next := all[i]
+		if next.wait == 0 {
+			if l.err == nil {
+				l.entries = append(l.entries, next)
+			} else if next.node != nil {
+				l.drop = append(l.drop, next.node)
+			}
+			continue
+		}
+		m := &l.waiting[next.wait-1]
+		o.abandon(m)
+		if m.open && l.err == nil {
+			m.node, m.err = o.child(l.n, m.name, &m.found.Stat)
+			m.found.Shared = nil // child has seen to that
+		}
+		switch {
+		case l.err == nil:
+			l.met(&next, m, m.err)
+		case m.node != nil:
+			l.drop = append(l.drop, m.node)
+		}
+	}
+	clear(all[len(l.entries):])
+	l.err = cmp.Or(l.err, last)
 }
 
 // hasAnother reports whether the object of a lower that an entry is may have another number than ino, its own. Precondition:
 // n.dir.mu is held.
 func (l *listing) hasAnother(e *stack.Listed, ino uint64) bool {
 	return l.doubtful || l.o.apart.Load() && !l.o.claims.Free(ino, l.n.dir.children[e.Name])
-}
-
-// from returns where the listing goes on and where it ends. Preconditions: renameMu R, n.dir.mu is held.
-func (l *listing) from(offset uint64) (place, end uint64, err error) {
-	dir := &l.n.dir.Dir
-	if offset == 0 {
-		if err := l.o.stack.Relist(dir, l.d); err != nil {
-			return 0, 0, err
-		}
-		return 0, dir.Begin(), nil
-	}
-	if err := l.o.stack.Index(dir, l.d); err != nil {
-		return 0, 0, err
-	}
-	place, end = dir.Resume(offset)
-	return place, end, nil
-}
-
-// settle settles the new directories. The listing ends before one that cannot be, unless the error is its own. Precondition:
-// n.dir.mu is held.
-func (l *listing) settle() {
-	dirs, errs := make([]*Node, len(l.news)), make([]error, len(l.news))
-	for k, i := range l.news {
-		dirs[k] = l.entries[i].node
-	}
-	l.o.settleDirs(dirs, errs)
-	end := len(l.entries)
-	for k, i := range l.news {
-		if errs[k] == nil {
-			continue
-		}
-		e := &l.entries[i]
-		l.o.reject(l.n, e.name, e.node)
-		e.notLookedAt(unix.DT_DIR)
-		if i < end && !l.o.ofItsOwn(unix.DT_DIR, e.layer, errs[k]) {
-			end, l.err = i, errs[k]
-		}
-	}
-	for i := end; i < len(l.entries); i++ {
-		if n := l.entries[i].node; n != nil {
-			l.drop = append(l.drop, n)
-		}
-	}
-	clear(l.entries[end:])
-	l.entries = l.entries[:end]
 }
 
 // notLookedAt makes an entry one whose error is told to who looks at it, while its directory can be listed.
@@ -289,8 +364,8 @@ func (l *listing) dots(place, end uint64) {
 		return
 	}
 	up := l.n
-	if l.n.parent != nil {
-		up = l.n.parent
+	if p := l.n.place(); p.parent != nil {
+		up = p.parent
 	}
 	dots := [...]struct {
 		name  string

@@ -22,7 +22,7 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 				return err
 			}
 		}
-		if err := o.removeEntry(parent, name, o.unlinkLocked); err != errNotShared {
+		if err := o.removeEntry(parent, name, false, o.unlinkLocked); err != errNotShared {
 			return err
 		}
 	}
@@ -32,22 +32,30 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 // Rmdir answers RMDIR.
 func (o *Overlay) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	o.counts.add(opRmdir)
-	return o.status("rmdir", o.removeEntry(h.NodeId, name, o.rmdirLocked))
+	return o.status("rmdir", o.removeEntry(h.NodeId, name, true, o.rmdirLocked))
 }
 
-// removal is one name about to go. renameMu R and p.dir.mu are held.
+// removal is one name about to go.
 type removal struct {
+	o     *Overlay
 	p     *Node
 	d     *openDir
-	up    *sys.Dir
 	name  string
+	isDir bool // as the caller wants it
+
+	up    *sys.Dir
 	found stack.Found
-	node  *Node // in use until renameMu and the mu are given back
+	// protection is that of p. flags is that of the entry, if it lies in a lower, has no node, and has been asked for it.
+	protection uint32
+	flags      uint32
+	flagsAsked bool
+	node       *Node // of a directory, with a reference, and indexed
+	kept       keeper
 }
 
-// removeEntry calls f with p in the upper, where a whiteout may have to go, and its mu held. The object itself is not
-// copied up, and nothing is for a removal that cannot be.
-func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error) error {
+// removeEntry calls remove with p in the upper, where a whiteout may have to go, its mu held, and the entry found. The object itself
+// is not copied up, and nothing is for a removal that cannot be.
+func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove func(*removal) error) error {
 	p, err := o.node(parent)
 	if err != nil {
 		return err
@@ -59,81 +67,138 @@ func (o *Overlay) removeEntry(parent uint64, name string, f func(*removal) error
 	if err != nil {
 		return err
 	}
-	if !p.inUpper() {
-		if err := o.removeLocked(p, name, protection, o.removable); err != nil {
+	o.refresh(p)
+	r := removal{o: o, p: p, d: o.open(p), name: name, isDir: isDir, protection: protection}
+	defer r.release()
+	for isDir || !p.inUpper() {
+		if err := r.check(); err != nil {
 			return err
+		}
+		if p.inUpper() {
+			break
 		}
 		if err := o.copyUp(p, wholeFile); err != nil {
 			return err
 		}
 	}
-	return o.removeLocked(p, name, protection, func(r *removal) (err error) {
-		if r.up, err = r.d.upper(); err != nil {
+	for {
+		err := r.lock()
+		if err == nil {
+			if err = r.allowed(); err == nil {
+				if r.up, err = r.d.upper(); err == nil {
+					err = remove(&r)
+				}
+			}
+			p.dir.mu.Unlock()
+		}
+		if err != errAside {
 			return err
 		}
-		return f(r)
-	})
+		if err := r.check(); err != nil {
+			return err
+		}
+	}
 }
 
-// removeLocked calls f with the entry looked up and p's mu held. protection is that of p.
-func (o *Overlay) removeLocked(p *Node, name string, protection uint32, f func(*removal) error) error {
-	r := removal{p: p, name: name, d: o.open(p)}
-	defer func() {
-		if r.node != nil {
-			o.forgetOne(r.node)
-		}
-	}()
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	defer r.d.release()
-	p.dir.mu.Lock()
-	defer p.dir.mu.Unlock()
-	if err := o.stack.Load(&p.dir.Dir, r.d); err != nil {
-		return err
-	}
-	if err := o.stack.Lookup(&p.dir.Dir, r.d, name, &r.found); err != nil {
+// lock finds the entry and locks p. After an error p is not locked. Precondition: no directory's mu is held.
+func (r *removal) lock() error {
+	if err := r.o.lockEntry(r.p, r.d, r.name, &r.found); err != nil {
 		return err
 	}
 	if !r.found.Exists() {
+		r.p.dir.mu.Unlock()
 		return unix.ENOENT
 	}
-	if known := p.dir.children[name]; o.cfg.LayersChange && known != nil && !known.isStill(&r.found) {
-		o.lose(known, placed{p, name})
-	}
-	if err := cannot(protection, immutable|appendOnly, o.mayRemove(&r)); err != nil {
-		return err
-	}
-	return f(&r)
+	return nil
 }
 
-// removable reports ENOTEMPTY for a directory that shows an entry.
-func (o *Overlay) removable(r *removal) error {
-	if !r.found.IsDir() {
-		return nil
+// allowed reports why the entry must stay; errAside: only after check. Precondition: p is locked, and the entry found.
+func (r *removal) allowed() error {
+	if known := r.p.dir.children[r.name]; r.o.cfg.LayersChange && known != nil && !known.isStill(&r.found) {
+		return errAside
 	}
-	n, err := o.dirOf(r)
-	if err != nil {
-		return err
-	}
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	return o.checkEmpty(n)
+	return cannot(r.protection, immutable|appendOnly, r.o.mayRemove(r))
 }
 
-// dirOf returns the node of the directory to be removed.
-func (o *Overlay) dirOf(r *removal) (*Node, error) {
+// check reports why the entry cannot be removed, and makes ready what its removal needs. Precondition: no directory's mu is held.
+func (r *removal) check() error {
+	for {
+		if err := r.lock(); err != nil {
+			return err
+		}
+		err := r.allowed()
+		r.p.dir.mu.Unlock()
+		if err == errAside {
+			if err = r.askAllowed(); err == nil {
+				continue
+			}
+		}
+		switch {
+		case err != nil:
+			return err
+		case r.isDir:
+			return r.checkDir()
+		case r.found.IsDir():
+			return unix.EISDIR
+		}
+		return r.kept.ready(r.d, r.name, r.found.Layer)
+	}
+}
+
+// askAllowed finds out what allowed has to know. Precondition: no directory's mu is held.
+func (r *removal) askAllowed() error {
+	if r.o.cfg.LayersChange { // what is known of the name is brought up to date
+		var st sys.Stat
+		n, err := r.o.child(r.p, r.name, &st)
+		if n != nil {
+			r.o.forgetOne(n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.o.askProtection(r)
+}
+
+func (r *removal) checkDir() error {
+	o := r.o
+	r.forget()
 	var st sys.Stat
-	n, err := o.childLocked(r.p, r.d, r.name, &st)
+	n, err := o.child(r.p, r.name, &st)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if n == nil || n.dir == nil {
-		return nil, unix.ENOENT
+	if n == nil {
+		return unix.ENOENT
 	}
-	r.node = n
-	return n, nil
+	if r.node = n; n.dir == nil {
+		return unix.ENOTDIR
+	}
+	if err := o.lockListed(n); err != nil {
+		return err
+	}
+	err = n.checkEmpty()
+	n.dir.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return r.kept.ready(r.d, r.name, n.place().layer)
 }
 
+func (r *removal) release() {
+	r.forget()
+	r.kept.close()
+	r.d.release()
+}
+
+func (r *removal) forget() {
+	if r.node != nil {
+		r.o.forgetOne(r.node)
+		r.node = nil
+	}
+}
+
+// unlinkLocked removes the name. Preconditions: p.dir.mu is held, the entry is found.
 func (o *Overlay) unlinkLocked(r *removal) error {
 	if r.found.IsDir() {
 		return unix.EISDIR
@@ -143,10 +208,11 @@ func (o *Overlay) unlinkLocked(r *removal) error {
 	}
 	n := r.p.dir.children[r.name]
 	if n != nil && n.lastName() {
-		if err := o.keepOpen(n, r.d, &r.found, r.name); err != nil {
+		if err := r.kept.keep(n, r.d, r.name, &r.found); err != nil {
 			return err
 		}
 	}
+	defer n.lockLinks()()
 	if err := o.stack.Remove(&r.p.dir.Dir, r.up, r.name, &r.found); err != nil {
 		return err
 	}
@@ -158,16 +224,7 @@ func (o *Overlay) unlinkLocked(r *removal) error {
 	return nil
 }
 
-// keepOpen holds an object open that is about to lose its name: somebody may still use it.
-func (o *Overlay) keepOpen(n *Node, d *openDir, f *stack.Found, name string) error {
-	h, err := d.Layer(f.Layer)
-	if err != nil {
-		return err
-	}
-	return n.keep(h.At(name))
-}
-
-// detach takes a removed name from its node, if there is one. Preconditions: renameMu R and the mu of p's directory, or W.
+// detach takes a removed name from its node, if there is one. Precondition: the mu of p's directory is held.
 func (o *Overlay) detach(n *Node, p placed) {
 	if n == nil {
 		return
@@ -176,20 +233,18 @@ func (o *Overlay) detach(n *Node, p placed) {
 	n.removeName(p)
 }
 
+// rmdirLocked removes the directory. Preconditions: those of unlinkLocked.
 func (o *Overlay) rmdirLocked(r *removal) error {
-	if !r.found.IsDir() {
-		return unix.ENOTDIR
-	}
-	n, err := o.dirOf(r)
-	if err != nil {
-		return err
+	n := r.node
+	if n == nil || r.p.dir.children[r.name] != n {
+		return errAside
 	}
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
-	if err := o.checkEmpty(n); err != nil {
+	if err := n.checkEmpty(); err != nil {
 		return err
 	}
-	if err := o.keepOpen(n, r.d, &r.found, r.name); err != nil {
+	if err := r.kept.keep(n, r.d, r.name, &r.found); err != nil {
 		return err
 	}
 	if err := o.stack.RemoveDir(&r.p.dir.Dir, r.up, r.name, &r.found); err != nil {
@@ -199,14 +254,12 @@ func (o *Overlay) rmdirLocked(r *removal) error {
 	return nil
 }
 
-// checkEmpty reports ENOTEMPTY when a directory shows an entry. Preconditions: renameMu R and n.dir.mu, or W.
-func (o *Overlay) checkEmpty(n *Node) error {
-	d := o.open(n)
-	defer d.release()
-	if err := o.stack.Relist(&n.dir.Dir, d); err != nil {
-		return err
-	}
-	if !n.dir.Empty() {
+// checkEmpty reports ENOTEMPTY when a directory shows an entry; errAside: it has to be listed first. Precondition: n.dir.mu is held.
+func (n *Node) checkEmpty() error {
+	switch {
+	case !n.dir.Indexed():
+		return errAside
+	case !n.dir.Empty():
 		return unix.ENOTEMPTY
 	}
 	return nil

@@ -50,6 +50,10 @@ type rename struct {
 	o        *Overlay
 	flags    uint32
 	from, to placed
+
+	src, dst       *Node    // what lies there, with a reference; dst: nil if nothing does
+	fromDir, toDir *openDir // of the parents
+	kept           keeper   // of dst
 }
 
 func (r *rename) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
@@ -57,48 +61,52 @@ func (r *rename) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
 // try copies up what must be in the upper, with nothing held, and then renames. done is false when the tree changed in
 // between so that it must be looked at anew.
 func (r *rename) try() (done bool, err error) {
-	o := r.o
+	defer r.release()
 	if err := r.mayChangeDirs(); err != nil {
 		return false, err
 	}
-	src, err := r.prepare(r.from)
-	if err != nil {
+	if err := r.prepare(); err != nil {
 		return false, err
 	}
-	defer o.forgetOne(src)
-	up := []*Node{r.from.parent, r.to.parent, src}
+	up := []*Node{r.from.parent, r.to.parent, r.src}
 	if r.exchange() {
-		dst, err := r.prepare(r.to)
-		if err != nil {
-			return false, err
-		}
-		defer o.forgetOne(dst)
-		up = append(up, dst)
-	} else {
-		victim, err := r.victim(src)
-		if victim != nil {
-			defer o.forgetOne(victim)
-		}
-		if err == nil && victim != nil && r.flags&unix.RENAME_NOREPLACE != 0 {
-			err = unix.EEXIST
-		}
-		if err != nil {
-			return false, err
-		}
+		up = append(up, r.dst)
 	}
 	for _, n := range up {
-		if err := o.copyUp(n, noData); err != nil {
+		if err := r.o.copyUp(n, noData); err != nil {
 			return false, err
 		}
 	}
 	for _, end := range []placed{r.from, r.to} {
-		if err := o.shareName(end); err != nil {
+		if err := r.o.shareName(end); err != nil {
 			return false, err
 		}
 	}
-	o.renameMu.Lock()
-	defer o.renameMu.Unlock()
-	return r.locked()
+	r.fromDir, r.toDir = r.o.open(r.from.parent), r.o.open(r.to.parent)
+	for range renameTries {
+		if err := r.ask(); err != nil {
+			return false, err
+		}
+		if done, err = r.commit(); err != errAside {
+			return done, err
+		}
+	}
+	return false, nil
+}
+
+func (r *rename) release() {
+	for _, n := range []*Node{r.src, r.dst} {
+		if n != nil {
+			r.o.forgetOne(n)
+		}
+	}
+	for _, d := range []*openDir{r.fromDir, r.toDir} {
+		if d != nil {
+			d.release()
+		}
+	}
+	r.kept.close()
+	*r = rename{o: r.o, flags: r.flags, from: r.from, to: r.to}
 }
 
 // mayChangeDirs reports EPERM if one of the directories may not lose or get an entry.
@@ -112,23 +120,44 @@ func (r *rename) mayChangeDirs() error {
 	return r.o.mayAddEntry(r.to.parent)
 }
 
-// mayReplace reports EPERM if the entry n of the new directory must stay there. Precondition: renameMu R.
-func (r *rename) mayReplace(n *Node) error {
-	for _, n := range []*Node{r.to.parent, n} {
-		protection, err := r.o.protectionLocked(n)
-		if err := cannot(protection, immutable|appendOnly, err); err != nil {
+// prepare finds both ends, and reports what is an error before anything is copied up.
+func (r *rename) prepare() (err error) {
+	if r.src, err = r.movable(r.from); err != nil {
+		return err
+	}
+	if r.exchange() {
+		r.dst, err = r.movable(r.to)
+		return err
+	}
+	var st sys.Stat
+	if r.dst, err = r.o.child(r.to.parent, r.to.name, &st); err != nil || r.dst == nil {
+		return err
+	}
+	if r.flags&unix.RENAME_NOREPLACE != 0 {
+		return unix.EEXIST
+	}
+	if r.dst == r.src {
+		return nil
+	}
+	for _, n := range []*Node{r.to.parent, r.dst} { // the entry may have to stay
+		if err := r.o.mayChange(n); err != nil {
 			return err
 		}
 	}
-	return nil
+	if r.dst.dir == nil || r.src.dir == nil {
+		return nil
+	}
+	if err := r.o.lockListed(r.dst); err != nil {
+		return err
+	}
+	defer r.dst.dir.mu.Unlock()
+	return r.dst.checkEmpty()
 }
 
-// prepare returns the node of an end that is to be moved, with a reference: without redirects a directory with a lower part
+// movable returns the node of an end that is to be moved, with a reference: without redirects a directory with a lower part
 // cannot be moved but by copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
-func (r *rename) prepare(end placed) (*Node, error) {
+func (r *rename) movable(end placed) (*Node, error) {
 	o := r.o
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	var st sys.Stat
 	n, err := o.child(end.parent, end.name, &st)
 	if err != nil {
@@ -137,75 +166,85 @@ func (r *rename) prepare(end placed) (*Node, error) {
 	if n == nil {
 		return nil, unix.ENOENT
 	}
-	protection, err := o.protectionLocked(n)
-	err = cannot(protection, immutable|appendOnly, err)
-	if err == nil && n.dir != nil {
-		d := o.open(n)
-		defer d.release()
-		n.dir.mu.Lock()
-		err = o.stack.Load(&n.dir.Dir, d)
-		if err == nil && n.dir.HasLower() && !o.stack.WritesRedirects() {
+	if err = o.mayChange(n); err == nil && n.dir == nil {
+		return n, nil
+	}
+	if err == nil {
+		err = o.lockLoaded(n, &toChange)
+	}
+	if err == nil {
+		if n.dir.HasLower() && !o.stack.WritesRedirects() {
 			err = unix.EXDEV
 		}
 		n.dir.mu.Unlock()
 	}
 	if err != nil {
-		o.unref(n)
+		o.forgetOne(n)
 		return nil, err
 	}
 	return n, nil
 }
 
-// victim returns the node that the rename replaces, with a reference; nil when there is none. A directory that shows an
-// entry is an error before anything is copied up.
-func (r *rename) victim(src *Node) (*Node, error) {
+// ask asks the layers what commit has to know. Precondition: no directory's mu is held.
+func (r *rename) ask() error {
 	o := r.o
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
-	var st sys.Stat
-	n, err := o.child(r.to.parent, r.to.name, &st)
-	if err != nil || n == nil || n == src {
-		return n, err
+	if err := o.ask(r.from.parent, r.fromDir, r.from.name); err != nil {
+		return err
 	}
-	if err := r.mayReplace(n); err != nil || n.dir == nil || src.dir == nil {
-		return n, err
+	if err := o.ask(r.to.parent, r.toDir, r.to.name); err != nil {
+		return err
 	}
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	return n, o.checkEmpty(n)
+	for _, n := range []*Node{r.src, r.dst} {
+		if n == nil || n.dir == nil {
+			continue
+		}
+		lock := o.lockListed
+		if n == r.src || r.exchange() {
+			lock = func(n *Node) error { return o.lockLoaded(n, &toChange) }
+		}
+		if err := lock(n); err != nil {
+			return err
+		}
+		n.dir.mu.Unlock()
+	}
+	if r.dst == nil || r.exchange() {
+		return nil
+	}
+	return r.kept.ready(r.toDir, r.to.name, r.dst.place().layer)
 }
 
-// end opens one end. The release function is to be called after use. Precondition: renameMu W.
-func (r *rename) end(at placed) (*stack.End, func(), error) {
-	o := r.o
-	d := o.open(at.parent)
+// commit renames, if all that it has to know is known; errAside: if not.
+func (r *rename) commit() (done bool, err error) {
+	moves := r.src.dir != nil || r.dst != nil && r.dst.dir != nil
+	defer r.o.lockTwo(r.from.parent, r.to.parent, moves)()
+	if moves {
+		r.o.moves.Add(1)
+		defer r.o.moves.Add(1)
+	}
+	return r.locked()
+}
+
+// end tells what lies at one end. Precondition: the ends are locked.
+func (r *rename) end(at placed, d *openDir) (*stack.End, error) {
 	e := &stack.End{Dir: &at.parent.dir.Dir, Name: at.name}
-	err := o.stack.Load(e.Dir, d)
-	if err == nil {
-		err = o.stack.Lookup(e.Dir, d, at.name, &e.Found)
+	if err := r.o.resolve(at.parent, d, at.name, &e.Found); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		e.Up, err = d.upper()
-	}
-	if err != nil {
-		d.release()
-		return nil, nil, err
-	}
-	return e, d.release, nil
+	var err error
+	e.Up, err = d.upper()
+	return e, err
 }
 
-// locked checks and renames. Precondition: renameMu W.
+// locked checks and renames. Precondition: the ends are locked.
 func (r *rename) locked() (done bool, err error) {
-	from, releaseFrom, err := r.end(r.from)
+	from, err := r.end(r.from, r.fromDir)
 	if err != nil {
 		return false, err
 	}
-	defer releaseFrom()
-	to, releaseTo, err := r.end(r.to)
+	to, err := r.end(r.to, r.toDir)
 	if err != nil {
 		return false, err
 	}
-	defer releaseTo()
 	switch {
 	case !from.Found.Exists():
 		return false, unix.ENOENT
@@ -216,12 +255,18 @@ func (r *rename) locked() (done bool, err error) {
 	case from.Found.State != stack.InUpper, to.Found.State != stack.InUpper && (r.exchange() || to.Found.Shared != nil):
 		return false, nil
 	}
-	src, dst := r.known(r.from), r.known(r.to)
-	if src == nil || dst == nil && to.Found.Exists() {
+	src, dst := r.src, r.dst
+	if r.known(r.from) != src || to.Found.Exists() && (dst == nil || r.known(r.to) != dst) {
 		return false, nil
+	}
+	if !to.Found.Exists() {
+		dst = nil
 	}
 	if src == dst {
 		return true, nil // two names of one object: nothing to do, says POSIX
+	}
+	if err := r.checkLoop(src, dst); err != nil {
+		return false, err
 	}
 	r.origins(from, to, src, dst)
 	if err := r.redirect(from, r.from, src); err != nil {
@@ -236,16 +281,34 @@ func (r *rename) locked() (done bool, err error) {
 	return true, r.swap(from, to, src, dst)
 }
 
+// checkLoop refuses to put a directory into itself, or in the place of one that it lies in. The kernel asks for neither. Precondition:
+// the ends are locked.
+func (r *rename) checkLoop(src, dst *Node) error {
+	within := func(n *Node, p *Node) bool { return n != nil && n.dir != nil && (n == p || n.isAbove(p)) }
+	switch {
+	case within(src, r.to.parent):
+		return unix.EINVAL
+	case within(dst, r.from.parent) && r.exchange():
+		return unix.EINVAL
+	case within(dst, r.from.parent):
+		return unix.ENOTEMPTY
+	}
+	return nil
+}
+
 // redirect settles what a directory with a lower part is to say of it after the rename (ovl_set_redirect). Precondition:
-// renameMu W.
+// the ends are locked.
 func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
 	if n.dir == nil {
 		return r.redirectData(end, at, n)
 	}
-	d := r.o.open(n)
-	defer d.release()
-	if err := r.o.stack.Load(&n.dir.Dir, d); err != nil || !n.dir.HasLower() {
-		return err
+	n.dir.mu.Lock()
+	defer n.dir.mu.Unlock()
+	if !r.o.stack.Loaded(&n.dir.Dir) {
+		return errAside
+	}
+	if !n.dir.HasLower() {
+		return nil
 	}
 	var err error
 	end.Merged = true
@@ -254,7 +317,7 @@ func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
 }
 
 // redirectFor is the redirect that a directory with a lower part needs for the rename; empty where it has one that will do.
-// EXDEV where none is written, or it is too long to be kept. Precondition: renameMu W, n is loaded.
+// EXDEV where none is written, or it is too long to be kept. Preconditions: n.dir.mu is held, n is loaded.
 func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	if !r.o.stack.WritesRedirects() {
 		return "", unix.EXDEV
@@ -274,36 +337,43 @@ func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	return redirect, nil
 }
 
-// renamed notes where the lower parts of a directory, or the data of a file, lie that gets another name. Precondition: renameMu
-// W, which no reader of paths shares.
+// renamed notes where the lower parts of a directory, or the data of a file, lie that gets another name. Precondition: the ends are
+// locked.
 func renamed(end *stack.End, n *Node) {
 	switch {
 	case end.Merged:
-		n.dir.Renamed(end.Redirect, n.pathIn)
+		n.dir.mu.Lock()
+		defer n.dir.mu.Unlock()
+		places := n.dir.PlacesOf(end.Redirect, n.pathIn)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.dir.SetPlaces(places)
 	case end.Redirect != "":
 		n.redirected(end.Redirect)
 	}
 }
 
-// known is the node at a place, if there is one. Precondition: renameMu W.
+// known is the node at a place, if there is one. Precondition: the ends are locked.
 func (r *rename) known(at placed) *Node { return at.parent.dir.children[at.name] }
 
-// replace renames src to its new name, over dst if that is there. Precondition: renameMu W.
+// replace renames src to its new name, over dst if that is there. Precondition: the ends are locked.
 func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
 	o := r.o
-	if to.Found.Exists() {
-		if err := r.checkVictim(from, to, dst); err != nil {
+	if dst != nil {
+		if dst.dir != nil {
+			dst.dir.mu.Lock()
+			defer dst.dir.mu.Unlock()
+		}
+		if err := checkVictim(from, to, dst); err != nil {
 			return err
 		}
 		if dst.lastName() {
-			d := o.open(r.to.parent)
-			err := o.keepOpen(dst, d, &to.Found, to.Name)
-			d.release()
-			if err != nil {
+			if err := r.kept.keep(dst, r.toDir, to.Name, &to.Found); err != nil {
 				return err
 			}
 		}
 	}
+	defer dst.lockLinks()()
 	if err := o.stack.Rename(from, to); err != nil {
 		return err
 	}
@@ -316,8 +386,9 @@ func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
 	return nil
 }
 
-// checkVictim refuses to replace a directory that shows entries, or one kind by the other. Precondition: renameMu W.
-func (r *rename) checkVictim(from, to *stack.End, dst *Node) error {
+// checkVictim refuses to replace a directory that shows entries, or one kind by the other. Precondition: the ends are locked, and dst if
+// it is a directory.
+func checkVictim(from, to *stack.End, dst *Node) error {
 	switch {
 	case from.Found.IsDir() && !to.Found.IsDir():
 		return unix.ENOTDIR
@@ -326,10 +397,10 @@ func (r *rename) checkVictim(from, to *stack.End, dst *Node) error {
 	case !to.Found.IsDir():
 		return nil
 	}
-	return r.o.checkEmpty(dst)
+	return dst.checkEmpty()
 }
 
-// swap exchanges both ends. Precondition: renameMu W.
+// swap exchanges both ends. Precondition: the ends are locked.
 func (r *rename) swap(from, to *stack.End, src, dst *Node) error {
 	if err := r.o.stack.Exchange(from, to); err != nil {
 		return err

@@ -57,16 +57,14 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 	if err := o.copyUp(p, wholeFile); err != nil {
 		return nil, err
 	}
-	o.renameMu.RLock()
-	defer o.renameMu.RUnlock()
 	d := o.open(p)
 	defer d.release()
-	p.dir.mu.Lock()
-	defer p.dir.mu.Unlock()
 	up, err := d.upper()
 	if err != nil {
 		return nil, err
 	}
+	p.dir.mu.Lock()
+	defer p.dir.mu.Unlock()
 	file, err := o.stack.CreateNameless(&p.dir.Dir, up, obj)
 	if err != nil {
 		return nil, err
@@ -91,7 +89,7 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 }
 
 // mayBeLinked reports whether n may get a further name, or its first one, at a place where it was.
-func (n *Node) mayBeLinked(at place) bool {
+func (n *Node) mayBeLinked(at *place) bool {
 	if !at.gone {
 		return true
 	}

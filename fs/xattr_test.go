@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -122,17 +123,18 @@ func TestXattrsAreOfTheObjectAskedFor(t *testing.T) {
 		id, err := s.walk("d/f")
 		must(t, err)
 		unlink, mknod, met := s.unlink("d/f"), s.mknod("d/f", unix.S_IFREG|0o644, 0), false
+		done := make(chan error, 1)
 		sys.SetFault(func(op sys.Op) error {
 			if op.Call == call {
 				met = true
 				sys.SetFault(nil)
-				s.do(unlink)
-				s.do(mknod)
+				go func() { done <- errors.Join(unlink(), mknod()) }() // which wait
 			}
 			return nil
 		})
 		_, err = s.xattr(id, "user.none")
 		sys.SetFault(nil)
+		must(t, <-done)
 		want(t, "an attribute that neither has", err, unix.ENODATA)
 		if v, err := s.xattr(id, "user.note"); v != "x" || err != nil || !met {
 			t.Errorf("%s: the removed file's attribute: %q, %v (met: %v)", call, v, err, met)

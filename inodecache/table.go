@@ -149,6 +149,15 @@ func (t *Table[N]) Drop(n N) bool {
 	return true
 }
 
+// Dropped reports whether n has been dropped.
+func (t *Table[N]) Dropped(n N) bool {
+	e := n.CacheEntry()
+	s := t.of(e.ID())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return e.lookups == dropped
+}
+
 // Len is the number of nodes.
 func (t *Table[N]) Len() int { return int(t.count.Load()) }
 

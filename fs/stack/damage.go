@@ -36,8 +36,8 @@ const (
 	otherCopy       = "its copy in the index is of another type"
 )
 
-// Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. Precondition: renames of d
-// are kept off, and d is not loaded meanwhile.
+// Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a [View]: its
+// index is not used.
 func (s *Stack) Damaged(d *Dir, o Opened, name string) Damage {
 	for _, layer := range d.layers {
 		at, loaded := int(layer), d.parts != nil

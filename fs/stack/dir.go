@@ -21,7 +21,8 @@ type part struct {
 	impure         bool // entries may have attributes of the overlay's own
 }
 
-// Dir is a merged directory. The caller serializes all use of it.
+// Dir is a merged directory. The caller serializes all use of it; [Dir.Aside] and [Dir.Seek] are for one that must not wait for a layer
+// meanwhile.
 type Dir struct {
 	layers []uint16 // where a directory of that place may take part, topmost first
 	parts  []part   // those that do; nil until loaded
@@ -35,7 +36,9 @@ type Dir struct {
 	moved []moved
 	above []part // of the parent, when this directory was met: a redirect may name a directory beside this one
 
-	led bool // the marks have been read once: a redirect is followed then or never, see [Stack.loadAnew]
+	led     bool   // the marks have been read once: a redirect is followed then or never, see [Stack.loadAnew]
+	changes uint64 // how often what is in the directory, or where it lies, has changed
+	aside   *aside // nil: it is not being loaded aside
 
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
@@ -65,6 +68,10 @@ func (d *Dir) Top() int { return int(d.layers[0]) }
 
 // AddUpper makes the upper take part, as a copy-up of the directory does.
 func (d *Dir) AddUpper() {
+	d.changes++
+	if d.aside != nil {
+		d.aside.stale = true
+	}
 	d.layers = append([]uint16{Upper}, d.layers...)
 	if d.index != nil {
 		d.parts = append([]part{{layer: Upper}}, d.parts...)
@@ -135,6 +142,63 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 	d.parts = []part{{d.layers[0], m.XattrWhiteouts, m.Impure}}
 	return nil
 }
+
+// aside is what is to be known at the end of a load of a directory that others use meanwhile.
+type aside struct {
+	changes []func(*index) // what has happened to its names
+	stale   bool           // it lies in other layers
+}
+
+func (a *aside) add(change func(*index)) { a.changes = append(a.changes, change) }
+
+// Aside begins a load of d that does not keep others from using it: a copy, to be loaded in its place, and given to [Dir.Adopt].
+// There is one at a time.
+func (d *Dir) Aside() Dir {
+	d.aside = &aside{}
+	loaded := *d
+	loaded.aside = nil
+	return loaded
+}
+
+// Adopt ends what Aside began, and takes over what was found out; nil: nothing was. It reports false where d lies in other layers by
+// now, so that it has to be loaded anew.
+func (d *Dir) Adopt(loaded *Dir) bool {
+	a := d.aside
+	d.aside = nil
+	if a.stale {
+		return false
+	}
+	if loaded == nil {
+		return true
+	}
+	d.changes++
+	if d.index != nil && loaded.index != nil && loaded.index != d.index { // listed anew
+		loaded.index.follow(d.index)
+	}
+	d.layers, d.parts, d.index, d.looks = loaded.layers, loaded.parts, loaded.index, loaded.looks
+	d.redirect, d.moved, d.led = loaded.redirect, loaded.moved, loaded.led
+	if d.index != nil {
+		for _, change := range a.changes { // the upper may have been listed before
+			change(d.index)
+		}
+	}
+	return true
+}
+
+// Loaded reports whether [Stack.Load] has nothing left to do.
+func (s *Stack) Loaded(d *Dir) bool { return d.parts != nil && (s.changing || !d.unlisted()) }
+
+// ReadyToLook reports whether names can be looked up.
+func (s *Stack) ReadyToLook(d *Dir) bool { return d.parts != nil }
+
+// ListAnew is [Stack.Relist] for what [Dir.Aside] has returned.
+func (s *Stack) ListAnew(d *Dir, o Opened) error {
+	d.index = nil
+	return s.Index(d, o)
+}
+
+// OnlyUpper reports whether d is known to be in the upper alone.
+func (d *Dir) OnlyUpper() bool { return len(d.parts) == 1 && d.parts[0].layer == Upper }
 
 // Index lists the parts of d and indexes the names.
 func (s *Stack) Index(d *Dir, o Opened) error {

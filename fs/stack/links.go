@@ -107,6 +107,26 @@ func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	return nil
 }
 
+// Recount finds out anew how many links the object has more than its copy, if there is one: what a look-up has told of it may have
+// changed since. Precondition: nobody else uses x.
+func (s *Stack) Recount(x *Shared) error {
+	var st sys.Stat
+	r := s.Copy(x)
+	switch err := r.Stat(&st); err {
+	case nil:
+	case unix.ENOENT:
+		return nil
+	default:
+		return err
+	}
+	copied := int(st.Nlink)
+	links, settled, err := s.linksOf(r, copied, x.links)
+	if err == nil {
+		x.Diff, x.Settled = links-copied, settled
+	}
+	return err
+}
+
 // Count turns the link count of the copy, in st, into that of the object.
 func (x *Shared) Count(st *sys.Stat) { addLinks(&st.Nlink, x.Diff) }
 

@@ -42,7 +42,7 @@ func (s *site) wantLinks(what string, links int, paths ...string) {
 		m, name, f := s.at(path)
 		if f.State == InUpper {
 			var st sys.Stat
-			if found, err := s.Origin(&m.Dir, m, name, &f, &st); !found || err != nil || f.Shared == nil {
+			if found, err := s.origin(m, name, &f, &st); !found || err != nil || f.Shared == nil {
 				s.t.Errorf("%s: the origin of %s is not found: %v", what, path, err)
 				continue
 			}
@@ -86,7 +86,7 @@ func TestNamesOfACopy(t *testing.T) {
 		}
 		m, name, f := s.at(path)
 		var st sys.Stat
-		if _, err := s.Origin(&m.Dir, m, name, &f, &st); err != nil {
+		if _, err := s.origin(m, name, &f, &st); err != nil {
 			t.Fatal(err)
 		}
 		must(t, s.Settle(f.Shared))

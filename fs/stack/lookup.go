@@ -53,6 +53,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 const NameMax = 255
 
 // Lookup tells what name means in d, with at most one stat unless d is unlisted. Precondition: d is loaded, if only to look.
+// [Dir.Seek] is for a caller that must not hold d while a lower is asked.
 func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	*f = Found{}
 	if len(name) > NameMax {
@@ -75,32 +76,45 @@ func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	return s.look(d, o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
 }
 
-// LookupListed is Lookup for an entry that [Dir.List] has just told.
-func (s *Stack) LookupListed(d *Dir, l *Listed, o Opened, f *Found) error {
-	*f = Found{}
-	return s.lookupEntry(d, l.entry, o, f)
-}
-
 // lookupEntry looks at the object of an index entry; nil is a name that is not there.
 func (s *Stack) lookupEntry(d *Dir, e *entry, o Opened, f *Found) error {
 	if e == nil {
 		return nil
 	}
-	f.Below, f.Marker = e.belowUpper(), e.marker
-	if e.absent() {
-		if e.layer == Upper {
-			f.State = Whiteout
-		}
+	if e.found(f); e.absent() {
 		return nil
-	}
-	if e.typ == unix.DT_DIR {
-		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
 	}
 	return s.look(d, o, e.name, int(e.layer), false, f)
 }
 
-// look tells what a layer has under a name.
+// found fills f with what the index knows.
+func (e *entry) found(f *Found) {
+	f.Below, f.Marker = e.belowUpper(), e.marker
+	switch {
+	case !e.absent():
+		if e.typ == unix.DT_DIR {
+			f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
+		}
+	case e.layer == Upper:
+		f.State = Whiteout
+	}
+}
+
+// look tells what a layer has under a name, and where the data of a file is.
 func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
+	if err := s.stat(o, name, layer, xattrWhiteouts, f); err != nil || !f.Exists() {
+		return err
+	}
+	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
+		if err := s.lookForCopy(d, o, name, layer, f); err != nil || f.Layer == Upper {
+			return err
+		}
+	}
+	return s.lookForData(d, o, name, layer, f)
+}
+
+// stat tells what a layer has under a name. Only that layer is asked.
+func (s *Stack) stat(o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err
@@ -128,13 +142,5 @@ func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bo
 	if f.IsDir() && f.Dirs == nil {
 		f.Dirs = []uint16{uint16(layer)}
 	}
-	if absent {
-		return nil
-	}
-	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
-		if err := s.lookForCopy(d, o, name, layer, f); err != nil || f.Layer == Upper {
-			return err
-		}
-	}
-	return s.lookForData(d, o, name, layer, f)
+	return nil
 }

@@ -174,41 +174,39 @@ func (d *Dir) Impure() bool {
 	return d.impure || d.parts[0].layer == Upper && d.parts[0].impure
 }
 
-// Origin fills st with what the object of a lower is that the upper's object found under name in d, no directory, is a copy
-// of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
+// OriginHandle is what an object of the upper says that it is a copy of; ok is false where it says nothing, or what no lower can have.
+// No lower is asked.
+func (s *Stack) OriginHandle(r sys.Ref) (h whiteout.Handle, ok bool, err error) {
+	h, ok, err = s.format.Origin(r)
+	return h, ok && err == nil && s.sourceOf(&h) != nil, err
+}
+
+// Origin fills st with what the object of a lower is that the upper's object f, found under name in d, no directory, says by h to be a
+// copy of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
 // would have broken off. A copy in the index keeps them: then f says so, too. Precondition: d is loaded.
-func (s *Stack) Origin(d *Dir, o Opened, name string, f *Found, st *sys.Stat) (found bool, err error) {
-	up, err := o.Layer(Upper)
-	if err != nil {
-		return false, err
-	}
-	h, ok, err := s.format.Origin(up.At(name))
-	if err != nil || !ok {
-		return false, err
-	}
-	src := s.sourceOf(&h)
-	if src == nil {
-		return false, nil
-	}
-	incomplete := s.complete(&h, src)
-	if found, err = s.findOrigin(d, o, name, &h, src, st); err != nil {
-		return false, err
+// It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
+func (s *Stack) Origin(d *Dir, o Opened, name string, h *whiteout.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
+	src := s.sourceOf(h)
+	incomplete = s.complete(h, src)
+	if found, err = s.findOrigin(d, o, name, h, src, st); err != nil {
+		return false, false, err
 	}
 	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
 	found = found && sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR
-	if found && incomplete && s.Writable() {
-		_ = s.format.SetOrigin(up.At(name), h) // the next mount tries again
-	}
-	x, err := s.isCopy(&h, f)
+	incomplete = found && incomplete && s.Writable()
+	x, err := s.isCopy(h, f)
 	if err != nil || x == nil {
-		return found && !manyLinks(st), err
+		return found && !manyLinks(st), incomplete, err
 	}
 	if found {
 		x.Dev, x.Ino, x.links = st.Dev, st.Ino, int(st.Nlink)
 	}
 	f.Shared = x
-	return found, s.countLinks(s.Copy(x), f)
+	return found, incomplete, s.countLinks(s.Copy(x), f)
 }
+
+// SetOrigin has an object of the upper keep a completed handle. An error does no harm: the next mount tries again.
+func (s *Stack) SetOrigin(r sys.Ref, h whiteout.Handle) { _ = s.format.SetOrigin(r, h) }
 
 // findOrigin looks for the object of a handle.
 func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, src *source, st *sys.Stat) (found bool, err error) {

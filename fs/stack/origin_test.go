@@ -41,7 +41,7 @@ func (s *site) originOf(path string) (st sys.Stat, found bool) {
 	if f.Layer != Upper || !m.Impure() {
 		s.t.Fatalf("%s: %+v, impure %v", path, f, m.Impure())
 	}
-	found, err := s.Origin(&m.Dir, m, name, &f, &st)
+	found, err := s.origin(m, name, &f, &st)
 	must(s.t, err)
 	return st, found
 }
@@ -50,6 +50,23 @@ func lstat(t *testing.T, path string) (st unix.Stat_t) {
 	t.Helper()
 	must(t, unix.Lstat(path, &st))
 	return st
+}
+
+// origin does what a look-up does about the origin of what the upper has under a name.
+func (s *site) origin(m *merged, name string, f *Found, st *sys.Stat) (found bool, err error) {
+	up, err := m.Layer(Upper)
+	if err != nil {
+		return false, err
+	}
+	h, ok, err := s.OriginHandle(up.At(name))
+	if err != nil || !ok {
+		return false, err
+	}
+	found, incomplete, err := s.Origin(&m.Dir, m, name, &h, f, st)
+	if incomplete {
+		s.SetOrigin(up.At(name), h)
+	}
+	return found, err
 }
 
 func TestOrigin(t *testing.T) {
@@ -96,7 +113,7 @@ func TestOriginByName(t *testing.T) {
 				return nil
 			})
 			var st sys.Stat
-			found, err := s.Origin(&m.Dir, m, name, &f, &st)
+			found, err := s.origin(m, name, &f, &st)
 			sys.SetFault(nil)
 			if errno == 0 && (found != want || err != nil) || errno != 0 && err != errno {
 				t.Errorf("%s, failing %q: %v, %v", name, call, found, err)

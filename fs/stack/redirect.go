@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"cmp"
 	"path"
 	"slices"
 	"strings"
@@ -48,20 +49,26 @@ func (d *Dir) Moved() bool { return len(d.moved) > 0 }
 // under its own name. Precondition: loaded.
 func (d *Dir) Redirect() string { return d.redirect }
 
-// Renamed notes that the directory, whose lower parts lie where pathIn says, is about to get another name, and has the
-// redirect for it. Precondition: loaded.
-func (d *Dir) Renamed(redirect string, pathIn func(layer int) string) {
-	if redirect != "" {
-		d.redirect = redirect
-	}
-	var now []moved // pathIn looks at d.moved
-	for _, p := range d.parts {
-		if p.layer != Upper {
-			now = append(now, moved{p.layer, pathIn(int(p.layer))})
+// Places are where layers have a directory, whatever becomes of its name.
+type Places struct {
+	redirect string
+	moved    []moved
+}
+
+// PlacesOf tells where the lower parts of the directory lie, by pathIn, before it gets another name and the redirect for that; empty:
+// the one it has. Precondition: loaded.
+func (d *Dir) PlacesOf(redirect string, pathIn func(layer int) string) Places {
+	p := Places{redirect: cmp.Or(redirect, d.redirect)}
+	for _, part := range d.parts {
+		if part.layer != Upper {
+			p.moved = append(p.moved, moved{part.layer, pathIn(int(part.layer))})
 		}
 	}
-	d.moved = now
+	return p
 }
+
+// SetPlaces notes that, for MovedTo and Redirect.
+func (d *Dir) SetPlaces(p Places) { d.redirect, d.moved = p.redirect, p.moved }
 
 // MayBeRedirected reports whether a directory whose topmost part lies in layer could merge with others that its name does not
 // lead to.
@@ -117,10 +124,7 @@ func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
 			layers, places = append(layers, uint16(layer)), append(places, moved{uint16(layer), where})
 		}
 	}
-	d.layers = layers
-	if !slices.Equal(d.moved, places) { // not when it is loaded anew, after its copy-up: others may be reading it
-		d.moved = places
-	}
+	d.layers, d.moved = layers, places
 	return nil
 }
 

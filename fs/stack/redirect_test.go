@@ -153,7 +153,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	d := s.dir("p/d").indexed()
 	from.Merged, from.Redirect = true, "/p/d"
 	must(t, s.Rename(from, to))
-	d.Renamed(from.Redirect, d.Path)
+	d.SetPlaces(d.PlacesOf(from.Redirect, d.Path))
 	if at, ok := d.MovedTo(2); !ok || at != "p/d" || d.Redirect() != "/p/d" {
 		t.Errorf("the directory of layer 2 lies at %q, %v, by %q", at, ok, d.Redirect())
 	}
@@ -162,7 +162,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	}
 	// Another rename needs no other redirect, and the parts stay where they are.
 	d.up, d.path = nil, "moved"
-	d.Renamed("", d.Path)
+	d.SetPlaces(d.PlacesOf("", d.Path))
 	for layer := 1; layer <= 2; layer++ {
 		if at, ok := d.MovedTo(layer); !ok || at != "p/d" || d.Redirect() != "/p/d" {
 			t.Errorf("renamed again: the directory of layer %d lies at %q, %v, by %q", layer, at, ok, d.Redirect())

@@ -130,8 +130,12 @@ func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
 // Raised notes in d that the copy-up of name has been published.
 func (s *Stack) Raised(d *Dir, name string) {
+	d.changes++
 	if d.index != nil {
 		d.index.raise(name)
+	}
+	if d.aside != nil {
+		d.aside.add(func(x *index) { x.raise(name) })
 	}
 }
 
@@ -176,8 +180,12 @@ func (s *Stack) Relax() {
 
 // note records in d's index that name is now an object of the upper.
 func (d *Dir) note(name string, mode uint32) {
+	d.changes++
 	if d.index != nil {
 		d.index.set(name, direntType(mode), nil)
+	}
+	if d.aside != nil {
+		d.aside.add(func(x *index) { x.set(name, direntType(mode), nil) })
 	}
 }
 
@@ -193,15 +201,25 @@ func (s *Stack) formatOf(name string) whiteout.Format {
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
 	if below {
 		d.noteWhiteout(name, !s.formatOf(name).InPlace(), true)
-	} else if d.index != nil {
+		return
+	}
+	d.changes++
+	if d.index != nil {
 		d.index.remove(name)
+	}
+	if d.aside != nil {
+		d.aside.add(func(x *index) { x.remove(name) })
 	}
 }
 
 // noteWhiteout records in d's index that name is a whiteout.
 func (d *Dir) noteWhiteout(name string, marker, below bool) {
+	d.changes++
 	if d.index != nil {
 		d.index.cover(name, marker, below)
+	}
+	if d.aside != nil {
+		d.aside.add(func(x *index) { x.cover(name, marker, below) })
 	}
 }
 

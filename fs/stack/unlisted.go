@@ -35,6 +35,15 @@ func (s *Stack) LoadToLook(d *Dir, o Opened) error {
 // unlisted reports whether d has been left so.
 func (d *Dir) unlisted() bool { return d.index == nil && len(d.parts) > 1 }
 
+// TiredOfLooking counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
+func (s *Stack) TiredOfLooking(d *Dir) bool {
+	if s.changing || !d.unlisted() {
+		return false
+	}
+	d.looks++
+	return d.looks > fewLooks
+}
+
 // LeaveUnlisted finds out which parts d has, and reports true, if it is one to be left unlisted. Otherwise, and where anything else than
 // that has to be told, it changes nothing.
 func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
@@ -85,7 +94,7 @@ func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.Marks, size int64, 
 
 // lookOrList is Lookup in an unlisted directory, unless that is better listed after all: then listed is true, and f as it was.
 func (s *Stack) lookOrList(d *Dir, o Opened, name string, f *Found) (listed bool, err error) {
-	if d.looks++; d.looks <= fewLooks {
+	if !s.TiredOfLooking(d) {
 		if err := s.lookUnlisted(d, o, name, f); err != nil || !f.IsDir() {
 			return false, err
 		}

@@ -53,10 +53,17 @@ const (
 	shortest = time.Millisecond
 	growth   = 8
 	longest  = 10 * time.Second
-	// spare is how many readers are kept for when they are needed again; most is how many there are at any time, besides those that
-	// wait for others.
+	// spare is how many readers are kept for when they are needed again.
 	spare = 4
-	most  = 64
+	// most is how many there are, besides those that wait for others, while requests are answered: more would need memory for their
+	// answers, and not be faster.
+	most = 64
+	// mostStuck is how many there are when none of them comes back: those hang on a layer that does not answer, and whoever does not
+	// use that layer is to be served all the same. Each keeps a thread.
+	mostStuck = 1024
+	// haste is how many readers at work make the watchdog send a further one although requests are being taken: when many come at
+	// once for a layer that does not answer, others wait until each of them has a reader.
+	haste = 8
 )
 
 // Pool is the readers of one connection.
@@ -120,7 +127,7 @@ func (p *Pool) Meanwhile(f func() (done bool)) { p.meanwhile = f }
 // Run serves until the connection ends and every reader has come back. It returns the device's last error.
 func (p *Pool) Run() error {
 	p.watching.Store(true) // before a reader looks whether it is
-	p.promote()
+	p.promote(most)
 	p.watch()
 	p.all.Wait()
 	p.mu.Lock()
@@ -131,7 +138,7 @@ func (p *Pool) Run() error {
 // Slow is for a worker that is about to do something that may take long: somebody else will be at the door.
 func (p *Pool) Slow() {
 	if p.door.Load() == 0 {
-		p.promote()
+		p.promote(most)
 	}
 }
 
@@ -150,8 +157,8 @@ func (p *Pool) count(n int) {
 	p.running += n
 }
 
-// promote sends a further reader to the door.
-func (p *Pool) promote() {
+// promote sends a further reader to the door, unless there are as many as limit at work.
+func (p *Pool) promote(limit int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -164,7 +171,7 @@ func (p *Pool) promote() {
 		r.wake <- struct{}{}
 		return
 	}
-	if p.running < most {
+	if p.running < limit {
 		p.running++
 		p.door.Add(1)
 		p.all.Add(1)
@@ -265,6 +272,13 @@ func (p *Pool) leave() bool {
 	}
 }
 
+// atWork is the number of readers that have not been given back, parked ones not counted.
+func (p *Pool) atWork() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.running - len(p.parked)
+}
+
 // park waits until r is needed again. It reports whether r is: not when others are kept already, or at the end.
 func (p *Pool) park(r *reader) bool {
 	p.mu.Lock()
@@ -324,8 +338,11 @@ func (p *Pool) watchRequests(ticks <-chan time.Time) bool {
 		switch {
 		case now != last:
 			last, idle = now, 0
+			if p.door.Load() == 0 && p.atWork() >= haste {
+				p.promote(most)
+			}
 		case p.door.Load() == 0:
-			p.promote()
+			p.promote(mostStuck)
 		default:
 			idle++
 		}

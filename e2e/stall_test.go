@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Lowers on file systems that stop answering, such as NFS without its server.
+
+// stalling shows a folder, and answers nothing while it is stalled.
+type stalling struct {
+	fuse.RawFileSystem
+	mu sync.RWMutex // held to stall
+}
+
+func (s *stalling) answer() {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+}
+
+func (s *stalling) Lookup(c <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.Lookup(c, h, name, out)
+}
+
+func (s *stalling) GetAttr(c <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.GetAttr(c, in, out)
+}
+
+func (s *stalling) Open(c <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.Open(c, in, out)
+}
+
+func (s *stalling) Read(c <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	s.answer()
+	return s.RawFileSystem.Read(c, in, buf)
+}
+
+func (s *stalling) Flush(c <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.Flush(c, in)
+}
+
+func (s *stalling) OpenDir(c <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.OpenDir(c, in, out)
+}
+
+func (s *stalling) ReadDir(c <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.ReadDir(c, in, out)
+}
+
+func (s *stalling) ReadDirPlus(c <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	s.answer()
+	return s.RawFileSystem.ReadDirPlus(c, in, out)
+}
+
+func (s *stalling) GetXAttr(c <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	s.answer()
+	return s.RawFileSystem.GetXAttr(c, h, attr, dest)
+}
+
+func (s *stalling) ListXAttr(c <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	s.answer()
+	return s.RawFileSystem.ListXAttr(c, h, dest)
+}
+
+// serveStalling is the life of a process of this test binary that shows a folder so. SIGUSR1 stalls it, SIGUSR2 ends that.
+func serveStalling(words string) error {
+	var folder, mnt string
+	if _, err := fmt.Sscan(words, &folder, &mnt); err != nil {
+		return err
+	}
+	root, err := gofs.NewLoopbackRoot(folder)
+	if err != nil {
+		return err
+	}
+	privileged := os.Geteuid() == 0
+	s := &stalling{RawFileSystem: gofs.NewNodeFS(root, &gofs.Options{})}
+	server, err := fuse.NewServer(s, mnt, &fuse.MountOptions{
+		FsName: "stalling", Name: "stalling", AllowOther: privileged, DirectMountStrict: privileged, MaxBackground: 512,
+	})
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGUSR1, syscall.SIGUSR2)
+	go server.Serve()
+	if err := server.WaitMount(); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	go func() {
+		for sig := range signals {
+			if sig == syscall.SIGUSR1 {
+				s.mu.Lock()
+			} else {
+				s.mu.Unlock()
+			}
+			fmt.Println("done")
+		}
+	}()
+	server.Wait()
+	return nil
+}
+
+// stall is a file system that can be made to answer nothing.
+type stall struct {
+	t       *testing.T
+	mnt     string
+	cmd     *exec.Cmd
+	out     *bufio.Reader
+	stalled bool
+}
+
+// stall shows a folder for the time of a test.
+func (e *env) stall(t *testing.T, folder string) *stall {
+	t.Helper()
+	s := &stall{t: t, mnt: filepath.Join(e.dir, "stalling")}
+	mkdir(t, s.mnt)
+	self, err := os.Executable()
+	check(t, err)
+	s.cmd = exec.Command(self)
+	s.cmd.Env = append(os.Environ(), envStall+"="+fmt.Sprint(folder, " ", s.mnt))
+	s.cmd.Stderr = os.Stderr
+	out, err := s.cmd.StdoutPipe()
+	check(t, err)
+	check(t, s.cmd.Start())
+	s.out = bufio.NewReader(out)
+	t.Cleanup(func() {
+		s.answer()
+		var err error
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if e.mode == modeFusermount {
+				_, err = runCommand("fusermount3", "-u", s.mnt)
+			} else {
+				err = unix.Unmount(s.mnt, 0)
+			}
+			if err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Errorf("unmounting %s: %v", s.mnt, err)
+			_ = s.cmd.Process.Kill()
+		}
+		timer := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
+		defer timer.Stop()
+		if err := s.cmd.Wait(); err != nil {
+			t.Errorf("the server of %s: %v", s.mnt, err)
+		}
+	})
+	s.expect("ready\n")
+	return s
+}
+
+func (s *stall) expect(want string) {
+	s.t.Helper()
+	if line, err := s.out.ReadString('\n'); line != want {
+		s.t.Fatalf("the server of %s: %q, %v", s.mnt, line, err)
+	}
+}
+
+// stop makes it answer nothing any more.
+func (s *stall) stop() {
+	s.t.Helper()
+	check(s.t, s.cmd.Process.Signal(syscall.SIGUSR1))
+	s.expect("done\n")
+	s.stalled = true
+}
+
+// answer makes it answer again.
+func (s *stall) answer() {
+	if s.stalled {
+		s.stalled = false
+		check(s.t, s.cmd.Process.Signal(syscall.SIGUSR2))
+		s.expect("done\n")
+	}
+}

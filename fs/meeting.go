@@ -1,0 +1,306 @@
+package fs
+
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
+)
+
+// meeting is the way from a name in a directory to its node. What lies in the upper is looked at with the directory's mu held. A lower
+// may take any time to answer, so it is asked with nothing held, and afterwards, with the mu held again, it is seen whether the answer
+// counts: begin, askAside, finish.
+type meeting struct {
+	name string
+	keep bool // name may be kept; else it lies in a buffer that is used again
+
+	node  *Node       // the answer, with a reference; nil: there is nothing
+	found stack.Found // Stat: the attributes
+
+	sought stack.Sought
+	known  *Node // was the name's node, with a reference, and lay at place
+	former *Node // a node with a reference that is of no use
+	place  place
+	asked  bool  // the layers need not be asked
+	open   bool  // the upper has to be opened, and the meeting to begin anew
+	fresh  *Node // a new directory, with a reference, that nobody else knows; to be settled before finish
+
+	handle     whiteout.Handle // of what the upper's object is a copy of
+	hasHandle  bool
+	origin     inodecache.Key // of that, if it was found
+	hasOrigin  bool
+	incomplete bool // the upper's object is to keep the handle as it is now
+
+	list bool  // the directory has to be listed to tell
+	err  error // what askAside met with
+}
+
+// begin looks at what can be told without a lower, after the name has been sought. done is false where askAside and finish have to
+// follow. Preconditions: p.dir.mu held, p loaded, d opens p.
+func (o *Overlay) begin(p *Node, d *openDir, m *meeting) (done bool, err error) {
+	if n := p.dir.children[m.name]; n != nil && o.nodes.Ref(n) {
+		m.known, m.place = n, n.place()
+		if !m.place.inUpperDir() {
+			return false, nil
+		}
+		if m.open = !d.has(stack.Upper); m.open {
+			return false, nil
+		}
+		met, err := o.metKnown(p, m, o.statAt(d, stack.Upper, m.name, &m.found.Stat))
+		if met || err != nil {
+			return met, err
+		}
+	}
+	if !m.sought.Local() {
+		return false, nil
+	}
+	if m.open = m.sought.NeedsUpper() && !d.has(stack.Upper); m.open {
+		return false, nil
+	}
+	complete, err := o.stack.Glance(&m.sought, d, &m.found)
+	if err != nil || !m.found.Exists() {
+		return err == nil, err
+	}
+	if o.wantsOrigin(p, &m.found) {
+		up, err := d.upper()
+		if err == nil {
+			m.handle, m.hasHandle, err = o.stack.OriginHandle(up.At(m.name))
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	if !complete || m.found.IsDir() || m.hasHandle {
+		m.asked = complete
+		return false, nil
+	}
+	m.node, err = o.meet(p, m)
+	return err == nil, err
+}
+
+// statAt fills st with what a layer's directory has under a name.
+func (o *Overlay) statAt(d *openDir, layer int, name string, st *sys.Stat) error {
+	h, err := d.Layer(layer)
+	if err != nil {
+		return err
+	}
+	return o.stack.Shown(layer, h.At(name)).Stat(st)
+}
+
+// metKnown ends a meeting with the known node, whose attributes have been asked, with err. met is false where the name has another
+// object now, as a layer was changed under the mount. Precondition: p.dir.mu is held.
+func (o *Overlay) metKnown(p *Node, m *meeting, err error) (met bool, _ error) {
+	n := m.known
+	m.known = nil
+	if err == nil && m.found.Stat.Mode&unix.S_IFMT == n.kind {
+		m.node = n
+		return true, nil
+	}
+	m.former = n
+	if err != nil && err != unix.ENOENT {
+		return false, err
+	}
+	if p.dir.children[m.name] == n {
+		delete(p.dir.children, m.name)
+	}
+	return false, nil
+}
+
+// askAside asks the layers what begin has left open. The errors are for finish. A new directory is left to be settled. Precondition:
+// no directory's mu is held.
+func (o *Overlay) askAside(p *Node, d *openDir, m *meeting) {
+	switch {
+	case m.open:
+		_, m.err = d.upper()
+		return
+	case m.known != nil:
+		m.err = o.statKnown(m.known, &m.place, d, m.name, &m.found.Stat)
+		return
+	case !m.asked:
+		m.list, m.err = o.stack.Ask(&m.sought, d, &m.found)
+	}
+	if m.err != nil || m.list || !m.found.Exists() {
+		return
+	}
+	if m.hasHandle {
+		var st sys.Stat
+		m.hasOrigin, m.incomplete, m.err = o.stack.Origin(m.sought.Was(), d, m.name, &m.handle, &m.found, &st)
+		m.origin = keyOf(&st)
+	}
+	if m.found.IsDir() && m.err == nil {
+		m.fresh = o.newNode(p, m.ownName(), &m.found, m.sought.Was())
+	}
+}
+
+// statKnown fills st with the attributes of a known node, which has a name in the directory that d opens.
+func (o *Overlay) statKnown(n *Node, p *place, d *openDir, name string, st *sys.Stat) error {
+	if p.shared != nil {
+		return o.statShared(n, st)
+	}
+	return o.statAt(d, p.layer, name, st)
+}
+
+// finish ends a meeting if what has been asked still counts; done is false if not. Preconditions: those of begin.
+func (o *Overlay) finish(p *Node, d *openDir, m *meeting) (done bool, err error) {
+	switch {
+	case m.open:
+		return false, m.err
+	case m.known != nil && m.known.place() != m.place:
+		return false, nil
+	case m.known != nil:
+		return o.metKnown(p, m, m.err)
+	case m.list:
+		return false, nil
+	}
+	if n := p.dir.children[m.name]; n != nil && !o.nodes.Dropped(n) {
+		return false, nil // somebody else was first
+	}
+	if counts, err := o.stillCounts(p, d, m); !counts || err != nil {
+		return false, err
+	}
+	if m.err != nil {
+		return false, m.err
+	}
+	if !m.found.Exists() {
+		return true, nil
+	}
+	return o.attach(p, d, m)
+}
+
+// attach gives the name the node of what was found, which is not known there yet. Preconditions: those of begin.
+func (o *Overlay) attach(p *Node, d *openDir, m *meeting) (done bool, err error) {
+	o.recall(m)
+	if m.incomplete {
+		if up, err := d.upper(); err == nil {
+			o.stack.SetOrigin(up.At(m.name), m.handle)
+		}
+	}
+	if m.fresh != nil {
+		p.dir.children[m.fresh.name] = m.fresh
+		m.node, m.fresh = m.fresh, nil
+		return true, nil
+	}
+	m.node, err = o.meet(p, m)
+	return err == nil, err
+}
+
+// ownName is the name for a node to keep.
+func (m *meeting) ownName() string {
+	if m.keep {
+		return m.name
+	}
+	return strings.Clone(m.name)
+}
+
+// stillCounts reports whether what has been found is what the name means now. Preconditions: those of begin.
+func (o *Overlay) stillCounts(p *Node, d *openDir, m *meeting) (bool, error) {
+	if m.sought.AsItWas(&p.dir.Dir) {
+		return true, nil
+	}
+	if !m.sought.Local() {
+		return m.sought.Still(&p.dir.Dir), nil
+	}
+	d.answer.view = o.stack.View(&p.dir.Dir)
+	again := p.dir.Seek(&d.answer.view, m.name)
+	if !again.Local() || again.NeedsUpper() && !d.has(stack.Upper) {
+		return false, nil
+	}
+	var now stack.Found
+	if _, err := o.stack.Glance(&again, d, &now); err != nil {
+		return false, err
+	}
+	if now.State != m.found.State || keyOf(&now.Stat) != keyOf(&m.found.Stat) || !slices.Equal(now.Dirs, m.found.Dirs) {
+		return false, nil
+	}
+	if m.found.Shared == nil { // else the link count is that of all names
+		m.found.Stat = now.Stat
+	}
+	return true, nil
+}
+
+// abandon gives back what a meeting has not used. Precondition: no directory's mu is held.
+func (o *Overlay) abandon(m *meeting) {
+	for _, n := range []*Node{m.known, m.former} {
+		if n != nil {
+			o.forgetOne(n)
+		}
+	}
+	m.known, m.former = nil, nil
+	if m.fresh != nil {
+		o.reject(m.fresh)
+		m.fresh = nil
+	}
+}
+
+// reject takes back a new directory that nobody else knows.
+func (o *Overlay) reject(n *Node) {
+	o.unref(n)
+	if o.nodes.Drop(n) {
+		o.releaseNumber(n, true)
+	}
+	o.evict(n)
+}
+
+// meet returns the node of an object that is no directory, with one reference more: the one there is, for a further link of a known
+// object, or a new one. Precondition: p.dir.mu is held.
+func (o *Overlay) meet(p *Node, m *meeting) (*Node, error) {
+	n, known, err := o.knownObject(&m.found)
+	if err != nil {
+		m.former = n
+		return nil, err
+	}
+	name := m.ownName()
+	if !known {
+		n = o.newNode(p, name, &m.found, nil)
+		first, made, err := o.linkShared(n, &m.found)
+		if err != nil {
+			m.former = n
+			return nil, err
+		}
+		if !made { // another of its names was looked up at the same time
+			o.unref(n)
+			o.nodes.Drop(n)
+			n, known = first, true
+		} else {
+			o.claimNumber(n)
+		}
+	}
+	if known {
+		n.addName(placed{p, name})
+	}
+	p.dir.children[name] = n
+	return n, nil
+}
+
+// newNode makes the node of what has been found under a name, with one reference. A directory is to be settled, or rejected, before
+// anybody else knows it; above is the directory that it was found in.
+func (o *Overlay) newNode(p *Node, name string, f *stack.Found, above *stack.Dir) *Node {
+	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
+	if f.Layer == stack.Upper {
+		n.key = keyOf(&f.Stat)
+	}
+	if f.Stat.Size >= bulk {
+		n.flags.Or(large)
+	}
+	n.setDataLocked(f.Data) // nobody else knows n
+	if o.cfg.LayersChange {
+		n.setRareLocked().parts = partsOf(f)
+	}
+	if f.Shared != nil {
+		n.setRareLocked().shared = f.Shared
+	}
+	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
+	if f.IsDir() {
+		n.dir = newDirState(stack.NewDir(f.Dirs, above))
+	} else if manyLinks(&f.Stat) {
+		n.flags.Or(manyNames)
+	}
+	o.nodes.Insert(n)
+	o.crowded()
+	return n
+}
