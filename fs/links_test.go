@@ -110,6 +110,7 @@ func (s *site) index() []string {
 	s.t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Work, "index"))
 	must(s.t, err)
+	entries = slices.DeleteFunc(entries, isSharedWhiteout)
 	var names []string
 	for _, e := range entries {
 		names = append(names, e.Name())

@@ -62,6 +62,9 @@ func (s *site) copies() []string {
 	must(s.t, err)
 	var names []string
 	for _, e := range entries {
+		if shared := s.shared.Load(); shared != nil && e.Name() == *shared {
+			continue // the device that the whiteouts are links of
+		}
 		names = append(names, e.Name())
 	}
 	return names
