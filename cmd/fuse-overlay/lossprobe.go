@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -64,17 +65,21 @@ func inheritedLossSocket() (s sys.Socket, ok bool) {
 	return sys.AdoptSocket(fd), true
 }
 
-// startLossProbe begins the probe, if it is needed, and returns what waits for its result.
-func startLossProbe(req *request, log *zap.Logger) func() fs.Loss {
+// startLossProbe begins the probe, if it is needed, and returns what waits for its result. abandon is for a mount that fails: it
+// waits for the end of the probe and of its process, so that nothing is left of the mount.
+func startLossProbe(req *request, log *zap.Logger) (wait func() fs.Loss, abandon func()) {
 	if !needsLossProbe(req) {
-		return nil
+		return nil, func() {}
 	}
 	result := make(chan fs.Loss, 1)
 	start := time.Now()
 	socket, ok := inheritedLossSocket()
+	ended := make(chan struct{})
 	var err error
-	if !ok { // now: later this process may have left what the start of another one needs
-		socket, err = startLossClient(req.called)
+	if ok {
+		close(ended)
+	} else { // now: later this process may have left what the start of another one needs
+		socket, err = startLossClient(req.called, ended)
 	}
 	go func() {
 		var loss fs.Loss
@@ -85,21 +90,28 @@ func startLossProbe(req *request, log *zap.Logger) func() fs.Loss {
 		log.Debug("probe for lost appends", zap.Duration("took", time.Since(start)), zap.Error(err))
 		result <- loss
 	}()
-	return func() fs.Loss { return <-result }
+	wait = sync.OnceValue(func() fs.Loss { return <-result })
+	return wait, func() { wait(); <-ended }
 }
 
-// startLossClient starts a process of its own as client, and returns the server's end of the connection.
-func startLossClient(name string) (sys.Socket, error) {
+// startLossClient starts a process of its own as client, and returns the server's end of the connection. ended is closed when
+// there is no such process any more.
+func startLossClient(name string, ended chan<- struct{}) (sys.Socket, error) {
 	server, client, err := sys.NewSocketPair()
 	if err != nil {
+		close(ended)
 		return server, err
 	}
 	child, err := sys.StartProbe(name, client, lossClientVariable, !mayMount())
 	client.Close()
 	if err != nil {
+		close(ended)
 		server.Close()
 		return server, err
 	}
-	go func() { _, _ = child.Wait() }()
+	go func() {
+		_, _ = child.Wait()
+		close(ended)
+	}()
 	return server, nil
 }

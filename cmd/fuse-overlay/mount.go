@@ -29,7 +29,14 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		log.Info(note)
 	}
 	req.overlay.Log = log
-	req.overlay.Loss = startLossProbe(req, log)
+	wait, abandon := startLossProbe(req, log)
+	req.overlay.Loss = wait
+	failed := true
+	defer func() {
+		if failed {
+			abandon()
+		}
+	}()
 	overlay, err := fs.Open(req.overlay)
 	if err != nil {
 		return nil, req.explainColons(err)
@@ -53,6 +60,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 			return nil, err
 		}
 	}
+	failed = false
 	logMounted(req, overlay, log)
 	namespace.Close() // from now on it lasts as long as others use it
 	return a, nil
