@@ -58,6 +58,16 @@ var deviations = []deviation{
 		" several, and a rename from one to another is ESTALE", "only regular files and directories can have such attributes", nil},
 	{"D19", "with io=passthrough who has a large lower file open for reading when others write it goes on reading the lower's," +
 		" in the kernel only by mapping", "the kernel takes one backing file for an inode at a time", nil},
+	{"D20", "from Linux 6.17 on writeback=1 is the default of a mount that can be written", "with writeback=0 appended data would be lost", nil},
+	{"D21", "there the first append to a file with suid or sgid may be lost, if a mapping changes its last page meanwhile",
+		"the kernel writes through what has to clear these bits", nil},
+	{"D22", "an upper whose handles have no UUID is mounted with index=on, and gets them; in the kernel it is ESTALE",
+		"an upper of an older host is the same after an upgrade", nil},
+	{"D23", "before Linux 6.9 the UUIDs of ext3, ext4, xfs and btrfs alone are known", "the kernel does not tell the rest", nil},
+	{"D30", "ro,upperdir= is allowed while another mount writes to the upper", "container engines read the upper of a running container so", nil},
+	{"D31", "a second mount under the name fuse-overlayfs can only be read", "two that write would overwrite each other's data", nil},
+	{"D32", "a mount that has left the namespace in which it was made hands its upper over, and changes through it are ESTALE",
+		"two mounts that write one upper would lose each other's data", nil},
 	{"D42", "immutable and append-only files can be opened for writing; each write is EPERM, with writeback=1 perhaps at fsync and close",
 		"a FUSE inode has no such flags in the kernel, and opens are not seen", nil},
 	{"D44", "what is read from the page cache changes no access time but with strictatime",
@@ -80,6 +90,7 @@ var deviations = []deviation{
 	{"D36", "in a user namespace an object whose owner or group is mapped no more than the overflow id can be neither removed nor renamed",
 		"a FUSE server shows ids of the mount's namespace", nil},
 	{"D37", "before Linux 5.12 each write costs a request for security.capability", "the kernel cannot be told that the daemon clears suid", nil},
+	{"D48", "a layer that does not answer stops those who use it, and beyond a thousand such requests all", "each keeps a thread of the daemon", nil},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 }
 
