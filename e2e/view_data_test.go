@@ -54,6 +54,25 @@ func TestSparseAndHugeFiles(t *testing.T) {
 	})
 }
 
+// The st_mtime that a file shows after it was made and written, within one tick of the clock, is the one that a later mount shows.
+func TestTimeOfAWriteLasts(t *testing.T) {
+	eachIO(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "")
+		o.mount()
+		const files = 50
+		shown := map[string]unix.Timespec{}
+		for i := range files {
+			name := fmt.Sprint("f", i)
+			check(t, os.WriteFile(o.path(name), []byte("text"), 0o644))
+			shown[name] = lstat(t, o.path(name)).Mtim
+		}
+		o.remount()
+		for name, before := range shown {
+			equal(t, name+": st_mtime", lstat(t, o.path(name)).Mtim, before)
+		}
+	})
+}
+
 func TestSeekDataAndHole(t *testing.T) {
 	needDaemon(t) // the kernel copies up in pieces of 1 MiB
 	eachIO(t, allModes, func(t *testing.T, e *env) {

@@ -275,6 +275,8 @@ func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off
 		return o.writeDirectly(n, h, data, off)
 	case n.flags.Load()&direct != 0:
 		return o.growing.store(n, h, data, off)
+	case o.writesBack() && in.WriteFlags&fuse.WRITE_CACHE != 0:
+		return o.writeBack(n, h, data, off)
 	}
 	return h.Value.pwrite(data, off)
 }

@@ -36,7 +36,8 @@ type Overlay struct {
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 
-	writeback bool // the kernel collects writes; set by Mount
+	writeback  bool // the kernel collects writes; set by Mount
+	writebacks writebackLocks
 
 	policy  policy    // set by Init, before any request is served
 	server  server    // set by Init; nil: nobody to be told

@@ -113,6 +113,7 @@ func (s *Stack) HandOver() error {
 	if !s.Writable() {
 		return nil
 	}
+	s.dropShared()
 	return errors.Join(s.layers[Upper].root.Unlock(), s.workRoot.Unlock())
 }
 

@@ -66,3 +66,11 @@ func (s *Stack) sharedDevice(dir *sys.Dir) (*string, error) {
 		_ = dir.Unlink(name) // another was made at the same time
 	}
 }
+
+// dropShared removes the device. It must not happen after another mount has the work directory, which may have given the name to
+// an object of its own. An error leaves the device to the next mount, which sweeps it.
+func (s *Stack) dropShared() {
+	if shared := s.shared.Swap(nil); shared != nil {
+		_ = s.sharedDir().Unlink(*shared)
+	}
+}

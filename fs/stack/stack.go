@@ -153,9 +153,7 @@ func (s *Stack) Close() {
 		root.Close()
 	}
 	s.Relax()
-	if shared := s.shared.Swap(nil); shared != nil {
-		_ = s.sharedDir().Unlink(*shared) // what stays is swept at the next mount
-	}
+	s.dropShared()
 	if s.staging != nil {
 		s.staging.Close()
 	}
