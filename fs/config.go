@@ -150,6 +150,8 @@ type MountConfig struct {
 	Direct bool
 	// AllowOther lets users other than the mounting one in.
 	AllowOther bool
+	// Passing is how many descriptors the process has open that it closes when the mount is up.
+	Passing int
 	// Debug logs every request.
 	Debug bool
 	// Namespace is the mount namespace to mount in; nil: this process's own.

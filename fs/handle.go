@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -63,20 +64,6 @@ func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 }
 
 type held = inodecache.Held[handleKey, handle]
-
-// handleLimit leaves most of the descriptors the process may have to the layers and to removed objects still in use.
-func handleLimit() int {
-	limit, err := sys.OpenFilesLimit()
-	if err != nil {
-		return minHandles
-	}
-	return max(minHandles, min(maxHandles, int(limit/4)))
-}
-
-const (
-	minHandles = 64
-	maxHandles = 4096
-)
 
 // openDir holds the opened parts of one directory for one request. It is [stack.Opened].
 type openDir struct {
@@ -145,7 +132,16 @@ func (d *openDir) has(layer int) bool {
 	return h != nil
 }
 
+// hold keeps a part open until release. Of many, one of a lower is let go: those are looked at one after the other.
 func (d *openDir) hold(layer int, h *held) {
+	i := len(d.held) - 1
+	if i >= 0 && d.layers[i] == stack.Upper {
+		i--
+	}
+	if i >= 0 && len(d.held) >= d.o.parts {
+		d.o.handles.Release(d.held[i])
+		d.layers, d.held = slices.Delete(d.layers, i, i+1), slices.Delete(d.held, i, i+1)
+	}
 	d.layers, d.held = append(d.layers, layer), append(d.held, h)
 }
 

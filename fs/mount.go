@@ -95,6 +95,9 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		maxWrite = defaultMaxWrite
 	}
 	o.chooseWriteback()
+	if err := checkDescriptors(m.Passing); err != nil {
+		return nil, err
+	}
 	var dev *sys.Device
 	err := m.Namespace.Do(func() (err error) {
 		dev, err = attach(m, direct, o.selinux, maxWrite)

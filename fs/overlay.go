@@ -29,6 +29,7 @@ type Overlay struct {
 	claims  *inodecache.Claims[*Node] // the numbers of nodes, once apart is set
 	apart   atomic.Bool               // two objects could have one number
 	handles *inodecache.LRU[handleKey, handle]
+	parts   int // of one directory that a request keeps open; immutable
 	counts  *counter
 	changes gate
 	listers listers
@@ -121,6 +122,7 @@ func Open(cfg Config) (*Overlay, error) {
 	if cfg.SmallInodes {
 		width = 32
 	}
+	keep := initialBounds()
 	o = &Overlay{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
@@ -129,14 +131,15 @@ func Open(cfg Config) (*Overlay, error) {
 		nodes:         inodecache.NewTable[*Node](),
 		numbers:       inodecache.NewNumbers(s.Devices(), width, s.NumberBits()),
 		claims:        inodecache.NewClaims[*Node](),
-		handles:       inodecache.NewLRU[handleKey](handleLimit(), closeHandle),
+		handles:       inodecache.NewLRU[handleKey](keep.handles, closeHandle),
 		counts:        &counter{},
 		log:           cfg.Log,
 		selinux:       sys.HasSELinux(),
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
-		pins:          pins{most: handleLimit() / 2},
-		opens:         opens{byID: map[uint64]opened{}, most: handleLimit() / 2},
+		parts:         keep.parts,
+		pins:          pins{most: keep.handles / 2},
+		opens:         opens{byID: map[uint64]opened{}, most: keep.handles / 2},
 	}
 	if !s.Writable() {
 		o.changes.shut(unix.EROFS)

@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,4 +105,29 @@ func TestCacheInodesBoundsTheTable(t *testing.T) {
 			s.wantView("after all", forests(40))
 		})
 	}
+}
+
+// What hangs below a directory is looked at while names come and go there.
+func TestPruningWhileNamesMove(t *testing.T) {
+	s := newSite(t, "dir a\ndir b", "dir a")
+	fds := openFDs(t)
+	var over atomic.Bool
+	s.together(3, func(k *kernel, worker int) {
+		if worker == 0 {
+			defer over.Store(true)
+			for i := range 200 {
+				from, to := fmt.Sprintf("a/f%d", i), fmt.Sprintf("b/g%d", i%7)
+				for _, r := range []request{k.mknod(from, unix.S_IFREG|0o644, 0), k.rename(from, to, 0), k.rename(to, from, 0), k.unlink(from)} {
+					if err := r(); err != nil {
+						t.Errorf("round %d: %v", i, err)
+					}
+				}
+			}
+			return
+		}
+		for !over.Load() {
+			s.o.nodes.Sample(pruneBatch, (*Node).leaf)
+		}
+	})
+	s.settled(fds)
 }

@@ -147,24 +147,32 @@ func (w *worker) answer(h *fuse.InHeader, in []byte) (size int, status fuse.Stat
 		}
 		defer w.o.changes.leave()
 	}
+	var p patience
+	for {
+		size, status, answered = w.serve(h, in)
+		if status == fuse.OK {
+			return size, status, answered
+		}
+		if !w.o.outOfDescriptors(status, &p) {
+			w.o.noteDamage(h, in, status)
+			return 0, status, true
+		}
+	}
+}
+
+// serve serves one request that is not about requests.
+func (w *worker) serve(h *fuse.InHeader, in []byte) (size int, status fuse.Status, answered bool) {
 	if !w.all {
 		if size, status, served := w.often(h, in); served {
-			if status != fuse.OK {
-				w.o.noteDamage(h, in, status)
-			}
 			return size, status, true
 		}
 	}
 	size, status = w.rest.HandleRequest([][]byte{in}, [][]byte{w.out})
-	if status != fuse.OK {
-		w.o.noteDamage(h, in, status)
-		return 0, status, true
-	}
-	if size > 0 {
+	if status == fuse.OK && size > 0 {
 		(*fuse.OutHeader)(unsafe.Pointer(&w.out[0])).Length = uint32(size)
 		w.send(size)
 	}
-	return 0, fuse.OK, false
+	return 0, status, false
 }
 
 // often serves the requests that speed depends on.

@@ -101,6 +101,20 @@ func (l *LRU[K, V]) Evict(k K) {
 	}
 }
 
+// Shed closes every handle that is not in use.
+func (l *LRU[K, V]) Shed() {
+	l.mu.Lock()
+	var old []*Held[K, V]
+	for _, h := range l.byKey {
+		if h.refs == 0 {
+			l.remove(h)
+			old = append(old, h)
+		}
+	}
+	l.mu.Unlock()
+	l.closeAll(old)
+}
+
 // Clear takes every handle out.
 func (l *LRU[K, V]) Clear() {
 	l.mu.Lock()

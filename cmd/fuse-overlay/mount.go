@@ -114,11 +114,19 @@ func checkAnswers(point string) error {
 
 // mountAndListen makes what fusermount3 writes to stderr part of the error, or of the log if it was a warning only.
 func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) (*fs.Mount, error) {
+	mount.Passing = 1 // the pipe to the parent
+	if mount.Namespace != nil {
+		mount.Passing += sys.NamespaceDescriptors
+	}
+	if mount.Direct {
+		return overlay.Mount(mount)
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer r.Close()
+	mount.Passing += 2
 	stderr := os.Stderr
 	os.Stderr = w
 	m, err := overlay.Mount(mount)

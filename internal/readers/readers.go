@@ -64,6 +64,8 @@ const (
 	// haste is how many readers at work make the watchdog send a further one although requests are being taken: when many come at
 	// once for a layer that does not answer, others wait until each of them has a reader.
 	haste = 8
+	// stuckTicks is how many ticks without an answer to any request mean that none comes back.
+	stuckTicks = 5
 )
 
 // Pool is the readers of one connection.
@@ -74,6 +76,7 @@ type Pool struct {
 
 	door     atomic.Int32  // readers that look for a request or wait for one
 	served   atomic.Uint64 // requests taken
+	answered atomic.Uint64 // of them, those done
 	vain     atomic.Int32  // looks in a row that found nothing
 	watching atomic.Bool   // the watchdog is awake
 	alarm    chan struct{} // wakes it
@@ -198,6 +201,7 @@ func (r *reader) run() {
 			p.alarm <- struct{}{}
 		}
 		r.worker.Serve(n)
+		p.answered.Add(1)
 		p.door.Add(1)
 	}
 }
@@ -327,6 +331,7 @@ func (p *Pool) watch() {
 
 // watchRequests is the watchdog awake. It reports false at the end of the connection.
 func (p *Pool) watchRequests(ticks <-chan time.Time) bool {
+	answered, silent := p.answered.Load(), 0
 	for last, idle := p.served.Load(), 0; ; {
 		select {
 		case <-ticks:
@@ -335,14 +340,21 @@ func (p *Pool) watchRequests(ticks <-chan time.Time) bool {
 		}
 		now := p.served.Load()
 		p.pace.tick(now - last)
+		limit := most
+		if done := p.answered.Load(); done != answered {
+			answered, silent = done, 0
+		} else if silent++; silent >= stuckTicks {
+			limit = mostStuck
+		}
+		atDoor := p.door.Load() > 0
 		switch {
 		case now != last:
 			last, idle = now, 0
-			if p.door.Load() == 0 && p.atWork() >= haste {
-				p.promote(most)
+			if !atDoor && p.atWork() >= haste {
+				p.promote(limit)
 			}
-		case p.door.Load() == 0:
-			p.promote(mostStuck)
+		case !atDoor:
+			p.promote(limit)
 		default:
 			idle++
 		}

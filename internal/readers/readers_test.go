@@ -213,7 +213,7 @@ func TestManyAtOnceAllAnswered(t *testing.T) {
 	const callers, each = 8, 500
 	var mu sync.Mutex
 	count := map[byte]int{}
-	answers := make(chan byte, 100)
+	answers := make(chan byte, callers*each) // so that no reader waits for the test
 	readers := 0 // the most there were at any time
 	f, _, _ := start(t, func(p *Pool, b byte) {
 		if b%2 == 0 {
@@ -362,4 +362,33 @@ func TestWatchdogSleeps(t *testing.T) {
 			time.Sleep(tick)
 		}
 	}
+}
+
+// However many requests hang, the next one is answered.
+func TestReadersThatAreStuck(t *testing.T) {
+	const last, stuck = 0, 300
+	answers, hang := make(chan byte, 1), make(chan struct{})
+	f, p, _ := start(t, func(_ *Pool, b byte) {
+		if b == last {
+			answers <- b
+			return
+		}
+		<-hang
+	})
+	for range stuck {
+		f.send(1)
+	}
+	f.send(last)
+	within(t, "the answer to a request behind others that hang", answers)
+	close(hang)
+	for range 1000 {
+		p.mu.Lock()
+		running := p.running
+		p.mu.Unlock()
+		if running <= spare+1 {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("the readers stay")
 }

@@ -117,6 +117,17 @@ func OpenFilesLimit() (uint64, error) {
 	return l.Cur, nil
 }
 
+// OpenFiles is the number of descriptors that the process has open.
+func OpenFiles() (int, error) {
+	d, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	return len(names) - 1, err // without d
+}
+
 // Unmount takes the mount at path out of the tree; EBUSY while it is in use.
 func Unmount(path string) error { return unix.Unmount(path, 0) }
 

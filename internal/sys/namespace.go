@@ -47,6 +47,9 @@ func InheritNamespace(fds [3]int) *MountNamespace {
 	return &MountNamespace{fds[0], fds[1], fds[2]}
 }
 
+// NamespaceDescriptors is how many descriptors a [MountNamespace] has open.
+const NamespaceDescriptors = 3
+
 // Close lets go of the namespace: from then on it lasts as long as others use it.
 func (n *MountNamespace) Close() {
 	if n == nil {
