@@ -91,6 +91,7 @@ var deviations = []deviation{
 		"a FUSE server shows ids of the mount's namespace", nil},
 	{"D37", "before Linux 5.12 each write costs a request for security.capability", "the kernel cannot be told that the daemon clears suid", nil},
 	{"D48", "a layer that does not answer stops those who use it, and beyond a thousand such requests all", "each keeps a thread of the daemon", nil},
+	{"D49", "a file without a name that is in use takes one of the daemon's descriptors, and beyond the hard limit removals are EMFILE", "layers are reached by descriptors", nil},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 }
 

@@ -88,22 +88,19 @@ func cannot(protection, those uint32, err error) error {
 // mayRemove reports EPERM if the entry must stay in its directory, as the kernel's may_delete does once it has found it; errAside: only
 // after askProtection. Preconditions: those of a removal's f.
 func (o *Overlay) mayRemove(r *removal) error {
-	if n := r.p.dir.children[r.name]; n != nil {
-		if n.flags.Load()&protectionKnown == 0 {
-			return errAside
-		}
+	n := r.p.dir.children[r.name]
+	switch {
+	case n != nil && n.flags.Load()&protectionKnown != 0:
 		protection, err := o.protection(n)
 		return cannot(protection, immutable|appendOnly, err)
-	}
-	if r.found.Layer == stack.Upper && r.found.Shared == nil {
+	case r.found.Layer == stack.Upper && r.found.Shared == nil:
 		up, err := r.d.upper()
 		if err != nil {
 			return err
 		}
 		flags, err := o.stack.Protection(stack.Upper, up.At(r.name))
 		return cannot(flags, math.MaxUint32, err)
-	}
-	if !r.flagsAsked {
+	case n != nil || !r.flagsAsked:
 		return errAside
 	}
 	return cannot(r.flags, math.MaxUint32, nil)

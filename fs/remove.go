@@ -70,12 +70,9 @@ func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove fun
 	o.refresh(p)
 	r := removal{o: o, p: p, d: o.open(p), name: name, isDir: isDir, protection: protection}
 	defer r.release()
-	for isDir || !p.inUpper() {
+	if !p.inUpper() {
 		if err := r.check(); err != nil {
 			return err
-		}
-		if p.inUpper() {
-			break
 		}
 		if err := o.copyUp(p, wholeFile); err != nil {
 			return err
@@ -235,8 +232,11 @@ func (o *Overlay) detach(n *Node, p placed) {
 
 // rmdirLocked removes the directory. Preconditions: those of unlinkLocked.
 func (o *Overlay) rmdirLocked(r *removal) error {
-	n := r.node
-	if n == nil || r.p.dir.children[r.name] != n {
+	if !r.found.IsDir() {
+		return unix.ENOTDIR
+	}
+	n := r.p.dir.children[r.name]
+	if n == nil || n != r.node && (o.cfg.LayersChange || o.nodes.Dropped(n)) {
 		return errAside
 	}
 	n.dir.mu.Lock()
