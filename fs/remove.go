@@ -171,6 +171,9 @@ func (r *removal) checkDir() error {
 	if r.node = n; n.dir == nil {
 		return unix.ENOTDIR
 	}
+	if _, err := o.protection(n); err != nil { // allowed has to know it, and where layers change, child has forgotten it
+		return err
+	}
 	if err := o.lockListed(n); err != nil {
 		return err
 	}
