@@ -225,10 +225,11 @@ func (o *Overlay) stillCounts(p *Node, d *openDir, m *meeting) (bool, error) {
 
 // abandon gives back what a meeting has not used. Precondition: no directory's mu is held.
 func (o *Overlay) abandon(m *meeting) {
-	for _, n := range []*Node{m.known, m.former} {
-		if n != nil {
-			o.forgetOne(n)
-		}
+	if m.known != nil {
+		o.forgetOne(m.known)
+	}
+	if m.former != nil {
+		o.forgetOne(m.former)
 	}
 	m.known, m.former = nil, nil
 	if m.fresh != nil {

@@ -214,14 +214,15 @@ func (l *listing) gather(thread uint32, offset uint64) {
 			}
 			return true
 		}
-		m := meeting{name: e.Name, keep: true, sought: dir.SeekListed(&l.view, e)}
+		l.waiting = append(l.waiting, meeting{})
+		m := &l.waiting[len(l.waiting)-1]
+		m.name, m.keep, m.sought = e.Name, true, dir.SeekListed(&l.view, e)
 		var done bool
 		var err error
 		if !o.cfg.LayersChange {
-			done, err = o.begin(l.n, l.d, &m)
+			done, err = o.begin(l.n, l.d, m)
 		}
 		if !done && err == nil {
-			l.waiting = append(l.waiting, m)
 			next.wait = len(l.waiting)
 			l.entries = append(l.entries, next)
 			return true
@@ -229,11 +230,16 @@ func (l *listing) gather(thread uint32, offset uint64) {
 		if m.former != nil {
 			l.drop = append(l.drop, m.former)
 		}
-		return l.met(&next, &m, err)
+		if l.met(&next, m, err) {
+			l.entries = append(l.entries, next)
+		}
+		*m = meeting{}
+		l.waiting = l.waiting[:len(l.waiting)-1]
+		return l.err == nil
 	})
 }
 
-// met puts an entry that has been looked at into the reply, and reports whether the listing goes on behind it.
+// met fills in an entry that has been looked at, and reports whether the reply gets it. It sets l.err where the listing ends before it.
 func (l *listing) met(e *listed, m *meeting, err error) bool {
 	switch {
 	case l.o.ofItsOwn(e.typ, e.layer, err):
@@ -242,11 +248,10 @@ func (l *listing) met(e *listed, m *meeting, err error) bool {
 		l.err = err
 		return false
 	case m.node == nil: // a layer changed under the mount
-		return true
+		return false
 	default:
 		e.node, e.st, e.shared = m.node, m.found.Stat, m.found.Shared != nil
 	}
-	l.entries = append(l.entries, *e)
 	return true
 }
 
@@ -283,33 +288,44 @@ func (l *listing) askAll() {
 		m.open = !done && m.err == nil // to begin anew
 	}
 	l.n.dir.mu.Unlock()
-	all, last := l.entries, l.err
-	l.entries, l.err = l.entries[:0], nil
-	for i := range all {
-		next := all[i]
-		if next.wait == 0 {
-			if l.err == nil {
-				l.entries = append(l.entries, next)
-			} else if next.node != nil {
-				l.drop = append(l.drop, next.node)
-			}
+	last := l.err
+	l.err = nil
+	kept := 0
+	for i := range l.entries {
+		if !l.afterAsking(&l.entries[i]) {
 			continue
 		}
-		m := &l.waiting[next.wait-1]
-		o.abandon(m)
-		if m.open && l.err == nil {
-			m.node, m.err = o.child(l.n, m.name, &m.found.Stat)
-			m.found.Shared = nil // child has seen to that
+		if kept != i {
+			l.entries[kept] = l.entries[i]
 		}
-		switch {
-		case l.err == nil:
-			l.met(&next, m, m.err)
-		case m.node != nil:
+		kept++
+	}
+	clear(l.entries[kept:])
+	l.entries = l.entries[:kept]
+	l.err = cmp.Or(l.err, last)
+}
+
+// afterAsking fills in an entry that has waited, if it has, and reports whether the reply gets it: not behind one at which the listing ends.
+func (l *listing) afterAsking(e *listed) bool {
+	if e.wait == 0 {
+		if l.err != nil && e.node != nil {
+			l.drop = append(l.drop, e.node)
+		}
+		return l.err == nil
+	}
+	m := &l.waiting[e.wait-1]
+	l.o.abandon(m)
+	if m.open && l.err == nil {
+		m.node, m.err = l.o.child(l.n, m.name, &m.found.Stat)
+		m.found.Shared = nil // child has seen to that
+	}
+	if l.err != nil {
+		if m.node != nil {
 			l.drop = append(l.drop, m.node)
 		}
+		return false
 	}
-	clear(all[len(l.entries):])
-	l.err = cmp.Or(l.err, last)
+	return l.met(e, m, m.err)
 }
 
 // hasAnother reports whether the object of a lower that an entry is may have another number than ino, its own. Precondition:
