@@ -1,0 +1,154 @@
+package stack
+
+import (
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+)
+
+// asideUpper and asideLower describe a directory that is not listed until a few names have been looked for.
+const (
+	asideUpper = "file d/u\nfile d/both"
+	asideLower = "file d/gone\nfile d/raised\nfile d/both\nfile d/stays"
+)
+
+// changeAll does to a directory all that can happen to names while it is loaded aside.
+func (m *merged) changeAll() {
+	m.s.t.Helper()
+	m.make("new")
+	m.make("brief")
+	must(m.s.t, m.remove("brief")) // no lower has it
+	must(m.s.t, m.remove("u"))
+	must(m.s.t, m.remove("gone")) // needs a whiteout
+	must(m.s.t, m.remove("both"))
+	m.s.raise("d/raised")
+	m.s.Raised(&m.Dir, "raised")
+}
+
+// What happens to names while a directory is loaded aside is known to the index that is taken over, whether the load has read the upper
+// before or after.
+func TestAdoptAfterChanges(t *testing.T) {
+	leaveAll(t, 1000)
+	for _, before := range []bool{true, false} {
+		for _, anew := range []bool{true, false} {
+			s := newSite(t, asideUpper, asideLower)
+			s.toLook = true
+			m := s.dir("d")
+			if !s.ReadyToLook(&m.Dir) || s.Loaded(&m.Dir) {
+				t.Fatalf("parts %v, index %v", m.parts, m.index)
+			}
+			load := s.Load
+			if anew {
+				m.indexed()
+				load = s.ListAnew
+			}
+			loaded := m.Aside()
+			if before {
+				must(t, load(&loaded, m))
+			}
+			m.changeAll()
+			if !before {
+				must(t, load(&loaded, m))
+			}
+			if !anew && m.Indexed() {
+				t.Error("the load aside has listed the directory itself")
+			}
+			if !m.Adopt(&loaded) {
+				t.Error("not taken over")
+			}
+			if !s.Loaded(&m.Dir) {
+				t.Error("not loaded")
+			}
+			m.wantExact("adopted")
+			names := m.names()
+			slices.Sort(names)
+			if want := []string{"new", "raised", "stays"}; !slices.Equal(names, want) {
+				t.Errorf("the load first %v, anew %v: %v, want %v", before, anew, names, want)
+			}
+			m.make("later")
+			m.wantExact("after the load")
+		}
+	}
+}
+
+// A directory that is listed anew keeps the places of its names, and finds names that have come to a layer.
+func TestAdoptKeepsPlaces(t *testing.T) {
+	s := newSite(t, asideUpper, asideLower)
+	m := s.dir("d").indexed()
+	told, offset := m.after(0, 2)
+	left := slices.DeleteFunc(m.names(), func(name string) bool { return slices.Contains(told, name) })
+	treetest.Build(t, s.folder(1), "file d/late")
+	loaded := m.Aside()
+	must(t, s.ListAnew(&loaded, m))
+	m.make("new")
+	if !m.Adopt(&loaded) {
+		t.Fatal("not taken over")
+	}
+	if rest, _ := m.after(offset, 9); !slices.Equal(rest, left) {
+		t.Errorf("the listing under way goes on with %v, want %v", rest, left)
+	}
+	if got := m.names(); !slices.Contains(got, "late") || !slices.Contains(got, "new") {
+		t.Errorf("a new listing has %v", got)
+	}
+}
+
+// A load that failed changes nothing, and one that began before the directory was copied up does not count.
+func TestAdoptNothing(t *testing.T) {
+	s := newSite(t, "", asideLower, "file d/below")
+	d := s.dir("d").indexed()
+	before := d.Dir
+	_ = d.Aside()
+	if !d.Adopt(nil) || d.index != before.index || d.changes != before.changes {
+		t.Error("a failed load has changed the directory")
+	}
+	for _, result := range []bool{true, false} {
+		s := newSite(t, "", asideLower, "file d/below")
+		root := s.dir("")
+		f := root.lookup("d")
+		d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
+		loaded := d.Aside()
+		must(t, s.Load(&loaded, d))
+		treetest.Build(t, s.folder(Upper), "file d/u")
+		d.AddUpper()
+		adopted := true
+		if result {
+			adopted = d.Adopt(&loaded)
+		} else {
+			adopted = d.Adopt(nil)
+		}
+		if adopted || s.Loaded(&d.Dir) || !slices.Equal(d.Layers(), []uint16{0, 1, 2}) {
+			t.Errorf("taken over: %v, loaded: %v, layers %v", adopted, s.Loaded(&d.Dir), d.Layers())
+		}
+		must(t, s.Load(&d.Dir, d))
+		d.wantExact("loaded again")
+		if f := d.lookup("u"); f.State != InUpper {
+			t.Errorf("u: %+v", f)
+		}
+	}
+}
+
+// A directory that was just made is empty, is in the upper alone, and needs no load.
+func TestNewEmptyDir(t *testing.T) {
+	s := newSite(t, "", "file d/low")
+	root := s.dir("").indexed()
+	must(t, root.mkdir("e"))
+	e := s.unloaded(NewEmptyDir(), "e")
+	if !s.Loaded(&e.Dir) || !e.OnlyUpper() || !e.Indexed() || !e.Empty() || e.HasLower() || e.TopLower() != Upper {
+		t.Errorf("%+v", e.Dir)
+	}
+	e.make("f")
+	e.wantExact("made")
+	if e.Visible() != 1 {
+		t.Errorf("%d names", e.Visible())
+	}
+}
+
+// mkdir makes a directory.
+func (m *merged) mkdir(name string) error {
+	f := m.lookup(name)
+	_, err := m.s.Create(&m.Dir, m.upper(), name, &f, &Object{Mode: unix.S_IFDIR | 0o755})
+	return err
+}
