@@ -104,7 +104,7 @@ func TestAdoptNothing(t *testing.T) {
 	if !d.Adopt(nil) || d.index != before.index || d.changes != before.changes {
 		t.Error("a failed load has changed the directory")
 	}
-	for _, result := range []bool{true, false} {
+	for _, failed := range []bool{false, true} {
 		s := newSite(t, "", asideLower, "file d/below")
 		root := s.dir("")
 		f := root.lookup("d")
@@ -113,12 +113,11 @@ func TestAdoptNothing(t *testing.T) {
 		must(t, s.Load(&loaded, d))
 		treetest.Build(t, s.folder(Upper), "file d/u")
 		d.AddUpper()
-		adopted := true
-		if result {
-			adopted = d.Adopt(&loaded)
-		} else {
-			adopted = d.Adopt(nil)
+		result := &loaded
+		if failed {
+			result = nil
 		}
+		adopted := d.Adopt(result)
 		if adopted || s.Loaded(&d.Dir) || !slices.Equal(d.Layers(), []uint16{0, 1, 2}) {
 			t.Errorf("taken over: %v, loaded: %v, layers %v", adopted, s.Loaded(&d.Dir), d.Layers())
 		}

@@ -1,0 +1,56 @@
+package stack
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// A stack that hands the upper over is followed by another at once, which finds no device of the first, and keeps its own when the first
+// ends.
+func TestHandOver(t *testing.T) {
+	s := newSite(t, "", "file f\nfile g")
+	var own *sys.MountNamespace
+	place, err := own.PlaceOf("/proc") // a mount that is in sight is not waited for
+	must(t, err)
+	s.Publish(sys.Self(place))
+	must(t, s.dir("").indexed().remove("f"))
+	if s.shared.Load() == nil {
+		t.Fatal("the whiteout is no link")
+	}
+	if other, err := Open(s.cfg); err == nil {
+		other.Close()
+		t.Fatal("opened before it was handed over")
+	}
+	must(t, s.HandOver())
+	if left, err := os.ReadDir(filepath.Join(s.cfg.Work, workName)); err != nil || len(left) > 0 {
+		t.Errorf("left in the work directory: %v, %v", left, err)
+	}
+	next := openSite(t, s.cfg)
+	must(t, next.dir("").indexed().remove("g"))
+	shared := next.shared.Load()
+	s.shut()
+	if _, err := os.Lstat(filepath.Join(s.cfg.Work, workName, *shared)); err != nil {
+		t.Error("the end of the first stack has removed the device of the second:", err)
+	}
+	next.wantView("both removed", "")
+}
+
+// A stack that cannot be written has nothing to hand over.
+func TestHandOverReadOnly(t *testing.T) {
+	s := newSite(t, "", "file f")
+	r, err := Open(Config{Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, ReadOnly: true})
+	must(t, err)
+	defer r.Close()
+	r.Publish(sys.Self(sys.Place{}))
+	must(t, r.HandOver())
+	if other, err := Open(Config{Lowers: s.cfg.Lowers}); err != nil {
+		t.Error(err)
+	} else {
+		other.Close()
+	}
+	must(t, s.dir("").indexed().remove("f"))
+	s.wantView("the stack that writes", "")
+}
