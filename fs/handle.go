@@ -42,13 +42,19 @@ type handle struct {
 	data *stack.Data // file has the data of another, a metacopy
 	// appends: file was opened with O_APPEND, because its inode in the upper is append-only.
 	appends bool
+	// remote: it may have been opened in a layer whose server does not answer any more.
+	remote bool
 }
 
 func closeHandle(h handle) {
 	if h.dir != nil {
 		h.dir.Close()
 	}
-	if h.file != nil {
+	switch {
+	case h.file == nil:
+	case h.remote: // whoever needs its place in the cache has nothing to do with that server
+		go h.file.Close()
+	default:
 		h.file.Close()
 	}
 }
@@ -56,6 +62,7 @@ func closeHandle(h handle) {
 // keepHandle puts a handle of n into the cache and returns the cached one in use.
 func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 	n.flags.Or(handled)
+	h.remote = u == useRead && o.stack.Remote()
 	kept := o.handles.Add(n.handleKey(layer, u), h)
 	if o.nodes.Dropped(n) { // meanwhile: nobody will look for it again
 		o.handles.Evict(n.handleKey(layer, u))

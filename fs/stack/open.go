@@ -138,6 +138,7 @@ func Open(c Config) (*Stack, error) {
 			return nil, err
 		}
 	}
+	s.findRemote()
 	if err := s.findSources(c); err != nil {
 		return nil, err
 	}

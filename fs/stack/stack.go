@@ -47,6 +47,7 @@ type Stack struct {
 	overflow  uint32 // the user id of objects whose owner is outside of the daemon's namespace
 
 	changing bool // layers are changed by others
+	remote   bool // a lower is on a file system of a server
 
 	afterVolatile bool // the mount before was volatile
 
