@@ -214,7 +214,7 @@ func TestManyAtOnceAllAnswered(t *testing.T) {
 	var mu sync.Mutex
 	count := map[byte]int{}
 	answers := make(chan byte, callers*each) // so that no reader waits for the test
-	readers := 0 // the most there were at any time
+	readers := 0                             // the most there were at any time
 	f, _, _ := start(t, func(p *Pool, b byte) {
 		if b%2 == 0 {
 			p.Slow()
