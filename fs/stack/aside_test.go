@@ -9,7 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
-// asideUpper and asideLower describe a directory that is not listed until a few names have been looked for.
+// asideUpper and asideLower describe a directory that is not listed until a few names have been
+// looked for.
 const (
 	asideUpper = "file d/u\nfile d/both"
 	asideLower = "file d/gone\nfile d/raised\nfile d/both\nfile d/stays"
@@ -28,8 +29,8 @@ func (m *merged) changeAll() {
 	m.s.Raised(&m.Dir, "raised")
 }
 
-// What happens to names while a directory is loaded aside is known to the index that is taken over, whether the load has read the upper
-// before or after.
+// What happens to names while a directory is loaded aside is known to the index that is taken over,
+// whether the load has read the upper before or after.
 func TestAdoptAfterChanges(t *testing.T) {
 	leaveAll(t, 1000)
 	for _, before := range []bool{true, false} {
@@ -74,7 +75,8 @@ func TestAdoptAfterChanges(t *testing.T) {
 	}
 }
 
-// A directory that is listed anew keeps the places of its names, and finds names that have come to a layer.
+// A directory that is listed anew keeps the places of its names, and finds names that have come to
+// a layer.
 func TestAdoptKeepsPlaces(t *testing.T) {
 	s := newSite(t, asideUpper, asideLower)
 	m := s.dir("d").indexed()
@@ -95,7 +97,8 @@ func TestAdoptKeepsPlaces(t *testing.T) {
 	}
 }
 
-// A load that failed changes nothing, and one that began before the directory was copied up does not count.
+// A load that failed changes nothing, and one that began before the directory was copied up does
+// not count.
 func TestAdoptNothing(t *testing.T) {
 	s := newSite(t, "", asideLower, "file d/below")
 	d := s.dir("d").indexed()

@@ -19,7 +19,8 @@ func (s *site) expectChanges() *site {
 	return s
 }
 
-// change removes an object of a layer, if one is named, and builds the table in the layer, below the stack.
+// change removes an object of a layer, if one is named, and builds the table in the layer, below
+// the stack.
 func (s *site) change(layer int, gone, table string) {
 	s.t.Helper()
 	if gone != "" {
@@ -28,8 +29,8 @@ func (s *site) change(layer int, gone, table string) {
 	treetest.Build(s.t, s.folder(layer), table)
 }
 
-// A look-up finds what the layers have at that moment, also in a directory that was listed before, and under a name that was looked up
-// before.
+// A look-up finds what the layers have at that moment, also in a directory that was listed before,
+// and under a name that was looked up before.
 func TestLookupFindsChanges(t *testing.T) {
 	for _, c := range []struct {
 		what   string
@@ -59,6 +60,7 @@ func TestLookupFindsChanges(t *testing.T) {
 		{"a file in place of a part", []string{"", "dir x", "dir x", "dir x"}, 2, "x", "file x", "x", InLower, 1, []uint16{1}},
 		{"a file in place of a directory", []string{"", "dir x", "dir x"}, 1, "x", "file x", "x", InLower, 1, nil},
 		{"a marker between parts", []string{"", "dir x", "", "dir x"}, 2, "", "file .wh.x", "x", InLower, 1, []uint16{1}},
+		{"a marker above parts", []string{"", "dir x", "", "dir x", "dir x"}, 2, "", "file .wh.x", "x", InLower, 1, []uint16{1}},
 		{"a marker beside a part", []string{"", "dir x", "dir x"}, 1, "", "file .wh.x", "x", InLower, 1, []uint16{1}},
 		{"a marker beside the upper's", []string{"dir x", "dir x"}, 0, "", "file .wh.x", "x", InUpper, 0, []uint16{0}},
 	} {
@@ -86,7 +88,8 @@ func TestLookupFindsChanges(t *testing.T) {
 	}
 }
 
-// Each call that fails in a look-up of a directory, or in the load of one, is an error, and is none the next time.
+// Each call that fails in a look-up of a directory, or in the load of one, is an error, and is none
+// the next time.
 func TestFaultsWithChanges(t *testing.T) {
 	s := newSite(t, "", "dir d/x", "dir d/y", "dir d/x").expectChanges()
 	root := s.dir("")
@@ -117,7 +120,8 @@ func TestFaultsWithChanges(t *testing.T) {
 	}
 }
 
-// A directory takes over the parts that a later look-up of its name finds, and what they say of themselves.
+// A directory takes over the parts that a later look-up of its name finds, and what they say of
+// themselves.
 func TestRenew(t *testing.T) {
 	s := newSite(t, "", "file d/a", "file d/b", "").expectChanges()
 	root, d := s.dir(""), s.dir("d")
@@ -168,7 +172,8 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// A part that goes between the look-up of its name and the load takes no part; if it is the topmost, the directory is gone.
+// A part that goes between the look-up of its name and the load takes no part; if it is the
+// topmost, the directory is gone.
 func TestPartsGoBeforeLoad(t *testing.T) {
 	for _, c := range []struct {
 		layer int
@@ -192,7 +197,8 @@ func TestPartsGoBeforeLoad(t *testing.T) {
 	}
 }
 
-// Parts that a redirect led to stay those of the directory, whatever a look-up of its name finds later.
+// Parts that a redirect led to stay those of the directory, whatever a look-up of its name finds
+// later.
 func TestRenewKeepsRedirect(t *testing.T) {
 	c := newFolders(t, "dir p\nxattr p "+redirectAttr+" q", "file q/f", "file q/g")
 	c.Redirects = RedirectsOn
@@ -217,7 +223,8 @@ func TestRenewKeepsRedirect(t *testing.T) {
 	}
 }
 
-// A listing that begins reads the names anew. One that is under way goes on from its place, to its own end.
+// A listing that begins reads the names anew. One that is under way goes on from its place, to its
+// own end.
 func TestRelist(t *testing.T) {
 	s := newSite(t, "", "file a\nfile b", "file c\nfile d\nfile e").expectChanges()
 	m := s.dir("")
@@ -256,7 +263,8 @@ func TestRelistWithoutChanges(t *testing.T) {
 	}
 }
 
-// When names come and go until the places run out, every listing has each name once, in places that an offset can hold.
+// When names come and go until the places run out, every listing has each name once, in places that
+// an offset can hold.
 func TestRelistRunsOutOfPlaces(t *testing.T) {
 	most := maxPlace
 	t.Cleanup(func() { maxPlace = most })

@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A handle that an earlier mount wrote without the UUID is completed once. An upper that takes no attribute is tried again later.
+// Origin completes a handle that an earlier mount wrote without the UUID. If SetOrigin fails, the
+// next Origin completes it again.
 func TestOriginIsCompleted(t *testing.T) {
 	c := newFolders(t, "dir d", "file d/f \"text\"")
 	c.Features.UUID = UUIDOff
@@ -59,7 +60,7 @@ func TestOriginIsCompleted(t *testing.T) {
 	}
 }
 
-// The files that are read ahead are regular ones of lowers, in the order of the listing.
+// FileAfter returns the regular files of lowers in the order of the listing.
 func TestFileAfter(t *testing.T) {
 	m := newSite(t, "file up\nwhite gone", "file a\nfile gone\ndir d\nsymlink l x\nfile b\nfile c").dir("").indexed()
 	must(t, m.remove("c"))
@@ -81,8 +82,8 @@ func TestFileAfter(t *testing.T) {
 	}
 }
 
-// The flags that protect an object of the upper are kept in an attribute, those of a lower's are its own, and without attributes there
-// can be none.
+// The flags of an object of the upper are kept in an attribute, which does not count in a lower.
+// SetProtection fails on an upper without xattrs.
 func TestProtection(t *testing.T) {
 	s := newSite(t, "file f", "file f\nfile low")
 	root := s.dir("")
@@ -116,7 +117,7 @@ func TestProtection(t *testing.T) {
 	}
 }
 
-// A metacopy gets its data with the first write; what it has so far is told when that fails.
+// Complete copies the data into a metacopy. If the data cannot be opened, the metacopy stays one.
 func TestComplete(t *testing.T) {
 	c := newFolders(t, meta("f"), "file f data")
 	c.Redirects, c.Features.MetaCopy = RedirectsOn, true
@@ -160,7 +161,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// Names of one object find its link count again after another name was copied up.
+// Recount finds the link count of an object after another of its names was copied up. Learn takes
+// over only a count that is not known.
 func TestRecount(t *testing.T) {
 	s := newLinked(t)
 	_, _, f := s.at("d/f")

@@ -10,8 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// In a directory that could not be loaded, the parts are looked at one by one, down to one that hides those below. One that has gone is no
-// damage.
+// In a directory that could not be loaded, Damaged looks at the parts one by one, down to an opaque
+// one. A part that is gone is no damage.
 func TestDamagedUnloaded(t *testing.T) {
 	const damaged = "dir d\nxattr d " + redirectAttr + " a/../b"
 	for _, c := range []struct {
@@ -43,7 +43,7 @@ func TestDamagedUnloaded(t *testing.T) {
 	}
 }
 
-// What an opaque directory hides is no reason, whatever is wrong with it.
+// Damaged does not look at what an opaque directory hides.
 func TestDamagedHidden(t *testing.T) {
 	cfg := newFolders(t, "opaque d", "dir d\n"+meta("d/f"))
 	cfg.Redirects, cfg.Features.MetaCopy = RedirectsOn, true
@@ -62,7 +62,8 @@ func TestDamagedHidden(t *testing.T) {
 	}
 }
 
-// A directory that the file system cannot open is the reason, as the directory that was asked for and as a name in another.
+// Damaged reports a directory that the file system cannot open, be it the merged directory or a
+// name in it.
 func TestDamagedDirectoryCannotBeOpened(t *testing.T) {
 	s := newSite(t, "", "dir p/d")
 	m := s.dir("p")
@@ -94,7 +95,7 @@ func TestDamagedDirectoryCannotBeOpened(t *testing.T) {
 	}
 }
 
-// A copy in the index that is of another type than its object is the reason; a whole one is none.
+// Damaged reports a copy in the index whose type is not that of its object.
 func TestDamagedCopy(t *testing.T) {
 	s := newLinked(t)
 	s.raise("d/f")
@@ -117,7 +118,7 @@ func TestDamagedCopy(t *testing.T) {
 	}
 }
 
-// Data with another digest, and data that cannot be read, are the reasons.
+// DamagedData reports data with another digest, and data that cannot be read.
 func TestDamagedDataDigest(t *testing.T) {
 	c := newFolders(t, "", "file f text")
 	c.Redirects, c.Features.MetaCopy, c.Features.Verity = RedirectsOn, true, VerityOn

@@ -8,8 +8,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A stack that hands the upper over is followed by another at once, which finds no device of the first, and keeps its own when the first
-// ends.
+// After HandOver another stack can open the upper. It finds no whiteout device of the first, and
+// keeps its own device when the first is closed.
 func TestHandOver(t *testing.T) {
 	s := newSite(t, "", "file f\nfile g")
 	var own *sys.MountNamespace

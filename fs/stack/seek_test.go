@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
-// told looks a name up as a caller does that does not hold the directory while lowers are asked.
+// told looks a name up in steps, as a caller does that does not hold the directory during a look at
+// lowers.
 func (m *merged) told(q *Sought) (f Found, err error) {
 	m.s.t.Helper()
 	if !q.Local() {
@@ -41,7 +42,7 @@ func text(f Found, err error) string {
 	return fmt.Sprintf("%+v, %v", f, err)
 }
 
-// A name that is sought and asked for in steps means what a look-up tells, in a directory of each kind.
+// Seek with Glance or Ask finds what Lookup finds, in a directory of each kind.
 func TestSeekIsLookup(t *testing.T) {
 	leaveAll(t, 1000)
 	const upper = "file %[1]s/up\nfile %[1]s/over\nwhite %[1]s/gone\nfile %[1]s/.wh.marked\nsymlink %[1]s/link x\n"
@@ -77,7 +78,7 @@ func TestSeekIsLookup(t *testing.T) {
 	}
 }
 
-// A lower is asked only for names that the upper does not decide: those are told with the lower gone.
+// A name is local if the upper decides it, or if no layer has it. With changes expected no name is.
 func TestLocalNames(t *testing.T) {
 	s := newSite(t, "file d/up\nwhite d/gone\ndir d/sub\nfile u/f", "file d/low\nfile d/gone\ndir d/lowdir")
 	for dir, names := range map[string]map[string]bool{
@@ -100,7 +101,7 @@ func TestLocalNames(t *testing.T) {
 	}
 }
 
-// Entries that a listing tells are sought as their names are.
+// SeekListed finds for an entry of a listing what Lookup finds for its name.
 func TestSeekListed(t *testing.T) {
 	for _, changing := range []bool{false, true} {
 		s := newSite(t, "file d/up\nfile d/over\nwhite d/gone", "file d/low\nfile d/over\nfile d/gone\ndir d/sub")
@@ -125,7 +126,8 @@ func TestSeekListed(t *testing.T) {
 	}
 }
 
-// An answer counts for as long as the directory takes the name from the same layer, whatever happens to other names.
+// An answer counts for as long as the directory takes the name from the same layer, whatever
+// happens to other names.
 func TestStill(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -192,7 +194,8 @@ func TestViewStays(t *testing.T) {
 	}
 }
 
-// A directory that is found in an unlisted one may have further parts: that one has to be listed.
+// Ask reports that an unlisted directory has to be listed if it finds a directory in it, which may
+// have further parts.
 func TestAskForUnexpectedDirectory(t *testing.T) {
 	leaveAll(t, 1000)
 	s := newSite(t, "", "file d/f", "file d/g")
@@ -210,7 +213,7 @@ func TestAskForUnexpectedDirectory(t *testing.T) {
 	}
 }
 
-// A glance at a metacopy tells its attributes, and that its data is to be asked for.
+// Glance at a metacopy returns its attributes and is not complete; Ask finds its data.
 func TestGlanceAtMetacopy(t *testing.T) {
 	c := newFolders(t, meta("d/f")+"file d/whole text", "file d/f data")
 	c.Redirects, c.Features.MetaCopy = RedirectsOn, true
