@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -158,4 +159,20 @@ func TestLinkOfARemovedNameIsTheSameFile(t *testing.T) {
 	s.forget(nil)
 	s.do(s.mknod("new", unix.S_IFREG|0o600, 0)) // its inode number may be used again
 	s.audit("another file")
+}
+
+// Names that no layer can have are told without one, also in directories that are in lowers alone.
+func TestNamesThatCannotBe(t *testing.T) {
+	s := newSite(t, "file up/f", "file low/f\nfile both/f", "file both/g\nfile up/g")
+	for _, dir := range []string{"up", "low", "both"} {
+		id, err := s.walk(dir)
+		must(t, err)
+		_, err = s.lookup(id, strings.Repeat("x", 256))
+		want(t, "a name of 256 bytes in "+dir, err, unix.ENAMETOOLONG)
+		var out fuse.EntryOut
+		h := s.header(id)
+		if status := s.o.Lookup(nil, &h, ".wh.f", &out); out.NodeId != 0 || status != fuse.OK { // kept as missing
+			t.Errorf("a marker in %s: %d, %v", dir, out.NodeId, status)
+		}
+	}
 }

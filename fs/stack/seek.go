@@ -77,8 +77,16 @@ func (q *Sought) Local() bool {
 	return len(q.was.dir.parts) == 1 && q.was.dir.parts[0].layer == Upper
 }
 
-// NeedsUpper reports whether Glance looks at the upper.
-func (q *Sought) NeedsUpper() bool { return q.at != nil && !q.entry.absent() || !q.indexed() }
+// NeedsUpper reports whether Glance looks at the upper. Precondition: Local.
+func (q *Sought) NeedsUpper() bool {
+	switch {
+	case len(q.name) > NameMax || whiteout.IsMarker(q.name):
+		return false
+	case q.indexed():
+		return q.at != nil && !q.entry.absent()
+	}
+	return true
+}
 
 // Glance tells what a name means that has just been sought and is local. complete is false where the data of a file is elsewhere:
 // [Stack.Ask] finds it. Precondition: the directory is held.
