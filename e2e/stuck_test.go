@@ -141,3 +141,57 @@ func stuckLayer(t *testing.T, e *env, uses [][]string) {
 		}
 	}
 }
+
+// The mount can be taken away while a layer does not answer, and the users that wait for it are let go.
+func TestStuckLayerAndTheEnd(t *testing.T) {
+	needDaemon(t)
+	for _, c := range []struct {
+		name string
+		end  func(t *testing.T, o *overlay)
+	}{
+		{"SIGTERM", func(t *testing.T, o *overlay) { check(t, syscall.Kill(o.pid, syscall.SIGTERM)) }},
+		{"abort", func(t *testing.T, o *overlay) {
+			abortConnection(o.minor)
+			check(t, unix.Unmount(o.mnt, unix.MNT_DETACH))
+		}},
+		{"umount -l", func(t *testing.T, o *overlay) { check(t, unix.Unmount(o.mnt, unix.MNT_DETACH)) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+				o := e.overlay(t, "file healthy/f", "file silent/f \"text\"\nfile silent/g \"text\"")
+				o.opts = nil
+				layer := e.stall(t, o.lowers[1])
+				o.lowers[1] = layer.mnt
+				o.mount()
+				sh(t, o.mnt, "ls -l silent >/dev/null")
+				layer.stop()
+				user := exec.Command("cat", o.path("silent/f"))
+				check(t, user.Start())
+				time.Sleep(200 * time.Millisecond)
+				within(t, c.name, func() error {
+					c.end(t, o)
+					for {
+						if _, ok := mountAt(o.mnt); !ok {
+							return nil
+						}
+						time.Sleep(10 * time.Millisecond)
+					}
+				})
+				ended := make(chan struct{})
+				go func() {
+					_ = user.Wait() // with an error, mostly
+					close(ended)
+				}()
+				if c.name != "umount -l" { // which lets who is there go on
+					select {
+					case <-ended:
+					case <-time.After(10 * time.Second):
+						t.Error("a process that waits for the layer is not let go")
+					}
+				}
+				layer.answer()
+				o.expectEnd()
+			})
+		})
+	}
+}

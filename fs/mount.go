@@ -223,6 +223,7 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	if err != nil {
 		return nil, err
 	}
+	o.cut = func() error { return dev.Cut(fd) }
 	opts := &fuse.MountOptions{
 		MaxBackground:            background,
 		MaxWrite:                 maxWrite,
@@ -285,6 +286,10 @@ func mountError(point string, err error) error {
 	}
 	return fmt.Errorf("mount point %q: %w", point, err)
 }
+
+// Cut ends the connection to the kernel, for a process that ends. Requests under way may hang in a layer that does not answer, and
+// a thread in such a call keeps the process's descriptors open, and with them the users of the mount waiting, until it returns.
+func (m *Mount) Cut() error { return m.overlay.cut() }
 
 // Wait returns when the mount is gone.
 func (m *Mount) Wait() { <-m.done }

@@ -56,6 +56,7 @@ type Overlay struct {
 
 	layerNames layerNames // immutable
 
+	cut    func() error  // ends the connection; set by Mount
 	pool   *readers.Pool // set by Mount, before any request is served
 	waker  waker         // immutable
 	fast   atomic.Bool   // requests come fast

@@ -16,6 +16,7 @@ type mounted interface {
 	Wait()
 	Unmount() error
 	HandOver()
+	Cut() error
 }
 
 // attached is a mount that answers, and what belongs to it.
@@ -73,6 +74,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 			}
 			if unmounting {
 				a.log.Warn("a second signal: users of the mount are cut off", zap.Stringer("signal", s))
+				a.cut()
 				return
 			}
 			a.log.Info("unmounting", zap.Stringer("signal", s))
@@ -89,8 +91,15 @@ func (a *attached) serve(signals <-chan os.Signal) {
 			tooLate = time.After(parting)
 		case <-tooLate:
 			a.log.Warn("unmounted, but still in use: its users are cut off")
+			a.cut()
 			return
 		}
+	}
+}
+
+func (a *attached) cut() {
+	if err := a.mount.Cut(); err != nil {
+		a.log.Error("cannot end the connection", zap.Error(err))
 	}
 }
 

@@ -28,6 +28,8 @@ func (m *fakeMount) Wait() { <-m.gone }
 
 func (m *fakeMount) HandOver() { m.asked.Add(1) }
 
+func (m *fakeMount) Cut() error { return nil }
+
 func (m *fakeMount) Unmount() error {
 	times := m.unmounts.Add(1)
 	time.Sleep(m.writeBack)

@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"strconv"
@@ -37,6 +38,17 @@ func (d *Device) Close() { _ = unix.Close(d.fd) }
 
 // Dup returns a further descriptor of the connection, which belongs to the caller.
 func (d *Device) Dup() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 3) }
+
+// Cut takes the connection from d and from a descriptor of Dup. The kernel ends it when nobody has it open any more, and lets its users go.
+// In its place there is a file in memory, where answers go that come late.
+func (d *Device) Cut(dup int) error {
+	nowhere, err := unix.MemfdCreate("fuse-overlay", unix.MFD_CLOEXEC)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(nowhere) }()
+	return errors.Join(unix.Dup3(nowhere, d.fd, unix.O_CLOEXEC), unix.Dup3(nowhere, dup, unix.O_CLOEXEC))
+}
 
 // Mount attaches the connection at path. data are the mount options besides fd, as in Documentation/filesystems/fuse.rst.
 func (d *Device) Mount(source, path, fstype string, flags uintptr, data string) error {
