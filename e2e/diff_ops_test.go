@@ -88,7 +88,12 @@ func (s *side) run(o op) string {
 	case "pwrite":
 		return s.writeFile(p, unix.O_WRONLY, 0, o.text, o.n)
 	case "truncate":
-		return res(unix.Truncate(p, o.n))
+		var st unix.Stat_t
+		known := unix.Stat(p, &st) == nil
+		if err := unix.Truncate(p, o.n); err != nil || !known || st.Size != o.n {
+			return res(err)
+		}
+		return sizeWasThat
 	case "mkdir":
 		return res(unix.Mkdir(p, uint32(o.n)))
 	case "rmdir":
@@ -132,11 +137,15 @@ func (s *side) run(o op) string {
 	return s.runSlot(o, p)
 }
 
+// sizeWasThat is the result of a truncation to the size that the file had.
+const sizeWasThat = "ok, the size was that"
+
 // runSlot runs the operations on kept descriptors.
 func (s *side) runSlot(o op, p string) string {
 	fd := s.fd[o.slot]
 	if o.name == "slot-open" {
-		// One byte is written at once: the kernel copies up at the open already, we at the first write.
+		// One byte is written at once: the kernel copies up at the open already, the daemon at the first write that it sees. With the
+		// writeback cache that is the one of fsync.
 		if fd >= 0 {
 			_ = unix.Close(fd)
 			s.fd[o.slot] = -1
@@ -147,6 +156,10 @@ func (s *side) runSlot(o op, p string) string {
 		}
 		s.fd[o.slot] = fd
 		_, err = unix.Pwrite(fd, []byte("!"), 0)
+		var st unix.Stat_t
+		if err == nil && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			err = unix.Fsync(fd)
+		}
 		return res(err)
 	}
 	if fd < 0 {

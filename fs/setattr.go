@@ -124,13 +124,25 @@ func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 		return err
 	}
 	defer o.handles.Release(h)
-	if err := h.Value.file.Truncate(int64(size)); err != nil {
+	if err := o.setSize(h.Value.file, int64(size)); err != nil {
 		return err
 	}
 	if killer != nil {
 		return o.killSuid(n, killer)
 	}
 	return nil
+}
+
+// setSize is ftruncate. With the writeback cache the kernel keeps st_mtime by itself, and does not change it for a size that the
+// file has already: then neither does this.
+func (o *Overlay) setSize(file *sys.File, size int64) error {
+	if o.writesBack() {
+		var st sys.Stat
+		if err := file.Ref().Stat(&st); err != nil || st.Size == size {
+			return err
+		}
+	}
+	return file.Truncate(size)
 }
 
 // killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2). File capabilities go with
