@@ -61,7 +61,8 @@ func TestDirectoriesOfOneLower(t *testing.T) {
 	})
 }
 
-// ownNumbers returns the numbers of all objects of a mount by their paths. It fails if two have one, or a listing tells another.
+// ownNumbers returns the inode numbers of all objects of a mount by their paths. It fails if two
+// objects have the same number, or if a listing returns another number than stat.
 func ownNumbers(t *testing.T, o *overlay) map[string]uint64 {
 	t.Helper()
 	if d := identityFaults(o.mnt); d != "" {

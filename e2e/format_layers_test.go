@@ -170,7 +170,7 @@ var flagScripts = []string{`
 	append again "+"`,
 }
 
-// lookAtFlags tells which flags files and directories have, but for d (D43).
+// lookAtFlags returns the inode flags of files and directories, without the flag d (D43).
 func lookAtFlags(_ *cell, o *overlay) (map[string]string, string) {
 	lines := map[string]string{}
 	err := filepath.WalkDir(o.mnt, func(path string, entry fs.DirEntry, err error) error {

@@ -38,7 +38,7 @@ func chattr(path, change string) error {
 	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags))
 }
 
-// lsattr tells which of those flags an object has; "-" of what has no flags.
+// lsattr returns those of the flags that an object has, and "-" for an object without flags.
 func lsattr(path string) string {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -316,7 +316,8 @@ func TestFlagsOfCopies(t *testing.T) {
 	})
 }
 
-// In a user namespace nobody may make a file immutable or append-only, nor a plain user anywhere.
+// A process in a user namespace may not make a file immutable or append-only. A plain user may not
+// do so in any namespace.
 func TestProtectionNeedsTheRight(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "dir d 0777\nfile d/f \"f\"")

@@ -278,7 +278,8 @@ func TestLayersChangeUnderLoad(t *testing.T) {
 	})
 }
 
-// What is open goes on being what it was opened as, or is told to be stale; nothing of it goes into what has taken its name.
+// An open file remains the object that was opened, or its requests fail with ESTALE. A write to it
+// does not reach the object that has taken its name.
 func TestWhatIsOpenWhileLayersChange(t *testing.T) {
 	eachPolicy(t, allModes, func(t *testing.T, e *env) {
 		o := e.changing(t, "file f \"first text\"\nfile g \"first text\"\nfile h \"first text\"\nfile d/in in")

@@ -22,7 +22,7 @@ func statx(t *testing.T, path string, mask int) unix.Statx_t {
 	return st
 }
 
-// D26: statx(2) tells when an object was made, as its layer does; the kernel keeps that.
+// D26: statx(2) returns the time of birth that the object's layer has. The kernel caches it.
 func TestTimesOfBirth(t *testing.T) {
 	eachPolicy(t, allModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file f f\ndir d\nlink l f\nfile d/in in")
@@ -51,7 +51,7 @@ func TestTimesOfBirth(t *testing.T) {
 		if again.total() > 0 {
 			t.Errorf("statx of what is known: %s", again)
 		}
-		// The rest of what statx tells is that of stat.
+		// The other attributes that statx returns equal those of stat.
 		st, plain := statx(t, o.path("f"), unix.STATX_BASIC_STATS|unix.STATX_BTIME), lstat(t, o.path("f"))
 		equal(t, "size", int64(st.Size), plain.Size)
 		equal(t, "ino", st.Ino, plain.Ino)
@@ -95,7 +95,7 @@ func TestFilesWithoutSize(t *testing.T) {
 	})
 }
 
-// D26: statx tells no attributes (STATX_ATTR_IMMUTABLE and others), FIEMAP is EOPNOTSUPP.
+// D26: statx returns no attributes (STATX_ATTR_IMMUTABLE and others), and FIEMAP is EOPNOTSUPP.
 func TestWhatTheKernelDoesNotAskFor(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		o := e.mounted(t, "file f text")

@@ -35,7 +35,7 @@ const (
 // appendWay is a way in which a file gets longer.
 type appendWay struct {
 	name string
-	// inLower: the file lies in a lower before, and is open for reading by somebody else.
+	// inLower: the file lies in a lower at first, and another process has it open for reading.
 	inLower bool
 	// flags are how the file is opened by who appends; with O_CREAT it is new, else it has been made before.
 	flags int

@@ -147,8 +147,9 @@ func (o *overlay) mountKernel() error {
 	return nil
 }
 
-// busyLimit is how long a mount may be busy with what nobody waits for: another process of the machine looks at all mounts,
-// or the kernel takes a file system apart after the end of its last user.
+// busyLimit is how long a mount may stay busy for reasons that the test cannot wait for: another
+// process of the machine reads all mounts, or the kernel still frees the file system after its last
+// user has ended.
 const busyLimit = 5 * time.Second
 
 // notBusy calls f until its error is another than EBUSY.

@@ -94,8 +94,8 @@ func overridingLayer(t *testing.T, e *env, dir, attr string, uid int) {
 	}
 }
 
-// Attributes of owner, mode, type and capabilities (override_stat) give rights only where whoever may write them has these
-// rights, or where the mounting user asked for it.
+// An attribute of owner, mode, type or capabilities (override_stat) gives rights in two cases only:
+// the users who may write it have these rights, or the mounting user has requested it.
 func TestOverridesOfALayersOwner(t *testing.T) {
 	needDaemon(t)
 	const (

@@ -86,7 +86,7 @@ var stuckUses = []string{
 	"echo x >>silent/a%d", "exec chmod 600 silent/c%d", "exec mv -T silent/m%d silent/n%[1]d", "exec rm silent/r%d",
 }
 
-// A layer that does not answer stops those who use it, and nobody else, however many they are.
+// A layer that does not answer stops the processes that use it, however many, and no other process.
 func TestStuckLayer(t *testing.T) {
 	needDaemon(t)
 	for _, c := range []struct {

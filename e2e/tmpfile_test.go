@@ -91,7 +91,7 @@ func TestTmpfile(t *testing.T) {
 	})
 }
 
-// A file without a name that nobody has open any more is gone, with what it takes.
+// When the last descriptor of an O_TMPFILE file is closed, its inode and its space are freed.
 func TestTmpfileIsGone(t *testing.T) {
 	eachPolicy(t, rootModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "dir other")

@@ -203,7 +203,7 @@ func (c wrongCall) try(t *testing.T, dir string) {
 	}
 }
 
-// A device that users may not open is the reason that is told, not the mount point.
+// If users may not open the device, the message names the device, not the mount point.
 func TestDeviceThatUsersMayNotOpen(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {

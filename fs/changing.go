@@ -159,7 +159,7 @@ func (o *Overlay) refresh(n *Node) {
 	o.refresh(at.parent)
 	d := o.open(at.parent)
 	defer d.release()
-	if o.ask(at.parent, d, at.name) != nil { // the next request is told
+	if o.ask(at.parent, d, at.name) != nil { // the next request reports the error
 		return
 	}
 	f := &d.answer.found
@@ -231,8 +231,8 @@ func (o *Overlay) stillOpen(n *Node) *sys.Object {
 	return nil
 }
 
-// lost is for when n's object was not found at p, with err: it reports whether n has lost that name by it, so that a look at its
-// place tells more. Precondition: no directory's mu is held.
+// lost is called when the object of n was not found at p, with err. It reports whether n has lost
+// that name. The caller then reads the place of n anew. Precondition: no directory's mu is held.
 func (o *Overlay) lost(n *Node, p *place, err error) bool {
 	if err != unix.ESTALE || !o.cfg.LayersChange || p.gone || p.parent == nil {
 		return false
@@ -331,7 +331,7 @@ func (o *Overlay) pagesOf(n *Node) uint32 {
 	return 0
 }
 
-// version tells one state of a file's data from another.
+// version distinguishes one state of a file's data from another.
 type version struct {
 	part         stack.Part
 	size         int64

@@ -26,8 +26,9 @@ func (o *Overlay) tellApart() {
 	}
 }
 
-// claimNumber gives a new node another number than the one in n.ino, where another node has that. Linked files of a lower are one
-// object, whose nodes have one number. Precondition: nobody else knows n, or nobody else has its number.
+// claimNumber gives a new node another number than the one in n.ino, if another node has that one.
+// Linked files of a lower are one object, and their nodes have one number. Precondition: no other
+// goroutine has a reference to n, or no other node has its number.
 func (o *Overlay) claimNumber(n *Node) {
 	if !o.apart.Load() || n.flags.Load()&manyNames != 0 {
 		return

@@ -123,7 +123,7 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 	m := meeting{name: name, keep: true, found: stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st}}
 	if m.found.IsDir() {
 		n := o.newNode(p, name, &m.found, nil)
-		n.dir.Dir = stack.NewEmptyDir() // nobody else knows it
+		n.dir.Dir = stack.NewEmptyDir() // no other goroutine has a reference to it
 		n.flags.Or(protectionKnown)     // a directory hands down other flags alone
 		o.claimNumber(n)
 		p.dir.children[name] = n

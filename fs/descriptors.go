@@ -52,7 +52,7 @@ func boundsOf(limit, used int) bounds {
 	return bounds{handles, mostParts}
 }
 
-// openFiles tells the limit, and how many descriptors are in use.
+// openFiles returns the limit of open files, and how many descriptors are in use.
 func openFiles() (limit, used int, err error) {
 	most, err := sys.OpenFilesLimit()
 	if err != nil {

@@ -187,7 +187,8 @@ func TestDirectWritesAreSynced(t *testing.T) {
 	}
 }
 
-// dirtyPage is a kernel with a page of a mapping, which it writes back when it is told to drop it.
+// dirtyPage is a kernel with a dirty page of a mapping. It writes the page back when a notification
+// invalidates it.
 type dirtyPage struct {
 	server
 	writeBack func()

@@ -10,7 +10,8 @@ import (
 // A change of a directory needs to know what a name means while the directory's mu is held, and a lower is never asked then. So it is
 // asked before (ask), and under the lock it is seen whether the answer still counts (resolve).
 
-// errAside says, with a directory's mu held, that something has to be found out first, with nothing held. It is told to nobody.
+// errAside is returned while a directory's mu is held. The caller then has to request something
+// from a layer with no lock held, and to begin again. It never leaves this package.
 var errAside = errors.New("a layer has to be asked first")
 
 // answer is what the layers have told of a name. An [openDir] has room for one.
@@ -81,9 +82,10 @@ func (o *Overlay) lockEntry(p *Node, d *openDir, name string, f *stack.Found) er
 	}
 }
 
-// lockTwo locks the directories of a change of two, or of one. moves: a directory is to get another place. In the tree the upper one
-// comes first, as everywhere; of two that do not lie in one another, no matter which, as nobody else holds two such meanwhile, and no
-// directory moves.
+// lockTwo locks the one or two directories of a change. moves: a directory is to get another place.
+// If one lies in the other, lockTwo locks the outer one first, as everywhere. Otherwise the order
+// is free: movesMu is held, so no other goroutine holds two such directories and no directory
+// moves.
 func (o *Overlay) lockTwo(a, b *Node, moves bool) (unlock func()) {
 	if a == b && !moves {
 		a.dir.mu.Lock()
@@ -116,8 +118,9 @@ func (n *Node) isAbove(other *Node) bool {
 	return false
 }
 
-// keeper opens an object that is about to lose its last name, since somebody may still use it: one of the upper when that happens, one
-// of a lower before, with nothing held.
+// keeper opens an object that is about to lose its last name, because processes may still use it.
+// It opens an object of the upper during the removal, and one of a lower before it with no lock
+// held.
 type keeper struct {
 	layer  int
 	object *sys.Object // of that lower; nil: not opened

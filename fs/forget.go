@@ -24,8 +24,8 @@ func (o *Overlay) forgetAll(list []forgotten) {
 	}
 }
 
-// drop removes a node that nobody refers to, and then the directories that were only kept for it. Precondition: no
-// directory's mu is held.
+// drop removes a node without references, and then the directories that were kept for it alone.
+// Precondition: no directory's mu is held.
 func (o *Overlay) drop(n *Node) {
 	for n != o.root {
 		parent, others, dropped := o.dropOne(n)

@@ -52,7 +52,7 @@ func closeHandle(h handle) {
 	}
 	switch {
 	case h.file == nil:
-	case h.remote: // whoever needs its place in the cache has nothing to do with that server
+	case h.remote: // the caller that needs its place in the cache must not wait for that server
 		go h.file.Close()
 	default:
 		h.file.Close()
@@ -64,7 +64,7 @@ func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
 	n.flags.Or(handled)
 	h.remote = u == useRead && o.stack.Remote()
 	kept := o.handles.Add(n.handleKey(layer, u), h)
-	if o.nodes.Dropped(n) { // meanwhile: nobody will look for it again
+	if o.nodes.Dropped(n) { // meanwhile: no request will look for it again
 		o.handles.Evict(n.handleKey(layer, u))
 	}
 	return kept

@@ -58,8 +58,9 @@ func (m *Mount) handOver() error {
 	return o.stack.HandOver()
 }
 
-// flushPages has the kernel write back what it keeps of files: the next mount reads them from the upper. There is no call that does
-// so for a mount that no path leads to, so each inode is told to drop its pages, which writes them.
+// flushPages makes the kernel write back the dirty pages of all files, because the next mount reads
+// the files from the upper. No system call does so for a mount without a path. A notification that
+// invalidates the pages of an inode writes them first.
 func (o *Overlay) flushPages() {
 	for _, n := range o.nodes.Sample(o.nodes.Len(), func(n *Node) bool { return n.kind == unix.S_IFREG }) {
 		o.server.InodeNotify(n.ID(), 0, 0)

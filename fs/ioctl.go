@@ -107,10 +107,12 @@ func (o *Overlay) setFlags(n *Node, in *fuse.IoctlIn, given []byte) error {
 // renewTime is how long a request waits for the names of its object to be dropped.
 const renewTime = 20 * time.Millisecond
 
-// renewInode has the kernel drop the inode of n when nobody has it open any more: with the writeback cache it keeps its own
-// change time of a regular file, and changes that for none of these ioctls. The names go, so that the next look-up brings a new
-// inode. The kernel takes the lock of a directory for that, which another process may hold while it waits for the one of n, which
-// the kernel holds during the ioctl. So the ioctl waits for a bounded time.
+// renewInode makes the kernel drop the inode of n when no process has it open any more. With the
+// writeback cache the kernel keeps its own change time of a regular file, and these ioctls do not
+// change that. renewInode invalidates the names, so that the next look-up brings a new inode. For
+// that the kernel takes the lock of the directory. Another process may hold that lock while it
+// waits for the lock of n, which the kernel holds during the ioctl. So the ioctl waits for a
+// bounded time.
 func (o *Overlay) renewInode(n *Node) {
 	if o.server == nil {
 		return

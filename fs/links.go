@@ -122,7 +122,8 @@ func (n *Node) stat(r owner.Ref, st *sys.Stat) error {
 	return err
 }
 
-// count makes the link count of n's object, as a layer tells it, that of all its names. Precondition: lockLinks.
+// count turns the link count in st, which a layer returned for n's object, into the number of all
+// its names. Precondition: lockLinks.
 func (n *Node) count(st *sys.Stat) {
 	if p := n.place(); p.shared != nil && p.layer == stack.Upper {
 		p.shared.Count(st)
@@ -188,7 +189,7 @@ func (o *Overlay) linkUp(n *Node, at placed) error {
 	return o.stack.LinkUp(&at.parent.dir.Dir, up, at.name, p.shared)
 }
 
-// settle makes the copy of a shared object say how many links there are, before one is added or removed.
+// settle stores the link count in the copy of a shared object, before a link is added or removed.
 func (o *Overlay) settle(n *Node) error {
 	if n.place().shared == nil {
 		return nil

@@ -189,8 +189,9 @@ func (s *lossServer) reply(unique uint64, errno unix.Errno, size int) error {
 	return s.dev.Write(s.out[:outHeader+size])
 }
 
-// RunLossClient is the other process of the probe: it makes the file system, sends the connection over socket, and tells the
-// server by a LOOKUP what has become of the appended bytes.
+// RunLossClient is the other process of the probe. It mounts the file system and sends the
+// connection over socket. The name of its last LOOKUP reports to the server whether the appended
+// bytes were lost.
 func RunLossClient(socket sys.Socket) error {
 	dev, err := sys.OpenDevice()
 	if err != nil {

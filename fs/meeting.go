@@ -28,7 +28,7 @@ type meeting struct {
 	place  place
 	asked  bool  // the layers need not be asked
 	open   bool  // the upper has to be opened, and the meeting to begin anew
-	fresh  *Node // a new directory, with a reference, that nobody else knows; to be settled before finish
+	fresh  *Node // a new directory with one reference, the only one; settleDir follows before finish
 
 	handle     whiteout.Handle // of what the upper's object is a copy of
 	hasHandle  bool
@@ -158,7 +158,7 @@ func (o *Overlay) finish(p *Node, d *openDir, m *meeting) (done bool, err error)
 		return false, nil
 	}
 	if n := p.dir.children[m.name]; n != nil && !o.nodes.Dropped(n) {
-		return false, nil // somebody else was first
+		return false, nil // another request was first
 	}
 	if counts, err := o.stillCounts(p, d, m); !counts || err != nil {
 		return false, err
@@ -238,7 +238,7 @@ func (o *Overlay) abandon(m *meeting) {
 	}
 }
 
-// reject takes back a new directory that nobody else knows.
+// reject drops a new directory. Precondition: no other goroutine has a reference to it.
 func (o *Overlay) reject(n *Node) {
 	o.unref(n)
 	if o.nodes.Drop(n) {
@@ -288,7 +288,7 @@ func (o *Overlay) newNode(p *Node, name string, f *stack.Found, above *stack.Dir
 	if f.Stat.Size >= bulk {
 		n.flags.Or(large)
 	}
-	n.setDataLocked(f.Data) // nobody else knows n
+	n.setDataLocked(f.Data) // no other goroutine has a reference to n
 	if o.cfg.LayersChange {
 		n.setRareLocked().parts = partsOf(f)
 	}

@@ -44,7 +44,7 @@ func (at placed) pathOfData(data *stack.Data) (string, error) {
 }
 
 // hasShortName reports whether a redirect could lead to the data of a shared file by one of its names: the kernel's overlayfs, but
-// no FUSE server, is told which of them is linked. Precondition: none of n's locks is held.
+// no FUSE server, knows which name a link is made from. Precondition: none of n's locks is held.
 func (o *Overlay) hasShortName(n *Node) bool {
 	p := n.place()
 	if p.shared == nil || p.data == nil {

@@ -35,9 +35,10 @@ type Mount struct {
 // defaultMaxWrite is the largest request that Linux takes without further settings (FUSE_MAX_MAX_PAGES).
 const defaultMaxWrite = 1 << 20
 
-// background is how many requests of its own (read-ahead, write-back) the kernel keeps under way. When so many hang on a layer that does
-// not answer, nobody's reads and writes through the page cache come through any more, so it is more than there are readers. An ordinary
-// user's mounts get as many as the machine's memory suggests (max_user_bgreq).
+// background is how many requests of its own (read-ahead, write-back) the kernel keeps under way.
+// If so many hang on a layer that does not answer, reads and writes through the page cache hang for
+// all processes. So it is larger than the number of readers. The mounts of an ordinary user get
+// what the kernel derives from the machine's memory (max_user_bgreq).
 const background = 1024
 
 // devFD begins the mount points that are descriptors.

@@ -75,7 +75,7 @@ type rareState struct {
 	fixed  *int64       // the size up to which an append-only file keeps its data, see fixSize
 	parts  []stack.Part // with Config.LayersChange: the object in the layers; never changed in place
 	pages  version      // with Config.LayersChange: of what the kernel may have pages
-	former *sys.Object  // what kept led to before a copy-up: who has read place before it may still use it
+	former *sys.Object  // the object of kept before a copy-up: requests that read place before it may still use it
 	// linkable: the object has had no name yet and may get one (O_TMPFILE).
 	linkable bool
 
@@ -83,7 +83,7 @@ type rareState struct {
 	links sync.Mutex
 }
 
-// noRareState is the zero value, which nobody changes.
+// noRareState is the zero value. No code changes it.
 var noRareState rareState
 
 // rareLocked returns the rare state to read. Precondition: n.mu is held.
@@ -118,9 +118,9 @@ type placed struct {
 // dirState is what only a directory has.
 type dirState struct {
 	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
-	lister  atomic.Uint32 // who was told entries without their attributes last; 0: nobody
+	lister  atomic.Uint32 // the thread that last got entries without their attributes; 0: none
 
-	loadMu sync.Mutex // held over calls on layers by whoever loads the directory; taken before mu
+	loadMu sync.Mutex // held over calls on layers while the directory is loaded; taken before mu
 
 	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the directory's layers lie (MovedTo,
 	// Redirect) changes with the node's mu held besides, so either suffices to read it.
@@ -202,8 +202,8 @@ func (n *Node) pathIn(layer int) string {
 	return strings.Join(names, "/")
 }
 
-// whereIn tells where a layer has the directory n: at a path below its root if moved, else under a name in its part of parent; nil:
-// n is the root.
+// whereIn returns where a layer has the directory n: at a path below its root if moved, else under
+// a name in its part of parent. parent is nil for the root.
 func (n *Node) whereIn(layer int) (parent *Node, name, at string, moved bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

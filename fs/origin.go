@@ -32,7 +32,7 @@ func (o *Overlay) hasOrigin(n *Node) bool {
 	return o.numbers.HasOrigin(key)
 }
 
-// origins notes which ends of a rename have an origin. For directories that is to have a lower part, as redirect tells.
+// origins notes which ends of a rename have an origin. A directory has one if it has a lower part.
 // Precondition: the ends are locked.
 func (r *rename) origins(from, to *stack.End, src, dst *Node) {
 	from.HasOrigin = r.o.hasOrigin(src)

@@ -41,13 +41,13 @@ type Overlay struct {
 	writebacks writebackLocks
 
 	policy  policy    // set by Init, before any request is served
-	server  server    // set by Init; nil: nobody to be told
+	server  server    // set by Init; nil: no connection to notify
 	backer  backer    // the server; set by Init
 	opens   opens     // with passthrough
 	growing growing   // with passthrough
-	refusal sync.Once // that the kernel does not take a file for passthrough is told once
+	refusal sync.Once // logs once that the kernel does not take a file for passthrough
 	births  sync.Once // hasBirths is known
-	damage  damageLog // what the log was told of damaged layers
+	damage  damageLog // what has been logged of damaged layers
 
 	pins   pins                 // with Config.LayersChange
 	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
@@ -65,8 +65,9 @@ type Overlay struct {
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
 
-	// movesMu: one directory at a time gets another place in the upper. It is held over calls on the upper, never over one on a
-	// lower. Who holds it may hold the mu of directories that do not lie in one another, see lockTwo.
+	// movesMu: one directory at a time gets another place in the upper. It is held over calls on
+	// the upper, never over one on a lower. A goroutine that holds it may hold the mu of
+	// directories that do not lie in one another, see lockTwo.
 	movesMu sync.Mutex
 	moves   atomic.Uint32 // odd while one does; changes with movesMu held
 }

@@ -215,10 +215,11 @@ func (o *Overlay) mayAppend(n *Node, in *fuse.WriteIn) error {
 	return err
 }
 
-// mayWriteBack checks pages of an append-only file that the kernel writes back. Nothing says who has changed them and how. Of
-// what the file had when the first of them came, nothing may be different; what follows is taken as appended. (It may come in
-// any order, so that the end of the file is no bound.) What follows is written after a refusal as well: with the writeback
-// cache the kernel goes by its own size of the file, which nobody can take back.
+// mayWriteBack checks pages of an append-only file that the kernel writes back. A WRITE of such
+// pages does not contain which process has changed them, or how. The data that the file had at the
+// first such WRITE must not differ. Data behind it counts as appended. (It may come in any order,
+// so the end of the file is no bound.) That data is written after a refusal as well: with the
+// writeback cache the kernel keeps its own size of the file, and the daemon cannot reduce it.
 func (o *Overlay) mayWriteBack(n *Node, in *fuse.WriteIn, data []byte) (skip int, err error) {
 	size, err := o.dataSize(n)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 // flagLetters are chattr's letters of the flags that matter here.
 var flagLetters = map[rune]uint32{'i': sys.FlagImmutable, 'a': sys.FlagAppend, 'A': sys.FlagNoatime, 'd': sys.FlagNodump}
 
-// flags tells which flags an object has; nothing where its file system has no flags.
+// flags returns the flags of an object. They are empty if its file system has no flags.
 func (k *kernel) flags(id uint64) (letters string) {
 	word, err := k.ioctl(id, fsIocGetFlags, 0)
 	if err != nil {

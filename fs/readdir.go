@@ -255,8 +255,8 @@ func (l *listing) met(e *listed, m *meeting, err error) bool {
 	return true
 }
 
-// askAll asks the layers about all entries that wait for it, and settles the new directories. The listing ends before an entry whose
-// error is not its own.
+// askAll requests from the layers what the waiting entries need, and calls settleDirs for the new
+// directories. The listing ends before an entry whose error is not its own.
 func (l *listing) askAll() {
 	o := l.o
 	var dirs []*Node

@@ -224,7 +224,7 @@ func (r *rename) commit() (done bool, err error) {
 	return r.locked()
 }
 
-// end tells what lies at one end. Precondition: the ends are locked.
+// end returns what lies at one end. Precondition: the ends are locked.
 func (r *rename) end(at placed, d *openDir) (*stack.End, error) {
 	e := &stack.End{Dir: &at.parent.dir.Dir, Name: at.name}
 	if err := r.o.resolve(at.parent, d, at.name, &e.Found); err != nil {

@@ -12,7 +12,7 @@ import (
 
 // settleDir gives a new directory node its st_ino: that of its topmost lower, which a copy-up does not change; the root that
 // of its topmost layer (ovl_get_root).
-// Precondition: nobody else knows n.
+// Precondition: no other goroutine has a reference to n.
 func (o *Overlay) settleDir(n *Node) error {
 	d := o.open(n)
 	defer d.release()

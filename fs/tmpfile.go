@@ -79,7 +79,7 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 		return nil, err
 	}
 	n := &Node{kind: unix.S_IFREG, parent: p, gone: true, layer: stack.Upper, key: keyOf(st)}
-	n.rare = &rareState{kept: kept, linkable: true} // nobody else knows n
+	n.rare = &rareState{kept: kept, linkable: true} // no other goroutine has a reference to n
 	n.flags.Or(bare | protectionKnown)
 	n.ino.Store(o.numbers.Of(n.key))
 	o.nodes.Insert(n)

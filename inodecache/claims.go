@@ -2,13 +2,15 @@ package inodecache
 
 import "sync"
 
-// Claims tells which of several objects has an inode number that all of them would have: directories that lead to one
-// directory of a lower, by redirects, or because one layer lies inside of another. T stands for an object while it is known.
+// Claims decides which of several objects has an inode number that all of them would have. These
+// are directories that lead to one directory of a lower, by redirects or because one layer lies
+// inside another. T stands for an object while it is known.
 type Claims[T comparable] struct {
 	mu      sync.Mutex // guards the rest
 	holders map[uint64]T
-	// shared are the numbers that two objects have asked for. While none holds such a number it stays the one's whose key is
-	// here, so that no object's number changes because others have been forgotten.
+	// shared are the numbers that two objects have claimed. While no object holds such a number, it
+	// stays reserved for the object whose key is here. So no object's number changes because others
+	// have been forgotten.
 	shared map[uint64]Key
 }
 
@@ -34,7 +36,7 @@ func (c *Claims[T]) Claim(ino uint64, holder T, key Key) bool {
 	return true
 }
 
-// Free reports whether an object that asks for a number gets it: nobody has it, or that object itself.
+// Free reports whether object may claim the number: no object has it, or object itself has it.
 func (c *Claims[T]) Free(ino uint64, object T) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -17,12 +17,12 @@ func TestClaims(t *testing.T) {
 	if !c.Free(7, "a") || c.Free(7, "b") || !c.Free(9, "b") {
 		t.Error("the wrong numbers are free")
 	}
-	// A number that nobody else has asked for is free when its holder is forgotten.
+	// A number that no other object has claimed is free when its holder is forgotten.
 	c.Release(7, "a", first, false)
 	claim(7, "b", second, true)
 	claim(7, "a", first, false)
-	// One that others have asked for stays its holder's, by whatever it is known again.
-	c.Release(7, "a", first, false) // who does not hold it
+	// A number that others have claimed stays its holder's, which gets it again by its key.
+	c.Release(7, "a", first, false) // not the holder
 	claim(7, "a", first, false)
 	c.Release(7, "b", second, false)
 	if c.Free(7, "b again") {

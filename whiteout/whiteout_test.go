@@ -374,7 +374,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// Where a marker's name is too long an attribute hides, else a device, and a failing disk is told.
+// If a marker's name is too long, an attribute hides the name, else a device. An error of the disk
+// is returned.
 func TestProbeLong(t *testing.T) {
 	const trusted = "trusted.overlay.opaque"
 	for _, c := range []struct {

@@ -19,9 +19,10 @@ import (
 // or the last process of its namespaces has ended.
 
 const (
-	// callerVariable tells the serving process which descriptors are the namespace, the root and the working directory of its caller.
+	// callerVariable holds the numbers of three descriptors for the serving process: the caller's
+	// mount namespace, root and working directory.
 	callerVariable = "_FUSE_OVERLAY_CALLER_FDS"
-	// stayVariable says why the serving process is not to live in a namespace of its own.
+	// stayVariable holds the reason why the serving process stays in its caller's mount namespace.
 	stayVariable = "_FUSE_OVERLAY_STAY"
 )
 
@@ -83,7 +84,7 @@ func serveApart(argv []string) {
 	os.Setenv(stayVariable, err.Error())
 }
 
-// apartError says why a process cannot live in a mount namespace of its own.
+// apartError is the reason why a process cannot live in a mount namespace of its own.
 type apartError struct{ err error }
 
 func (e *apartError) Error() string { return "no mount namespace of its own: " + e.err.Error() }
@@ -125,7 +126,7 @@ func (r *request) noteStay() {
 	r.note("the daemon stays in the mount namespace of its caller and keeps it alive: %s", reason)
 }
 
-// refusesNamespace reports whether an error of clone(2) says that there will be no namespace of its own.
+// refusesNamespace reports whether err of clone(2) means that the kernel refuses a new namespace.
 func refusesNamespace(err error) bool {
 	switch err {
 	case syscall.EPERM, syscall.EINVAL, syscall.ENOSPC, syscall.EUSERS, syscall.ENOSYS:

@@ -60,7 +60,7 @@ func (r *request) applyCompat(field string) (ignored bool, err error) {
 	if theirs && form != compatAnyText {
 		return false, err
 	}
-	if r.nfsExport { // refused later, by settle
+	if r.nfsExport { // settle refuses it later
 		r.nfsExport, err = false, errUnsupported
 	}
 	return err != nil, nil

@@ -101,7 +101,8 @@ func runAgain(argv []string, mountPoint string, probe *sys.Socket) error {
 	}
 }
 
-// passedOn is descriptors of this process that the daemon gets, and the variable that tells it under which numbers.
+// passedOn holds descriptors of this process that the daemon inherits. The environment variable
+// holds their numbers in the daemon.
 type passedOn struct {
 	variable string
 	fds      []uintptr
@@ -135,7 +136,7 @@ func spawn(argv []string, standard []uintptr, passing []passedOn, mountPoint str
 	return start(0, passing...)
 }
 
-// joinNumbers is the value of a variable that tells numbers of descriptors.
+// joinNumbers returns the value of a variable that holds numbers of descriptors.
 func joinNumbers(numbers []int) string {
 	words := make([]string, len(numbers))
 	for i, n := range numbers {
@@ -162,8 +163,9 @@ func closeOnExec() error {
 // closed is a descriptor that is not passed on.
 const closed = ^uintptr(0)
 
-// passedFiles are the descriptors that the daemon gets after the standard streams: the FUSE device of a mount point /dev/fd/N
-// under its own number, and those of passing under the first free ones, which numbers tells.
+// passedFiles returns the descriptors that the daemon inherits after the standard streams. The FUSE
+// device of a mount point /dev/fd/N keeps its number. Those of passing get the first free numbers,
+// which numbers returns.
 func passedFiles(passing []uintptr, mountPoint string) (files []uintptr, numbers []int) {
 	if device, ok := fs.DeviceFD(mountPoint); ok && device >= standardStreams {
 		files = slices.Repeat([]uintptr{closed}, device-standardStreams+1)

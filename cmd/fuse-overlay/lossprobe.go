@@ -17,8 +17,8 @@ import (
 // started the daemon and only waits for it, so that the probe costs no third process. If there is no such process, or it may not
 // mount, the daemon starts a client; where only a user namespace makes it one that may mount, in a user namespace.
 
-// lossServerVariable tells the daemon which descriptor is its end of the connection to the client, lossClientVariable a process
-// that it is a client and nothing else.
+// lossServerVariable holds the number of the daemon's end of the connection to the client. A
+// process that has lossClientVariable in its environment is the client and does nothing else.
 const (
 	lossServerVariable = "_FUSE_OVERLAY_LOSS_SERVER_FD"
 	lossClientVariable = "_FUSE_OVERLAY_LOSS_CLIENT_FD"

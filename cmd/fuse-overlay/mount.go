@@ -68,7 +68,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 
 // logMounted writes the one line about what the mount has found and decided.
 func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
-	if !log.Core().Enabled(zap.InfoLevel) { // nobody reads what would have to be found out
+	if !log.Core().Enabled(zap.InfoLevel) { // the report costs system calls, and the log would drop it
 		return
 	}
 	about := []zap.Field{zap.String("version", ownVersion()), zap.String("mount point", req.mount.Point)}

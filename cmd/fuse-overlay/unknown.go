@@ -11,7 +11,7 @@ import (
 // unknownArguments is the error that names every argument that nothing is known of.
 type unknownArguments struct{ flags, options []string }
 
-// What is said of arguments that resemble nothing.
+// Hints for arguments that resemble no option and no flag.
 const (
 	hintFlags   = "options are given by -o; --help lists all"
 	hintOptions = `--help lists all; layers are separated by ":", and a comma in a name is "\,"`
@@ -51,7 +51,7 @@ func describeUnknown(kind string, arguments []string, hint string, near func(str
 	return sentences
 }
 
-// nearOption says which option an unknown field of a list may be meant for.
+// nearOption returns the option that an unknown field of a list may be meant for.
 func nearOption(field string) (name, said string) {
 	name, _, given := strings.Cut(field, "=")
 	if info, err := os.Stat(unescape(name)); err == nil && info.IsDir() && !given {
@@ -63,7 +63,7 @@ func nearOption(field string) (name, said string) {
 	return name, said
 }
 
-// nearFlag says which flag, or which option without -o, an unknown flag may be meant for.
+// nearFlag returns the flag that an unknown flag may be meant for, or the option without -o.
 func nearFlag(flag string) (name, said string) {
 	name, value, given := strings.Cut(strings.TrimLeft(flag, "-"), "=")
 	return flag, flagFor(name, value, given)

@@ -77,7 +77,7 @@ type result struct {
 	N     int64  // bytes done
 	Data  []byte // bytes read
 	Size  int64  // by fstat or stat, if op.Size
-	Fault string // what went wrong that no errno tells, such as a SIGBUS
+	Fault string // a failure that has no errno, such as a SIGBUS
 }
 
 func (o *op) String() string {

@@ -98,8 +98,8 @@ func (x *index) follow(old *index) {
 	}
 }
 
-// lookAnew is Lookup where layers change: the topmost part that has the name, or hides it, decides. Of a directory it tells all parts
-// that may take part. Precondition: d is loaded.
+// lookAnew is Lookup for layers that change. The topmost part that has the name, or hides it,
+// decides. For a directory, f.Parts holds all parts that may take part. Precondition: d is loaded.
 func (s *Stack) lookAnew(d *Dir, o Opened, name string, f *Found) error {
 	var err error
 	if len(d.parts) == 1 {
@@ -169,7 +169,8 @@ func (s *Stack) hasMarker(o Opened, p *part, name string) (bool, error) {
 	}
 }
 
-// Renew makes d the directory that lies in the given layers now, as [Found] tells them. Parts that were led to by a redirect stay.
+// Renew makes d the directory that lies in the given layers now, those of a [Found]. If redirects
+// led to parts of d, Renew changes nothing.
 func (d *Dir) Renew(layers []uint16, parent *Dir) {
 	if len(d.moved) > 0 {
 		return

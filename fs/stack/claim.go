@@ -97,8 +97,8 @@ func takeUpper(c Config, upper, work *sys.Dir) error {
 	return nil
 }
 
-// Publish tells other mounts which mount holds the upper and the work directory. A file system that keeps no such locks is as
-// good: then messages name no mount.
+// Publish makes known to other mounts which mount holds the upper and the work directory. On a file
+// system without such locks it does nothing, and the messages of other mounts name no holder.
 func (s *Stack) Publish(h sys.Holder) {
 	if !s.Writable() {
 		return

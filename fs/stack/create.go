@@ -137,7 +137,7 @@ func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) e
 	return s.format.MarkOpaque(h)
 }
 
-// describe gives an object that nobody can reach yet owner, mode and ACLs.
+// describe sets owner, mode and ACLs of an object that no process can reach yet.
 func (s *Stack) describe(r owner.Ref, d *Dir, o *inheriting) error {
 	recorded, err := r.Record(&sys.Stat{Uid: o.UID, Gid: o.GID, Mode: o.Mode, Rdev: o.Rdev})
 	if recorded || err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// rootsOverride is an attribute that counts whoever mounts, since only root may set it.
+// rootsOverride is an attribute that counts for every mounting user, because only root may set it.
 const rootsOverride = "security.fuseoverlayfs.override_stat"
 
 // A second look says which object of which layer kept a name from being looked up, and why; and nothing where the name can be.

@@ -285,9 +285,10 @@ type Listed struct {
 	entry *entry
 }
 
-// List calls f for each visible entry that follows a place, before the end, in stable order, until f returns false: see [Dir.Begin] and
-// [Dir.Resume]. Names that have come since the listing began are not told, unless they were there before, nor are those that are
-// gone: nothing is told twice or left out. Precondition: indexed.
+// List calls f for each visible entry between place and end, in stable order, until f returns
+// false. See [Dir.Begin] and [Dir.Resume]. It leaves out names that are gone. It also leaves out
+// names that were made since the listing began, unless the directory had them before. So a listing
+// neither repeats nor misses an entry. Precondition: indexed.
 func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	var l Listed
 	for _, e := range d.index.from(place) {

@@ -107,8 +107,8 @@ func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	return nil
 }
 
-// Recount finds out anew how many links the object has more than its copy, if there is one: what a look-up has told of it may have
-// changed since. Precondition: nobody else uses x.
+// Recount reads anew how many links the object has more than its copy, if there is a copy. The
+// number of an earlier look-up may have changed since. Precondition: no other goroutine uses x.
 func (s *Stack) Recount(x *Shared) error {
 	var st sys.Stat
 	r := s.Copy(x)

@@ -53,7 +53,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 const NameMax = 255
 
 // Lookup tells what name means in d, with at most one stat unless d is unlisted. Precondition: d is loaded, if only to look.
-// [Dir.Seek] is for a caller that must not hold d while a lower is asked.
+// [Dir.Seek] is for a caller that must not hold d over calls on a lower.
 func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
 	*f = Found{}
 	if len(name) > NameMax {
@@ -100,7 +100,7 @@ func (e *entry) found(f *Found) {
 	}
 }
 
-// look tells what a layer has under a name, and where the data of a file is.
+// look fills f with what a layer has under a name, and with where the data of a file is.
 func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	if err := s.stat(o, name, layer, xattrWhiteouts, f); err != nil || !f.Exists() {
 		return err
@@ -113,7 +113,7 @@ func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bo
 	return s.lookForData(d, o, name, layer, f)
 }
 
-// stat tells what a layer has under a name. Only that layer is asked.
+// stat fills f with what a layer has under a name. It makes calls on that layer alone.
 func (s *Stack) stat(o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {

@@ -2,10 +2,12 @@ package stack
 
 import "sort"
 
-// An offset tells the kernel where to go on in a listing. There is no handle for a listing, and several of one directory may be under way,
-// so an offset holds two things: the place of the last entry told, and the end of that listing, which is the end of the directory when
-// the listing began. What is made later has a place beyond it, so the listing neither tells a name twice that was removed and made
-// again, nor goes on for as long as somebody makes names faster than it is read.
+// An offset is where a READDIR goes on in a listing. A listing has no handle, and several listings
+// of one directory may be under way. So an offset holds two things: the place of the last entry
+// that was returned, and the end of that listing. That is the end of the directory when the listing
+// began. Names that are made later have a place beyond it. So a listing does not return a name
+// twice that was removed and made again, and it ends even if a process makes names faster than it
+// is read.
 //
 // The kernel keeps the pages of one listing and serves other listings from them, as far as these come with the same offsets. Offsets
 // therefore depend on nothing but place and end: listings of a directory that does not get new names share them.
@@ -83,7 +85,8 @@ func (d *Dir) Resume(offset uint64) (place, end uint64) {
 	return x.next, x.next // some thousand million names have been made since
 }
 
-// renumber gives the names of x places from the first on. What listings under way have been told leads to the new places by former.
+// renumber gives the names of x places from the first on. The offsets that listings under way have
+// got lead to the new places by former.
 func (x *index) renumber() {
 	live := make([]*entry, 0, len(x.order)-x.dead)
 	former := make([]uint64, 0, cap(live))

@@ -124,7 +124,7 @@ func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 	}
 }
 
-// No offset, whoever has made it up, leads beyond the end of the directory.
+// No offset leads beyond the end of the directory, not even one that a process has made up.
 func TestOffsetsOfOthers(t *testing.T) {
 	d := newSite(t, "", files(20)).dir("").indexed()
 	end := d.Begin()

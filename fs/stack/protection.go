@@ -6,8 +6,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Protection returns [sys.FlagImmutable] and [sys.FlagAppend] of an object of a layer: those of its inode, which somebody else
-// has set, and in the upper those of the attribute (ovl_check_protattr).
+// Protection returns [sys.FlagImmutable] and [sys.FlagAppend] of an object of a layer: the flags of
+// its inode, which were set outside of the mount, and in the upper those of the attribute
+// (ovl_check_protattr).
 func (s *Stack) Protection(layer int, r sys.Ref) (flags uint32, err error) {
 	flags, err = r.Protection()
 	if err != nil || layer != Upper {

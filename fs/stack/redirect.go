@@ -55,8 +55,9 @@ type Places struct {
 	moved    []moved
 }
 
-// PlacesOf tells where the lower parts of the directory lie, by pathIn, before it gets another name and the redirect for that; empty:
-// the one it has. Precondition: loaded.
+// PlacesOf returns where the lower parts of the directory lie, by pathIn. Call it before the
+// directory gets another name. redirect is the one for the new name; empty: the one that the
+// directory has. Precondition: loaded.
 func (d *Dir) PlacesOf(redirect string, pathIn func(layer int) string) Places {
 	p := Places{redirect: cmp.Or(redirect, d.redirect)}
 	for _, part := range d.parts {

@@ -35,7 +35,8 @@ type Sought struct {
 	entry entry  // as it was
 }
 
-// Seek notes what d, which is as v tells, knows of a name. Preconditions: d is held, and loaded, if only to look.
+// Seek notes what d knows of a name. v is the current view of d. Preconditions: d is held, and
+// loaded, if only to look.
 func (d *Dir) Seek(v *View, name string) Sought {
 	q := Sought{name: name, was: v}
 	if v.indexed {
@@ -44,7 +45,7 @@ func (d *Dir) Seek(v *View, name string) Sought {
 	return q
 }
 
-// SeekListed is Seek for an entry that [Dir.List] has just told.
+// SeekListed is Seek for an entry that [Dir.List] has just passed to its function.
 func (d *Dir) SeekListed(v *View, l *Listed) Sought {
 	q := Sought{name: l.Name, was: v}
 	if v.indexed {
@@ -64,7 +65,7 @@ func (q *Sought) indexed() bool { return q.was.indexed }
 // Was is the directory as it was.
 func (q *Sought) Was() *Dir { return &q.was.dir }
 
-// Local reports whether no lower has to be asked what is under the name: [Stack.Glance] can tell it.
+// Local reports whether the meaning of the name needs no call on a lower: [Stack.Glance] finds it.
 func (q *Sought) Local() bool {
 	switch {
 	case len(q.name) > NameMax || whiteout.IsMarker(q.name):
@@ -88,8 +89,8 @@ func (q *Sought) NeedsUpper() bool {
 	return true
 }
 
-// Glance tells what a name means that has just been sought and is local. complete is false where the data of a file is elsewhere:
-// [Stack.Ask] finds it. Precondition: the directory is held.
+// Glance fills f with what a name means that has just been sought and is local. complete is false
+// if the data of a file is elsewhere: [Stack.Ask] finds it. Precondition: the directory is held.
 func (s *Stack) Glance(q *Sought, o Opened, f *Found) (complete bool, err error) {
 	*f = Found{}
 	switch {

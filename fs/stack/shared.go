@@ -17,7 +17,7 @@ func (s *Stack) makeDevice(dir *sys.Dir, name string) error {
 		work := s.sharedDir()
 		shared, err := s.sharedDevice(work)
 		if err == unix.ENOENT {
-			break // somebody has removed the directory
+			break // another process has removed the directory
 		}
 		if err != nil {
 			return err

@@ -120,7 +120,7 @@ func TestWhiteoutsWithoutLinks(t *testing.T) {
 		s.wantEmptyWork()
 		s.wantView("removed", "")
 	}
-	// Another failure is told, and nothing changes.
+	// Another error is returned, and nothing changes.
 	s := newSite(t, "", "file f")
 	root := s.dir("").indexed()
 	sys.SetFault(func(op sys.Op) error {

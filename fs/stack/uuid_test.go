@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
-// openUntold opens s on a host that tells no UUID of any file system, as Linux before 6.9 did to earlier versions.
+// openUntold opens s on a host that returns no UUID of any file system, as with Linux before 6.9
+// and earlier versions of this program.
 func (s *site) openUntold() (err error) {
 	sys.SetFault(func(op sys.Op) error {
 		switch {
@@ -105,7 +106,7 @@ func TestHandlesWithoutUUID(t *testing.T) {
 		must(t, s.linkUpOnce("e/h"))
 		s.shut()
 	}
-	// Without the UUID the upper belongs to nobody that it knows.
+	// Without the UUID the upper belongs to no lower that the mount knows.
 	if err := s.openUntold(); !errors.Is(err, errOtherLower) {
 		t.Errorf("on a host that tells no UUID: %v", err)
 	}

@@ -58,8 +58,9 @@ const (
 	// most is how many there are, besides those that wait for others, while requests are answered: more would need memory for their
 	// answers, and not be faster.
 	most = 64
-	// mostStuck is how many there are when none of them comes back: those hang on a layer that does not answer, and whoever does not
-	// use that layer is to be served all the same. Each keeps a thread.
+	// mostStuck is how many there are when none of them comes back: those hang on a layer that does
+	// not answer. The daemon must still serve processes that do not use that layer. Each keeps a
+	// thread.
 	mostStuck = 1024
 	// haste is how many readers at work make the watchdog send a further one although requests are being taken: when many come at
 	// once for a layer that does not answer, others wait until each of them has a reader.

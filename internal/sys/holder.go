@@ -13,7 +13,8 @@ import (
 type Holder struct {
 	// Dev is the device number of the mount's file system (st_dev); 0: not known.
 	Dev uint64
-	// Mount tells the mount from others that get the device number after its end: a hash of its number and mount point.
+	// Mount distinguishes the mount from others that get the device number after its end. It is a
+	// hash of its number and mount point.
 	Mount uint64
 	// PID is the process, by its number in the pid namespace PIDNamespace.
 	PID int
@@ -49,7 +50,7 @@ func (h *Holder) fields() map[int]uint64 {
 	}
 }
 
-// Publish says who has locked d. Precondition: Lock.
+// Publish stores which mount has locked d. Precondition: Lock.
 func (d *Dir) Publish(h Holder) error {
 	if err := fault("fcntl", ""); err != nil {
 		return err
@@ -102,8 +103,9 @@ func (m MountEntry) hash() uint64 {
 	return uint64(h.Sum32())
 }
 
-// AskHolder has the process of a holder, which d has told of, find out whether its mount is still in sight, and give d up if it is
-// not. Whoever publishes a Holder takes the signal (SIGUSR2).
+// AskHolder sends SIGUSR2 to the process of a holder, which d.Holder has returned. That process
+// then checks whether its mount is still in sight, and gives d up if not. A process that publishes
+// a Holder handles the signal.
 func (d *Dir) AskHolder(h Holder) error {
 	pid := h.KnownPID()
 	if pid == 0 {

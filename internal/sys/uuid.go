@@ -32,8 +32,8 @@ var uuidSources = []struct {
 	{[]uint32{unix.EXT4_SUPER_MAGIC}, (*Object).ext4UUIDOnDisk},
 }
 
-// FSUUID is the UUID of the object's file system; all zero where it has none, or nothing tells it, or the object is not open for
-// reading.
+// FSUUID returns the UUID of the object's file system. It is all zero if the file system has none,
+// if no source returns it, or if the object is not open for reading.
 func (o *Object) FSUUID() (UUID, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(o.fd, &st); err != nil {
