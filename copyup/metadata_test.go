@@ -289,7 +289,8 @@ func inNamespace(t *testing.T, base string) {
 	s.wantEmptyWork(t)
 }
 
-// A copy has the inode flags of its source that it is to keep, and no others; an immutable or append-only source asks for a mark.
+// A copy has the inode flags of its source that it is to keep, and no others. For an immutable or
+// append-only source it needs a mark.
 func TestInodeFlags(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)

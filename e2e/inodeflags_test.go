@@ -336,8 +336,9 @@ func TestProtectionNeedsTheRight(t *testing.T) {
 	})
 }
 
-// With the writeback cache the kernel says of no write how it was made. Then of an append-only file what it had when it was
-// first written to does not change; what a write adds is taken as appended, however it was made; fsync fails, not write (D42).
+// With the writeback cache a WRITE does not contain how the process wrote. Then the data that an
+// append-only file had at the first write does not change. What a write adds counts as appended.
+// The error is that of fsync, not of write (D42).
 func TestAppendOnlyWrittenBack(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
@@ -350,7 +351,7 @@ func TestAppendOnlyWrittenBack(t *testing.T) {
 		o.wantKept("low", page+"X")
 		check(t, putAt(o.path("low"), unix.O_WRONLY|unix.O_APPEND, strings.Repeat("a", 100_000), 0))
 		o.wantKept("low", page+"X"+strings.Repeat("a", 100_000))
-		// One who appends and one who overwrites, before anything is written back.
+		// One descriptor appends and one overwrites, before the kernel writes a page back.
 		f := open(t, o.path("low"), os.O_WRONLY)
 		_, err := f.WriteAt([]byte("OVER"), 10)
 		check(t, err)

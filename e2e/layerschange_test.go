@@ -234,7 +234,7 @@ func TestLayersChangeAtRandom(t *testing.T) {
 	})
 }
 
-// Many who use the mount while layers change, none of whom waits for ever, and then all is as it should be.
+// Many processes use the mount while layers change. None hangs, and afterwards the tree is right.
 func TestLayersChangeUnderLoad(t *testing.T) {
 	eachPolicy(t, allModes, func(t *testing.T, e *env) {
 		o := e.changing(t, "dir a/b\ndir c", "dir a/b\ndir c/d", "dir a")

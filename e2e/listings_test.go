@@ -55,7 +55,7 @@ func (r *reading) end(t *testing.T, what string) {
 	}
 }
 
-// numbered makes a table of files and says which names they have.
+// numbered returns a table of files and the set of their names.
 func numbered(n int, dirs ...string) (table string, there map[string]bool) {
 	var b strings.Builder
 	there = map[string]bool{}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// What the log says of the probe for lost appends.
+// The messages of the log about the probe for lost appends.
 const (
 	logLoses     = `writeback=1: this kernel loses data`
 	logKeeps     = `writeback=0: this kernel does not lose data`

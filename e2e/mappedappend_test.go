@@ -37,7 +37,8 @@ type appendWay struct {
 	name string
 	// inLower: the file lies in a lower at first, and another process has it open for reading.
 	inLower bool
-	// flags are how the file is opened by who appends; with O_CREAT it is new, else it has been made before.
+	// flags are those with which the appending process opens the file. With O_CREAT the file is
+	// new, else it has been made before.
 	flags int
 	// writer: the mapping is of another open of the file.
 	writer bool
@@ -315,7 +316,7 @@ func letters(r rune) rune {
 	return '_'
 }
 
-// differs says where a file is not what it should be.
+// differs returns an error that names the first place where a file does not hold want.
 func differs(p string, want []byte) error {
 	got, err := os.ReadFile(p)
 	if err != nil {

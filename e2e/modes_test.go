@@ -53,8 +53,8 @@ func (e *env) needCached(t *testing.T) {
 	}
 }
 
-// writeThrough leaves out the writeback cache, with which the kernel asks for attributes after each close of a file and each
-// removal. It is on by default where the kernel would lose data without it.
+// writeThrough leaves out the writeback cache, with which the kernel sends GETATTR after each close
+// of a file and each removal. It is on by default where the kernel would lose data without it.
 func (e *env) writeThrough() {
 	if !oracle && !e.has(passthrough) && !slices.ContainsFunc(e.opts, func(opt string) bool { return strings.HasPrefix(opt, "writeback=") }) {
 		e.opts = append(e.opts, "writeback=0")

@@ -222,7 +222,8 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 	})
 }
 
-// A mount that is in sight where it was made keeps its upper, whichever namespace asks.
+// A mount that is in sight in the namespace where it was made keeps its upper, for a new mount in
+// any namespace.
 func TestMountInSightKeepsItsUpper(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, rootModes, func(t *testing.T, e *env) {

@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The tests of this file are the cells of the tables of docs/SECURITY.md: what a layer says, who may have written it there, and
-// what comes of it for a process that uses the mount.
+// The tests of this file are the cells of the tables of docs/SECURITY.md: a mark of a layer, the
+// users that may have written it, and its effect on a process that uses the mount.
 
-// attacker is the user whom a layer belongs to in the modes of root, caller another one who runs its programs.
+// attacker is the user that owns a layer in the modes of root. caller is another user, which runs
+// programs of that layer.
 const attacker, caller = 1000, 1001
 
 // runAs runs a program as a user, without capabilities, and returns its output. A plain user's test runs it as that user.
@@ -281,8 +282,8 @@ func TestHidingByALayersOwner(t *testing.T) {
 	})
 }
 
-// An origin, a link count and a number of its own say nothing of who may do what, and are read in the namespace that the upper
-// writes: for root trusted.
+// An origin, a link count and an inode number give no rights. The daemon reads them in the
+// namespace of attributes that it writes in the upper: for root trusted.
 func TestOriginOfAnUppersOwner(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {

@@ -85,8 +85,9 @@ func compatProgram(t *testing.T, e *env) string {
 	return link
 }
 
-// Called as fuse-overlayfs, a second mount of an upper comes up without ro too. It can be read, the log says so, and it does not
-// disturb the first one in the midst of its copy-ups: what is staged is not swept.
+// Under the name fuse-overlayfs, a second mount of an upper comes up without ro too. It is
+// read-only, and the log contains a warning. It leaves the staged files of the first mount's
+// copy-ups in place.
 func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, allModes, func(t *testing.T, e *env) {

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A daemon that may not leave the mounts of its namespace, or not have one, stays in that of its caller, says so in the log, and
-// serves and unmounts as ever.
+// A daemon that may not make a namespace, or not leave the mounts of its own, stays in that of its
+// caller and logs that. It serves and unmounts as usual.
 func TestDaemonStaysWithItsCaller(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, rootModes, func(t *testing.T, e *env) {

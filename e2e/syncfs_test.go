@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What syncfs(2) and a remount as read-only come to (D46): what the mount's page cache has is in the upper then, but the daemon
-// is not asked to sync, so that it is not on the disk.
+// After syncfs(2) or a remount as read-only (D46) the data of the mount's page cache is in the
+// upper. The kernel sends no SYNCFS, so the data need not be on the disk.
 func TestSyncOfTheMountIsNotSeen(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {

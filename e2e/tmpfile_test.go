@@ -125,7 +125,8 @@ func TestTmpfileIsGone(t *testing.T) {
 	})
 }
 
-// It belongs to who makes it, and gets from its directory what the others get.
+// An O_TMPFILE file belongs to the process that makes it. It inherits from its directory what other
+// new files inherit.
 func TestTmpfileInherits(t *testing.T) {
 	eachPolicy(t, rootModes, func(t *testing.T, e *env) {
 		o := e.mounted(t, "dir plain 0777\ndir group 0777\ndir acl 0777\ndir closed 0755")

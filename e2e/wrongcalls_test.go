@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// wrongCall is a command line that users type and that must mount nothing. Each word of want is in the message, which is one
-// line: it names the thing, and says what to do where that does not follow from the reason.
+// wrongCall is a command line that users type and that must mount nothing. The message is one line
+// with each word of want. It names the wrong argument, and the remedy if that does not follow from
+// the reason.
 type wrongCall struct {
 	line  string
 	want  []string
@@ -143,7 +144,8 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir=l,allow_other m`, "user_allow_other", "/etc/fuse.conf").as(modeFusermount),
 }
 
-// What users get wrong: exit 1, one line that says what and why, nothing mounted, no process left, nothing changed.
+// For wrong command lines the exit code is 1, and one line names the argument and the reason.
+// Nothing is mounted or changed, and no process is left.
 func TestWrongCalls(t *testing.T) {
 	needDaemon(t)
 	if len(wrongCalls) < 60 {

@@ -21,8 +21,8 @@ import (
 // through a path looks the directory up right before it looks into it.
 const justNow = 50 * time.Microsecond
 
-// meetAnew goes the way of a meeting where layers change: the layers are asked, whatever is known. Preconditions: no directory's mu is
-// held, the name has been sought in p.
+// meetAnew is the meeting of a mount whose layers change. It looks the name up in the layers, even
+// if the node is known. Preconditions: no directory's mu is held, the name has been sought in p.
 func (o *Overlay) meetAnew(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	if _, err := o.stack.Ask(&m.sought, d, &m.found); err != nil {
 		return false, err
@@ -275,12 +275,13 @@ func (o *Overlay) stillThere(n *Node, p *place, d *openDir) (bool, error) {
 	return false, nil
 }
 
-// openAnew answers OPEN where layers change, but for passthrough. The object stays open until RELEASE, so that who has it open goes
-// on reading it whatever its name leads to later. Who opens it for writing writes past the page cache, as with passthrough, for there is
-// no writeback cache (docs/design/mapped-append.md).
+// openAnew answers OPEN where layers change, but for passthrough. The object stays open until
+// RELEASE, so a process that has it open still reads it when the name leads elsewhere. A file that is
+// open for writing is written past the page cache, as with passthrough, because there is no writeback
+// cache (docs/design/mapped-append.md).
 //
-// A file of a lower that says size 0 is read past the page cache too: the kernel reads no further than the size it knows, and
-// files of proc and cgroup2 have data all the same.
+// A file of a lower that reports size 0 is read past the page cache too. The kernel reads up to the
+// size it knows, and files of proc and cgroup2 have data nevertheless.
 func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 	*out = fuse.OpenOut{OpenFlags: o.pagesOf(n)}
 	h, err := o.file(n, useRead)
@@ -289,7 +290,7 @@ func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 	case unix.ESTALE: // the kernel looks the name up again (do_filp_open)
 		return err
 	default:
-		return nil // told at read
+		return nil // READ returns the error
 	}
 	switch {
 	case flags&unix.O_ACCMODE != unix.O_RDONLY:
@@ -307,7 +308,8 @@ func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 	return nil
 }
 
-// pagesOf returns whether the kernel may keep the pages that it has of n for who opens it now, as flags of OPEN.
+// pagesOf returns whether the kernel may keep the pages that it has of n over this open, as flags
+// of OPEN.
 func (o *Overlay) pagesOf(n *Node) uint32 {
 	if !o.cfg.LayersChange || o.policy.strict {
 		return o.keepCache()

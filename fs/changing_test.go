@@ -9,7 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Two states of a file are told apart unless it may have been changed twice within a step of the file system's clock.
+// Two states of a file are distinguished, unless both changes may lie within one step of the file
+// system's clock.
 func TestVersions(t *testing.T) {
 	now := time.Now()
 	state := func(age time.Duration, f func(*sys.Stat)) version {

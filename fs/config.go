@@ -31,9 +31,9 @@ type Config struct {
 
 	// Timeout is how long the kernel may keep names and attributes; negative is without end.
 	Timeout time.Duration
-	// LayersChange says that layers may be changed while they are mounted, and not through the mount: what the kernel and the
-	// overlay remember is checked against the layers at each open and each look-up (docs/SEMANTICS.md, "Layers that change").
-	// Timeout is then 0, whatever it says.
+	// LayersChange: other processes may change the layers while they are mounted. At each open and
+	// each look-up the overlay checks what it and the kernel cache against the layers
+	// (docs/SEMANTICS.md, "Layers that change"). Timeout then counts as 0.
 	LayersChange bool
 	// Volatile leaves out every fsync: after a power cut the upper may be damaged, as [Overlay.Mount] notes in Work.
 	Volatile bool
@@ -60,7 +60,7 @@ type Config struct {
 	StaticNlink bool
 	// SmallInodes shows inode numbers of at most 32 bits.
 	SmallInodes bool
-	// Writeback says whether the kernel collects writes (FUSE_WRITEBACK_CACHE).
+	// Writeback is whether the kernel collects writes (FUSE_WRITEBACK_CACHE).
 	Writeback Writeback
 	// Loss is what a probe has found about this kernel. [Overlay.Mount] calls it once, if Writeback is not WritebackOn and the
 	// mount can be written; nil: LossUnknown.
@@ -76,7 +76,8 @@ type Config struct {
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 
-	// AccessTimes says when reading objects of Upper changes their access times. [MountConfig].Flags say the same to the kernel.
+	// AccessTimes is when reads of objects of Upper change their access times. [MountConfig].Flags
+	// hold the same for the kernel.
 	AccessTimes sys.AccessTimes
 
 	// Log receives what an operator should know. Never nil.

@@ -111,7 +111,8 @@ func looksOnly(opcode uint32) bool {
 	return false
 }
 
-// damageOf finds out what is wrong with n, or with a name in it; where nothing is found it says where to look.
+// damageOf returns what is damaged in n, or in a name in it. If it finds no damage, it returns
+// where to look.
 func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 	p := n.place()
 	dir := n

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A reason has one line a second, which says how many failures had none; other reasons have their own.
+// Each reason has at most one line a second, with the number of failures that were not logged.
 func TestDamageLog(t *testing.T) {
 	var l damageLog
 	start := time.Unix(1000, 0)

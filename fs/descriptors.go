@@ -27,7 +27,7 @@ const (
 	mostParts = 64
 )
 
-// errTooFew says how many descriptors a mount needs. It is EMFILE.
+// errTooFew contains how many descriptors a mount needs. It is EMFILE.
 type errTooFew struct{ limit, need int }
 
 func (e *errTooFew) Error() string {

@@ -7,14 +7,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A change of a directory needs to know what a name means while the directory's mu is held, and a lower is never asked then. So it is
-// asked before (ask), and under the lock it is seen whether the answer still counts (resolve).
+// A change of a directory needs to know what a name means while the directory's mu is held. No call
+// on a lower may be made then. So ask makes the calls before, and under the lock resolve checks
+// whether the answer still counts.
 
 // errAside is returned while a directory's mu is held. The caller then has to request something
 // from a layer with no lock held, and to begin again. It never leaves this package.
 var errAside = errors.New("a layer has to be asked first")
 
-// answer is what the layers have told of a name. An [openDir] has room for one.
+// answer is what a look-up of a name in the layers returned. An [openDir] has room for one.
 type answer struct {
 	view   stack.View
 	sought stack.Sought

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Requests that change the upper are told from those that do not, some by their arguments.
+// The gate distinguishes requests that change the upper from others, some by their arguments.
 func TestMayChange(t *testing.T) {
 	header := func(code uint32) []byte { return raw(&fuse.InHeader{Opcode: code}) }
 	open := func(flags uint32) []byte {

@@ -76,7 +76,7 @@ type held = inodecache.Held[handleKey, handle]
 type openDir struct {
 	o      *Overlay
 	n      *Node
-	aside  *stack.Dir // nil: n's own; else says where lowers have the directory
+	aside  *stack.Dir // nil: n's own; else holds where lowers have the directory
 	layers []int
 	held   []*held
 

@@ -12,16 +12,17 @@ import (
 // handOverWait is how long changes under way may take until the upper is handed over. The other mount waits no longer.
 const handOverWait = 2 * time.Second
 
-// Reasons to keep an upper that another mount asks for.
+// Reasons to keep an upper that another mount requests.
 var (
 	errInSight     = errors.New("this mount is in sight where it was made")
 	errPassedFiles = errors.New("files of the upper are open with io=passthrough: the kernel may write to them by itself")
 	errChanges     = fmt.Errorf("changes were under way for more than %v", handOverWait)
 )
 
-// HandOver gives the upper and the work directory up, if the mount is nowhere in the mount namespace in which it was made: it was
-// unmounted there, or the namespace has ended. It lives on where other namespaces have a copy of it, or where processes have files
-// open. Reading goes on there; changes are ESTALE from then on. It is called when another mount asks.
+// HandOver gives up the upper and the work directory if the mount is no longer in the mount
+// namespace in which it was made: it was unmounted there, or the namespace has ended. Such a mount
+// lives on by copies in other namespaces or by open files. Reads go on there, and changes are
+// ESTALE from then on. The daemon calls HandOver at the signal of another mount (SIGUSR2).
 func (m *Mount) HandOver() {
 	if !m.handing.TryLock() {
 		return

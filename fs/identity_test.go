@@ -161,7 +161,7 @@ func TestLinkOfARemovedNameIsTheSameFile(t *testing.T) {
 	s.audit("another file")
 }
 
-// Names that no layer can have are told without one, also in directories that are in lowers alone.
+// A look-up of a name that no layer can have needs no layer, also in directories of lowers alone.
 func TestNamesThatCannotBe(t *testing.T) {
 	s := newSite(t, "file up/f", "file low/f\nfile both/f", "file both/g\nfile up/g")
 	for _, dir := range []string{"up", "low", "both"} {

@@ -72,7 +72,7 @@ func (o *Overlay) load(n *Node, much *loading) error {
 	err := much.load(o.stack, &loaded, d)
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
-	n.mu.Lock() // for who asks where the directory lies
+	n.mu.Lock() // guards where the directory lies
 	defer n.mu.Unlock()
 	if err != nil {
 		if !dir.Adopt(nil) {

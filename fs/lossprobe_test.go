@@ -7,7 +7,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A client that ends without an answer is not waited for, and one that says nothing only for a second.
+// The probe ends when its client ends without an answer, and after one second without an answer.
 func TestLossProbeWithoutClient(t *testing.T) {
 	for _, ends := range []bool{true, false} {
 		server, client, err := sys.NewSocketPair()
@@ -27,7 +27,8 @@ func TestLossProbeWithoutClient(t *testing.T) {
 	}
 }
 
-// What has not been found out counts as lost, and only a mount that can be written is asked for.
+// Without a result of the probe, appends count as lost. Only a mount that can be written needs the
+// probe.
 func TestWhenTheKernelCollectsWrites(t *testing.T) {
 	for _, c := range []struct {
 		asked     Writeback

@@ -12,9 +12,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// meeting is the way from a name in a directory to its node. What lies in the upper is looked at with the directory's mu held. A lower
-// may take any time to answer, so it is asked with nothing held, and afterwards, with the mu held again, it is seen whether the answer
-// counts: begin, askAside, finish.
+// meeting is the way from a name in a directory to its node, in three steps. With the directory's
+// mu held, begin looks at what lies in the upper. A lower may take any time to answer, so askAside
+// makes the calls on lowers with no lock held. With the mu held again, finish checks whether the
+// answer still counts.
 type meeting struct {
 	name string
 	keep bool // name may be kept; else it lies in a buffer that is used again
@@ -26,7 +27,7 @@ type meeting struct {
 	known  *Node // was the name's node, with a reference, and lay at place
 	former *Node // a node with a reference that is of no use
 	place  place
-	asked  bool  // the layers need not be asked
+	asked  bool  // no further call on the layers is needed
 	open   bool  // the upper has to be opened, and the meeting to begin anew
 	fresh  *Node // a new directory with one reference, the only one; settleDir follows before finish
 
@@ -40,8 +41,8 @@ type meeting struct {
 	err  error // what askAside met with
 }
 
-// begin looks at what can be told without a lower, after the name has been sought. done is false where askAside and finish have to
-// follow. Preconditions: p.dir.mu held, p loaded, d opens p.
+// begin does what needs no lower, after the name has been sought. done is false if askAside and
+// finish have to follow. Preconditions: p.dir.mu held, p loaded, d opens p.
 func (o *Overlay) begin(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	if n := p.dir.children[m.name]; n != nil && o.nodes.Ref(n) {
 		m.known, m.place = n, n.place()
@@ -92,8 +93,9 @@ func (o *Overlay) statAt(d *openDir, layer int, name string, st *sys.Stat) error
 	return o.stack.Shown(layer, h.At(name)).Stat(st)
 }
 
-// metKnown ends a meeting with the known node, whose attributes have been asked, with err. met is false where the name has another
-// object now, as a layer was changed under the mount. Precondition: p.dir.mu is held.
+// metKnown ends a meeting with the known node. err is the error of the stat of its object. met is
+// false if the name has another object now, because a layer was changed under the mount.
+// Precondition: p.dir.mu is held.
 func (o *Overlay) metKnown(p *Node, m *meeting, err error) (met bool, _ error) {
 	n := m.known
 	m.known = nil
@@ -111,8 +113,8 @@ func (o *Overlay) metKnown(p *Node, m *meeting, err error) (met bool, _ error) {
 	return false, nil
 }
 
-// askAside asks the layers what begin has left open. The errors are for finish. A new directory is left to be settled. Precondition:
-// no directory's mu is held.
+// askAside makes the calls on layers that begin has left open, and keeps their errors for finish.
+// For a new directory the caller calls settleDir. Precondition: no directory's mu is held.
 func (o *Overlay) askAside(p *Node, d *openDir, m *meeting) {
 	switch {
 	case m.open:
@@ -145,7 +147,8 @@ func (o *Overlay) statKnown(n *Node, p *place, d *openDir, name string, st *sys.
 	return o.statAt(d, p.layer, name, st)
 }
 
-// finish ends a meeting if what has been asked still counts; done is false if not. Preconditions: those of begin.
+// finish ends a meeting if the answer of the layers still counts; done is false if not.
+// Preconditions: those of begin.
 func (o *Overlay) finish(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	switch {
 	case m.open:

@@ -29,7 +29,7 @@ func (o *Overlay) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
-// SyncFS answers SYNCFS. Linux 6.18 asks that of virtiofs alone (fc->sync_fs).
+// SyncFS answers SYNCFS. Linux 6.18 sends it to virtiofs alone (fc->sync_fs).
 func (o *Overlay) SyncFS() fuse.Status {
 	o.counts.add(opSyncfs)
 	if !o.syncs() || !o.stack.Writable() {

@@ -19,7 +19,7 @@ type policy struct {
 	strict bool // each reading counts for the access time, so that opens are answered and pages are dropped at each
 
 	offered     uint64 // the flags of INIT that the kernel has
-	checksFlags bool   // who may change inode flags is checked here, not by the kernel
+	checksFlags bool   // the daemon checks the right to change inode flags, not the kernel
 }
 
 // IO is how the kernel comes to the data of files.
@@ -70,7 +70,7 @@ func (o *Overlay) chooseWriteback() {
 	if !o.stack.Writable() || o.cfg.passthrough() {
 		return
 	}
-	if o.cfg.LayersChange { // with it the kernel would not believe the size that a layer says; see openAnew for what takes its place
+	if o.cfg.LayersChange { // with it the kernel would ignore the size that a layer reports; openAnew replaces it
 		if o.cfg.Writeback == WritebackOn {
 			o.log.Warn("writeback=1 is ignored: with timeout=0 layers may change, which the kernel would not see")
 		}

@@ -14,9 +14,9 @@ import (
 )
 
 // An object can be immutable or append-only (chattr +i, +a): in a lower by its inode, in the upper by the attribute
-// overlay.protattr. The kernel enforces both flags on the inodes of a file system, but no FUSE inode has them. So each request
-// that changes something asks here first. The answer is kept in the node's flags: an object costs two system calls when it is
-// changed for the first time, and none when it is looked up or read.
+// overlay.protattr. The kernel enforces both flags on the inodes of a file system, but no FUSE
+// inode has them. So each request that changes an object checks them here first. The node's flags
+// cache the result: the first change of an object costs two system calls, a look-up or a read none.
 
 // protection returns those of the bits immutable and appendOnly that hold for n. Precondition: no directory's mu is held, unless
 // they are known.
@@ -106,7 +106,8 @@ func (o *Overlay) mayRemove(r *removal) error {
 	return cannot(r.flags, math.MaxUint32, nil)
 }
 
-// askProtection asks the layers for mayRemove. Precondition: no directory's mu is held.
+// askProtection reads from the layers what mayRemove needs. Precondition: no directory's mu is
+// held.
 func (o *Overlay) askProtection(r *removal) error {
 	r.p.dir.mu.Lock()
 	n := r.p.dir.children[r.name]
@@ -149,8 +150,8 @@ func (o *Overlay) maySetAttr(n *Node, in *fuse.SetAttrIn) error {
 	return cannot(protection, immutable|appendOnly, err)
 }
 
-// touches reports whether a SETATTR sets both times to now, or may do so: with the writeback cache the kernel says what the
-// time of last change is.
+// touches reports whether a SETATTR sets both times to now, or may do so: with the writeback cache
+// the kernel sends the time of last change itself.
 func (o *Overlay) touches(valid uint32) bool {
 	switch {
 	case valid&fuse.FATTR_ATIME_NOW != 0:
@@ -287,8 +288,9 @@ func (o *Overlay) dropRefused(n *Node, in *fuse.WriteIn) {
 }
 
 // refusesWrites reports whether writes to n are to fail before they reach the page cache. With the writeback cache a write(2)
-// makes no request. But first the kernel asks for the size of security.capability, if it does not know that there is none, and
-// removes the attribute (file_remove_privs); an error of that is the error of write(2).
+// makes no request. But the kernel first requests the size of security.capability, if it does not
+// know that there is none, and removes the attribute (file_remove_privs). An error of that is the
+// error of write(2).
 func (o *Overlay) refusesWrites(n *Node) bool {
 	if !o.writesBack() || n.kind != unix.S_IFREG {
 		return false

@@ -148,7 +148,7 @@ func protectInode(t *testing.T, path, flag string) {
 	t.Cleanup(func() { must(t, set(0)) })
 }
 
-// Before Linux 5.14 the kernel does not check who changes flags.
+// Before Linux 5.14 the kernel does not check the right of a process to change flags.
 func TestWhoMayChangeFlags(t *testing.T) {
 	s := newSite(t, "file root \"r\"\nfile own \"o\"\nown own 1000 1000", "")
 	s.o.policy.checksFlags = true

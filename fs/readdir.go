@@ -18,7 +18,7 @@ func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) 
 	o.counts.add(opOpendir)
 	switch {
 	case o.cfg.LayersChange:
-		*out = fuse.OpenOut{} // each listing is asked for
+		*out = fuse.OpenOut{} // the kernel requests each listing
 		return fuse.OK
 	case o.policy.noOpendir:
 		return fuse.ENOSYS
@@ -63,7 +63,7 @@ type listing struct {
 
 	entries []listed
 	view    stack.View
-	waiting []meeting // those of entries whose layers have to be asked
+	waiting []meeting // those of entries that need calls on layers
 }
 
 // ReadDir answers READDIR: any offset, without a handle.
@@ -123,7 +123,8 @@ type listed struct {
 	st     sys.Stat
 }
 
-// collect finds the entries that fit the reply, with a reference on each node. Lowers are asked with no lock held.
+// collect finds the entries that fit the reply, with a reference on each node. It makes calls on
+// lowers with no lock held.
 func (l *listing) collect(thread uint32, offset uint64) error {
 	defer l.d.release()
 	if offset == 0 {
@@ -149,7 +150,7 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 		}
 	}
 	if len(l.entries) > 0 {
-		l.err = nil // told when the listing goes on from there
+		l.err = nil // the READDIR that goes on from there returns it
 	}
 	return l.err
 }
@@ -176,8 +177,8 @@ func (l *listing) lock(offset uint64) error {
 	}
 }
 
-// gather chooses the entries, and looks at what can be told without a lower. Precondition: n.dir.mu is held, n indexed and open in
-// the upper.
+// gather chooses the entries, and does for them what needs no lower. Precondition: n.dir.mu is
+// held, n indexed and open in the upper.
 func (l *listing) gather(thread uint32, offset uint64) {
 	o, dir := l.o, l.n.dir
 	place, end := uint64(0), uint64(0)
@@ -463,7 +464,7 @@ func (l *listing) fill() error {
 				}
 			}
 			if i > 0 && len(l.out.Bytes()) > 0 {
-				return nil // told when the listing goes on from there
+				return nil // the READDIR that goes on from there returns it
 			}
 			return err
 		}

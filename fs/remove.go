@@ -45,7 +45,8 @@ type removal struct {
 
 	up    *sys.Dir
 	found stack.Found
-	// protection is that of p. flags is that of the entry, if it lies in a lower, has no node, and has been asked for it.
+	// protection is that of p. flags is that of the entry, if that lies in a lower without a node
+	// and its flags have been read.
 	protection uint32
 	flags      uint32
 	flagsAsked bool

@@ -185,7 +185,7 @@ func (r *rename) movable(end placed) (*Node, error) {
 	return n, nil
 }
 
-// ask asks the layers what commit has to know. Precondition: no directory's mu is held.
+// ask reads from the layers what commit has to know. Precondition: no directory's mu is held.
 func (r *rename) ask() error {
 	o := r.o
 	if err := o.ask(r.from.parent, r.fromDir, r.from.name); err != nil {
@@ -281,8 +281,8 @@ func (r *rename) locked() (done bool, err error) {
 	return true, r.swap(from, to, src, dst)
 }
 
-// checkLoop refuses to put a directory into itself, or in the place of one that it lies in. The kernel asks for neither. Precondition:
-// the ends are locked.
+// checkLoop refuses to put a directory into itself, or in the place of one that it lies in. The
+// kernel requests neither. Precondition: the ends are locked.
 func (r *rename) checkLoop(src, dst *Node) error {
 	within := func(n *Node, p *Node) bool { return n != nil && n.dir != nil && (n == p || n.isAbove(p)) }
 	switch {

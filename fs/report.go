@@ -159,7 +159,7 @@ func (o *Overlay) missing() []string {
 	return names
 }
 
-// doneWithout says what has been given up, and why.
+// doneWithout returns which features the mount does without, and why.
 func (o *Overlay) doneWithout(writable bool) []string {
 	without := slices.Clone(o.stack.Warnings())
 	add := func(given bool, what string) {

@@ -101,7 +101,8 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Nsec: unix.UTIME_OMIT}
 }
 
-// killer is the caller of a request whose flag says that it may not keep suid and sgid; else nil.
+// killer is the caller of a request if flag means that the caller may not keep suid and sgid; else
+// nil.
 func killer(caller *fuse.InHeader, flag uint32) *fuse.InHeader {
 	if flag == 0 {
 		return nil

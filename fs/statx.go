@@ -7,9 +7,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
-// Statx answers STATX, which Linux 6.6 sends where the time of birth is wanted that it does not know: it keeps the answer for the life of
-// the inode, and asks GETATTR for everything else. If a layer's file system keeps no such times, the answer is ENOSYS, for else the
-// kernel would ask once more for each statx(2); then it asks GETATTR and no more.
+// Statx answers STATX. Linux 6.6 sends it if a process requests a time of birth that the kernel
+// does not have. The kernel keeps the answer for the life of the inode, and sends GETATTR for
+// everything else. If a layer's file system keeps no such times, the answer is ENOSYS: otherwise
+// the kernel would send one more request for each statx(2). After ENOSYS it sends GETATTR alone.
 func (o *Overlay) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	o.counts.add(opStatx)
 	if o.births.Do(func() { o.hasBirths = o.stack.HasBirthTimes() }); !o.hasBirths {

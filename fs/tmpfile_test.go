@@ -104,7 +104,8 @@ func TestTmpfileIsLinkedOnce(t *testing.T) {
 	s.wantView("in the end", "")
 }
 
-// Where the upper's file system has no such files, that is said; it is not ENOSYS, by which the kernel would ask no more.
+// If the upper's file system has no O_TMPFILE files, TMPFILE returns an error other than ENOSYS:
+// after ENOSYS the kernel would send no further TMPFILE.
 func TestNoTmpfiles(t *testing.T) {
 	s := newSite(t, "dir d", "")
 	_, err := s.walk("d")

@@ -104,7 +104,7 @@ func (f Format) Origin(r sys.Ref) (h Handle, ok bool, err error) {
 	return Handle{}, false, err
 }
 
-// SetOrigin says what the upper's object r, which says so already, is a copy of.
+// SetOrigin replaces the origin of the upper's object r, which has one already.
 func (f Format) SetOrigin(r sys.Ref, h Handle) error {
 	return r.SetXattr(f.Xattr(originMark), h.Encode(), unix.XATTR_REPLACE)
 }

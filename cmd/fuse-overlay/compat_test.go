@@ -9,7 +9,7 @@ import (
 // ignored with a warning, and only what that program refuses is refused.
 func TestCallersOfTheOlderProgramGiveValues(t *testing.T) {
 	const ignored = "ignored"
-	for _, tt := range []struct{ option, want string }{ // what describe says of it, ignored, or an error that begins so
+	for _, tt := range []struct{ option, want string }{ // what describe returns, ignored, or how the error begins
 		{"sync=0", ignored}, {"sync=1", ignored}, {"dev=0", ignored}, {"nodev=1", ignored}, {"suid=1", ignored}, {"nosuid=0", ignored},
 		{"exec=0", ignored}, {"noexec=1", ignored}, {"ro=0", ignored}, {"rw=1", ignored}, {"noatime=1", ignored}, {"atime=0", ignored},
 		{"relatime=1", ignored}, {"dirsync=1", ignored}, {"dev=", ignored},

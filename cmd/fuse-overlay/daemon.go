@@ -15,7 +15,9 @@ import (
 )
 
 // A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
-// and a mount namespace (apart.go) of its own, and waits; the second mounts, says up a pipe how that went, and lets go of all that was its caller's.
+// and a mount namespace (apart.go) of its own, and waits. The second mounts and reports the result
+// through a pipe. It then closes all descriptors of its caller and leaves its directory and
+// session.
 // The first then ends with the exit code its caller is waiting for.
 
 // resultVariable tells the second process which descriptor is the pipe.

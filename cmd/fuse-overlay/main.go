@@ -114,8 +114,8 @@ func runForeground(req *request) error {
 	return nil
 }
 
-// orStay begins again in the caller's namespace where err says that this process cannot live in one of its own. Otherwise, and if
-// that fails, it returns the error.
+// orStay begins again in the caller's namespace if err is that this process cannot live in one of
+// its own. Otherwise, and if that fails, it returns the error.
 func orStay(req *request, err error, result *resultPipe) error {
 	var apart *apartError
 	if errors.As(err, &apart) {

@@ -142,7 +142,7 @@ func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) 
 		if err := checkDeviceUsable(); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said) // says more than an exit code
+		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said) // the text has more than the exit code
 	default:
 		log.Warn("the mount is not as asked for", zap.String("fusermount3", said))
 		return m, nil

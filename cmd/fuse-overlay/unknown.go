@@ -92,7 +92,7 @@ func flagFor(name, value string, given bool) string {
 	return ": options are given by -o: -o " + option
 }
 
-// bareOption says that a positional argument looks like an option without -o.
+// bareOption returns a hint if a positional argument looks like an option without -o.
 func bareOption(positionals []string) string {
 	for _, p := range positionals {
 		name, _, given := strings.Cut(p, "=")

@@ -122,7 +122,8 @@ func openFlags(flags int) string {
 	return strings.Join(words, "|")
 }
 
-// pattern holds the bytes that operations write: none is zero, so that lost data can be told from written data.
+// pattern holds the bytes that operations write. None is zero, which distinguishes lost data from
+// written data.
 var pattern = func() []byte {
 	r := rand.New(rand.NewPCG(1, 1))
 	b := make([]byte, 2*patternSize)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Config says what is run.
+// Config describes a run.
 type Config struct {
 	// Dir is the folder in which files are made, read and written.
 	Dir string

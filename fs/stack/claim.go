@@ -38,14 +38,16 @@ func (e *inUseError) Error() string {
 // wait for its end, and some clients mount again at once: containerd's shim, when it lost the exit code of its mount helper.
 const lockWait = 3 * time.Second
 
-// A holder that is not in sight has askAfter to end by itself. Then it is asked to hand the directory over, again after askAgain.
+// A holder whose mount is not in sight has askAfter to end by itself. Then the new mount signals it
+// to hand the directory over, and again after askAgain.
 const (
 	askAfter = 50 * time.Millisecond
 	askAgain = 500 * time.Millisecond
 )
 
-// lock takes a directory for this mount alone, which is made in the mount namespace at. It does not wait for a mount that the
-// mount table there shows: that one is not about to end. A mount that is not in sight is asked to hand the directory over.
+// lock takes a directory for this mount alone, which is made in the mount namespace at. It does not
+// wait for a mount that the mount table there shows: that one is not about to end. It signals a
+// mount that is not in sight to hand the directory over.
 func lock(dir *sys.Dir, at *sys.MountNamespace) error {
 	start := time.Now()
 	for askAt := askAfter; ; time.Sleep(5 * time.Millisecond) {
@@ -65,7 +67,7 @@ func lock(dir *sys.Dir, at *sys.MountNamespace) error {
 		}
 		at.Forget(holder.Dev)
 		if waited > askAt {
-			_ = dir.AskHolder(holder) // if it cannot be asked, it is waited for
+			_ = dir.AskHolder(holder) // without a signal, lock waits for its end
 			askAt += askAgain
 		}
 	}

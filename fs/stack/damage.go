@@ -86,7 +86,7 @@ func damagedBy(err error, layer int, where string) Damage {
 	return Damage{}
 }
 
-// IsDamage reports an errno that says that a file system is damaged.
+// IsDamage reports whether errno means that a file system is damaged.
 func IsDamage(errno unix.Errno) bool {
 	switch errno {
 	case unix.EIO, unix.EUCLEAN, unix.EBADMSG, unix.EREMOTEIO:
@@ -160,7 +160,7 @@ func (s *Stack) damagedDir(layer int, h *sys.Dir, name, where string) (damage Da
 	return damage, m.Opaque
 }
 
-// damagedMarks reads what a directory of a layer says of itself, and what is in it.
+// damagedMarks reads the marks of a directory of a layer, and its content.
 func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.Marks, damage Damage) {
 	m, err := s.names.ReadMarks(part, true)
 	if err == nil {

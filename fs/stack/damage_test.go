@@ -13,7 +13,8 @@ import (
 // rootsOverride is an attribute that counts for every mounting user, because only root may set it.
 const rootsOverride = "security.fuseoverlayfs.override_stat"
 
-// A second look says which object of which layer kept a name from being looked up, and why; and nothing where the name can be.
+// After a failed look-up, a second one returns which object of which layer caused it, and why. For
+// a name that can be looked up it returns nothing.
 func TestDamaged(t *testing.T) {
 	const redirected = "dir p/d\nxattr p/d " + redirectAttr + " "
 	for _, c := range []struct {

@@ -42,7 +42,7 @@ func (e *entry) setLowers(layers []uint16) {
 
 // index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
 type index struct {
-	byName  map[string]*entry // of order; nil until many names have to be told apart: see known
+	byName  map[string]*entry // of order; nil until a name is sought among many: see known
 	order   []*entry          // by cookie, one for each name
 	spare   []entry           // for the next names of a large listing
 	next    uint64            // the next cookie
@@ -74,8 +74,8 @@ func (x *index) find(name string) *entry {
 	return nil
 }
 
-// known is find, but that it returns the entry of a name that is gone as well, as long as there is one. The map of a large directory
-// is made when a name is first asked for: a listing by itself needs none.
+// known is find, but it also returns the entry of a name that is gone, as long as there is one. The
+// map of a large directory is made when a name is first sought: a listing alone needs none.
 func (x *index) known(name string) *entry {
 	if x.byName == nil {
 		if len(x.order) <= few {
@@ -179,8 +179,9 @@ func (x *index) add(e *entry) {
 	x.count(e, 1)
 }
 
-// put makes a name what e says. A name that is or was in the directory keeps its place: so who makes a name, removes it and makes it
-// again, over and over, as a program does with a lock or a temporary file, leaves the end of the listing where it is.
+// put sets the entry of a name to e. A name that is or was in the directory keeps its place. A
+// process may make and remove a name over and over, as a lock or a temporary file: that does not
+// move the end of the listing.
 func (x *index) put(e entry) {
 	x.changed = true
 	old := x.known(e.name)

@@ -41,7 +41,7 @@ type Config struct {
 	Redirects Redirects
 	// Features are the parts of the format on disk that can be chosen.
 	Features Features
-	// AccessTimes says when reading objects of the upper changes their access times.
+	// AccessTimes is when reads of objects of the upper change their access times.
 	AccessTimes sys.AccessTimes
 	// IDs are how ids of layers are shown; nil: as they are.
 	IDs *owner.IDs
@@ -312,8 +312,8 @@ func checkForeign(work *sys.Dir) error {
 }
 
 // checkOverlap refuses layers that lie inside each other where a change of one would change another under the mount. An
-// upper inside a lower is allowed (the lower may be /): it is a change of a lower that the user asked for. overlap: what a
-// directory of one layer shows can also show in another directory.
+// upper inside a lower is allowed (the lower may be /): the user has requested that change of a
+// lower. overlap: what a directory of one layer shows can also show in another directory.
 func checkOverlap(c Config) (overlap bool, err error) {
 	var paths []string
 	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {

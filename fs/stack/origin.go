@@ -174,8 +174,9 @@ func (d *Dir) Impure() bool {
 	return d.impure || d.parts[0].layer == Upper && d.parts[0].impure
 }
 
-// OriginHandle is what an object of the upper says that it is a copy of; ok is false where it says nothing, or what no lower can have.
-// No lower is asked.
+// OriginHandle returns the handle of the object that the upper's object r is a copy of, by its
+// attribute. ok is false if r has no such attribute, or a handle that no lower can have. It makes
+// no call on a lower.
 func (s *Stack) OriginHandle(r sys.Ref) (h whiteout.Handle, ok bool, err error) {
 	h, ok, err = s.format.Origin(r)
 	return h, ok && err == nil && s.sourceOf(&h) != nil, err
@@ -241,9 +242,10 @@ func (s *Stack) sourceOf(h *whiteout.Handle) *source {
 	return nil
 }
 
-// unnamedSource is the file system of a handle without a UUID on a mount that writes handles with one; nil where that cannot be
-// told. Versions that did not know the UUIDs before Linux 6.9 wrote such handles, uuid=off does. It is that of the upper if a
-// lower lies there, else the only one.
+// unnamedSource returns the file system of a handle without a UUID, on a mount that writes handles
+// with one. It is that of the upper if a lower lies there, else the only one. It is nil if neither
+// applies, or if its UUID is not known. Versions that did not know the UUIDs before Linux 6.9 wrote such handles, and uuid=off
+// does.
 func (s *Stack) unnamedSource() *source {
 	i := slices.IndexFunc(s.sources, func(src source) bool { return src.upper })
 	if i < 0 && len(s.sources) == 1 {

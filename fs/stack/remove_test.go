@@ -138,7 +138,7 @@ func TestLongNamesInMarkerFormat(t *testing.T) {
 	for form, refused := range refusals {
 		for _, nameMax := range []int{NameMax, 143} { // the latter as eCryptfs
 			if nameMax < NameMax && form == "" {
-				continue // there the file system says it
+				continue // there the file system returns the error
 			}
 			for length := nameMax - 7; length <= nameMax; length++ {
 				t.Run(fmt.Sprintf("%s/%d of %d", form, length, nameMax), func(t *testing.T) {

@@ -94,7 +94,8 @@ func inNamespace(t *testing.T) {
 	t.Cleanup(func() { isHostRoot = sys.IsHostRoot })
 }
 
-// Attributes of namespace user. say whose objects are where the daemon's user gains nothing by it, or asked for it.
+// Attributes of namespace user. set the owner of objects in two cases: the daemon's user gains no
+// rights by it, or has requested it.
 func TestFormsThatOwnersMayWrite(t *testing.T) {
 	const privileged, older = "security.fuseoverlayfs.override_stat", "user.fuseoverlayfs.override_stat"
 	for _, tt := range []struct {

@@ -8,16 +8,18 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// A lower may not answer for a long time, and a directory is used by many. So a name is looked up in three steps. [Dir.Seek], with the
-// directory held, notes what the directory knows of the name. [Stack.Ask], with nothing held, asks the layers. [Sought.Still], with the
-// directory held again, reports whether the answer counts. Objects of lowers do not change, so it does if the directory still takes the
-// name from the same layer. An object of the upper may change whenever the directory is not held: [Stack.Glance] looks at that with the
-// directory held, and asks nothing else.
+// A lower may not answer for a long time, and many requests use one directory. So a look-up of a
+// name has three steps. [Dir.Seek], with the directory held, notes what the directory knows of the
+// name. [Stack.Ask], with nothing held, makes the calls on the layers. [Sought.Still], with the
+// directory held again, reports whether the answer counts. Objects of lowers do not change, so the
+// answer counts if the directory still takes the name from the same layer. An object of the upper
+// may change whenever the directory is not held. [Stack.Glance] looks at that object with the
+// directory held, and makes no call on a lower.
 
 // View is a directory as it was at a moment, but for its index, which is in use by others.
 type View struct {
 	dir     Dir
-	indexed bool // the index says what the names mean
+	indexed bool // the index holds what the names mean
 	anew    bool // layers change
 }
 
@@ -122,7 +124,8 @@ func (s *Stack) Glance(q *Sought, o Opened, f *Found) (complete bool, err error)
 	return !m.Metacopy, err
 }
 
-// Ask asks the layers what a name means, as [Stack.Lookup]. list: the directory has to be listed first, to tell it.
+// Ask finds out from the layers what a name means, as [Stack.Lookup]. list: the directory has to be
+// listed first.
 // Precondition: none; other users of the directory may change it meanwhile.
 func (s *Stack) Ask(q *Sought, o Opened, f *Found) (list bool, err error) {
 	*f = Found{}
@@ -149,8 +152,9 @@ func (q *Sought) found() *entry {
 	return &q.entry
 }
 
-// Still reports whether what Ask told of the name counts for d, from which it was sought. Of an object of the upper Glance has to
-// tell besides whether it is the same, unless d is as it was. Precondition: d is held.
+// Still reports whether the result of Ask counts for d, in which the name was sought. For an object
+// of the upper, Glance must also find that it is the same, unless d is unchanged. Precondition: d
+// is held.
 func (q *Sought) Still(d *Dir) bool {
 	switch {
 	case d.changes == q.was.dir.changes:

@@ -12,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
-// told looks a name up in steps, as a caller does that does not hold the directory during a look at
+// told looks a name up in steps, like a caller that does not hold the directory over calls on
 // lowers.
 func (m *merged) told(q *Sought) (f Found, err error) {
 	m.s.t.Helper()

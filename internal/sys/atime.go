@@ -4,8 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AccessTimes says when reading changes access times, in flags of mount(2): MS_STRICTATIME, else MS_NOATIME, else as with
-// MS_RELATIME; and MS_NODIRATIME.
+// AccessTimes is when reads change access times, in flags of mount(2): MS_STRICTATIME, else
+// MS_NOATIME, else as with MS_RELATIME; and MS_NODIRATIME.
 type AccessTimes uintptr
 
 // Strict reports whether each reading counts.

@@ -42,7 +42,7 @@ func (r Ref) Protection() (uint32, error) {
 
 // InodeFlags reads the flags of a regular file or directory (FS_IOC_GETFLAGS).
 func (r Ref) InodeFlags() (uint32, error) {
-	var arg [8]byte // the ioctl's number says eight bytes, the kernel uses four
+	var arg [8]byte // the ioctl's number encodes eight bytes, the kernel uses four
 	if err := r.inodeFlags("getflags", unix.FS_IOC_GETFLAGS, &arg); err != nil {
 		return 0, err
 	}

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MountNamespace is a mount namespace with a root and a working directory in it: those of the process that asked for a mount,
-// where the daemon lives in a namespace of its own. nil is this process's own. It is about no layer, so its calls do not pass the
-// fault seam.
+// MountNamespace is a mount namespace with a root and a working directory in it: those of the
+// process that requested the mount, if the daemon has a namespace of its own. nil is this process's
+// own. It belongs to no layer, so its calls do not pass the fault seam.
 type MountNamespace struct{ ns, root, cwd int }
 
 // CurrentNamespace opens the namespace of this process.

@@ -117,7 +117,7 @@ func TestPlaceInSight(t *testing.T) {
 	}
 }
 
-// A holder that is asked gets a signal; one whose lock is not its own any more does not.
+// AskHolder signals a holder, but not one that no longer has the lock.
 func TestAskHolder(t *testing.T) {
 	path := t.TempDir()
 	a, b := openPlain(t, path), openPlain(t, path)

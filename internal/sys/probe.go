@@ -79,8 +79,9 @@ func StartProbe(name string, s Socket, variable string, ownNamespaces bool) (Chi
 	return Child{pid}, err
 }
 
-// MountDetached makes a FUSE file system of the connection that no path leads to, and returns a descriptor of its root. The
-// file system ends with the last descriptor of it. Nothing is asked of the server but INIT.
+// MountDetached makes a FUSE file system of the connection without a path, and returns a descriptor
+// of its root. The file system ends with its last descriptor. The kernel sends the server no
+// request but INIT.
 func (d *Device) MountDetached() (*DetachedRoot, error) {
 	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -113,7 +114,7 @@ type DetachedRoot struct{ fd int }
 // Close ends the file system if nothing in it is open.
 func (r *DetachedRoot) Close() { _ = unix.Close(r.fd) }
 
-// LookUp asks for a name.
+// LookUp makes the kernel send a LOOKUP of name.
 func (r *DetachedRoot) LookUp(name string) error { return unix.Faccessat(r.fd, name, unix.F_OK, 0) }
 
 // Map opens a file of the file system for reading and writing, and maps its first so many bytes shared.

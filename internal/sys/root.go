@@ -58,8 +58,9 @@ func (d *Dir) handOver(other *Dir) {
 
 // OpenUpper opens the upper and the work directory. Both are reached through one mount, since the kernel renames within
 // one mount only: a private clone of the mount at their common ancestor where that may be had. EXDEV when they are not
-// on the same mount. atime says when reading them changes access times, as far as the kernel allows that: a user namespace may
-// not change it for mounts that it was given. Whatever the upper's own mount has does not matter, as in the kernel's overlayfs.
+// on the same mount. atime is when reads of them change access times, as far as the kernel allows
+// that: a user namespace may not change it for mounts that it was given. The flags of the upper's
+// own mount do not matter, as in the kernel's overlayfs.
 func OpenUpper(upper, work string, atime AccessTimes) (u, w *Dir, err error) {
 	ufd, err := openTrusted(upper)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 // UUID is that of a file system; all zero where it has none or it cannot be known.
 type UUID = [16]byte
 
-// uuidSources are the ways to learn a file system's UUID, the first that answers counts. types are the values of statfs(2)
-// for which it is asked; none means all.
+// uuidSources are the sources of a file system's UUID. The first that returns one counts. types are
+// the types of statfs(2) for which a source is tried; none means all.
 var uuidSources = []struct {
 	types []uint32
 	read  func(o *Object) (UUID, error)

@@ -29,7 +29,7 @@ func TestFSUUID(t *testing.T) {
 	for _, c := range []struct {
 		fstype string
 		option string // of mkfs, for the UUID
-		// sources are what is asked, one after the other has to be refused.
+		// sources are the calls that are tried. Each has to fail before the next is made.
 		sources []string
 	}{
 		{"btrfs", "-U%s", []string{generic, "BTRFS_FS_INFO"}},
