@@ -7,9 +7,10 @@ import (
 	"testing"
 )
 
-// No two objects that the mount shows have one number, though two directories lead to one of a lower: by two redirects, of which
-// one was copied with all attributes; by a redirect to what still shows under its own name; because one layer lies inside of
-// another. The kernel's overlayfs refuses the second of them (xfstests overlay/049).
+// No two objects of the mount have the same number, even if two directories lead to one of a lower.
+// There are three such cases: two redirects, of which one was copied with all attributes; a
+// redirect to a directory that still shows under its own name; one layer inside another. The
+// kernel's overlayfs refuses the second directory (xfstests overlay/049).
 func TestDirectoriesOfOneLower(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, allModes, func(t *testing.T, e *env) {

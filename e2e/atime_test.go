@@ -29,7 +29,8 @@ func readBy(t *testing.T, path string, flags int) {
 	check(t, err)
 }
 
-// Access times of the upper change as the mount's options say, whatever the upper's own mount has; those of lowers never (D44).
+// Access times of the upper change by the mount's options, not by those of the upper's own mount.
+// Access times of lowers never change (D44).
 func TestAccessTimes(t *testing.T) {
 	for _, c := range []struct {
 		opt                        string

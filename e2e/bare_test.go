@@ -40,7 +40,7 @@ func (n *bareNode) Mknod(ctx context.Context, name string, mode, rdev uint32, ou
 	return n.LoopbackNode.Mknod(ctx, name, mode, rdev, out)
 }
 
-// Open fails for files whose names say so, as on a disk that cannot be read.
+// Open fails for files whose names begin with sick, as on a disk that cannot be read.
 func (n *bareNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint32, syscall.Errno) {
 	if name, _ := n.Parent(); strings.HasPrefix(name, "sick") && flags&unix.O_ACCMODE == unix.O_RDONLY {
 		return nil, 0, syscall.EIO

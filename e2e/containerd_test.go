@@ -247,8 +247,9 @@ func TestContainerdManyContainers(t *testing.T) {
 	})
 }
 
-// A layer is made of a container that runs, and its snapshot is mounted a second time, as nerdctl commit, diff and export do: the
-// layer is that which the kernel's overlayfs makes, and the container goes on.
+// While a container runs, a layer is made of it and its snapshot is mounted a second time, as
+// nerdctl commit, diff and export do. The layer equals that of the kernel's overlayfs. The
+// container still runs.
 func TestContainerdRunningContainer(t *testing.T) {
 	needSnapshotter(t)
 	eachMode(t, privateModes, func(t *testing.T, e *env) {

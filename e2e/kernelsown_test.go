@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the kernel does with files of every FUSE file system, and the daemon has no say in.
+// What the kernel does with files of every FUSE file system, without a request to the daemon.
 
 // A regular file can be waited for by epoll, and is always ready (D38).
 func TestEpollOfRegularFiles(t *testing.T) {

@@ -75,7 +75,7 @@ func olderKernel(t *testing.T, major, minor int) bool {
 	return a < major || a == major && b < minor
 }
 
-// D25: files of lowers that say size 0 and have data, as those of proc, are read with timeout=0 alone.
+// D25: files of lowers that report size 0 and have data, as in proc, are read with timeout=0 alone.
 func TestFilesWithoutSize(t *testing.T) {
 	eachMode(t, allModes, func(t *testing.T, e *env) {
 		const lower = "/proc/sys/kernel"

@@ -150,8 +150,9 @@ func keeper(t *testing.T, script string) *exec.Cmd {
 	return cmd
 }
 
-// A mount that was unmounted where it was made, and lives on as a copy in another namespace, hands its upper over to the next mount:
-// what is written through it before is there, changes through it are ESTALE after, and reading goes on.
+// A mount that was unmounted where it was made, and lives on as a copy in another namespace, hands
+// its upper over to the next mount. Earlier writes through it are in the upper. Later changes
+// through it are ESTALE. Reads go on.
 func TestCopyHandsItsUpperOver(t *testing.T) {
 	needDaemon(t)
 	eachIO(t, rootModes, func(t *testing.T, e *env) {

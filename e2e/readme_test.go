@@ -54,7 +54,7 @@ func blockWith(t *testing.T, path, kind, word string) string {
 	return ""
 }
 
-// promised is what the comments of a block say that its lines print: those of cat and tail.
+// promised returns what the lines of cat and tail in a block print, by the comments of the block.
 func promised(text string) (words []string) {
 	for line := range strings.Lines(text) {
 		command, comment, found := strings.Cut(line, "# ")
@@ -65,8 +65,8 @@ func promised(text string) (words []string) {
 	return words
 }
 
-// Each shell block of README runs as root, in a user namespace and as a plain user, with the PATH that each has, and prints
-// what its comments say.
+// Each shell block of README runs as root, in a user namespace and as a plain user, with the PATH
+// that each has. Its output is that of its comments.
 func TestReadmeBlocks(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, allModes, func(t *testing.T, e *env) {
@@ -179,7 +179,7 @@ func TestStorageConfigurations(t *testing.T) {
 	})
 }
 
-// What the documents tell to make is a target, and make help lists it.
+// Each make target that the documents name exists, and make help lists it.
 func TestDocumentedTargets(t *testing.T) {
 	help, err := runIn("..", nil, commandLimit, "make", "--no-print-directory", "help")
 	check(t, err)

@@ -63,9 +63,9 @@ func opensZeros(e *env, path string) bool {
 // netRaw is the value of security.capability for cap_net_raw+ep.
 const netRaw = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// overridingLayer makes a layer in which an attribute says that a program has the set-user-id bit of root, an empty file is a
-// device and another program has capabilities. All of it belongs to uid, and that user writes the attributes where that is
-// possible.
+// overridingLayer makes a layer in which attributes give a program the set-user-id bit of root and
+// another program capabilities, and make an empty file a device. All of it belongs to uid, and that
+// user writes the attributes where that is possible.
 func overridingLayer(t *testing.T, e *env, dir, attr string, uid int) {
 	t.Helper()
 	mkdir(t, dir)

@@ -31,8 +31,8 @@ const (
 	separators = `layers are separated by ":", and a comma in a name is "\,"`
 )
 
-// The folder of each call has the layers l and l2, an upper u, a work directory w, a mount point m, the folders a:b, c,d and u/in,
-// a file, and links: dangling, loop.
+// The folder of each call has the layers l and l2, an upper u, a work directory w and a mount point
+// m. It also has the folders a:b, c,d and u/in, a file, and the links dangling and loop.
 var wrongCalls = []wrongCall{
 	// Nothing, or not enough.
 	wrong(`fuse-overlay`, "no mount point given", "--help"),

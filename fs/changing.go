@@ -12,10 +12,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// With [Config.LayersChange] others change the layers. The kernel keeps no names, attributes, listings and symbolic links then, and
-// OPEN is answered, so that the pages of a file are dropped when it has changed. Here each look-up looks into the layers, and a node
-// remembers which object it stands for (rareState.parts). If its name leads to another object, that gets a node of its own. The old
-// node loses the name, and stands for what is still open of its object, as after a removal.
+// With [Config.LayersChange] other processes change the layers. Then the kernel keeps no names,
+// attributes, listings or symbolic links. OPEN is answered, so the kernel drops the pages of a file
+// that has changed. Each look-up looks into the layers, and a node remembers which object it stands
+// for (rareState.parts). If its name leads to another object, that object gets a node of its own.
+// The old node loses the name, and stands for what is still open of its object, as after a removal.
 
 // justNow is how long the parts of a directory are not looked up again by [Overlay.refresh], if it was the last that was looked up: a walk
 // through a path looks the directory up right before it looks into it.
@@ -367,8 +368,8 @@ type pins struct {
 	held map[uint64]*held
 }
 
-// add holds h, which is in use, until remove, and returns a handle for the kernel, in which the bit of directHandle is free; beyond the
-// bound it calls release, and the handle is 0.
+// add holds h, which is in use, until remove. It returns a handle for the kernel, in which the bit
+// of directHandle is free. Beyond the bound it calls release and returns 0.
 func (p *pins) add(h *held, release func(*held)) (fh uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,10 +7,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 )
 
-// Two directories may lead to one directory of a lower: by redirects, or because layers lie inside each other. Then two objects
-// would have the number of one, and programs that tell objects apart by it (cp, diff, tar) take one for the other. The kernel's
-// overlayfs answers ESTALE to a process that looks up the second (ovl_get_inode); here it gets a number of its own. Where
-// neither can be, nothing is kept of any number.
+// Two directories may lead to one directory of a lower: by redirects, or because layers lie inside
+// each other. Then two objects would have one number, and programs that compare objects by it (cp,
+// diff, tar) would take one for the other. The kernel's overlayfs returns ESTALE to a process that
+// looks up the second (ovl_get_inode). Here the second gets a number of its own. While
+// neither is possible, no number is kept.
 
 // tellApart sees to it from now on that no two objects have one number. Precondition: no two have.
 func (o *Overlay) tellApart() {

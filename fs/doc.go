@@ -6,7 +6,7 @@
 // Lock order, outermost first:
 //
 //	Node.upMu                    one at a time; the copy-up of this object, and what must not meet one
-//	    dirState.loadMu          one at a time; who loads the directory
+//	    dirState.loadMu          one at a time; held while the directory is loaded
 //	        Overlay.movesMu      a directory gets another place in the upper, or two directories are locked
 //	            dirState.mu      parent before child; the directory's children, index and parts
 //	                rareState.links  the link counts of a shared object

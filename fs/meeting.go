@@ -37,7 +37,7 @@ type meeting struct {
 	hasOrigin  bool
 	incomplete bool // the upper's object is to keep the handle as it is now
 
-	list bool  // the directory has to be listed to tell
+	list bool  // the directory has to be listed first
 	err  error // what askAside met with
 }
 
@@ -281,8 +281,9 @@ func (o *Overlay) meet(p *Node, m *meeting) (*Node, error) {
 	return n, nil
 }
 
-// newNode makes the node of what has been found under a name, with one reference. A directory is to be settled, or rejected, before
-// anybody else knows it; above is the directory that it was found in.
+// newNode makes the node of what has been found under a name, with one reference. For a directory
+// the caller calls settleDir or reject before any other goroutine has a reference. above is the
+// directory in which it was found.
 func (o *Overlay) newNode(p *Node, name string, f *stack.Found, above *stack.Dir) *Node {
 	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
 	if f.Layer == stack.Upper {

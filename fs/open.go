@@ -177,8 +177,9 @@ func (o *Overlay) mayPassLower(n *Node) bool {
 }
 
 // mayPassUpper reports whether a file of the upper is one for passthrough: that would drop suid and sgid at a write also for who
-// may keep them, so for files that have such the daemon writes. So it does for append-only files: a process may take O_APPEND
-// away after it has opened the file (F_SETFL), and WRITE says what is the case.
+// may keep them, so the daemon writes files that have such bits. It also writes append-only files:
+// a process may remove O_APPEND after the open (F_SETFL), and only WRITE contains the current
+// flags.
 func (o *Overlay) mayPassUpper(n *Node, f *sys.File) bool {
 	if protection, err := o.protection(n); err != nil || protection&appendOnly != 0 {
 		return false

@@ -398,8 +398,9 @@ func (l *listing) dots(place, end uint64) {
 
 // howManyDots returns how many of "." and ".." a listing has: both, unless its entries would fill the last page of the copy that the kernel
 // keeps of it, and the directory has changed. Another listing that began before may then go on at an offset that this one does not
-// have. The kernel looks for that offset in its copy and asks for the rest when it is not there, but not if the copy ends with a page: it
-// takes that for the end of the listing (fuse_readdir_cached), and the rest of the names would be left out.
+// have. The kernel looks for that offset in its copy, and sends READDIR for the rest if the copy
+// lacks it. It does not do so if the copy ends with a page: it takes that for the end of the
+// listing (fuse_readdir_cached), and the listing would lack the rest of the names.
 func howManyDots(d *stack.Dir, end uint64) int {
 	const both = 2
 	if !d.Changed() {

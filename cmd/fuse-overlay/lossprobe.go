@@ -13,9 +13,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The probe for lost appends (fs/lossprobe.go) takes two processes. The daemon is the server. The client is the process that has
-// started the daemon and only waits for it, so that the probe costs no third process. If there is no such process, or it may not
-// mount, the daemon starts a client; where only a user namespace makes it one that may mount, in a user namespace.
+// The probe for lost appends (fs/lossprobe.go) takes two processes. The daemon is the server. The
+// client is the process that has started the daemon and only waits for it, so the probe costs no
+// third process. If there is no such process, or it may not mount, the daemon starts a client. If
+// the client may mount only in a user namespace, it gets one.
 
 // lossServerVariable holds the number of the daemon's end of the connection to the client. A
 // process that has lossClientVariable in its environment is the client and does nothing else.

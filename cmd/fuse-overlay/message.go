@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// hints say what to do about an errno whose text leaves that open.
+// hints are remedies for an errno whose text does not contain one.
 var hints = map[syscall.Errno]string{
 	syscall.EMFILE: "raise the limit of open files: ulimit -n",
 	syscall.ENFILE: "raise the machine's limit of open files: sysctl fs.file-max",

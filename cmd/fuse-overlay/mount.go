@@ -138,7 +138,7 @@ func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) 
 	case said == "":
 		return m, err
 	case err != nil:
-		// The helper opens the device with the user's rights, and its line does not say that the device is the reason.
+		// The helper opens the device with the user's rights, and its message does not name the device.
 		if err := checkDeviceUsable(); err != nil {
 			return nil, err
 		}

@@ -48,7 +48,7 @@ func parseRequest(called string, argv []string) (*request, error) {
 			Timeout: withoutEnd,
 			// Callers of that program know no note of a volatile mount, and so do not remove it.
 			AfterVolatile: called == compatName,
-			// They mount the upper of a running container once more to read it, and do not always say ro.
+			// Container engines mount the upper of a running container again to read it, sometimes without ro.
 			BesideOther: called == compatName,
 		},
 		mount: fs.MountConfig{Type: called},

@@ -128,7 +128,7 @@ func setTimeout(r *request, value string) error {
 	if err != nil || math.IsNaN(seconds) || seconds < 0 {
 		return fmt.Errorf("%s is not a number of seconds", quoted(value))
 	}
-	// Without a single moment in which something is remembered there is no other reason to ask for it.
+	// With timeout=0 the kernel may cache nothing. Users request that only for layers that change.
 	r.overlay.LayersChange = seconds == 0
 	// Callers write "for ever" as a number like 1000000000, which a Duration need not be able to hold.
 	if seconds >= math.MaxInt64/float64(time.Second) {

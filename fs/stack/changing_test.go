@@ -120,8 +120,8 @@ func TestFaultsWithChanges(t *testing.T) {
 	}
 }
 
-// A directory takes over the parts that a later look-up of its name finds, and what they say of
-// themselves.
+// A directory takes over the parts that a later look-up of its name finds, and the marks of these
+// parts.
 func TestRenew(t *testing.T) {
 	s := newSite(t, "", "file d/a", "file d/b", "").expectChanges()
 	root, d := s.dir(""), s.dir("d")

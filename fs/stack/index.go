@@ -281,7 +281,7 @@ type Listed struct {
 	Place uint64 // where to go on from
 	Type  uint8  // DT_*
 	Layer int    // the topmost layer that has the entry
-	Ino   uint64 // of a lower's object, in its layer; 0 where only a look at the object can tell
+	Ino   uint64 // of a lower's object, in its layer; 0 if it takes a stat of the object
 
 	entry *entry
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // A file without a name shows nowhere until it is linked, over nothing or over a whiteout. Then it
-// has the owner and the mode that were asked for, as a file that is made under a name.
+// has the owner and the mode that were requested, as a file that is made under a name.
 func TestCreateNameless(t *testing.T) {
 	for _, where := range []struct{ what, upper, lower string }{
 		{"over nothing", "", ""}, {"over a whiteout", "white x", "file x old"}, {"over a marker", "file .wh.x", "file x old"},

@@ -83,11 +83,12 @@ func (s *Stack) formOf(c Config, layer int) (form *owner.Override, ignores bool,
 	return form, form == nil && err == nil, err
 }
 
-// isOwnedBelow reports whether a user who has fewer rights than the daemon may own a layer whose root belongs to uid: an
-// attribute that the owner may set must not give what only the daemon's user could. For root of the first user namespace this
-// may be any layer, as its files may belong to other users than its root does. For root of another namespace it is a layer
-// whose root belongs to another user of that namespace; a user outside of it has no fewer rights. The mounts of a plain user
-// give no rights: fusermount3 makes them with nosuid and nodev.
+// isOwnedBelow reports whether a user with fewer rights than the daemon may own a layer whose root
+// belongs to uid. An attribute that the owner may set must not give rights that only the daemon's
+// user could give. For root of the first user namespace this may be any layer, because its files
+// may belong to other users than its root does. For root of another namespace it is a layer whose
+// root belongs to another user of that namespace. A user outside of the namespace has no fewer
+// rights. The mounts of a plain user give no rights: fusermount3 makes them with nosuid and nodev.
 func (s *Stack) isOwnedBelow(uid uint32) bool {
 	return s.uid == 0 && (s.hostRoot || uid != s.uid && uid != s.overflow)
 }

@@ -57,7 +57,8 @@ type Stack struct {
 type layer struct {
 	root *sys.Dir
 	dev  uint64
-	// ownedBelow: a user who has fewer rights than the daemon may own the layer, see [Stack.isOwnedBelow].
+	// ownedBelow: a user with fewer rights than the daemon may own the layer, see
+	// [Stack.isOwnedBelow].
 	ownedBelow bool
 	// shown is how the layer's objects look through the mount; kept, how the layer itself has them, so that what goes from one
 	// layer to another keeps ids that the mount does not show.

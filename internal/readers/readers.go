@@ -161,7 +161,7 @@ func (p *Pool) count(n int) {
 	p.running += n
 }
 
-// promote sends a further reader to the door, unless there are as many as limit at work.
+// promote lets a further reader take requests, unless as many as limit are at work.
 func (p *Pool) promote(limit int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -130,7 +130,7 @@ func (h Holder) KnownPID() int {
 	return h.PID
 }
 
-// namespace is the inode number of a namespace of this process; 0 where /proc does not tell.
+// namespace returns the inode number of a namespace of this process; 0 if /proc does not have it.
 func namespace(kind string) uint64 {
 	var st Stat
 	if unix.Stat("/proc/self/ns/"+kind, &st) != nil {

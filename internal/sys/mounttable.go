@@ -46,8 +46,8 @@ func parseMountTable(table string) (entries []MountEntry) {
 	return entries
 }
 
-// RealPath is the path of a directory without symbolic links. It does not ask the file system that the directory is the root of,
-// which may be a dead mount.
+// RealPath returns the path of a directory without symbolic links. It sends no request to the file
+// system that the directory is the root of, because that may be a dead mount.
 func RealPath(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -103,7 +103,7 @@ func chrootTo(fd int) error {
 	return os.NewSyscallError("chroot", unix.Chroot("."))
 }
 
-// ID is the inode number of the namespace; 0 where /proc does not tell.
+// ID returns the inode number of the namespace; 0 if /proc does not have it.
 func (n *MountNamespace) ID() uint64 {
 	if n == nil {
 		return namespace("mnt")

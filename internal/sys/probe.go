@@ -143,8 +143,8 @@ func (f *MappedFile) Close() {
 	_ = unix.Close(f.fd)
 }
 
-// WriteMapped puts one byte into the mapping. The kernel does it, in a read(2) from a pipe: where the page cannot be had,
-// that is EFAULT, and not a signal.
+// WriteMapped puts one byte into the mapping. The kernel writes it, in a read(2) from a pipe. If
+// the page cannot be faulted in, that read(2) returns EFAULT, and the process gets no signal.
 func (f *MappedFile) WriteMapped(b byte, at int) error {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {

@@ -51,7 +51,7 @@ func (o *Object) FSUUID() (UUID, error) {
 		case nil:
 			return uuid, nil
 		case unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL, unix.EBADF, unix.EPERM, unix.EACCES, unix.ENOSYS, unix.ENOENT:
-			// not told here
+			// this source has no UUID
 		default:
 			return UUID{}, err
 		}

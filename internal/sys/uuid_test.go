@@ -11,7 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
 )
 
-// refuse makes calls fail by the names of what they ask.
+// refuse makes calls fail whose names are in names.
 func refuse(errno unix.Errno, names ...string) {
 	SetFault(func(op Op) error {
 		for _, name := range names {
