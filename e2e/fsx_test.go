@@ -47,8 +47,8 @@ func fsxRuns() (runs int) {
 	return runs
 }
 
-// No byte is lost or wrong and no size, whatever is done to a file by several descriptors, mappings and processes: one million
-// random operations, shared by all ways in which data is handled and all kinds of mounts.
+// No byte and no size is lost or wrong after random operations by several descriptors, mappings and
+// processes. One million operations are shared by all I/O policies and all kinds of mounts.
 func TestFsx(t *testing.T) {
 	seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
 	ops := envNumber(envFsxOps, fsxOps)

@@ -103,7 +103,8 @@ func (o *overlay) wantKept(name, text string) {
 	}
 }
 
-// An append-only file takes what is appended, and nothing else: one of the upper, one of a lower, also after a remount.
+// An append-only file accepts appends and no other change. This holds for a file of the upper and
+// for one of a lower, also after a remount.
 func TestAppendOnly(t *testing.T) {
 	eachIO(t, onlyRoot, func(t *testing.T, e *env) {
 		o := e.overlay(t, "file d/low \"abcd\"")
@@ -400,8 +401,8 @@ func TestProtectedAndMapped(t *testing.T) {
 	})
 }
 
-// Flags that lie on the inode of the upper, as older kernels and versions of this program have set them, hold as well, and are
-// cleared through the mount.
+// Older kernels and versions of this program have set flags on the inode of the upper. Such flags
+// hold as well, and can be cleared through the mount.
 func TestFlagsOnInodesOfTheUpper(t *testing.T) {
 	needDaemon(t) // the kernel cannot clear them
 	eachIO(t, onlyRoot, func(t *testing.T, e *env) {

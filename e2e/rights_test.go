@@ -254,8 +254,9 @@ func TestRedirectsOfALayersOwner(t *testing.T) {
 	})
 }
 
-// Marks that hide what lies below give nothing else: whatever stands in the place of what is hidden belongs to the layer's owner.
-// Every form counts in every mode, as the whiteout device and the marker file, which any user may make, do.
+// Marks that hide names give no other right: the object in place of a hidden one belongs to the
+// layer's owner. Every form counts in every mode. Any user may make whiteout devices and marker
+// files, and these count too.
 func TestHidingByALayersOwner(t *testing.T) {
 	needDaemon(t)
 	eachMode(t, allModes, func(t *testing.T, e *env) {

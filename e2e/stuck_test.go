@@ -35,8 +35,8 @@ func within(t *testing.T, what string, f func() error) {
 	}
 }
 
-// stuckWork is what is done elsewhere: of each kind of request one, in directories that have no part in the silent layer, and in the
-// root, which has.
+// stuckWork makes one request of each kind beside the layer that does not answer: in directories
+// that have no part in that layer, and in the root, which has one.
 func stuckWork(t *testing.T, mnt string, round int) {
 	t.Helper()
 	h := mnt + "/healthy"
@@ -142,7 +142,8 @@ func stuckLayer(t *testing.T, e *env, uses [][]string) {
 	}
 }
 
-// The mount can be taken away while a layer does not answer, and the users that wait for it are let go.
+// The mount can be removed while a layer does not answer. The calls of processes that wait for that
+// layer then return.
 func TestStuckLayerAndTheEnd(t *testing.T) {
 	needDaemon(t)
 	for _, c := range []struct {
@@ -182,7 +183,7 @@ func TestStuckLayerAndTheEnd(t *testing.T) {
 					_ = user.Wait() // with an error, mostly
 					close(ended)
 				}()
-				if c.name != "umount -l" { // which lets who is there go on
+				if c.name != "umount -l" { // after which processes in the mount go on
 					select {
 					case <-ended:
 					case <-time.After(10 * time.Second):

@@ -195,8 +195,9 @@ func (o *Overlay) lose(n *Node, at placed, kept *sys.Object) {
 	n.removeName(at)
 }
 
-// stillOpen opens the object of n, unless that is nil, once more: where its layer has it still under a name that another layer hides now, or
-// by a handle. Precondition: no directory's mu is held.
+// stillOpen opens the object of n once more, by its name or by a cached handle. Its layer may still
+// have the name, which another layer hides now. It returns nil if n is nil. Precondition: no
+// directory's mu is held.
 func (o *Overlay) stillOpen(n *Node) *sys.Object {
 	if n == nil {
 		return nil

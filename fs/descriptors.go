@@ -19,8 +19,8 @@ const (
 	// some moments.
 	forMount      = 2
 	whileMounting = 3
-	// forRequest is how many the most demanding request needs: a copy-up has the directories of both layers, the source, the staged
-	// file, and what one system call opens besides.
+	// forRequest is how many descriptors the most demanding request needs. A copy-up has five: the
+	// directories of both layers, the source, the staged file and one that a system call opens.
 	forRequest = 5
 	// onlyParts is how many parts of one directory a request keeps open at a time where descriptors are few, mostParts else.
 	onlyParts = 2

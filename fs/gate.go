@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// gate lets requests that may change the upper pass, or refuses them: on a mount that has the upper for reading only, which
-// mount(8) can make writable all the same in the kernel's eyes, and on one that has handed its upper over.
+// gate lets requests that may change the upper pass, or refuses them. It refuses them on a mount
+// that has handed its upper over. It also does on a mount that has the upper for reading only,
+// because mount(8) can remount that one as writable in the kernel.
 type gate struct {
 	errno   atomic.Int32 // what such requests are refused with; 0: they pass
 	running atomic.Int64 // how many have passed and are not done

@@ -139,7 +139,8 @@ func (d *openDir) has(layer int) bool {
 	return h != nil
 }
 
-// hold keeps a part open until release. Of many, one of a lower is let go: those are looked at one after the other.
+// hold keeps a part open until release. If a directory has many parts, it closes one of a lower:
+// such parts are read one after the other.
 func (d *openDir) hold(layer int, h *held) {
 	i := len(d.held) - 1
 	if i >= 0 && d.layers[i] == stack.Upper {

@@ -74,8 +74,8 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 	}
 }
 
-// start goes the whole way of a meeting, but for abandon, and reports whether it has come to an end. p.dir.mu is held before, and not
-// afterwards. Preconditions: those of begin.
+// start runs all steps of a meeting except abandon, and reports whether the meeting is done.
+// p.dir.mu is held before the call and released after it. Preconditions: those of begin.
 func (o *Overlay) start(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	if o.cfg.LayersChange {
 		p.dir.mu.Unlock()

@@ -250,8 +250,8 @@ func (o *Overlay) reject(n *Node) {
 	o.evict(n)
 }
 
-// meet returns the node of an object that is no directory, with one reference more: the one there is, for a further link of a known
-// object, or a new one. Precondition: p.dir.mu is held.
+// meet returns the node of an object that is no directory, with one reference more. For a further
+// link of a known object that is the known node, else a new one. Precondition: p.dir.mu is held.
 func (o *Overlay) meet(p *Node, m *meeting) (*Node, error) {
 	n, known, err := o.knownObject(&m.found)
 	if err != nil {

@@ -63,9 +63,10 @@ func (o *Overlay) capabilities() uint64 {
 	return caps
 }
 
-// chooseWriteback decides whether the kernel collects writes. By itself it does only where data would be lost otherwise: it
-// forgets st_blocks at each close then, so that each open, fstat, close of a warm tree costs a GETATTR. What has not been found
-// out is taken to be lost.
+// chooseWriteback decides whether the kernel collects writes. Without an option it does so only
+// where data would be lost otherwise: the kernel then forgets st_blocks at each close, so each
+// open, fstat and close of a cached tree costs a GETATTR. Without a result of the probe, data
+// counts as lost.
 func (o *Overlay) chooseWriteback() {
 	if !o.stack.Writable() || o.cfg.passthrough() {
 		return

@@ -54,8 +54,9 @@ type removal struct {
 	kept       keeper
 }
 
-// removeEntry calls remove with p in the upper, where a whiteout may have to go, its mu held, and the entry found. The object itself
-// is not copied up, and nothing is for a removal that cannot be.
+// removeEntry calls remove with p copied up, for a possible whiteout, with its mu held and the
+// entry found. It does not copy up the object itself, and copies nothing up for a removal that is
+// refused.
 func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove func(*removal) error) error {
 	p, err := o.node(parent)
 	if err != nil {

@@ -121,7 +121,7 @@ func TestNoTmpfiles(t *testing.T) {
 	want(t, "O_TMPFILE", err, unix.EOPNOTSUPP)
 }
 
-// A SYNCFS, where a kernel sends it, syncs the upper's file system, unless nothing is to be synced.
+// A SYNCFS, if a kernel sends it, syncs the upper's file system, unless fsync is switched off.
 func TestSyncFS(t *testing.T) {
 	s := newSite(t, "file f", "")
 	asked := func() error {

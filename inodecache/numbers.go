@@ -38,8 +38,9 @@ type alias struct {
 	ino    uint64
 }
 
-// NewNumbers takes the devices of the layers' roots, without duplicates, how many bits a number may have, 64 or 32, and how
-// many the objects' own numbers have at most: 32, or 64 where that is not known.
+// NewNumbers takes the devices of the layers' roots, without duplicates. width is how many bits a
+// number may have, 64 or 32. own is how many bits the objects' own numbers have at most: 32, or 64
+// if that is not known.
 func NewNumbers(devs []uint64, width, own uint) *Numbers {
 	n := &Numbers{
 		devs: devs, width: width, shift: width, room: width,

@@ -6,9 +6,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The flags immutable and append-only of an object that lies in the upper are kept in the attribute overlay.protattr and not in
-// its inode: an immutable inode could get no attributes of the overlay's own, no further link and, as a directory, no copies
-// of what lies below (ovl_set_protattr, ovl_check_protattr).
+// The flags immutable and append-only of an object of the upper are kept in the attribute
+// overlay.protattr and not in its inode. An immutable inode could get no attributes of the overlay
+// and no further link. An immutable directory could get no copies of the objects in it
+// (ovl_set_protattr, ovl_check_protattr).
 
 const protectionMark = "protattr"
 

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// Each option with and without a value, as fuse-overlayfs 1.10 takes it: what it has a meaning for means that, the rest is
-// ignored with a warning, and only what that program refuses is refused.
+// Each option with and without a value, as fuse-overlayfs 1.10 takes it. A value that has a meaning
+// there has the same one here. Other values are ignored with a warning. Only values that
+// fuse-overlayfs refuses are refused.
 func TestCallersOfTheOlderProgramGiveValues(t *testing.T) {
 	const ignored = "ignored"
 	for _, tt := range []struct{ option, want string }{ // what describe returns, ignored, or how the error begins

@@ -66,8 +66,9 @@ func inheritedLossSocket() (s sys.Socket, ok bool) {
 	return sys.AdoptSocket(fd), true
 }
 
-// startLossProbe begins the probe, if it is needed, and returns what waits for its result. abandon is for a mount that fails: it
-// waits for the end of the probe and of its process, so that nothing is left of the mount.
+// startLossProbe begins the probe, if it is needed. wait waits for its result. abandon is for a
+// mount that fails: it waits for the end of the probe and of its process, so that nothing is left
+// of the mount.
 func startLossProbe(req *request, log *zap.Logger) (wait func() fs.Loss, abandon func()) {
 	if !needsLossProbe(req) {
 		return nil, func() {}

@@ -2,9 +2,10 @@ package fsx
 
 import "math/rand/v2"
 
-// Two operations can be made at once and the model stays exact, if they touch different bytes: the helper writes by a mapping that it
-// keeps, right beside what the caller's process does, mostly in the same page. So a page is changed while the kernel or the
-// file system replaces, writes back or drops it.
+// Two operations at the same time keep the model exact if they touch different bytes. The helper
+// writes by a mapping that it keeps, next to the bytes of the caller's operation and mostly in the
+// same page. So a page is changed while the kernel or the file system replaces, writes back or
+// drops it.
 
 // beside builds the helper's operation for one that is about to be made here; ok is false where there is none.
 func (r *round) beside(o *op) (other op, ok bool) {

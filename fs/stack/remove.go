@@ -85,8 +85,8 @@ func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	return err
 }
 
-// coverDir exchanges a directory for a whiteout. ENAMETOOLONG where names cannot be exchanged: a marker, which would do there,
-// has too long a name, or the format would be that.
+// coverDir exchanges a directory for a whiteout. It returns ENAMETOOLONG if names cannot be
+// exchanged: a marker is needed then, and its name is too long. Otherwise form would be the marker.
 func (s *Stack) coverDir(form whiteout.Format, up *sys.Dir, name string) error {
 	tmp, err := s.makeWhiteout(form, up)
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 )
 
 // The whiteouts of an upper are links of one device in the work directory, as in the kernel's overlayfs (ovl_whiteout): a link
-// takes less time than a device, and no inode. The device stays there, with index=on in the index as the kernel's does, until
-// the mount ends, or else the next one sweeps it.
+// takes less time than a device, and no inode. The device stays there until the mount ends. If the
+// mount does not remove it, the next mount sweeps it. With index=on it lies in the index, as the
+// kernel's does.
 
 // makeDevice makes a whiteout device under a name that is free, in one step.
 func (s *Stack) makeDevice(dir *sys.Dir, name string) error {

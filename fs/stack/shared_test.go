@@ -58,8 +58,9 @@ func TestWhiteoutsShareAnInode(t *testing.T) {
 	}
 }
 
-// With index=on the device lies in the index, so that whiteouts need no other part of the work directory, as in the kernel
-// (xfstests overlay/073); without, each whiteout is a device where the work directory was removed.
+// With index=on the device lies in the index, so whiteouts need no other part of the work
+// directory, as in the kernel (xfstests overlay/073). Without index=on, and if the work directory
+// was removed, each whiteout is a device.
 func TestSharedWhiteoutWithoutWorkDirectory(t *testing.T) {
 	for index, want := range map[bool]int{true: 1, false: 12} {
 		table, names := manyFiles(10)

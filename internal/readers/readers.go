@@ -55,8 +55,8 @@ const (
 	longest  = 10 * time.Second
 	// spare is how many readers are kept for when they are needed again.
 	spare = 4
-	// most is how many there are, besides those that wait for others, while requests are answered: more would need memory for their
-	// answers, and not be faster.
+	// most is how many readers there are while requests are answered, without those that wait for
+	// others. More readers would need memory for their answers, and would not be faster.
 	most = 64
 	// mostStuck is how many there are when none of them comes back: those hang on a layer that does
 	// not answer. The daemon must still serve processes that do not use that layer. Each keeps a

@@ -39,8 +39,9 @@ func (d *Device) Close() { _ = unix.Close(d.fd) }
 // Dup returns a further descriptor of the connection, which belongs to the caller.
 func (d *Device) Dup() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 3) }
 
-// Cut takes the connection from d and from a descriptor of Dup. The kernel ends it when nobody has it open any more, and lets its users go.
-// In its place there is a file in memory, where answers go that come late.
+// Cut replaces the connection in d and in a descriptor of Dup by a file in memory, which takes late
+// answers. The kernel ends the connection when its last descriptor is closed. The calls of the
+// mount's users then return.
 func (d *Device) Cut(dup int) error {
 	nowhere, err := unix.MemfdCreate("fuse-overlay", unix.MFD_CLOEXEC)
 	if err != nil {

@@ -50,7 +50,7 @@ func InheritNamespace(fds [3]int) *MountNamespace {
 // NamespaceDescriptors is how many descriptors a [MountNamespace] has open.
 const NamespaceDescriptors = 3
 
-// Close lets go of the namespace: from then on it lasts as long as others use it.
+// Close closes the descriptors of the namespace. It then lasts as long as other processes use it.
 func (n *MountNamespace) Close() {
 	if n == nil {
 		return
@@ -142,9 +142,10 @@ func onOwnThread(f func() error) (err error) {
 	return err
 }
 
-// LeaveMounts takes this process out of all mounts: it lives in a mount namespace of its own, which is a copy of another, and
-// which in the end has nothing in it but an empty root with /proc, and the paths in keep. What is mounted elsewhere is then kept by
-// nothing of this process but its descriptors. An error leaves the process where it was, with all that was copied.
+// LeaveMounts takes this process out of all mounts. The process has a mount namespace of its own,
+// which is a copy of another. Afterwards that namespace has only an empty root with /proc, and the
+// paths in keep. This process then keeps other mounts alive by its descriptors alone. An error
+// leaves the process where it was, with all mounts that were copied.
 func LeaveMounts(keep ...string) error {
 	own, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
