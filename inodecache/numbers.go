@@ -15,7 +15,7 @@ import (
 //	index of the device  | the object's own
 //
 // Where no object of any layer has a number of more than 32 bits, the index begins at bit 33 (bit 32 is the one after the
-// index), as in the kernel. With 32 bits in place of 64 where they are asked for (option ino32_t). A number too large for the lower bits, or of a device
+// index), as in the kernel. Numbers have 32 bits in place of 64 with the option ino32_t. A number too large for the lower bits, or of a device
 // that is not among the layers' (a mount or subvolume inside a layer), gets one from the top of the range, in which the bit
 // after the index is 1. A copied-up object keeps the number of its lower.
 type Numbers struct {

@@ -65,7 +65,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 			case syscall.SIGUSR1:
 				a.logCounts()
 				continue
-			case syscall.SIGUSR2: // another mount wants the upper
+			case syscall.SIGUSR2: // another mount requests the upper
 				go a.mount.HandOver()
 				continue
 			}
