@@ -42,9 +42,8 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 		check(t, os.Remove(o.path("d/gone")))
 		check(t, os.RemoveAll(o.path("replaced")))
 		mkdir(t, o.path("replaced"))
-		before := listed(t, o.upper) + listed(t, o.work)
-
 		for _, work := range []string{o.work, o.env.dir + "/none"} {
+			before := listed(t, o.upper) + listed(t, o.work)
 			reader := secondOf(t, o, "ro")
 			reader.work = work
 			reader.mount()

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -70,6 +71,53 @@ func TestTimeOfAWriteLasts(t *testing.T) {
 		for name, before := range shown {
 			equal(t, name+": st_mtime", lstat(t, o.path(name)).Mtim, before)
 		}
+	})
+}
+
+// Bytes that fallocate makes zeros stay zeros in the upper, though a mapping changes the bytes beside them and the page is written
+// back meanwhile.
+func TestClearedBytesBesideAMapping(t *testing.T) {
+	needDaemon(t)
+	eachIO(t, allModes, func(t *testing.T, e *env) {
+		o := e.overlay(t, "")
+		o.mount()
+		f := open(t, o.path("f"), os.O_RDWR|os.O_CREATE)
+		defer f.Close()
+		const cleared, size = 11, 4096
+		check(t, f.Truncate(size))
+		m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		check(t, err)
+		defer func() { check(t, unix.Munmap(m)) }()
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() { // as other users of the file and the flusher do
+			defer close(done)
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					m[cleared]++
+					_ = unix.SyncFileRange(int(f.Fd()), 0, size, unix.SYNC_FILE_RANGE_WRITE)
+				}
+			}
+		}()
+		lost := 0
+		for range 300 {
+			_, err := f.WriteAt(bytes.Repeat([]byte("x"), cleared), 0)
+			check(t, err)
+			check(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 0, cleared))
+			check(t, f.Sync())
+			got := make([]byte, cleared)
+			up := open(t, filepath.Join(o.upper, "f"), os.O_RDONLY)
+			_, err = up.ReadAt(got, 0)
+			check(t, errors.Join(err, up.Close()))
+			if !bytes.Equal(got, make([]byte, cleared)) {
+				lost++
+			}
+		}
+		close(stop)
+		<-done
+		equal(t, "times that the upper had the old bytes", lost, 0)
 	})
 }
 

@@ -273,12 +273,12 @@ func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off
 	switch {
 	case isDirect(in):
 		return o.writeDirectly(n, h, data, off)
-	case n.flags.Load()&direct != 0:
-		return o.growing.store(n, h, data, off)
-	case o.writesBack() && in.WriteFlags&fuse.WRITE_CACHE != 0:
+	case in.WriteFlags&fuse.WRITE_CACHE == 0 && n.flags.Load()&direct == 0:
+		return h.Value.pwrite(data, off)
+	case o.writesBack():
 		return o.writeBack(n, h, data, off)
 	}
-	return h.Value.pwrite(data, off)
+	return o.growing.store(n, h, data, off)
 }
 
 // writable returns n's object opened for writing, in the upper.
@@ -376,8 +376,27 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	}
 	defer o.handles.Release(h)
 	return o.status("fallocate", o.changeData(n, h, &in.InHeader, func(f *sys.File) error {
+		if in.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
+			return o.clearRange(n, f, in)
+		}
 		return f.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
 	}))
+}
+
+// clearRange makes a range of the file zeros. The kernel clears the range in its pages only after the reply, and in memory alone. If a
+// mapping changes a page beside the range meanwhile, the writeback of that page brings the old bytes. So what the page cache writes
+// back to the range is ignored here, and pages that lie only partly in the range are dropped before the reply.
+func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
+	from, size := int64(in.Offset), int64(in.Length)
+	o.growing.begin(n, growth{size: math.MaxInt64, from: from, to: from + size, shown: true})
+	defer o.growing.end(n)
+	if err := f.Fallocate(in.Mode, from, size); err != nil {
+		return err
+	}
+	if page := int64(sys.PageSize()); from%page != 0 || (from+size)%page != 0 {
+		o.dropPages(n, from, size)
+	}
+	return nil
 }
 
 // changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid

@@ -28,7 +28,7 @@ func (o *Overlay) writeBack(n *Node, h *held, data []byte, off int64) (int, erro
 	if err := file.Stat(&st); err != nil {
 		return 0, err
 	}
-	done, err := h.Value.pwrite(data, off)
+	done, err := o.growing.store(n, h, data, off)
 	if done > 0 {
 		// Another user's file, which the daemon may write but not date, keeps the time of the WRITE.
 		if back := file.Utimes(unix.Timespec{Nsec: unix.UTIME_OMIT}, st.Mtim); back != nil && back != unix.EPERM && back != unix.EACCES {
