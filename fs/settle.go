@@ -38,6 +38,7 @@ func (o *Overlay) settleDir(n *Node) error {
 		if err := h.Ref().Stat(&st); err != nil {
 			return err
 		}
+		o.releaseNumber(n, true) // tellApart may have claimed the one that n had until now
 		n.ino.Store(o.numbers.Of(keyOf(&st)))
 	}
 	if n.dir.Moved() {
