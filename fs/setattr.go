@@ -29,6 +29,9 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	if in.Valid&known == 0 {
 		return nil // the change time alone: the layer's file system keeps its own
 	}
+	if in.Valid&(known&^fuse.FATTR_MTIME) == 0 && o.timeIsLost(n) {
+		return nil
+	}
 	if err := o.maySetAttr(n, in); err != nil {
 		return err
 	}
@@ -64,6 +67,17 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 		}
 		return err
 	})
+}
+
+// timeIsLost reports whether no process can ever find the st_mtime that n's file has in a layer: the file has no name any more, and
+// the kernel keeps the time by itself. With the writeback cache the kernel sends it all the same after each removal.
+func (o *Overlay) timeIsLost(n *Node) bool {
+	if !o.writesBack() || n.kind != unix.S_IFREG {
+		return false
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.gone && !n.rareLocked().linkable
 }
 
 // touch sets the times of a file of the upper whose inode is append-only, which takes the present time alone, and for both. If

@@ -50,3 +50,28 @@ func TestWriteBackKeepsTheTime(t *testing.T) {
 		t.Errorf("a WRITE that does not come from the cache has not changed st_mtime: %v", err)
 	}
 }
+
+// The time that the kernel sends for a file of a lower that has lost its last name is not stored, since a copy-up would be made for
+// it alone. A file without a name that may still get one, by O_TMPFILE, takes it.
+func TestTimeOfARemovedFile(t *testing.T) {
+	s := newSite(t, "", "file f \"text\"")
+	s.o.writeback = true
+	id, err := s.walk("f")
+	must(t, err)
+	s.do(s.unlink("f"))
+	n, err := s.o.node(id)
+	must(t, err)
+	in := &fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: s.header(id), Valid: fuse.FATTR_MTIME | fuse.FATTR_CTIME, Mtime: 7}}
+	var out fuse.AttrOut
+	must(t, errorOf(s.o.SetAttr(nil, in, &out)))
+	if n.inUpper() {
+		t.Error("it has been copied up")
+	}
+	n.mu.Lock()
+	n.setRareLocked().linkable = true
+	n.mu.Unlock()
+	must(t, errorOf(s.o.SetAttr(nil, in, &out)))
+	if out.Mtime != 7 {
+		t.Errorf("st_mtime is %d, want 7", out.Mtime)
+	}
+}
