@@ -21,7 +21,8 @@ import (
 //
 // Step 4 waits for the writeback of the pages it drops, so that nothing of them comes after step 5.
 
-// growing knows the files to which such a WRITE is being made.
+// growing knows the files to which such a WRITE is being made. A FALLOCATE that clears a range (clearRange) and an open with O_TRUNC
+// (cutOff) enter themselves too: what the page cache writes back meanwhile is older than their result.
 type growing struct {
 	mu  sync.Mutex // guards was; a leaf
 	was map[*Node]growth

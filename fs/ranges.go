@@ -1,0 +1,170 @@
+package fs
+
+import (
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// The requests about a range of a file: FALLOCATE, LSEEK and COPY_FILE_RANGE.
+
+// Fallocate answers FALLOCATE. Of its modes the kernel passes on KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE (fuse_file_fallocate).
+func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	o.counts.add(opFallocate)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fallocate", err)
+	}
+	if err := o.mayFallocate(n, in.Mode); err != nil {
+		return o.status("fallocate", err)
+	}
+	o.slow()
+	h, err := o.writable(n)
+	if err != nil {
+		return o.status("fallocate", err)
+	}
+	defer o.handles.Release(h)
+	return o.status("fallocate", o.changeData(n, h, &in.InHeader, func(f *sys.File) error {
+		if in.Mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
+			return o.clearRange(n, f, in)
+		}
+		return f.Fallocate(in.Mode, int64(in.Offset), int64(in.Length))
+	}))
+}
+
+// clearRange makes a range of the file zeros. The kernel clears the range in its pages only after the reply, and in memory alone. If a
+// mapping changes a page beside the range meanwhile, the writeback of that page brings the old bytes. So what the page cache writes
+// back to the range is ignored here, and pages that lie only partly in the range are dropped before the reply.
+func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
+	from, size := int64(in.Offset), int64(in.Length)
+	o.growing.begin(n, growth{size: math.MaxInt64, from: from, to: from + size, shown: true})
+	defer o.growing.end(n)
+	if err := f.Fallocate(in.Mode, from, size); err != nil {
+		return err
+	}
+	if page := int64(sys.PageSize()); from%page != 0 || (from+size)%page != 0 {
+		o.dropPages(n, from, size)
+	}
+	return nil
+}
+
+// changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid
+// and sgid: root has. A daemon without that right has taken them away by f already.
+func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sys.File) error) error {
+	var st sys.Stat
+	if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil {
+		return err
+	}
+	err := f(h.Value.file)
+	if !dropsPrivileges(st.Mode) {
+		return err
+	}
+	if err == nil && !isRoot(caller) {
+		_, err = o.killSuidBits(n, caller)
+	}
+	o.forgetAttr(n)
+	return err
+}
+
+// isRoot reports whether user 0 asks. Where mounts may map ids (FUSE_ALLOW_IDMAP) the kernel says who asks only when
+// something is made.
+func isRoot(caller *fuse.InHeader) bool {
+	if caller.Uid != sys.Unchanged {
+		return caller.Uid == 0
+	}
+	uid, err := sys.UserOf(caller.Pid)
+	return err == nil && uid == 0
+}
+
+// Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
+// what is dirty would be taken for a hole by whoever copies the file. Invalidating makes it write them (the cost is the
+// file's clean pages; only copies of files that look sparse ask).
+func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	o.counts.add(opLseek)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("lseek", err)
+	}
+	if o.stack.Writable() {
+		o.dropPages(n, int64(in.Offset), 0)
+	}
+	h, err := o.readable(n, in.NodeId)
+	if err != nil {
+		return o.status("lseek", err)
+	}
+	defer o.handles.Release(h)
+	off, err := h.Value.file.Seek(int64(in.Offset), int(in.Whence))
+	out.Offset = uint64(off)
+	return o.status("lseek", err)
+}
+
+// CopyFileRange answers COPY_FILE_RANGE, which shares the data where the file system can.
+//
+// When it is answered, the kernel drops each page that the range touches, also one that it touches in part, and with it what a
+// mapping has put into the rest of that page since the kernel wrote it back (__fuse_copy_file_range). So only whole pages of the
+// target are copied, and its end; for the rest, EOPNOTSUPP has the kernel copy by way of the page cache.
+func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	o.counts.add(opCopyFileRange)
+	src, err := o.node(in.NodeId)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	dst, err := o.node(in.NodeIdOut)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	if err := o.mayChange(dst); err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	o.slow()
+	to, err := o.writable(dst) // first: source and target may be one file
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	defer o.handles.Release(to)
+	from, err := o.readable(src, in.NodeId)
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	defer o.handles.Release(from)
+	const largest = math.MaxInt32 &^ 0xfff
+	length, err := wholePages(from.Value.file, to.Value.file, int64(in.OffIn), int64(in.OffOut), int64(min(in.Len, largest)))
+	if err != nil {
+		return 0, o.status("copy_file_range", err)
+	}
+	done := 0
+	err = o.changeData(dst, to, &in.InHeader, func(f *sys.File) (err error) {
+		done, err = f.CopyRange(from.Value.file, int64(in.OffIn), int64(in.OffOut), int(length))
+		return err
+	})
+	return uint32(done), o.status("copy_file_range", err)
+}
+
+// wholePages is how much of a copy leaves no page of the target in part as it was; EOPNOTSUPP if that is nothing.
+func wholePages(from, to *sys.File, offFrom, offTo, length int64) (int64, error) {
+	var source, target sys.Stat
+	if err := from.Ref().Stat(&source); err != nil {
+		return 0, err
+	}
+	if err := to.Ref().Stat(&target); err != nil {
+		return 0, err
+	}
+	length = min(length, source.Size-offFrom)
+	if length <= 0 {
+		return 0, nil // at the end of the source
+	}
+	if offTo%pageSize != 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	if end := offTo + length; end < target.Size {
+		length -= end % pageSize
+	}
+	if length <= 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	return length, nil
+}
