@@ -148,146 +148,20 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 	return n, nil
 }
 
-// Link answers LINK: one more name for an object.
-func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opLink)
-	p, err := o.node(in.NodeId)
-	if err != nil {
-		return o.status("link", err)
-	}
-	n, err := o.node(in.Oldnodeid)
-	if err != nil {
-		return o.status("link", err)
-	}
-	if err := o.mayLink(n, p); err != nil {
-		return o.status("link", err)
-	}
-	if err := o.copyUp(n, noData); err != nil {
-		return o.status("link", err)
-	}
-	if err := o.settle(n); err != nil {
-		return o.status("link", err)
-	}
-	var st sys.Stat
-	if err = o.link(n, p, name, &st); err == unix.EXDEV && o.hasShortName(n) {
-		if err = o.copyUp(n, wholeFile); err == nil {
-			err = o.link(n, p, name, &st)
+// openMade fills in how a new file is open for the process that has made it.
+func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
+	if o.policy.passthrough {
+		if err := o.answerOpen(n, n.ID(), flags, nil, true, &out.OpenOut); err != nil {
+			o.forgetOne(n)
+			return o.status("create", err)
 		}
+		out.SetAttrTimeout(o.attrTimeout(n, out.Attr.Mode))
+		return fuse.OK
 	}
-	if err != nil {
-		return o.status("link", err)
+	out.OpenOut = fuse.OpenOut{OpenFlags: o.keepCache()} // as the kernel opens by itself
+	if o.policy.direct && writesDirectly(flags) {
+		n.flags.Or(direct)
+		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
 	}
-	return o.status("link", o.entry(n, &st, out))
-}
-
-// mayLink reports EPERM if n gets no further name, or the directory p no new entry.
-func (o *Overlay) mayLink(n, p *Node) error {
-	if err := o.mayAddEntry(p); err != nil {
-		return err
-	}
-	return o.mayChange(n)
-}
-
-// link gives n, which is in the upper, a further name.
-func (o *Overlay) link(n, p *Node, name string, st *sys.Stat) error {
-	if err := o.admitsEntry(p, name); err != nil {
-		return err
-	}
-	l := linking{o: o, n: n, p: p, name: name, st: st, d: o.open(p)}
-	defer l.d.release()
-	for {
-		if err := l.try(); err != errAside {
-			return err
-		}
-		if err := o.ask(p, l.d, name); err != nil {
-			return err
-		}
-	}
-}
-
-// linking is a LINK under way.
-type linking struct {
-	o    *Overlay
-	n, p *Node
-	name string
-	st   *sys.Stat
-	d    *openDir // of p
-}
-
-// try links, with the directories of both names locked, so that neither name becomes another object's.
-func (l *linking) try() error {
-	o, at := l.o, l.n.place()
-	if !l.n.mayBeLinked(&at) {
-		return unix.ENOENT
-	}
-	beside := l.p // of the name that there is
-	if at.inUpperDir() {
-		beside = at.parent
-	}
-	from := o.open(beside)
-	defer from.release()
-	up, err := from.upper()
-	if err != nil && l.n.place() == at {
-		return err
-	}
-	defer o.lockTwo(beside, l.p, false)()
-	if err != nil || l.n.place() != at {
-		return errAside
-	}
-	var found stack.Found
-	if err := o.resolve(l.p, l.d, l.name, &found); err != nil {
-		return err
-	}
-	if found.Exists() {
-		return unix.EEXIST
-	}
-	var src sys.Ref
-	switch {
-	case at.gone:
-		src = o.stack.Shown(stack.Upper, at.kept.Ref()).Inode()
-	case at.inUpperDir():
-		src = o.stack.Shown(stack.Upper, up.At(at.name)).Inode()
-	case at.shared != nil:
-		src = o.stack.Shown(stack.Upper, o.stack.Copy(at.shared)).Inode()
-	default:
-		return unix.EPERM // the root
-	}
-	return l.locked(&at, src, &found)
-}
-
-// locked links src, the object of n, and takes the reference that the reply hands over. Preconditions: the mu of both directories is
-// held, and p is open in the upper.
-func (l *linking) locked(at *place, src sys.Ref, f *stack.Found) error {
-	o, n, p := l.o, l.n, l.p
-	up, err := l.d.upper()
-	if err != nil {
-		return err
-	}
-	if err := o.leadFromAnywhere(n, at, src); err != nil {
-		return err
-	}
-	if o.hasOrigin(n) {
-		if err := o.stack.MarkImpure(&p.dir.Dir, up); err != nil {
-			return err
-		}
-	}
-	defer n.lockLinks()()
-	if err := o.stack.Link(&p.dir.Dir, up, l.name, f, src, n.kind); err != nil {
-		return err
-	}
-	if !o.nodes.Ref(n) {
-		return unix.ESTALE
-	}
-	n.addName(placed{p, l.name})
-	p.dir.children[l.name] = n
-	n.mu.Lock()
-	key := n.key
-	n.mu.Unlock()
-	o.nodes.Link(key, n)
-	if err := o.stack.Shown(stack.Upper, up.At(l.name)).Stat(l.st); err != nil {
-		o.unref(n)
-		return err
-	}
-	n.count(l.st)
-	return nil
+	return fuse.OK
 }

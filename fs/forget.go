@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -95,36 +94,5 @@ func (o *Overlay) lockPlace(n *Node) placed {
 func (at placed) forget(n *Node) {
 	if at.parent.dir.children[at.name] == n {
 		delete(at.parent.dir.children, at.name)
-	}
-}
-
-// hasChildren reports whether nodes hang below n: they need it for their paths. Precondition: the parent's dir.mu held.
-func (o *Overlay) hasChildren(n *Node) bool {
-	if n.dir == nil {
-		return false
-	}
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	return len(n.dir.children) > 0
-}
-
-// evict closes the cached handles of n.
-func (o *Overlay) evict(n *Node) {
-	if n.flags.Load()&handled == 0 {
-		return
-	}
-	if n.dir == nil {
-		n.mu.Lock()
-		layer := int(n.layer)
-		n.mu.Unlock()
-		o.handles.Evict(n.handleKey(layer, useRead))
-		o.handles.Evict(n.handleKey(stack.Upper, useWrite))
-		return
-	}
-	n.dir.mu.Lock()
-	layers := n.dir.Layers()
-	n.dir.mu.Unlock()
-	for _, l := range layers {
-		o.handles.Evict(n.handleKey(int(l), useDir))
 	}
 }

@@ -1,9 +1,6 @@
 package fs
 
 import (
-	"cmp"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -33,38 +30,6 @@ type Node struct {
 	rare   *rareState     // nil: the zero value
 	key    inodecache.Key // the object's identity in the upper; zero while in a lower
 }
-
-// Bits of Node.flags.
-const (
-	// bare: known to have no file capabilities.
-	bare = 1 << iota
-	// unseenWrites, unseenMappings: attributes may change without the kernel noticing, so that it must not keep them: while
-	// it is open by passthrough for writing, a write may clear suid and sgid; a mapping, which may outlive the open that it
-	// was made from, may change times and blocks.
-	unseenWrites
-	unseenMappings
-	// handled: a handle of it has been cached.
-	handled
-	// plain: known to have no extended attribute that is shown.
-	plain
-	// large: of more than one READ when it was found, which a file of a lower stays.
-	large
-	// parted: two inodes of the kernel's lead to it, and what changes through one is not seen by the other.
-	parted
-	// direct: may be open for writing past the page cache. hasRead: the page cache may have some of it since the last such write.
-	direct
-	hasRead
-	// growsDirectly: a WRITE past the page cache is making it longer.
-	growsDirectly
-	// immutable, appendOnly: what the object is (chattr +i, +a), if protectionKnown.
-	protectionKnown
-	immutable
-	appendOnly
-	// manyNames: one of several names of a lower's file, each of which has a node.
-	manyNames
-	// xattrChange is what the flags grow by with each change of the extended attributes.
-	xattrChange = 1 << 16
-)
 
 // rareState is what few nodes have. It is guarded by the node's mu.
 type rareState struct {
@@ -115,24 +80,6 @@ type placed struct {
 	name   string
 }
 
-// dirState is what only a directory has.
-type dirState struct {
-	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
-	lister  atomic.Uint32 // the thread that last got entries without their attributes; 0: none
-
-	loadMu sync.Mutex // held over calls on layers while the directory is loaded; taken before mu
-
-	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the directory's layers lie (MovedTo,
-	// Redirect) changes with the node's mu held besides, so either suffices to read it.
-	mu sync.Mutex
-	stack.Dir
-	children map[string]*Node // nodes by name; a dropped one may linger until it is met
-}
-
-func newDirState(d stack.Dir) *dirState {
-	return &dirState{Dir: d, children: map[string]*Node{}}
-}
-
 // place is where an object lies, read at one moment.
 type place struct {
 	placed
@@ -168,68 +115,6 @@ func (n *Node) inUpper() bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.layer == stack.Upper
-}
-
-// leaf reports whether no node hangs below n. A directory that is in use is taken to have one.
-func (n *Node) leaf() bool {
-	if n.dir == nil {
-		return true
-	}
-	if !n.dir.mu.TryLock() {
-		return false
-	}
-	defer n.dir.mu.Unlock()
-	return len(n.dir.children) == 0
-}
-
-// pathIn is where a directory lies below the root of one of its layers. A lower's directories stay where they are, and each step of the
-// way is read at one moment, so the path is good there whatever is renamed meanwhile. That of the upper may be out of date.
-func (n *Node) pathIn(layer int) string {
-	var names []string
-	for d := n; ; {
-		parent, name, at, moved := d.whereIn(layer)
-		if parent == nil {
-			break
-		}
-		if moved {
-			names = append(names, at)
-			break
-		}
-		names = append(names, name)
-		d = parent
-	}
-	slices.Reverse(names)
-	return strings.Join(names, "/")
-}
-
-// whereIn returns where a layer has the directory n: at a path below its root if moved, else under
-// a name in its part of parent. parent is nil for the root.
-func (n *Node) whereIn(layer int) (parent *Node, name, at string, moved bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	at, moved = n.dir.MovedTo(layer)
-	return n.parent, n.name, at, moved
-}
-
-// pathBelow is where the layers below the upper have a directory, as a redirect says it: what they themselves redirect does
-// not count (ovl_get_redirect). Each step of the way is read at one moment, as in pathIn.
-func (n *Node) pathBelow() string {
-	var names []string
-	for d := n; ; {
-		d.mu.Lock()
-		parent, name := d.parent, cmp.Or(d.dir.Redirect(), d.name)
-		d.mu.Unlock()
-		if parent == nil {
-			break
-		}
-		names = append(names, strings.TrimPrefix(name, "/"))
-		if name[0] == '/' {
-			break
-		}
-		d = parent
-	}
-	slices.Reverse(names)
-	return "/" + strings.Join(names, "/")
 }
 
 // addName notes a further name of the object; one is enough to reach it again.

@@ -6,7 +6,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -50,34 +49,6 @@ func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
 		o.dropPages(n, from, size)
 	}
 	return nil
-}
-
-// changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid
-// and sgid: root has. A daemon without that right has taken them away by f already.
-func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sys.File) error) error {
-	var st sys.Stat
-	if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil {
-		return err
-	}
-	err := f(h.Value.file)
-	if !dropsPrivileges(st.Mode) {
-		return err
-	}
-	if err == nil && !isRoot(caller) {
-		_, err = o.killSuidBits(n, caller)
-	}
-	o.forgetAttr(n)
-	return err
-}
-
-// isRoot reports whether user 0 asks. Where mounts may map ids (FUSE_ALLOW_IDMAP) the kernel says who asks only when
-// something is made.
-func isRoot(caller *fuse.InHeader) bool {
-	if caller.Uid != sys.Unchanged {
-		return caller.Uid == 0
-	}
-	uid, err := sys.UserOf(caller.Pid)
-	return err == nil && uid == 0
 }
 
 // Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and

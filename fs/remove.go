@@ -259,13 +259,51 @@ func (o *Overlay) rmdirLocked(r *removal) error {
 	return nil
 }
 
-// checkEmpty reports ENOTEMPTY when a directory shows an entry; errAside: it has to be listed first. Precondition: n.dir.mu is held.
-func (n *Node) checkEmpty() error {
-	switch {
-	case !n.dir.Indexed():
-		return errAside
-	case !n.dir.Empty():
-		return unix.ENOTEMPTY
+// keeper opens an object that is about to lose its last name, because processes may still use it.
+// It opens an object of the upper during the removal, and one of a lower before it with no lock
+// held.
+type keeper struct {
+	layer  int
+	object *sys.Object // of that lower; nil: not opened
+}
+
+// ready opens what a layer has under a name, if that is a lower. Precondition: no directory's mu is held.
+func (k *keeper) ready(d *openDir, name string, layer int) error {
+	if k.object != nil || layer == stack.Upper {
+		return nil
 	}
+	h, err := d.Layer(layer)
+	if err == nil {
+		k.layer = layer
+		k.object, err = h.At(name).Open()
+	}
+	return err
+}
+
+// keep has n hold its object, found under a name of the directory that d opens, open; errAside: only after ready. Precondition: that
+// directory's mu is held.
+func (k *keeper) keep(n *Node, d *openDir, name string, f *stack.Found) error {
+	if f.Layer == stack.Upper {
+		up, err := d.upper()
+		if err != nil {
+			return err
+		}
+		kept, err := up.At(name).Open()
+		if err == nil {
+			n.setKept(kept)
+		}
+		return err
+	}
+	if k.object == nil || k.layer != f.Layer {
+		return errAside
+	}
+	n.setKept(k.object)
+	k.object = nil
 	return nil
+}
+
+func (k *keeper) close() {
+	if k.object != nil {
+		k.object.Close()
+	}
 }

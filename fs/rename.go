@@ -296,63 +296,6 @@ func (r *rename) checkLoop(src, dst *Node) error {
 	return nil
 }
 
-// redirect settles what a directory with a lower part is to say of it after the rename (ovl_set_redirect). Precondition:
-// the ends are locked.
-func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
-	if n.dir == nil {
-		return r.redirectData(end, at, n)
-	}
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	if !r.o.stack.Loaded(&n.dir.Dir) {
-		return errAside
-	}
-	if !n.dir.HasLower() {
-		return nil
-	}
-	var err error
-	end.Merged = true
-	end.Redirect, err = r.redirectFor(at, n)
-	return err
-}
-
-// redirectFor is the redirect that a directory with a lower part needs for the rename; empty where it has one that will do.
-// EXDEV where none is written, or it is too long to be kept. Preconditions: n.dir.mu is held, n is loaded.
-func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
-	if !r.o.stack.WritesRedirects() {
-		return "", unix.EXDEV
-	}
-	beside, has := r.from.parent == r.to.parent, n.dir.Redirect()
-	switch {
-	case has != "" && (beside || has[0] == '/'):
-		return "", nil
-	case beside:
-		redirect = at.name
-	default:
-		redirect = n.pathBelow()
-	}
-	if len(redirect) > whiteout.MaxRedirect {
-		return "", unix.EXDEV
-	}
-	return redirect, nil
-}
-
-// renamed notes where the lower parts of a directory, or the data of a file, lie that gets another name. Precondition: the ends are
-// locked.
-func renamed(end *stack.End, n *Node) {
-	switch {
-	case end.Merged:
-		n.dir.mu.Lock()
-		defer n.dir.mu.Unlock()
-		places := n.dir.PlacesOf(end.Redirect, n.pathIn)
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		n.dir.SetPlaces(places)
-	case end.Redirect != "":
-		n.redirected(end.Redirect)
-	}
-}
-
 // known is the node at a place, if there is one. Precondition: the ends are locked.
 func (r *rename) known(at placed) *Node { return at.parent.dir.children[at.name] }
 

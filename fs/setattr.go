@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"slices"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -115,15 +113,6 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Nsec: unix.UTIME_OMIT}
 }
 
-// killer is the caller of a request if flag means that the caller may not keep suid and sgid; else
-// nil.
-func killer(caller *fuse.InHeader, flag uint32) *fuse.InHeader {
-	if flag == 0 {
-		return nil
-	}
-	return caller
-}
-
 // truncate sets the size. What a copy-up for it would cut off again is not copied. killer is the caller if it may not keep suid
 // and sgid.
 func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
@@ -160,16 +149,6 @@ func (o *Overlay) setSize(file *sys.File, size int64) error {
 	return file.Truncate(size)
 }
 
-// killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2). File capabilities go with
-// the write itself, by the layer's file system.
-func (o *Overlay) killSuid(n *Node, caller *fuse.InHeader) error {
-	killed, err := o.killSuidBits(n, caller)
-	if killed {
-		o.forgetAttr(n)
-	}
-	return err
-}
-
 // forgetAttr makes the kernel ask for the attributes anew: after a change of data it doubts size and times, but it would let
 // n be executed with the suid it knows, and after a copy-up it knows the link count of the lower. Precondition: no lock is
 // held.
@@ -178,37 +157,3 @@ func (o *Overlay) forgetAttr(n *Node) {
 		o.server.InodeNotify(n.ID(), -1, 0)
 	}
 }
-
-// killSuidBits clears suid, and sgid of a file that its group may execute or whose group the caller is not in, as
-// setattr_should_drop_sgid does since Linux 6.2; the description of FUSE_HANDLE_KILLPRIV_V2 is from before.
-func (o *Overlay) killSuidBits(n *Node, caller *fuse.InHeader) (killed bool, err error) {
-	n.upMu.Lock()
-	defer n.upMu.Unlock()
-	err = o.with(n, func(r owner.Ref) error {
-		var st sys.Stat
-		if err := r.Stat(&st); err != nil {
-			return err
-		}
-		mode := st.Mode &^ unix.S_ISUID
-		if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !isMember(caller, st.Gid)) {
-			mode &^= unix.S_ISGID
-		}
-		if killed = mode != st.Mode; !killed {
-			return nil
-		}
-		return r.Chmod(mode & 0o7777)
-	})
-	return killed, err
-}
-
-// isMember reports whether the caller is known to be in a group.
-func isMember(caller *fuse.InHeader, gid uint32) bool {
-	if caller.Gid == gid {
-		return true
-	}
-	groups, err := sys.GroupsOf(caller.Pid)
-	return err == nil && slices.Contains(groups, gid)
-}
-
-// dropsPrivileges reports whether a write by a caller without CAP_FSETID may clear bits of mode.
-func dropsPrivileges(mode uint32) bool { return mode&(unix.S_ISUID|unix.S_ISGID) != 0 }

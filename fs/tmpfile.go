@@ -28,24 +28,6 @@ func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	return o.openMade(n, in.Flags, out)
 }
 
-// openMade fills in how a new file is open for the process that has made it.
-func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
-	if o.policy.passthrough {
-		if err := o.answerOpen(n, n.ID(), flags, nil, true, &out.OpenOut); err != nil {
-			o.forgetOne(n)
-			return o.status("create", err)
-		}
-		out.SetAttrTimeout(o.attrTimeout(n, out.Attr.Mode))
-		return fuse.OK
-	}
-	out.OpenOut = fuse.OpenOut{OpenFlags: o.keepCache()} // as the kernel opens by itself
-	if o.policy.direct && writesDirectly(flags) {
-		n.flags.Or(direct)
-		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
-	}
-	return fuse.OK
-}
-
 // makeNameless makes a file without a name for the directory p, which hands down to it what it hands down to its entries.
 func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node, error) {
 	if p.dir == nil {
@@ -86,14 +68,4 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 	o.crowded()
 	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
 	return n, nil
-}
-
-// mayBeLinked reports whether n may get a further name, or its first one, at a place where it was.
-func (n *Node) mayBeLinked(at *place) bool {
-	if !at.gone {
-		return true
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.rareLocked().linkable
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // A change of a directory needs to know what a name means while the directory's mu is held. No call
@@ -80,90 +79,5 @@ func (o *Overlay) lockEntry(p *Node, d *openDir, name string, f *stack.Found) er
 		if err != nil {
 			return err
 		}
-	}
-}
-
-// lockTwo locks the one or two directories of a change. moves: a directory is to get another place.
-// If one lies in the other, lockTwo locks the outer one first, as everywhere. Otherwise the order
-// is free: movesMu is held, so no other goroutine holds two such directories and no directory
-// moves.
-func (o *Overlay) lockTwo(a, b *Node, moves bool) (unlock func()) {
-	if a == b && !moves {
-		a.dir.mu.Lock()
-		return a.dir.mu.Unlock
-	}
-	o.movesMu.Lock()
-	if b.isAbove(a) {
-		a, b = b, a
-	}
-	a.dir.mu.Lock()
-	if a != b {
-		b.dir.mu.Lock()
-	}
-	return func() {
-		if a != b {
-			b.dir.mu.Unlock()
-		}
-		a.dir.mu.Unlock()
-		o.movesMu.Unlock()
-	}
-}
-
-// isAbove reports whether another directory lies in n, at any depth. Precondition: movesMu is held.
-func (n *Node) isAbove(other *Node) bool {
-	for at := other.place().parent; at != nil; at = at.place().parent {
-		if at == n {
-			return true
-		}
-	}
-	return false
-}
-
-// keeper opens an object that is about to lose its last name, because processes may still use it.
-// It opens an object of the upper during the removal, and one of a lower before it with no lock
-// held.
-type keeper struct {
-	layer  int
-	object *sys.Object // of that lower; nil: not opened
-}
-
-// ready opens what a layer has under a name, if that is a lower. Precondition: no directory's mu is held.
-func (k *keeper) ready(d *openDir, name string, layer int) error {
-	if k.object != nil || layer == stack.Upper {
-		return nil
-	}
-	h, err := d.Layer(layer)
-	if err == nil {
-		k.layer = layer
-		k.object, err = h.At(name).Open()
-	}
-	return err
-}
-
-// keep has n hold its object, found under a name of the directory that d opens, open; errAside: only after ready. Precondition: that
-// directory's mu is held.
-func (k *keeper) keep(n *Node, d *openDir, name string, f *stack.Found) error {
-	if f.Layer == stack.Upper {
-		up, err := d.upper()
-		if err != nil {
-			return err
-		}
-		kept, err := up.At(name).Open()
-		if err == nil {
-			n.setKept(kept)
-		}
-		return err
-	}
-	if k.object == nil || k.layer != f.Layer {
-		return errAside
-	}
-	n.setKept(k.object)
-	k.object = nil
-	return nil
-}
-
-func (k *keeper) close() {
-	if k.object != nil {
-		k.object.Close()
 	}
 }

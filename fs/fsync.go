@@ -1,0 +1,88 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+)
+
+// Fsync answers FSYNC. What lies in a lower is durable.
+func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	o.counts.add(opFsync)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fsync", err)
+	}
+	if !o.syncs() || !n.inUpper() {
+		return fuse.OK
+	}
+	if n.place().data != nil {
+		return o.status("fsync", o.syncOwn(n))
+	}
+	h, err := o.file(n, useRead)
+	if err != nil {
+		return o.status("fsync", err)
+	}
+	defer o.handles.Release(h)
+	return o.status("fsync", o.syncData(h, in.FsyncFlags&fsyncDataOnly != 0))
+}
+
+// syncs reports whether what applications have written is made durable when they ask for that.
+func (o *Overlay) syncs() bool { return !o.cfg.Volatile && !o.cfg.NoFsync }
+
+// syncData makes a file of the upper durable.
+func (o *Overlay) syncData(h *held, dataOnly bool) error {
+	o.slow()
+	if dataOnly {
+		return h.Value.file.Datasync()
+	}
+	return h.Value.file.Sync()
+}
+
+// syncOwn makes the attributes of a file durable whose data is elsewhere.
+func (o *Overlay) syncOwn(n *Node) error {
+	o.slow()
+	file, err := o.ownFile(n, useRead)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return file.Sync()
+}
+
+// fsyncDataOnly is FUSE_FSYNC_FDATASYNC.
+const fsyncDataOnly = 1
+
+// FsyncDir answers FSYNCDIR.
+func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	o.counts.add(opFsyncdir)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return o.status("fsyncdir", err)
+	}
+	if !o.syncs() || !n.inUpper() {
+		return fuse.OK
+	}
+	o.slow()
+	d := o.open(n)
+	defer d.release()
+	up, err := d.upper()
+	if err == unix.ENOENT && n.place().gone {
+		return fuse.OK
+	}
+	if err == nil {
+		err = up.Sync()
+	}
+	return o.status("fsyncdir", err)
+}
+
+// SyncFS answers SYNCFS. Linux 6.18 sends it to virtiofs alone (fc->sync_fs).
+func (o *Overlay) SyncFS() fuse.Status {
+	o.counts.add(opSyncfs)
+	if !o.syncs() || !o.stack.Writable() {
+		return fuse.OK
+	}
+	o.slow()
+	return o.status("syncfs", o.stack.Root(stack.Upper).SyncFS())
+}

@@ -1,0 +1,151 @@
+package fs
+
+import (
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// openDir holds the opened parts of one directory for one request. It is [stack.Opened].
+type openDir struct {
+	o      *Overlay
+	n      *Node
+	aside  *stack.Dir // nil: n's own; else holds where lowers have the directory
+	layers []int
+	held   []*held
+
+	// Room for what the request finds out, which is too large to be made anew each time.
+	now    stack.View
+	answer answer
+}
+
+// openDirs are those that nobody uses: each request needs one or two.
+var openDirs = sync.Pool{New: func() any { return &openDir{} }}
+
+// open returns an openDir of n, to be released once.
+func (o *Overlay) open(n *Node) *openDir {
+	d := openDirs.Get().(*openDir)
+	d.o, d.n = o, n
+	return d
+}
+
+// Layer opens the directory in a layer. Precondition: no directory's mu is held, unless has is true.
+func (d *openDir) Layer(layer int) (*sys.Dir, error) {
+	if d.n == d.o.root {
+		return d.o.stack.Root(layer), nil
+	}
+	if d.has(layer) {
+		return d.held[len(d.held)-1].Value.dir, nil
+	}
+	if d.n.place().gone {
+		return nil, unix.ENOENT
+	}
+	dir, err := d.openLayer(layer)
+	if err != nil {
+		return nil, err
+	}
+	if d.n.place().gone { // removed meanwhile, and another may have its name
+		dir.Close()
+		return nil, unix.ENOENT
+	}
+	h := d.o.keepHandle(d.n, layer, useDir, handle{dir: dir})
+	d.hold(layer, h)
+	return h.Value.dir, nil // another's, if that was first
+}
+
+// upper opens the directory in the upper, where it must lie. Precondition: that of Layer.
+func (d *openDir) upper() (*sys.Dir, error) { return d.Layer(stack.Upper) }
+
+// has reports whether the directory is open in a layer already, and then makes it the one held last.
+func (d *openDir) has(layer int) bool {
+	if d.n == d.o.root {
+		return true
+	}
+	last := len(d.layers) - 1
+	for i, l := range d.layers {
+		if l == layer {
+			d.layers[i], d.layers[last] = d.layers[last], d.layers[i]
+			d.held[i], d.held[last] = d.held[last], d.held[i]
+			return true
+		}
+	}
+	h := d.o.handles.Acquire(d.n.handleKey(layer, useDir))
+	if h != nil {
+		d.hold(layer, h)
+	}
+	return h != nil
+}
+
+// hold keeps a part open until release. If a directory has many parts, it closes one of a lower:
+// such parts are read one after the other.
+func (d *openDir) hold(layer int, h *held) {
+	i := len(d.held) - 1
+	if i >= 0 && d.layers[i] == stack.Upper {
+		i--
+	}
+	if i >= 0 && len(d.held) >= d.o.parts {
+		d.o.handles.Release(d.held[i])
+		d.layers, d.held = slices.Delete(d.layers, i, i+1), slices.Delete(d.held, i, i+1)
+	}
+	d.layers, d.held = append(d.layers, layer), append(d.held, h)
+}
+
+// openLayer opens the directory. In the upper, directories may get another place while the way there is walked: then it is walked
+// again while they cannot.
+func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
+	if layer != stack.Upper {
+		return d.walk(layer)
+	}
+	o := d.o
+	before := o.moves.Load()
+	dir, err := d.walk(layer)
+	if before%2 == 0 && o.moves.Load() == before {
+		return dir, err
+	}
+	if err == nil {
+		dir.Close()
+	}
+	o.movesMu.Lock()
+	defer o.movesMu.Unlock()
+	return d.walk(layer)
+}
+
+// walk opens the directory from its parent, when that is open already, or from the root.
+func (d *openDir) walk(layer int) (*sys.Dir, error) {
+	root := d.o.stack.Root(layer)
+	if d.aside != nil {
+		if at, ok := d.aside.MovedTo(layer); ok {
+			return root.OpenDir(at)
+		}
+	}
+	up, name, at, moved := d.n.whereIn(layer)
+	if moved {
+		return root.OpenDir(at)
+	}
+	if up != d.o.root {
+		if h := d.o.handles.Acquire(up.handleKey(layer, useDir)); h != nil {
+			defer d.o.handles.Release(h)
+			return h.Value.dir.OpenDir(name)
+		}
+	}
+	return root.OpenDir(d.n.pathIn(layer))
+}
+
+// Path is where the directory lies below a layer's root.
+func (d *openDir) Path(layer int) string { return d.n.pathIn(layer) }
+
+func (d *openDir) release() {
+	for _, h := range d.held {
+		d.o.handles.Release(h)
+	}
+	clear(d.held)
+	if d.answer.asked {
+		d.answer = answer{}
+	}
+	d.o, d.n, d.aside, d.held, d.layers = nil, nil, nil, d.held[:0], d.layers[:0]
+	openDirs.Put(d)
+}

@@ -1,0 +1,69 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+)
+
+// bulk is the size, in bytes, of a request for a part of a large file. Another should not have to wait for such a READ.
+const bulk = 128 << 10
+
+// Read answers READ.
+func (o *Overlay) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	n, status := o.read(in, buf)
+	if status != fuse.OK {
+		return nil, status
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+// read fills buf as far as there is data.
+func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
+	o.counts.add(opRead)
+	n, err := o.node(in.NodeId)
+	if err != nil {
+		return 0, o.status("read", err)
+	}
+	switch {
+	case len(buf) >= bulk:
+		o.slow()
+	case in.Offset == 0 && !o.cfg.LayersChange:
+		if got, ok := o.next.take(n, buf); ok {
+			return got, fuse.OK
+		}
+	}
+	if !readsDirectly(in) {
+		n.willRead()
+		buf = buf[:o.growing.readable(n, int64(in.Offset), len(buf))]
+	}
+	if got, done := o.readQuietly(n, in, buf); done {
+		return got, fuse.OK
+	}
+	h, err := o.readable(n, in.NodeId)
+	if err != nil {
+		return 0, o.status("read", err)
+	}
+	defer o.handles.Release(h)
+	if data := h.Value.data; data != nil {
+		buf = buf[:data.Within(int64(in.Offset), len(buf))]
+	}
+	got, err := h.Value.file.Pread(buf, int64(in.Offset))
+	return got, o.status("read", err)
+}
+
+// Readlink answers READLINK; the kernel keeps the answer.
+func (o *Overlay) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	o.counts.add(opReadlink)
+	n, err := o.node(h.NodeId)
+	if err != nil {
+		return nil, o.status("readlink", err)
+	}
+	if n.kind != unix.S_IFLNK {
+		return nil, fuse.EINVAL
+	}
+	var target string
+	err = o.with(n, func(r owner.Ref) (err error) { target, err = r.Readlink(); return err })
+	return []byte(target), o.status("readlink", err)
+}
