@@ -3,7 +3,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
-# Where Go's own archive puts it, if PATH does not have it, as root's often has not.
+# The folder of Go's own archive, for a PATH without it, such as root's on many machines.
 GO      ?= $(or $(shell command -v go),/usr/local/go/bin/go)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 
@@ -11,9 +11,10 @@ PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 MANDIR  ?= $(PREFIX)/share/man
 DESTDIR ?=
-# Where mount(8) looks for the program of `mount -t fuse-overlay`, whatever the PREFIX.
+# The folder in which mount(8) looks for the helper of `mount -t fuse-overlay`, for any PREFIX.
 HELPERDIR ?= /sbin
-# ALTERNATIVE=1 also installs the name fuse-overlayfs, which podman, docker, containerd and others look for.
+# ALTERNATIVE=1 also installs the name fuse-overlayfs, which podman, docker, containerd and others
+# look for.
 ALTERNATIVE ?=
 
 PROGRAM  := bin/fuse-overlay
@@ -22,28 +23,34 @@ GOBUILD  := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
 
 LINT_VERSION := v2.15.0
 LINT         := .tools/golangci-lint-$(LINT_VERSION)
+VALE_VERSION := v3.21.0
+VALE         := .tools/vale-$(VALE_VERSION)
 
-# Everything but the end-to-end tests, which need a built program and a machine to mount on.
+# Folders (without their subfolders) and files whose English `make lint` checks. DIRS replaces them.
+PROSE := .ci/run .golangci.yml Makefile scripts
+DIRS  ?= $(PROSE)
+
+# All packages but the end-to-end tests, which need a built program and the right to mount.
 UNIT     = $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)')
 PROFILE := bin/coverage.out
 
 E2E_TIMEOUT ?= 40m
-# E2E_RACE=1 runs the end-to-end tests against a daemon built with the race detector (needs gcc).
+# E2E_RACE=1 runs the end-to-end tests on a daemon built with the race detector (needs gcc).
 E2E_RACE    ?=
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
-# Operations of `make fsx`, in all.
+# The number of operations of `make fsx`.
 FSX_OPS     ?= 10000000
-# Of them, what is about many at once, and random operations: run on such a daemon too.
+# Tests of concurrency and of random operations. `make races` runs them on such a daemon.
 RACED := ^Test(Concurrent|FsxAppends|Differential|ReadersOf|Follower|MakerWrites|Passthrough|CacheInodes|CPUs|Signal)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint unit e2e races fsx appends coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-build: ## build bin/fuse-overlay, static
+build: ## build bin/fuse-overlay, a static binary
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GOBUILD) -o $(PROGRAM) ./cmd/fuse-overlay
 
@@ -54,7 +61,7 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint unit e2e races ## everything that CI runs, what it needs included (root, network, half an hour)
+test: deps vet lint unit e2e races ## all that CI runs, with its packages (root, network, half an hour)
 	@echo
 	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
 	@echo 'All tests passed.'
@@ -65,12 +72,20 @@ deps: ## install the packages that the tests use (Debian, Ubuntu)
 vet:
 	$(GO) vet ./...
 
-lint: $(LINT) ## golangci-lint
+lint: $(LINT) prose ## golangci-lint, and the linter of prose
 	$(LINT) run ./...
+
+prose: $(VALE) ## check the English of documents and comments; DIRS='fs docs/design' for some folders
+	@scripts/prose.sh $(VALE) $(DIRS)
 
 $(LINT):
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
 	mv .tools/golangci-lint $@
+
+# Needs gcc: Vale parses code by tree-sitter.
+$(VALE):
+	GOBIN=$(CURDIR)/.tools CGO_ENABLED=1 $(GO) install github.com/vale-cli/vale/v3/cmd/vale@$(VALE_VERSION)
+	mv .tools/vale $@
 
 unit: ## unit tests with the race detector, and the coverage floor
 	@mkdir -p bin
@@ -81,17 +96,17 @@ unit: ## unit tests with the race detector, and the coverage floor
 e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/... 2>&1 | tee bin/e2e.log
 
-races: race-build ## end-to-end tests of what is done by many at once, on a daemon with the race detector
+races: race-build ## end-to-end tests of concurrency, on a daemon with the race detector
 	FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run '$(RACED)' ./e2e/ 2>&1 | tee bin/races.log
 
-fsx: build ## random operations on the data of files; make test does a million, this FSX_OPS=10000000
+fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/
 
-appends: build ## 10,000 files for each mode and kind of mount: does appended data stay? (root; an hour; APPENDS=number)
+appends: build ## appends to 10,000 mapped files in each mode and kind of mount (root, an hour, APPENDS=)
 	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/ 2>&1 | tee bin/appends.log
 
-coverage: unit ## unit tests, and where they do not reach: bin/coverage.html
+coverage: unit ## unit tests, and the lines that they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1
 	$(GO) tool cover -html=$(PROFILE) -o bin/coverage.html
 
@@ -101,12 +116,12 @@ bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' f
 bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
 	scripts/deps.sh bench
 
-# Built only where it is missing: make install runs as root, which often has no Go in PATH.
+# Built only if it is missing: make install runs as root, often without Go in PATH.
 $(PROGRAM):
 	$(MAKE) build
 
-# The link of the mount helper is absolute: /sbin may itself be a link.
-install: $(PROGRAM) ## install what was built below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
+# The link of the mount helper is absolute, because /sbin may be a link itself.
+install: $(PROGRAM) ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay
 	install -D -m 0644 $(MANPAGE) $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
 	install -d -m 0755 $(DESTDIR)$(HELPERDIR)
@@ -115,8 +130,8 @@ ifneq ($(ALTERNATIVE),)
 	ln -sfn fuse-overlay $(DESTDIR)$(BINDIR)/fuse-overlayfs
 endif
 
-# Names that may belong to other programs go only while they lead to this one.
-uninstall: ## remove what install put there
+# Names that may belong to other programs are removed only if they are links to this one.
+uninstall: ## remove what install has installed
 	@remove() { if [ "$$(readlink "$$1")" = "$$2" ]; then rm -f "$$1"; fi; }; set -x; \
 	remove $(DESTDIR)$(BINDIR)/fuse-overlayfs fuse-overlay; \
 	remove $(DESTDIR)$(HELPERDIR)/mount.fuse-overlay $(BINDIR)/fuse-overlay; \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# coverage.sh PROFILE: prints the statement coverage of the packages that have a floor, and fails below it.
-# Only a package's own tests count: `go test -coverprofile` without -coverpkg.
+# coverage.sh PROFILE: prints the statement coverage of the packages that have a floor, and fails
+# below it. Only a package's own tests count: `go test -coverprofile` without -coverpkg.
 set -euo pipefail
 
 floor=85

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# make demo: mounts a throwaway copy of this machine's own / and lets real programs change it: an overlay with / as the
-# lower layer and an empty temporary upper. Shows what the merged tree holds, what the upper holds, and that / is as it
-# was. Leaves nothing behind. PROGRAM is the program to mount with.
+# make demo: mounts an overlay with / as its lower layer and an empty temporary upper, and runs real
+# programs that change it. Shows the merged tree and the upper, and checks that / has not changed.
+# Leaves nothing behind. PROGRAM is the program that mounts.
 set -euo pipefail
 
 program=${PROGRAM:-bin/fuse-overlay}
@@ -11,11 +11,11 @@ die() {
 	exit 1
 }
 
-[ "$(id -u)" -eq 0 ] || die "wants root: it changes files of root in a copy of /, by chroot (try: sudo make demo)"
+[ "$(id -u)" -eq 0 ] || die "needs root: it changes files of root in a copy of /, by chroot (try: sudo make demo)"
 command -v "$program" >/dev/null || die "$program is missing (make build)"
 [ -c /dev/fuse ] || die "/dev/fuse is missing: load the module fuse, or give the container that device"
 
-# In a mount namespace of its own, nothing that is mounted here is seen elsewhere.
+# A mount namespace of its own hides these mounts from all other processes.
 if [ -z "${FUSE_OVERLAY_DEMO:-}" ]; then
 	FUSE_OVERLAY_DEMO=1 exec unshare --mount --propagation private -- "$0"
 fi
@@ -60,14 +60,15 @@ step() { printf '\n==> %s\n' "$*"; }
 
 inside() { chroot "$merged" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C "$@"; }
 
-# What is going to be changed.
+# The files that the demo changes.
 edited=/etc/profile
 [ -f "$edited" ] || edited=/etc/passwd
 written=/fuse-overlay-demo.txt
 removed=/usr/share/doc
 victim=
 
-# fingerprint says all of what the demo touches, as / has it; access times apart.
+# fingerprint prints the attributes, but for access times, of all objects of / that the demo changes
+# in the overlay.
 fingerprint() {
 	local path
 	for path in "$edited" "$written" "$removed" /usr/share/fuse-overlay-demo /var/lib/dpkg; do
@@ -83,7 +84,8 @@ fingerprint() {
 	fi
 }
 
-# find_victim names a small installed package without which the rest goes on, and that runs no program when it goes.
+# find_victim prints the name of a small installed package that no other package needs and whose
+# removal runs no script.
 find_victim() {
 	local package tried=0
 	while read -r package; do
@@ -99,7 +101,7 @@ find_victim() {
 		awk '$2 == "no" && $3 == "optional" && $4 == "installed" && $1 > 20 { print $1, $5 }' | sort -n | cut -d' ' -f2)
 }
 
-# make_package builds a Debian package inside of the merged tree.
+# make_package builds a Debian package in the merged tree.
 make_package() {
 	inside sh -euc '
 		mkdir -p /tmp/package/DEBIAN /tmp/package/usr/share/fuse-overlay-demo
@@ -120,7 +122,7 @@ step "Mount: lower /, an empty upper, all below $temp"
 mkdir "$upper" "$work" "$merged"
 echo "$program -o lowerdir=/,upperdir=$upper,workdir=$work $merged"
 "$program" -o "lowerdir=/,upperdir=$upper,workdir=$work" "$merged"
-is_mounted || die "the program ended well, but nothing is mounted"
+is_mounted || die "the program succeeded, but nothing is mounted"
 grep " $merged " /proc/self/mounts
 mount --bind /dev "$merged/dev"
 mount -t proc proc "$merged/proc"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Makes sure that everything the tests and the demo run is there, or with the argument "bench" what the bench runs. On
-# Debian and Ubuntu missing packages are installed, elsewhere the script says which commands are missing. Does nothing,
-# and needs no network, where all is there.
+# Installs the packages that the tests and the demo need, or with the argument "bench" those of the
+# bench. On other systems than Debian and Ubuntu it prints which commands are missing. If nothing is
+# missing, it does nothing and needs no network.
 set -euo pipefail
 
-# Packages of Debian and Ubuntu, and why the tests want them.
+# Packages of Debian and Ubuntu, and what the tests need them for.
 packages=(
 	acl             # setfacl, getfacl
 	attr            # setfattr, getfattr
@@ -12,15 +12,15 @@ packages=(
 	buildah         # images built through the mount
 	busybox-static  # a root file system in one file
 	ca-certificates # module and package downloads
-	containerd      # containerd and ctr: containers whose root the program serves
-	conmon          # what podman's containers run under
-	crun            # what runs podman's containers
+	containerd      # containerd and ctr: containers with their root on a mount
+	conmon          # the monitor of podman's containers
+	crun            # the runtime of podman's containers
 	debootstrap     # a Debian root as a lower layer
-	docker.io       # dockerd and docker: the same
+	docker.io       # dockerd and docker: the same for docker
 	e2fsprogs       # mkfs.ext4, lsattr, chattr
 	fuse-overlayfs  # the program to compare with
 	fuse3           # fusermount3, mount.fuse3
-	gcc             # go test -race
+	gcc             # go test -race, and the linter of prose
 	git             # the version of the build, and a program to run on a mount
 	kmod            # modprobe
 	libc6-dev       # go test -race
@@ -28,12 +28,12 @@ packages=(
 	make            # make install, tested
 	mount           # mount, umount, losetup
 	passwd          # useradd: the plain user of the tests
-	podman          # containers of root and of plain users, whose root the program serves
+	podman          # containers of root and of plain users, with their root on a mount
 	procps          # ps, pgrep
-	runc            # what runs the containers of both
+	runc            # the runtime of containerd's and docker's containers
 	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
 	strace          # counting system calls
-	systemd         # systemd-analyze: the example of a mount unit is checked
+	systemd         # systemd-analyze: checks the example of a mount unit
 	uidmap          # newuidmap, newgidmap
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
@@ -80,7 +80,7 @@ install_packages() {
 	fi
 	echo "deps: installing ${missing[*]}"
 	"${as_root[@]}" apt-get -q update </dev/null
-	# The tests start the daemons that they need; those that packages would start stay off until the next boot.
+	# The tests start the daemons that they need. The daemons of packages stay off until the next boot.
 	local policy=/usr/sbin/policy-rc.d
 	if [ ! -e "$policy" ]; then
 		# shellcheck disable=SC2064 # as_root is local
