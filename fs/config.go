@@ -73,6 +73,8 @@ type Config struct {
 	IO IO
 	// CPUIdle is what the machine's idle CPUs do while requests come fast. [Open] fails where [CPUIdlePoll] cannot be had.
 	CPUIdle CPUIdle
+	// Disabled are optimisations that are turned off, for debugging.
+	Disabled Optimisations
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 

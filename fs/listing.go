@@ -282,6 +282,9 @@ func (l *listing) tell(thread uint32, place uint64) telling {
 	if l.n.dir.Visible() == l.n.dir.Subdirs() {
 		return tellAll // no sample to be had
 	}
+	if l.o.cfg.Disabled.has(ListingSamples) {
+		return tellAll
+	}
 	t := l.o.listers.lists(thread, place)
 	if t != tellAll {
 		l.n.dir.lister.Store(thread)

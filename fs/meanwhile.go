@@ -16,7 +16,7 @@ func (o *Overlay) meanwhile() (done bool) {
 		return done
 	}
 	defer o.changes.leave()
-	if o.stack.Prepare() {
+	if !o.cfg.Disabled.has(PreparedTmpfile) && o.stack.Prepare() {
 		done = true
 	}
 	if !o.fast.Load() { // no longer: who has said so may have been too early for this

@@ -253,7 +253,10 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	o.pool = readers.New(dev, newWorker, sys.Yield)
 	o.pool.Tell(o.pace)
 	o.pool.Meanwhile(o.meanwhile)
-	o.helped = runtime.GOMAXPROCS(0) > 1
+	if o.cfg.Disabled.has(SpinningReader) {
+		o.pool.DisableSpin()
+	}
+	o.helped = runtime.GOMAXPROCS(0) > 1 && !o.cfg.Disabled.has(SecondThread)
 	return func() {
 		if err := o.pool.Run(); err != unix.ENODEV {
 			o.log.Warn("the connection to the kernel has ended", zap.Error(err))

@@ -23,7 +23,8 @@ const (
 
 // nextFile is what is expected to be read next.
 type nextFile struct {
-	pending atomic.Bool // a file has been read since somebody looked for the next
+	disabled bool        // immutable
+	pending  atomic.Bool // a file has been read since somebody looked for the next
 
 	mu     sync.Mutex // guards the rest; nobody waits for it
 	last   placed     // the last small file that was read; without a name, a directory that was listed since
@@ -38,7 +39,7 @@ type nextFile struct {
 // take fills buf with the data of n if that has been read already, and notes that n has been read. A file of a lower does
 // not change; one that has been copied up is read where it is.
 func (f *nextFile) take(n *Node, buf []byte) (got int, ok bool) {
-	if !f.mu.TryLock() {
+	if f.disabled || !f.mu.TryLock() {
 		return 0, false
 	}
 	defer f.mu.Unlock()
@@ -64,7 +65,7 @@ func (f *nextFile) take(n *Node, buf []byte) (got int, ok bool) {
 
 // listed notes that the files of a directory may be read next.
 func (f *nextFile) listed(n *Node) {
-	if f.mu.TryLock() {
+	if !f.disabled && f.mu.TryLock() {
 		f.last, f.next, f.filled = placed{parent: n}, nil, false
 		f.pending.Store(true)
 		f.mu.Unlock()

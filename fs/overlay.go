@@ -101,6 +101,7 @@ func Open(cfg Config) (*Overlay, error) {
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
 		ACL:         !cfg.NoACL && !cfg.NoXattrs,
 		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
+		ListAtOnce: cfg.Disabled.has(UnlistedDirs),
 	})
 	if err != nil {
 		w.close()
@@ -135,6 +136,7 @@ func Open(cfg Config) (*Overlay, error) {
 		claims:        inodecache.NewClaims[*Node](),
 		handles:       inodecache.NewLRU[handleKey](keep.handles, closeHandle),
 		counts:        &counter{},
+		next:          nextFile{disabled: cfg.Disabled.has(Prefetch)},
 		log:           cfg.Log,
 		selinux:       sys.HasSELinux(),
 		waker:         w,

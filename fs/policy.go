@@ -125,7 +125,8 @@ func (o *Overlay) Init(s *fuse.Server) {
 		checksFlags: kernel.Minor < minorOfFileattr,
 	}
 	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
-	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0
+	o.policy.direct = o.policy.noOpen && !o.policy.passthrough && !o.writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 &&
+		!o.cfg.Disabled.has(DirectIOOnNewFile)
 	switch {
 	case o.cfg.LayersChange:
 		o.policy.timeout = 0

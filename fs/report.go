@@ -176,6 +176,7 @@ func (o *Overlay) doneWithout(writable bool) []string {
 		add(!f.Devices, "whiteout devices: the upper takes none, cannot exchange names, or files were asked for")
 		add(!o.cfg.Volatile && !o.stack.OrdersCopyUps(), "copy-ups without fsync: the upper's file system does not prove to keep their order")
 	}
+	add(o.cfg.Disabled != 0, "optimisations: disable="+strings.ReplaceAll(o.cfg.Disabled.String(), ", ", ":"))
 	return without
 }
 

@@ -56,6 +56,9 @@ func describe(r *request) string {
 	if o.CPUIdle != fs.CPUIdleAuto {
 		say("cpu_idle %d", o.CPUIdle)
 	}
+	if o.Disabled != 0 {
+		say("disable %v", o.Disabled)
+	}
 	if o.CacheInodes != 0 {
 		say("cache_inodes %d", o.CacheInodes)
 	}
@@ -204,6 +207,7 @@ func TestCommandLineForms(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,cpu_idle=auto M`, "l ro " + on},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=poll M`, "l ro cpu_idle 1 " + on},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=sleep M`, "l ro cpu_idle 2 " + on},
+		{`fuse-overlay -o lowerdir=l,disable=direct_io:spin,disable=tmpfile:spin M`, "l ro disable spin, tmpfile " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=0 M`, "l ro timeout 0s layers-change " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=0,timeout=2 M`, "l ro timeout 2s " + on},
 		{`fuse-overlay -o lowerdir=l,timeout=1.5 M`, "l ro timeout 1.5s " + on},
@@ -294,6 +298,9 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,` + strings.Repeat("x", 100000) + ` M`, `unknown option "` + strings.Repeat("x", 77) + `...": --help`},
 		{`fuse-overlay --forground -o lowerdir=l M`, `unknown flag "--forground"; the nearest known one is --foreground`},
 		{`fuse-overlay -o lowerdir=l,cpu_idle=1 M`, `option cpu_idle: "1" is none of auto, poll and sleep`},
+		{`fuse-overlay -o lowerdir=l,disable=spin:fast M`,
+			`option disable: "fast" is none of spin, samples, unlisted, second_thread, prefetch, tmpfile, direct_io`},
+		{`fuse-overlay -o lowerdir=l,disable=spin: M`, `option disable: "" is none of spin, samples`},
 		{`fuse-overlay -o lowerdir=l,io=fast M`, `option io: "fast" is none of auto, cached and passthrough`},
 		{`fuse-overlay -o lowerdir=l,io=passthrough,writeback=1 M`, "io=passthrough and writeback=1 exclude each other"},
 		{`fuse-overlayfs -o lowerdir=l,uidmapping=0:1 M`, `option uidmapping: "0:1" is not made of triplets DISK:SHOWN:LENGTH`},

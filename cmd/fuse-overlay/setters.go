@@ -145,6 +145,11 @@ var setIO = oneOf(func(r *request) *fs.IO { return &r.overlay.IO },
 var setCPUIdle = oneOf(func(r *request) *fs.CPUIdle { return &r.overlay.CPUIdle },
 	choice[fs.CPUIdle]{"auto", fs.CPUIdleAuto}, choice[fs.CPUIdle]{"poll", fs.CPUIdlePoll}, choice[fs.CPUIdle]{"sleep", fs.CPUIdleSleep})
 
+func setDisabled(r *request, value string) (err error) {
+	r.overlay.Disabled, err = fs.ParseOptimisations(value)
+	return err
+}
+
 // leastMaxWrite is the smallest the kernel works with: one page.
 const leastMaxWrite = 4096
 

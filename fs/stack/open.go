@@ -41,6 +41,8 @@ type Config struct {
 	Redirects Redirects
 	// Features are the parts of the format on disk that can be chosen.
 	Features Features
+	// ListAtOnce lists every merged directory before the first lookup in it ([Stack.LeaveUnlisted]).
+	ListAtOnce bool
 	// AccessTimes is when reads of objects of the upper change their access times.
 	AccessTimes sys.AccessTimes
 	// IDs are how ids of layers are shown; nil: as they are.
@@ -104,7 +106,7 @@ func Open(c Config) (*Stack, error) {
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
 		names:     whiteout.Names{UserOnly: c.Features.UserXattr},
-		redirects: c.Redirects, hostRoot: isHostRoot(),
+		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
 	}
 	s.overflow, _ = sys.OverflowIDs()
 	ok := false

@@ -46,6 +46,8 @@ type Stack struct {
 	hostRoot  bool   // the daemon is root of the first user namespace
 	overflow  uint32 // the user id of objects whose owner is outside of the daemon's namespace
 
+	listAtOnce bool // no directory is left unlisted
+
 	changing bool // layers are changed by others
 	remote   bool // a lower is on a file system of a server
 

@@ -47,7 +47,7 @@ func (s *Stack) TiredOfLooking(d *Dir) bool {
 // LeaveUnlisted finds out which parts d has, and reports true, if it is one to be left unlisted. Otherwise, and where anything else than
 // that has to be told, it changes nothing.
 func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
-	if d.parts != nil || len(d.layers) < 2 {
+	if s.listAtOnce || d.parts != nil || len(d.layers) < 2 {
 		return false
 	}
 	var parts []part

@@ -123,6 +123,16 @@ func TestWhatIsLeftUnlisted(t *testing.T) {
 	}
 }
 
+// With ListAtOnce no directory is left unlisted.
+func TestListAtOnce(t *testing.T) {
+	leaveAll(t, 1000)
+	s := newSite(t, "file d/a", "file d/b")
+	s.toLook, s.listAtOnce = true, true
+	if s.dir("d").unlisted() {
+		t.Error("the directory was left unlisted")
+	}
+}
+
 // After some looks the directory is listed, and at once when a layer turns out to have a directory in it.
 func TestUnlistedIsListedInTheEnd(t *testing.T) {
 	leaveAll(t, 2)

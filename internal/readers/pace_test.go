@@ -96,6 +96,9 @@ func TestPoolTellsThePace(t *testing.T) {
 		t.Fatal("the beginning: told that requests are slow")
 	}
 	patient(shortPatience)
+	if (&Pool{noSpin: true}).patience() != 0 {
+		t.Error("a reader spins although that is turned off")
+	}
 	if within(t, "that none come", told) != 0 {
 		t.Fatal("no requests: told that they are fast")
 	}

@@ -87,6 +87,7 @@ type Pool struct {
 	awake    atomic.Bool // idle CPUs stay awake
 
 	meanwhile func() (done bool) // nil: nothing
+	noSpin    bool               // readers block at once; immutable
 
 	mu      sync.Mutex // guards the rest
 	parked  []*reader
@@ -117,11 +118,17 @@ func (p *Pool) Tell(f func(fast bool) (awake bool)) {
 
 // patience is how long a reader looks for the next request.
 func (p *Pool) patience() time.Duration {
-	if p.awake.Load() {
+	switch {
+	case p.noSpin:
+		return 0
+	case p.awake.Load():
 		return shortPatience
 	}
 	return patience
 }
+
+// DisableSpin makes readers block at once if there is no request. Call it before [Pool.Run].
+func (p *Pool) DisableSpin() { p.noSpin = true }
 
 // Meanwhile has f called by a reader that has found no request, before it looks again: for what may be worth doing in the time
 // until the next one. done says whether there was anything to do. f may take long after requests only: they wake the watchdog,
