@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -80,7 +81,7 @@ func (w *Work) learn() {
 	defer probe.Close()
 	w.trust = in
 	// Until Linux 5.2 sync_file_range could pass over pages; and a seccomp filter may not know it.
-	w.trust.ordered = in.ordered && sys.LinuxAtLeast(5, 2) && probe.WriteBack() == nil
+	w.trust.ordered = in.ordered && host.LinuxAtLeast(5, 2) && probe.WriteBack() == nil
 	var dir, made sys.Stat
 	if w.dir.Ref().Stat(&dir) != nil || probe.Ref().Stat(&made) != nil {
 		return

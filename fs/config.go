@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -25,7 +26,7 @@ type Config struct {
 	// meanwhile, which may write.
 	ReadOnly bool
 	// Namespace is where the overlay will be mounted, as in [MountConfig].
-	Namespace *sys.MountNamespace
+	Namespace *host.MountNamespace
 	// BesideOther is ReadOnly, with a warning, where another mount of this program holds Upper; otherwise that is an error.
 	BesideOther bool
 
@@ -158,5 +159,5 @@ type MountConfig struct {
 	// Debug logs every request.
 	Debug bool
 	// Namespace is the mount namespace to mount in; nil: this process's own.
-	Namespace *sys.MountNamespace
+	Namespace *host.MountNamespace
 }

@@ -5,7 +5,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // CPUIdle is what idle CPUs do while requests come fast.
@@ -23,14 +23,14 @@ const fewCPUs = 8
 
 // wants settles cpu_idle=auto.
 func (c CPUIdle) wants() bool {
-	n := sys.OnlineCPUs()
-	return c == CPUIdlePoll || c == CPUIdleAuto && sys.PollsWhileIdle() && n > 0 && n <= fewCPUs
+	n := host.OnlineCPUs()
+	return c == CPUIdlePoll || c == CPUIdleAuto && host.PollsWhileIdle() && n > 0 && n <= fewCPUs
 }
 
 // waker has the machine's idle CPUs poll while requests come fast. Half of what a request costs on virtual CPUs is to wake
 // the one that the caller sleeps on (docs/PERFORMANCE.md).
 type waker struct {
-	poll *sys.IdlePoll // nil: idle CPUs are left alone
+	poll *host.IdlePoll // nil: idle CPUs are left alone
 	log  *zap.Logger
 }
 
@@ -39,9 +39,9 @@ func newWaker(c CPUIdle, log *zap.Logger) (waker, error) {
 	if !c.wants() {
 		return waker{}, nil
 	}
-	poll, err := sys.OpenIdlePoll()
+	poll, err := host.OpenIdlePoll()
 	if err != nil && c == CPUIdlePoll {
-		return waker{}, fmt.Errorf("cpu_idle=poll: %s: %w", sys.IdlePollFile, err)
+		return waker{}, fmt.Errorf("cpu_idle=poll: %s: %w", host.IdlePollFile, err)
 	}
 	if err != nil {
 		log.Debug("idle CPUs are left to sleep", zap.Error(err))

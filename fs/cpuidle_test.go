@@ -5,13 +5,13 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
-	small := sys.OnlineCPUs() <= fewCPUs
+	small := host.OnlineCPUs() <= fewCPUs
 	for c, want := range map[CPUIdle]bool{
-		CPUIdleSleep: false, CPUIdlePoll: true, CPUIdleAuto: small && sys.PollsWhileIdle(),
+		CPUIdleSleep: false, CPUIdlePoll: true, CPUIdleAuto: small && host.PollsWhileIdle(),
 	} {
 		if got := c.wants(); got != want {
 			t.Errorf("%d: %v, want %v", c, got, want)

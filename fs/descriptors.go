@@ -7,7 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // The process may have a limited number of descriptors open (ulimit -n). The layers keep some as long as they are mounted, a request needs
@@ -54,11 +54,11 @@ func boundsOf(limit, used int) bounds {
 
 // openFiles returns the limit of open files, and how many descriptors are in use.
 func openFiles() (limit, used int, err error) {
-	most, err := sys.OpenFilesLimit()
+	most, err := host.OpenFilesLimit()
 	if err != nil {
 		return 0, 0, err
 	}
-	used, err = sys.OpenFiles()
+	used, err = host.OpenFiles()
 	return int(min(most, 1<<30)), used, err
 }
 

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -148,7 +149,7 @@ func (o *Overlay) mayChangeFlags(n *Node, in *fuse.IoctlIn, protection bool) err
 	if err := o.with(n, func(r owner.Ref) error { return r.Stat(&st) }); err != nil {
 		return err
 	}
-	if !isRoot(&in.InHeader) && in.Uid != st.Uid || protection && !sys.MayProtect(in.Pid) {
+	if !isRoot(&in.InHeader) && in.Uid != st.Uid || protection && !host.MayProtect(in.Pid) {
 		return unix.EPERM
 	}
 	return nil

@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // Some kernels lose appended data on a FUSE mount without the writeback cache (docs/design/mapped-append.md). A write(2) puts
@@ -54,7 +54,7 @@ const (
 var errLossClient = errors.New("the probe's client ended early")
 
 // ServeLossProbe receives a FUSE connection over socket and serves the probe's file system on it. It closes neither.
-func ServeLossProbe(socket sys.Socket) (Loss, error) {
+func ServeLossProbe(socket host.Socket) (Loss, error) {
 	end := time.Now().Add(lossTimeout)
 	dev, err := socket.ReceiveDevice(lossTimeout)
 	if err == unix.EPROTO {
@@ -90,7 +90,7 @@ func ServeLossProbe(socket sys.Socket) (Loss, error) {
 
 // lossServer serves the probe's file system.
 type lossServer struct {
-	dev     *sys.Device
+	dev     *host.Device
 	in, out []byte
 	size    uint64 // of the file
 	append  uint64 // the WRITE that is not answered yet; 0: none
@@ -193,8 +193,8 @@ func (s *lossServer) reply(unique uint64, errno unix.Errno, size int) error {
 // RunLossClient is the other process of the probe. It mounts the file system and sends the
 // connection over socket. The name of its last LOOKUP reports to the server whether the appended
 // bytes were lost.
-func RunLossClient(socket sys.Socket) error {
-	dev, err := sys.OpenDevice()
+func RunLossClient(socket host.Socket) error {
+	dev, err := host.OpenDevice()
 	if err != nil {
 		return err
 	}
@@ -220,7 +220,7 @@ func RunLossClient(socket sys.Socket) error {
 }
 
 // appendIsLost appends to the file while its last page is dirty by a mapping and is written back before the WRITE is answered.
-func appendIsLost(root *sys.DetachedRoot) (bool, error) {
+func appendIsLost(root *host.DetachedRoot) (bool, error) {
 	f, err := root.Map(lossFile, pageSize)
 	if err != nil {
 		return false, err

@@ -4,13 +4,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // The probe ends when its client ends without an answer, and after one second without an answer.
 func TestLossProbeWithoutClient(t *testing.T) {
 	for _, ends := range []bool{true, false} {
-		server, client, err := sys.NewSocketPair()
+		server, client, err := host.NewSocketPair()
 		must(t, err)
 		if ends {
 			client.Close()

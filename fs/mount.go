@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/readers"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -27,7 +28,7 @@ type Mount struct {
 	point   string
 	direct  bool
 	apart   bool          // it was made in another mount namespace than this process's
-	place   sys.Place     // zero: not known
+	place   host.Place    // zero: not known
 	done    chan struct{} // closed when the mount is gone
 	handing sync.Mutex    // held by HandOver
 }
@@ -99,7 +100,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	if err := checkDescriptors(m.Passing); err != nil {
 		return nil, err
 	}
-	var dev *sys.Device
+	var dev *host.Device
 	err := m.Namespace.Do(func() (err error) {
 		dev, err = attach(m, direct, o.selinux, maxWrite)
 		return err
@@ -112,7 +113,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 		mounted.place, err = m.Namespace.PlaceOf(m.Point)
 		if err != nil && mounted.apart { // without, it could not be unmounted later
 			dev.Close()
-			return nil, errors.Join(mountError(m.Point, err), m.Namespace.Do(func() error { return sys.Detach(m.Point) }))
+			return nil, errors.Join(mountError(m.Point, err), m.Namespace.Do(func() error { return host.Detach(m.Point) }))
 		}
 	}
 	fail := func(err error) (*Mount, error) {
@@ -141,7 +142,7 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 	}
 	o.stack.Publish(sys.Self(mounted.place))
 	if direct {
-		err := m.Namespace.Do(func() error { return sys.RaiseReadAhead(m.Point, maxWrite) })
+		err := m.Namespace.Do(func() error { return host.RaiseReadAhead(m.Point, maxWrite) })
 		o.log.Debug("read-ahead", zap.Int("bytes", maxWrite), zap.Error(err))
 	}
 	return mounted, nil
@@ -151,9 +152,9 @@ func (o *Overlay) Mount(m MountConfig) (*Mount, error) {
 const defaultPermissions = "default_permissions"
 
 // attach makes the mount. Nobody serves it yet.
-func attach(m MountConfig, direct, selinux bool, maxWrite int) (*sys.Device, error) {
+func attach(m MountConfig, direct, selinux bool, maxWrite int) (*host.Device, error) {
 	if fd, ok := DeviceFD(m.Point); ok {
-		return sys.AdoptDevice(fd)
+		return host.AdoptDevice(fd)
 	}
 	options := []string{defaultPermissions, fmt.Sprintf("max_read=%d", maxWrite)}
 	if m.AllowOther {
@@ -176,12 +177,12 @@ func attach(m MountConfig, direct, selinux bool, maxWrite int) (*sys.Device, err
 	if err != nil {
 		return nil, err
 	}
-	return sys.MountByHelper(program, m.Point, strings.Join(options, ","))
+	return host.MountByHelper(program, m.Point, strings.Join(options, ","))
 }
 
 // attachDirectly calls mount(2) as fusermount3 does.
-func attachDirectly(m MountConfig, options []string) (*sys.Device, error) {
-	dev, err := sys.OpenDevice()
+func attachDirectly(m MountConfig, options []string) (*host.Device, error) {
+	dev, err := host.OpenDevice()
 	if err != nil {
 		return nil, err
 	}
@@ -194,7 +195,7 @@ func attachDirectly(m MountConfig, options []string) (*sys.Device, error) {
 }
 
 // prepare is connect, after the work directory says that the mount is volatile, if it is.
-func (o *Overlay) prepare(dev *sys.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
+func (o *Overlay) prepare(dev *host.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
 	if o.marksVolatile() {
 		if err := o.stack.MarkVolatile(); err != nil {
 			return nil, err
@@ -219,7 +220,7 @@ func (o *Overlay) unmarkVolatile() error {
 
 // connect answers INIT and returns what serves the connection until it ends. given: somebody else has mounted it, with who
 // knows what options.
-func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
+func (o *Overlay) connect(dev *host.Device, m MountConfig, given bool, maxWrite int) (serve func(), err error) {
 	fd, err := dev.Dup()
 	if err != nil {
 		return nil, err
@@ -250,7 +251,7 @@ func (o *Overlay) connect(dev *sys.Device, m MountConfig, given bool, maxWrite i
 	}
 	rest := protocol(o, opts, server.KernelSettings())
 	newWorker := func() readers.Worker { return o.newWorker(dev, rest, maxWrite, m.Debug) }
-	o.pool = readers.New(dev, newWorker, sys.Yield)
+	o.pool = readers.New(dev, newWorker, host.Yield)
 	o.pool.Tell(o.pace)
 	o.pool.Meanwhile(o.meanwhile)
 	if o.cfg.Disabled.has(SpinningReader) {
@@ -307,7 +308,7 @@ func (m *Mount) unmount() error {
 		return m.unmountAt(m.point)
 	}
 	// In a namespace without a process no path leads to the mount.
-	_, err := m.place.Visit(func(mounts []sys.MountEntry) error {
+	_, err := m.place.Visit(func(mounts []host.MountEntry) error {
 		point := m.place.Point(mounts)
 		if point == "" { // it has left that namespace already
 			return nil
@@ -318,13 +319,13 @@ func (m *Mount) unmount() error {
 }
 
 func (m *Mount) unmountAt(point string) error {
-	if err := sys.SyncMount(point); err != nil {
+	if err := host.SyncMount(point); err != nil {
 		return fmt.Errorf("mount point %q: cannot write back: %w", point, err)
 	}
 	if m.direct {
-		err := sys.Unmount(point)
+		err := host.Unmount(point)
 		if errors.Is(err, unix.EBUSY) {
-			err = sys.Detach(point)
+			err = host.Detach(point)
 		}
 		return err
 	}
@@ -338,7 +339,7 @@ func (m *Mount) unmountAt(point string) error {
 // CAP_SYS_ADMIN.
 func Detach(point string, direct bool) error {
 	if direct {
-		return sys.Detach(point)
+		return host.Detach(point)
 	}
 	return fusermount("-u", "-z", point)
 }

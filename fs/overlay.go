@@ -11,8 +11,8 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/readers"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
@@ -138,7 +138,7 @@ func Open(cfg Config) (*Overlay, error) {
 		counts:        &counter{},
 		next:          nextFile{disabled: cfg.Disabled.has(Prefetch)},
 		log:           cfg.Log,
-		selinux:       sys.HasSELinux(),
+		selinux:       host.HasSELinux(),
 		waker:         w,
 		overfull:      make(chan struct{}, 1),
 		parts:         keep.parts,

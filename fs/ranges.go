@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -45,7 +46,7 @@ func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
 	if err := f.Fallocate(in.Mode, from, size); err != nil {
 		return err
 	}
-	if page := int64(sys.PageSize()); from%page != 0 || (from+size)%page != 0 {
+	if page := int64(host.PageSize()); from%page != 0 || (from+size)%page != 0 {
 		o.dropPages(n, from, size)
 	}
 	return nil

@@ -5,7 +5,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // OpenDir answers OPENDIR with ENOSYS where the kernel then opens by itself and keeps the listing
@@ -138,7 +138,7 @@ func howManyDots(d *stack.Dir, end uint64) int {
 		return true
 	})
 	for dots := both; dots > 0; dots-- {
-		if copies[dots]%pages(sys.PageSize()) != 0 {
+		if copies[dots]%pages(host.PageSize()) != 0 {
 			return dots
 		}
 	}
@@ -150,7 +150,7 @@ type pages int
 
 // add adds an entry whose name has that length.
 func (p *pages) add(name int) {
-	page, size := pages(sys.PageSize()), pages(direntSize+(name+7)&^7)
+	page, size := pages(host.PageSize()), pages(direntSize+(name+7)&^7)
 	if rest := *p % page; rest+size > page {
 		*p += page - rest
 	}

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // Report is what the mount has found and decided, as fields of the line that the log gets. Precondition: mounted.
@@ -168,7 +168,7 @@ func (o *Overlay) doneWithout(writable bool) []string {
 		}
 	}
 	add(writable, "private read-only clones of the lowers' mounts: no right to mount, or an old kernel")
-	add(!sys.IsHostRoot(), "file handles: only root of the first user namespace opens them")
+	add(!host.IsHostRoot(), "file handles: only root of the first user namespace opens them")
 	add(!o.stack.KeepsMode(), "POSIX ACLs: owner and mode of objects are attributes")
 	if o.stack.Writable() {
 		f := o.stack.Format()

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // Requests that are answered here, without go-fuse's own loop, by their numbers in linux/fuse.h.
@@ -48,7 +48,7 @@ const (
 // keeps; the rest goes through go-fuse.
 type worker struct {
 	o    *Overlay
-	dev  *sys.Device
+	dev  *host.Device
 	rest *fuse.ProtocolServer
 	all  bool // everything goes through go-fuse, which can log it
 
@@ -57,7 +57,7 @@ type worker struct {
 	most int    // the most data that an answer may have
 }
 
-func (o *Overlay) newWorker(dev *sys.Device, rest *fuse.ProtocolServer, maxWrite int, debug bool) *worker {
+func (o *Overlay) newWorker(dev *host.Device, rest *fuse.ProtocolServer, maxWrite int, debug bool) *worker {
 	most := max(maxWrite, largestOther)
 	room := largestOther
 	if debug { // large answers are made by go-fuse too

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -57,7 +58,7 @@ func isMember(caller *fuse.InHeader, gid uint32) bool {
 	if caller.Gid == gid {
 		return true
 	}
-	groups, err := sys.GroupsOf(caller.Pid)
+	groups, err := host.GroupsOf(caller.Pid)
 	return err == nil && slices.Contains(groups, gid)
 }
 
@@ -88,6 +89,6 @@ func isRoot(caller *fuse.InHeader) bool {
 	if caller.Uid != sys.Unchanged {
 		return caller.Uid == 0
 	}
-	uid, err := sys.UserOf(caller.Pid)
+	uid, err := host.UserOf(caller.Pid)
 	return err == nil && uid == 0
 }

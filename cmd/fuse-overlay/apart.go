@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // A process that serves a mount keeps the mount namespace alive that it lives in, and with it the mount itself: it would wait for an
 // end that it holds up. So where it may mount by itself it lives in a mount namespace of its own. That one begins as a copy of its
-// caller's, in which it opens the layers and the log. Then it leaves all mounts of it (sys.LeaveMounts). The mount is made in the
+// caller's, in which it opens the layers and the log. Then it leaves all mounts of it (host.LeaveMounts). The mount is made in the
 // caller's namespace, which the caller passes on by descriptors until then. The process ends with the mount: when it is unmounted,
 // or the last process of its namespaces has ended.
 
@@ -28,11 +28,11 @@ const (
 
 // callersNamespace opens the namespace of this process, to be passed on; nil where there will be no other one: for a plain user, and
 // where that has been tried in vain.
-func callersNamespace() *sys.MountNamespace {
+func callersNamespace() *host.MountNamespace {
 	if os.Getenv(stayVariable) != "" || !mayMount() {
 		return nil
 	}
-	n, err := sys.CurrentNamespace()
+	n, err := host.CurrentNamespace()
 	if err == nil {
 		err = n.Do(func() error { return nil }) // else there would be no way back to it
 	}
@@ -45,7 +45,7 @@ func callersNamespace() *sys.MountNamespace {
 }
 
 // inheritedNamespace is that of the caller; nil in a process that lives there itself.
-func inheritedNamespace() *sys.MountNamespace {
+func inheritedNamespace() *host.MountNamespace {
 	text := os.Getenv(callerVariable)
 	if text == "" {
 		return nil
@@ -59,7 +59,7 @@ func inheritedNamespace() *sys.MountNamespace {
 		}
 		fds[i] = fd
 	}
-	return sys.InheritNamespace(fds)
+	return host.InheritNamespace(fds)
 }
 
 // serveApart runs a program that is to serve in the foreground anew, in a mount namespace of its own: so the process keeps its
@@ -80,7 +80,7 @@ func serveApart(argv []string) {
 	for _, fd := range n.Descriptors() {
 		fds = append(fds, int(fd))
 	}
-	err := sys.ExecApart(argv, append(os.Environ(), callerVariable+"="+joinNumbers(fds)), fds...)
+	err := host.ExecApart(argv, append(os.Environ(), callerVariable+"="+joinNumbers(fds)), fds...)
 	os.Setenv(stayVariable, err.Error())
 }
 
@@ -95,7 +95,7 @@ func (r *request) leaveMounts() error {
 		return nil
 	}
 	_ = time.Now().String() // reads the table of the time zone, once
-	if err := sys.LeaveMounts(neededPaths()...); err != nil {
+	if err := host.LeaveMounts(neededPaths()...); err != nil {
 		return &apartError{err}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 	"syscall"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
@@ -46,7 +46,7 @@ func startDaemon(argv []string, req *request) error {
 			return err
 		}
 	}
-	var probe *sys.Socket
+	var probe *host.Socket
 	if needsLossProbe(req) && mayMount() {
 		probe = beLossClient()
 	}
@@ -55,7 +55,7 @@ func startDaemon(argv []string, req *request) error {
 
 // runAgain runs the program again with a result pipe, and with the server's end of the probe for lost appends if there is one,
 // and waits for the result.
-func runAgain(argv []string, mountPoint string, probe *sys.Socket) error {
+func runAgain(argv []string, mountPoint string, probe *host.Socket) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot make a pipe to the daemon: %w", err)
@@ -111,8 +111,8 @@ type passedOn struct {
 }
 
 // spawn starts the daemon, in a mount namespace of its own where it may have one.
-func spawn(argv []string, standard []uintptr, passing []passedOn, mountPoint string) (sys.Child, error) {
-	start := func(flags uintptr, passing ...passedOn) (sys.Child, error) {
+func spawn(argv []string, standard []uintptr, passing []passedOn, mountPoint string) (host.Child, error) {
+	start := func(flags uintptr, passing ...passedOn) (host.Child, error) {
 		var fds []uintptr
 		for _, p := range passing {
 			fds = append(fds, p.fds...)
@@ -123,7 +123,7 @@ func spawn(argv []string, standard []uintptr, passing []passedOn, mountPoint str
 			env = append(env, p.variable+"="+joinNumbers(numbers[:len(p.fds)]))
 			numbers = numbers[len(p.fds):]
 		}
-		return sys.RunAgain(argv, &syscall.ProcAttr{
+		return host.RunAgain(argv, &syscall.ProcAttr{
 			Env: env, Files: append(slices.Clone(standard), passed...), Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: flags},
 		}, farDescriptor)
 	}

@@ -6,7 +6,7 @@ import (
 	"syscall"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // clearMountPoint detaches the dead mounts of this program at the mount point: their daemon was killed, and nothing can be done
@@ -28,19 +28,19 @@ func isDead(path string) bool {
 }
 
 // ownMount is the topmost mount at the mount point, if its type is this program's.
-func (r *request) ownMount() (sys.MountEntry, bool) {
-	point, err := sys.RealPath(r.mount.Point)
+func (r *request) ownMount() (host.MountEntry, bool) {
+	point, err := host.RealPath(r.mount.Point)
 	if err != nil {
-		return sys.MountEntry{}, false
+		return host.MountEntry{}, false
 	}
-	table, err := sys.MountTable()
+	table, err := host.MountTable()
 	if err != nil {
-		return sys.MountEntry{}, false
+		return host.MountEntry{}, false
 	}
 	for _, m := range slices.Backward(table) {
 		if m.Point == point {
 			return m, slices.Contains([]string{"fuse." + ownName, "fuse." + compatName, "fuse." + r.mount.Type}, m.Type)
 		}
 	}
-	return sys.MountEntry{}, false
+	return host.MountEntry{}, false
 }

@@ -4,12 +4,12 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 func TestIDOptions(t *testing.T) {
-	overflowUID, overflowGID := sys.OverflowIDs()
+	overflowUID, overflowGID := host.OverflowIDs()
 	type ids = owner.IDs
 	for _, tt := range []struct {
 		options string

@@ -10,7 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // The probe for lost appends (fs/lossprobe.go) takes two processes. The daemon is the server. The
@@ -37,14 +37,14 @@ func runLossClient() bool {
 	if err != nil {
 		return false
 	}
-	_ = fs.RunLossClient(sys.AdoptSocket(fd)) // the server finds the connection closed
+	_ = fs.RunLossClient(host.AdoptSocket(fd)) // the server finds the connection closed
 	return true
 }
 
 // beLossClient has this process be the client, beside what it does, and returns the server's end of the connection; nil if
 // there is none.
-func beLossClient() *sys.Socket {
-	server, client, err := sys.NewSocketPair()
+func beLossClient() *host.Socket {
+	server, client, err := host.NewSocketPair()
 	if err != nil {
 		return nil
 	}
@@ -56,14 +56,14 @@ func beLossClient() *sys.Socket {
 }
 
 // inheritedLossSocket is the server's end, in a daemon whose starter is the client.
-func inheritedLossSocket() (s sys.Socket, ok bool) {
+func inheritedLossSocket() (s host.Socket, ok bool) {
 	fd, err := strconv.Atoi(os.Getenv(lossServerVariable))
 	if err != nil {
 		return s, false
 	}
 	os.Unsetenv(lossServerVariable)
 	syscall.CloseOnExec(fd)
-	return sys.AdoptSocket(fd), true
+	return host.AdoptSocket(fd), true
 }
 
 // startLossProbe begins the probe, if it is needed. wait waits for its result. abandon is for a
@@ -98,13 +98,13 @@ func startLossProbe(req *request, log *zap.Logger) (wait func() fs.Loss, abandon
 
 // startLossClient starts a process of its own as client, and returns the server's end of the connection. ended is closed when
 // there is no such process any more.
-func startLossClient(name string, ended chan<- struct{}) (sys.Socket, error) {
-	server, client, err := sys.NewSocketPair()
+func startLossClient(name string, ended chan<- struct{}) (host.Socket, error) {
+	server, client, err := host.NewSocketPair()
 	if err != nil {
 		close(ended)
 		return server, err
 	}
-	child, err := sys.StartProbe(name, client, lossClientVariable, !mayMount())
+	child, err := host.StartProbe(name, client, lossClientVariable, !mayMount())
 	client.Close()
 	if err != nil {
 		close(ended)

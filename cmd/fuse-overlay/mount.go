@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // attach goes from a request to a mount that answers. After an error, the caller's namespace is still open.
@@ -18,7 +18,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	prepareProcess()
 	namespace := req.mount.Namespace
 	if namespace != nil {
-		if err := sys.MakePrivate(); err != nil {
+		if err := host.MakePrivate(); err != nil {
 			return nil, &apartError{err}
 		}
 	}
@@ -116,7 +116,7 @@ func checkAnswers(point string) error {
 func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) (*fs.Mount, error) {
 	mount.Passing = 1 // the pipe to the parent
 	if mount.Namespace != nil {
-		mount.Passing += sys.NamespaceDescriptors
+		mount.Passing += host.NamespaceDescriptors
 	}
 	if mount.Direct {
 		return overlay.Mount(mount)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -84,7 +85,7 @@ func mountFlags(set, clear uintptr) setter {
 func (r *request) ids() *owner.IDs {
 	if r.overlay.IDs == nil {
 		r.overlay.IDs = &owner.IDs{}
-		r.overlay.IDs.OverflowUID, r.overlay.IDs.OverflowGID = sys.OverflowIDs()
+		r.overlay.IDs.OverflowUID, r.overlay.IDs.OverflowGID = host.OverflowIDs()
 	}
 	return r.overlay.IDs
 }

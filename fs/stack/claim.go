@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -48,7 +49,7 @@ const (
 // lock takes a directory for this mount alone, which is made in the mount namespace at. It does not
 // wait for a mount that the mount table there shows: that one is not about to end. It signals a
 // mount that is not in sight to hand the directory over.
-func lock(dir *sys.Dir, at *sys.MountNamespace) error {
+func lock(dir *sys.Dir, at *host.MountNamespace) error {
 	start := time.Now()
 	for askAt := askAfter; ; time.Sleep(5 * time.Millisecond) {
 		if err := dir.Lock(); err != unix.EWOULDBLOCK {
@@ -74,7 +75,7 @@ func lock(dir *sys.Dir, at *sys.MountNamespace) error {
 }
 
 // pointOf is where the mount table of the namespace at shows the holder's mount, which was made there; empty: nowhere.
-func pointOf(h sys.Holder, at *sys.MountNamespace) string {
+func pointOf(h sys.Holder, at *host.MountNamespace) string {
 	if h.Dev == 0 || h.MountNamespace == 0 || h.MountNamespace != at.ID() {
 		return ""
 	}
@@ -129,7 +130,7 @@ func (s *Stack) openForReading(c Config) error {
 	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}
-	s.format = whiteout.ReadingFormat(s.names, sys.IsHostRoot())
+	s.format = whiteout.ReadingFormat(s.names, host.IsHostRoot())
 	return nil
 }
 

@@ -10,13 +10,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // A holder that the mount table shows is named, at once; one that it does not show may be about to end, and is waited for.
 func TestHolderIsNamed(t *testing.T) {
 	s := newSite(t, "", "file f")
-	var own *sys.MountNamespace
+	var own *host.MountNamespace
 	place, err := own.PlaceOf("/proc")
 	must(t, err)
 	here := sys.Self(place)
@@ -53,7 +54,7 @@ func TestHolderIsNamed(t *testing.T) {
 // An upper that is only read needs no lock and no work directory, and changes nothing.
 func TestUpperForReading(t *testing.T) {
 	s := newSite(t, "file f \"upper\"", "file f \"lower\"\nfile g")
-	s.Publish(sys.Self(sys.Place{}))
+	s.Publish(sys.Self(host.Place{}))
 	before := pathsBelow(t, s.cfg.Upper)
 	for what, c := range map[string]Config{
 		"asked for":            {Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, ReadOnly: true},

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -12,7 +13,7 @@ import (
 // keeps its own device when the first is closed.
 func TestHandOver(t *testing.T) {
 	s := newSite(t, "", "file f\nfile g")
-	var own *sys.MountNamespace
+	var own *host.MountNamespace
 	place, err := own.PlaceOf("/proc") // a mount that is in sight is not waited for
 	must(t, err)
 	s.Publish(sys.Self(place))
@@ -44,7 +45,7 @@ func TestHandOverReadOnly(t *testing.T) {
 	r, err := Open(Config{Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, ReadOnly: true})
 	must(t, err)
 	defer r.Close()
-	r.Publish(sys.Self(sys.Place{}))
+	r.Publish(sys.Self(host.Place{}))
 	must(t, r.HandOver())
 	if other, err := Open(Config{Lowers: s.cfg.Lowers}); err != nil {
 		t.Error(err)

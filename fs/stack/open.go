@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
@@ -24,7 +25,7 @@ type Config struct {
 	// ReadOnly has the upper read only, as the topmost layer: it need not be free, and stays so for a mount that writes.
 	ReadOnly bool
 	// Namespace is where the mount is to be made; nil: in the mount namespace of this process.
-	Namespace *sys.MountNamespace
+	Namespace *host.MountNamespace
 	// BesideOther is ReadOnly where another mount of this program holds the upper.
 	BesideOther bool
 	// Markers writes whiteouts as .wh. files even where devices can be made.
@@ -90,7 +91,7 @@ const maxLayers = 1<<16 - 2
 const workName = "work"
 
 // isHostRoot is a variable for tests.
-var isHostRoot = sys.IsHostRoot
+var isHostRoot = host.IsHostRoot
 
 // Open opens the layers, takes the upper for this process alone and sweeps the work directory.
 func Open(c Config) (*Stack, error) {
@@ -108,7 +109,7 @@ func Open(c Config) (*Stack, error) {
 		names:     whiteout.Names{UserOnly: c.Features.UserXattr},
 		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
 	}
-	s.overflow, _ = sys.OverflowIDs()
+	s.overflow, _ = host.OverflowIDs()
 	ok := false
 	defer func() {
 		if !ok {

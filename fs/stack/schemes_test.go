@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -91,7 +92,7 @@ func TestOwnersInAttributes(t *testing.T) {
 func inNamespace(t *testing.T) {
 	t.Helper()
 	isHostRoot = func() bool { return false }
-	t.Cleanup(func() { isHostRoot = sys.IsHostRoot })
+	t.Cleanup(func() { isHostRoot = host.IsHostRoot })
 }
 
 // Attributes of namespace user. set the owner of objects in two cases: the daemon's user gains no

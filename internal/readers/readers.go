@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is where requests come from. internal/sys.Device is one.
+// Device is where requests come from. internal/host.Device is one.
 type Device interface {
 	// TryRead takes a request; EAGAIN when there is none. Any other error ends the pool.
 	TryRead(buf []byte) (int, error)

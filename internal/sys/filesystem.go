@@ -2,12 +2,13 @@ package sys
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // FileSystem is what the host tells of a mounted file system.
@@ -58,26 +59,14 @@ func readHost(path string) (string, error) {
 	if err := fault("open", path); err != nil {
 		return "", err
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return "", unix.ENOENT
-	}
-	defer func() { _ = f.Close() }()
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return "", unix.EIO
-	}
-	return string(text), nil
+	return host.ReadFile(path)
 }
 
 // findMount finds any mount of a device in the text of a mountinfo file (proc_pid_mountinfo(5)).
 func findMount(table string, dev uint64) (FileSystem, bool) {
-	want := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
-	for line := range strings.Lines(table) {
-		mount, super, found := strings.Cut(line, " - ")
-		fields, rest := strings.Fields(mount), strings.Fields(super)
-		if found && len(fields) > 2 && len(rest) > 2 && fields[2] == want {
-			return FileSystem{Type: rest[0], Options: strings.Split(rest[2], ",")}, true
+	for _, m := range host.ParseMountTable(table) {
+		if m.Dev == dev && m.Options != "" {
+			return FileSystem{Type: m.Type, Options: strings.Split(m.Options, ",")}, true
 		}
 	}
 	return FileSystem{}, false
@@ -97,21 +86,4 @@ func ownJournal(device string) bool {
 		}
 	}
 	return false
-}
-
-// LinuxAtLeast compares the release of the running kernel, as uname(2) tells it; false where that cannot be read.
-func LinuxAtLeast(major, minor int) bool {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return false
-	}
-	return atLeast(unix.ByteSliceToString(u.Release[:]), major, minor)
-}
-
-func atLeast(release string, major, minor int) bool {
-	var a, b int
-	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n != 2 {
-		return false
-	}
-	return a > major || a == major && b >= minor
 }

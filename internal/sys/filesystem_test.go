@@ -73,24 +73,6 @@ broken
 	}
 }
 
-func TestLinuxAtLeast(t *testing.T) {
-	for _, c := range []struct {
-		release      string
-		major, minor int
-		want         bool
-	}{
-		{"6.18.44-fc", 5, 2, true}, {"5.2.0", 5, 2, true}, {"5.1.21", 5, 2, false}, {"4.19.0-amd64", 5, 2, false},
-		{"5.10", 5, 9, true}, {"six", 5, 2, false}, {"", 0, 0, false},
-	} {
-		if got := atLeast(c.release, c.major, c.minor); got != c.want {
-			t.Errorf("%q at least %d.%d: %v", c.release, c.major, c.minor, got)
-		}
-	}
-	if !LinuxAtLeast(3, 0) || LinuxAtLeast(1000, 0) {
-		t.Error("the running kernel is not known")
-	}
-}
-
 // A file without a name is written, synced, and gets its name by a link, as root and as a plain user; where it gets none it
 // is gone.
 func TestNameless(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // Holder describes the mount that has locked a directory. Its process publishes it beside the lock, and it ends with the lock.
@@ -82,22 +84,22 @@ func (d *Dir) Holder() (h Holder, ok bool) {
 }
 
 // Self describes this process as the holder of the mount at a place.
-func Self(p Place) Holder {
+func Self(p host.Place) Holder {
 	return Holder{
-		Dev: p.Mount.Dev, Mount: p.Mount.hash(), PID: os.Getpid(), PIDNamespace: namespace("pid"), MountNamespace: p.Namespace,
+		Dev: p.Mount.Dev, Mount: mountHash(p.Mount), PID: os.Getpid(), PIDNamespace: host.Namespace("pid"), MountNamespace: p.Namespace,
 	}
 }
 
 // Find is the holder's mount in the table of the namespace in which it was made; ok is false where the table does not show it.
-func (h Holder) Find(table []MountEntry) (m MountEntry, ok bool) {
-	i := slices.IndexFunc(table, func(m MountEntry) bool { return m.Dev == h.Dev && m.hash() == h.Mount })
+func (h Holder) Find(table []host.MountEntry) (m host.MountEntry, ok bool) {
+	i := slices.IndexFunc(table, func(m host.MountEntry) bool { return m.Dev == h.Dev && mountHash(m) == h.Mount })
 	if i < 0 {
-		return MountEntry{}, false
+		return host.MountEntry{}, false
 	}
 	return table[i], true
 }
 
-func (m MountEntry) hash() uint64 {
+func mountHash(m host.MountEntry) uint64 {
 	h := fnv.New32a()
 	_, _ = fmt.Fprintf(h, "%d %s", m.ID, m.Point) // never fails
 	return uint64(h.Sum32())
@@ -124,17 +126,8 @@ func (d *Dir) AskHolder(h Holder) error {
 
 // KnownPID is the number of the holder's process in this pid namespace; 0: not known here.
 func (h Holder) KnownPID() int {
-	if h.PIDNamespace == 0 || h.PIDNamespace != namespace("pid") {
+	if h.PIDNamespace == 0 || h.PIDNamespace != host.Namespace("pid") {
 		return 0
 	}
 	return h.PID
-}
-
-// namespace returns the inode number of a namespace of this process; 0 if /proc does not have it.
-func namespace(kind string) uint64 {
-	var st Stat
-	if unix.Stat("/proc/self/ns/"+kind, &st) != nil {
-		return 0
-	}
-	return st.Ino
 }

@@ -2,10 +2,12 @@ package sys
 
 import (
 	"os"
-	"path/filepath"
+	"os/exec"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // What one holder publishes is read through any other descriptor of the directory, and ends with the holder's.
@@ -38,11 +40,11 @@ func TestHolder(t *testing.T) {
 }
 
 func TestSelf(t *testing.T) {
-	h := Self(Place{Namespace: 8, Mount: MountEntry{Dev: 7, ID: 6, Point: "/a"}})
-	if _, ok := h.Find([]MountEntry{{ID: 6, Dev: 7, Point: "/b"}, {ID: 5, Dev: 7, Point: "/a"}, {ID: 6, Dev: 8, Point: "/a"}}); ok {
+	h := Self(host.Place{Namespace: 8, Mount: host.MountEntry{Dev: 7, ID: 6, Point: "/a"}})
+	if _, ok := h.Find([]host.MountEntry{{ID: 6, Dev: 7, Point: "/b"}, {ID: 5, Dev: 7, Point: "/a"}, {ID: 6, Dev: 8, Point: "/a"}}); ok {
 		t.Error("another mount is taken for the holder's")
 	}
-	if m, ok := h.Find([]MountEntry{{ID: 1}, {ID: 6, Dev: 7, Point: "/a", Type: "fuse.x"}}); !ok || m.Type != "fuse.x" {
+	if m, ok := h.Find([]host.MountEntry{{ID: 1}, {ID: 6, Dev: 7, Point: "/a", Type: "fuse.x"}}); !ok || m.Type != "fuse.x" {
 		t.Errorf("the holder's mount is %+v, %v", m, ok)
 	}
 	if h.MountNamespace != 8 || h.KnownPID() != os.Getpid() || h.Dev != 7 {
@@ -54,28 +56,30 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-func TestParseMountTable(t *testing.T) {
-	got := parseMountTable(`36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
-61 36 0:53 / /a\040b\134c rw,relatime shared:2 - fuse.fuse-overlay fuse-overlay rw,user_id=0
-a line that is none
-`)
-	want := []MountEntry{
-		{36, unix.Mkdev(98, 0), "/mnt2", "ext3"}, {61, unix.Mkdev(0, 53), `/a b\c`, "fuse.fuse-overlay"},
+// AskHolder signals a holder, but not one that no longer has the lock.
+func TestAskHolder(t *testing.T) {
+	path := t.TempDir()
+	a, b := openPlain(t, path), openPlain(t, path)
+	must(t, a.Lock())
+	sleeper := exec.Command("sleep", "100")
+	must(t, sleeper.Start())
+	h := Self(host.Place{Namespace: 1, Mount: host.MountEntry{Dev: 5}})
+	h.PID = sleeper.Process.Pid
+	must(t, a.Publish(h))
+	other := h
+	other.Dev++
+	if err := b.AskHolder(other); err != unix.ESRCH {
+		t.Errorf("a holder that is none: %v", err)
 	}
-	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
-		t.Errorf("got %+v, want %+v", got, want)
-	}
-}
-
-func TestMountPointsPath(t *testing.T) {
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	must(t, b.AskHolder(h))
+	state, err := sleeper.Process.Wait()
 	must(t, err)
-	must(t, os.Mkdir(dir+"/real", 0o700))
-	must(t, os.Symlink("real", dir+"/link"))
-	if got, err := RealPath(dir + "/link"); err != nil || got != dir+"/real" {
-		t.Errorf("the path is %q, %v", got, err)
+	if status, ok := state.Sys().(interface{ Signal() unix.Signal }); !ok || status.Signal() != unix.SIGUSR2 {
+		t.Errorf("the holder ended by %v", state)
 	}
-	if _, err := RealPath(dir + "/none"); err != unix.ENOENT {
-		t.Errorf("no path: %v", err)
+	must(t, a.Unlock())
+	if _, ok := b.Holder(); ok {
+		t.Error("unlocked, it is published")
 	}
+	must(t, b.Lock())
 }

@@ -1,12 +1,12 @@
 package sys
 
 import (
-	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // KernelOverlay is where the kernel's overlayfs is mounted with one of these directories as its upper or work directory, as far as
@@ -21,8 +21,8 @@ func KernelOverlay(dirs ...*Dir) (point string, i int, err error) {
 		return "", 0, err
 	}
 	var mounts []overlayMount
-	for line := range strings.Lines(table) {
-		if m, ok := parseOverlay(line); ok && m.isThere() {
+	for _, e := range host.ParseMountTable(table) {
+		if m, ok := overlayOf(e); ok && m.isThere() {
 			mounts = append(mounts, m)
 		}
 	}
@@ -43,53 +43,35 @@ func KernelOverlay(dirs ...*Dir) (point string, i int, err error) {
 	return "", 0, nil
 }
 
-// overlayMount is a line of the table: the paths are those that whoever mounted it has typed, in a namespace and a root directory
-// that need not be ours.
+// overlayMount is a mount of the kernel's overlayfs with an upper. The paths are those that the mounting process gave, in a
+// namespace and a root directory that need not be those of this process.
 type overlayMount struct {
-	dev                string // major:minor
+	dev                uint64
 	point, upper, work string
 }
 
-// parseOverlay reads a line of a mountinfo file (proc_pid_mountinfo(5)); ok is false for what is no overlay with an upper.
-func parseOverlay(line string) (m overlayMount, ok bool) {
-	mount, super, _ := strings.Cut(line, " - ")
-	fields, rest := strings.Fields(mount), strings.Fields(super)
-	if len(fields) < 5 || len(rest) < 3 || rest[0] != "overlay" {
+// overlayOf reads an entry of the mount table; ok is false for what is no overlay with an upper.
+func overlayOf(e host.MountEntry) (m overlayMount, ok bool) {
+	if e.Type != "overlay" {
 		return m, false
 	}
-	m.dev, m.point = fields[2], unescapeOctal(fields[4])
-	for option := range strings.SplitSeq(rest[2], ",") {
+	m.dev, m.point = e.Dev, e.Point
+	for option := range strings.SplitSeq(e.Options, ",") {
 		switch name, value, _ := strings.Cut(option, "="); name {
 		case "upperdir":
-			m.upper = unescapeOctal(value)
+			m.upper = host.UnescapeOctal(value)
 		case "workdir":
-			m.work = unescapeOctal(value)
+			m.work = host.UnescapeOctal(value)
 		}
 	}
 	return m, filepath.IsAbs(m.upper) && filepath.IsAbs(m.work)
-}
-
-// unescapeOctal undoes what the kernel does to blanks, commas and the like (seq_escape).
-func unescapeOctal(s string) string {
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // isThere reports whether the paths lead to what the mount is made of: its root has the times of its upper.
 func (m *overlayMount) isThere() bool {
 	root, upper := lookAt(m.point), lookAt(m.upper)
 	return root != nil && upper != nil && root.Ctime == upper.Ctime && root.Mtime == upper.Mtime &&
-		fmt.Sprintf("%d:%d", root.Dev_major, root.Dev_minor) == m.dev
+		unix.Mkdev(root.Dev_major, root.Dev_minor) == m.dev
 }
 
 func (m *overlayMount) uses(st *Stat) bool {

@@ -6,25 +6,30 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
+
+// overlayIn is overlayOf the one entry of a mount table.
+func overlayIn(line string) (m overlayMount, ok bool) {
+	for _, e := range host.ParseMountTable(line) {
+		m, ok = overlayOf(e)
+	}
+	return m, ok
+}
 
 func TestParseOverlay(t *testing.T) {
 	const line = `57 29 0:45 / /m\040nt rw,relatime shared:1 - overlay over\040lay rw,lowerdir=/l,upperdir=/u\054p,workdir=/w\134,index=on` + "\n"
-	m, ok := parseOverlay(line)
-	if want := (overlayMount{"0:45", "/m nt", "/u,p", `/w\`}); !ok || m != want {
+	m, ok := overlayIn(line)
+	if want := (overlayMount{unix.Mkdev(0, 45), "/m nt", "/u,p", `/w\`}); !ok || m != want {
 		t.Errorf("%+v, %v; want %+v", m, ok, want)
 	}
 	for _, line := range []string{
 		"", "57 29 0:45 / /mnt rw", "57 29 0:45 / /mnt rw - overlay", "57 29 0:45 / /mnt rw - ext4 /dev/a rw,upperdir=/u,workdir=/w",
 		"57 29 0:45 / /mnt rw - overlay o ro,lowerdir=/a:/b", "57 29 0:45 / /mnt rw - overlay o rw,lowerdir=l,upperdir=u,workdir=w",
 	} {
-		if m, ok := parseOverlay(line); ok {
+		if m, ok := overlayIn(line); ok {
 			t.Errorf("%q: %+v", line, m)
-		}
-	}
-	for escaped, want := range map[string]string{`a\0`: `a\0`, `\999`: `\999`, `\134\040`: `\ `, ``: ``} {
-		if got := unescapeOctal(escaped); got != want {
-			t.Errorf("%q: %q, want %q", escaped, got, want)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"os"
@@ -10,9 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Namespace returns the inode number of a namespace of this process, by its name in /proc/self/ns; 0 if /proc does not have it.
+func Namespace(kind string) uint64 {
+	var st unix.Stat_t
+	if unix.Stat("/proc/self/ns/"+kind, &st) != nil {
+		return 0
+	}
+	return st.Ino
+}
+
 // MountNamespace is a mount namespace with a root and a working directory in it: those of the
 // process that requested the mount, if the daemon has a namespace of its own. nil is this process's
-// own. It belongs to no layer, so its calls do not pass the fault seam.
+// own.
 type MountNamespace struct{ ns, root, cwd int }
 
 // CurrentNamespace opens the namespace of this process.
@@ -106,9 +115,9 @@ func chrootTo(fd int) error {
 // ID returns the inode number of the namespace; 0 if /proc does not have it.
 func (n *MountNamespace) ID() uint64 {
 	if n == nil {
-		return namespace("mnt")
+		return Namespace("mnt")
 	}
-	var st Stat
+	var st unix.Stat_t
 	if unix.Fstat(n.ns, &st) != nil {
 		return 0
 	}
@@ -321,7 +330,7 @@ func (n *MountNamespace) PlaceOf(point string) (p Place, err error) {
 // Visit calls f in the namespace of the place, at its root, with all mounts there. A process that lives there leads to it: found is
 // false where no process does that this one may look at, so that none can reach the mount by a path.
 func (p Place) Visit(f func(mounts []MountEntry) error) (found bool, err error) {
-	if p.Namespace == namespace("mnt") {
+	if p.Namespace == Namespace("mnt") {
 		return true, visit(f)
 	}
 	n, err := p.open()
@@ -351,7 +360,7 @@ func (p Place) open() (*MountNamespace, error) {
 			continue
 		}
 		path := "/proc/" + e.Name() + "/ns/mnt"
-		var st Stat
+		var st unix.Stat_t
 		if unix.Stat(path, &st) != nil || st.Ino != p.Namespace {
 			continue
 		}

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"os"
@@ -14,20 +14,23 @@ type MountEntry struct {
 	Dev   uint64 // of the file system
 	Point string
 	Type  string
+	// Options are those of the file system, not of this mount of it, as the table has them: separated by commas, escaped
+	// ([UnescapeOctal]).
+	Options string
 }
 
 // MountTable is the mounts of the calling thread's mount namespace that are below its root directory, in the order of the table: a
 // mount over another one at the same place comes later.
 func MountTable() ([]MountEntry, error) {
-	table, err := readHost("/proc/thread-self/mountinfo")
+	table, err := ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	return parseMountTable(table), nil
+	return ParseMountTable(table), nil
 }
 
-// parseMountTable reads a mountinfo file (proc_pid_mountinfo(5)).
-func parseMountTable(table string) (entries []MountEntry) {
+// ParseMountTable reads a mountinfo file (proc_pid_mountinfo(5)).
+func ParseMountTable(table string) (entries []MountEntry) {
 	for line := range strings.Lines(table) {
 		mount, super, found := strings.Cut(line, " - ")
 		fields, rest := strings.Fields(mount), strings.Fields(super)
@@ -41,9 +44,29 @@ func parseMountTable(table string) (entries []MountEntry) {
 		if err != nil || errA != nil || errB != nil {
 			continue
 		}
-		entries = append(entries, MountEntry{id, unix.Mkdev(uint32(a), uint32(b)), unescapeOctal(fields[4]), rest[0]})
+		m := MountEntry{ID: id, Dev: unix.Mkdev(uint32(a), uint32(b)), Point: UnescapeOctal(fields[4]), Type: rest[0]}
+		if len(rest) > 2 {
+			m.Options = rest[2]
+		}
+		entries = append(entries, m)
 	}
 	return entries
+}
+
+// UnescapeOctal undoes what the kernel does to blanks, commas and the like in a mount table (seq_escape).
+func UnescapeOctal(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(c))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
 }
 
 // RealPath returns the path of a directory without symbolic links. It sends no request to the file
@@ -54,7 +77,7 @@ func RealPath(path string) (string, error) {
 		return "", err
 	}
 	defer func() { _ = unix.Close(fd) }()
-	real, err := os.Readlink(procFD + strconv.Itoa(fd))
+	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
 	if err != nil {
 		return "", unix.ENOENT
 	}

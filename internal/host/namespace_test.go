@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"errors"
@@ -115,32 +115,4 @@ func TestPlaceInSight(t *testing.T) {
 	if inSight() {
 		t.Error("with its namespace gone, it is in sight")
 	}
-}
-
-// AskHolder signals a holder, but not one that no longer has the lock.
-func TestAskHolder(t *testing.T) {
-	path := t.TempDir()
-	a, b := openPlain(t, path), openPlain(t, path)
-	must(t, a.Lock())
-	sleeper := exec.Command("sleep", "100")
-	must(t, sleeper.Start())
-	h := Self(Place{Namespace: 1, Mount: MountEntry{Dev: 5}})
-	h.PID = sleeper.Process.Pid
-	must(t, a.Publish(h))
-	other := h
-	other.Dev++
-	if err := b.AskHolder(other); err != unix.ESRCH {
-		t.Errorf("a holder that is none: %v", err)
-	}
-	must(t, b.AskHolder(h))
-	state, err := sleeper.Process.Wait()
-	must(t, err)
-	if status, ok := state.Sys().(interface{ Signal() unix.Signal }); !ok || status.Signal() != unix.SIGUSR2 {
-		t.Errorf("the holder ended by %v", state)
-	}
-	must(t, a.Unlock())
-	if _, ok := b.Holder(); ok {
-		t.Error("unlocked, it is published")
-	}
-	must(t, b.Lock())
 }

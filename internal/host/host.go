@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"fmt"
@@ -160,3 +160,20 @@ func RaiseReadAhead(path string, bytes int) error {
 func PageSize() int { return pageSize }
 
 var pageSize = os.Getpagesize()
+
+// LinuxAtLeast compares the release of the running kernel, as uname(2) tells it; false where that cannot be read.
+func LinuxAtLeast(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	return atLeast(unix.ByteSliceToString(u.Release[:]), major, minor)
+}
+
+func atLeast(release string, major, minor int) bool {
+	var a, b int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &a, &b); n != 2 {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Child is a process that this one has started. It is about no layer, so its calls do not pass the fault seam.
+// Child is a process that this one has started.
 type Child struct{ pid int }
 
 // RunAgain starts this program again, with room for so many descriptors in the kernel's table of them, where it may have more. Only a

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"errors"
@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is the daemon's end of a FUSE connection (/dev/fuse). It belongs to no layer, so its calls do not pass the fault
-// seam.
+// Device is the daemon's end of a FUSE connection (/dev/fuse).
 type Device struct{ fd int }
 
 // OpenDevice opens /dev/fuse for a mount to come.

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls of the probe for lost appends (fs/lossprobe.go). They reach no layer, so they do not pass the fault seam.
+// The calls of the probe for lost appends (fs/lossprobe.go).
 
 // Socket is one end of a connection between two processes of this program.
 type Socket struct{ fd int }

@@ -1,4 +1,4 @@
-package sys
+package host
 
 import (
 	"encoding/binary"
@@ -19,8 +19,7 @@ const (
 	anyLatency int32 = 2_000_000_000 // PM_QOS_CPU_LATENCY_DEFAULT_VALUE of linux/pm_qos.h
 )
 
-// IdlePoll keeps this machine's idle CPUs awake: they poll for work, so that nobody waits for one to wake up. It is about no
-// layer, so its calls do not pass the fault seam.
+// IdlePoll keeps this machine's idle CPUs awake: they poll for work, so that nobody waits for one to wake up.
 type IdlePoll struct{ fd int }
 
 // OpenIdlePoll returns the means, which asks for nothing yet. EACCES to who may not: it is for root.
