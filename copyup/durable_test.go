@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // Which file systems are trusted with what, as the host describes them.
@@ -47,7 +47,7 @@ func TestTrustIn(t *testing.T) {
 func TestTrustInRealFileSystems(t *testing.T) {
 	nameless, all := trust{nameless: true}, trust{ordered: true, nameless: true}
 	ext4 := func(options string, args ...string) func(t *testing.T) string {
-		return func(t *testing.T) string { return treetest.MountImage(t, "ext4", options, args...) }
+		return func(t *testing.T) string { return testkit.MountImage(t, "ext4", options, args...) }
 	}
 	for _, c := range []struct {
 		name  string
@@ -55,16 +55,16 @@ func TestTrustInRealFileSystems(t *testing.T) {
 		want  trust
 	}{
 		{"ext4", ext4(""), all},
-		{"ext3", func(t *testing.T) string { return treetest.MountImage(t, "ext3", "") }, all},
+		{"ext3", func(t *testing.T) string { return testkit.MountImage(t, "ext3", "") }, all},
 		{"ext4 data=journal", ext4("data=journal"), nameless},
 		{"ext4 data=writeback", ext4("data=writeback"), nameless},
 		{"ext4 journal_async_commit", ext4("data=writeback,journal_async_commit"), nameless},
 		{"ext4 with fast commits", ext4("", "-O", "fast_commit"), nameless},
 		{"ext4 without a journal", ext4("", "-O", "^has_journal"), nameless},
 		{"ext4 with an external journal", externalJournal, nameless},
-		{"ext2", func(t *testing.T) string { return treetest.MountImage(t, "ext2", "") }, trust{}},
-		{"xfs", func(t *testing.T) string { return treetest.MountImage(t, "xfs", "") }, all},
-		{"btrfs", func(t *testing.T) string { return treetest.MountImage(t, "btrfs", "") }, trust{}},
+		{"ext2", func(t *testing.T) string { return testkit.MountImage(t, "ext2", "") }, trust{}},
+		{"xfs", func(t *testing.T) string { return testkit.MountImage(t, "xfs", "") }, all},
+		{"btrfs", func(t *testing.T) string { return testkit.MountImage(t, "btrfs", "") }, trust{}},
 		{"tmpfs", func(t *testing.T) string { return mountFS(t, "tmpfs", "") }, trust{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,10 +77,10 @@ func TestTrustInRealFileSystems(t *testing.T) {
 }
 
 func externalJournal(t *testing.T) string {
-	journal := treetest.MakeImage(t, "mke2fs", "-O", "journal_dev", "-b", "4096")
+	journal := testkit.MakeImage(t, "mke2fs", "-O", "journal_dev", "-b", "4096")
 	device := strings.TrimSpace(output(t, "losetup", "--find", "--show", journal))
 	t.Cleanup(func() { run(t, "losetup", "-d", device) })
-	return treetest.MountImage(t, "ext4", "", "-b", "4096", "-J", "device="+device)
+	return testkit.MountImage(t, "ext4", "", "-b", "4096", "-J", "device="+device)
 }
 
 // What the host does not show, or does not let us do, is not trusted.
@@ -114,7 +114,7 @@ func TestTrustNeedsTheHost(t *testing.T) {
 // What is published is whole on the disk first, in the way of its file system: the data sync of either kind comes last
 // before the publication. Volatile waits for nothing.
 func TestCallOrder(t *testing.T) {
-	for _, base := range []string{mountFS(t, "ext4", ""), treetest.MountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""),
+	for _, base := range []string{mountFS(t, "ext4", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""),
 		mountFS(t, "tmpfs", "")} {
 		for _, k := range kinds() {
 			s := newSite(t, subdir(t, base), subdir(t, base))

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // A plan fails one system call, or that one and all after it, which is a kill.
@@ -29,7 +29,7 @@ var plans = []plan{
 // copying data: afterwards the upper has either nothing or the whole, the next sweep empties the work directory, and
 // another try succeeds.
 func TestEveryFault(t *testing.T) {
-	memory, bare := mountFS(t, "tmpfs", ""), treetest.MountImage(t, "ext4", "", "-O", "^has_journal")
+	memory, bare := mountFS(t, "tmpfs", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal")
 	ext4, xfs := mountFS(t, "ext4", ""), mountFS(t, "xfs", "")
 	for _, layout := range []struct {
 		name, lower, upper string

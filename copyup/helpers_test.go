@@ -16,7 +16,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -270,11 +270,11 @@ func mountFS(t *testing.T, fstype, options string) string {
 	t.Helper()
 	switch fstype {
 	case "tmpfs", "ramfs":
-		return treetest.Mount(t, fstype, fstype, options)
+		return testkit.Mount(t, fstype, fstype, options)
 	case "ext4":
-		return treetest.MountImage(t, fstype, options, "-O", "^filetype")
+		return testkit.MountImage(t, fstype, options, "-O", "^filetype")
 	}
-	return treetest.MountImage(t, fstype, options)
+	return testkit.MountImage(t, fstype, options)
 }
 
 func run(t *testing.T, name string, args ...string) {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const volatileTree = "dir incompat 0700\ndir incompat/volatile 0700\nfile incompat/volatile/dirty 0600"
@@ -25,7 +25,7 @@ func TestVolatile(t *testing.T) {
 	s := newSite(t, base, base)
 	wantIncompat(t, s, "")
 	must(t, s.work.MarkVolatile())
-	treetest.Want(t, "the work directory", s.workPath, volatileTree)
+	testkit.Want(t, "the work directory", s.workPath, volatileTree)
 	wantIncompat(t, s, "volatile")
 	must(t, s.work.UnmarkVolatile())
 	s.wantEmptyWork(t)
@@ -41,12 +41,12 @@ func TestIncompat(t *testing.T) {
 		{"dir incompat/volatile\ndir incompat/future", "future"}, {"dir incompat/a\ndir incompat/volatile", "a"},
 	} {
 		s := newSite(t, subdir(t, base), subdir(t, base))
-		treetest.Build(t, s.workPath, c.tree)
+		testkit.Build(t, s.workPath, c.tree)
 		wantIncompat(t, s, c.want)
 		if c.want == "" { // and is in nobody's way
 			must(t, s.work.Sweep())
 			must(t, s.work.MarkVolatile())
-			treetest.Want(t, "the work directory", s.workPath, volatileTree)
+			testkit.Want(t, "the work directory", s.workPath, volatileTree)
 		}
 	}
 }
@@ -69,7 +69,7 @@ func TestEveryFaultOfVolatile(t *testing.T) {
 			sys.SetFault(nil)
 			if n <= i {
 				must(t, err)
-				treetest.Want(t, "the work directory", s.workPath, volatileTree)
+				testkit.Want(t, "the work directory", s.workPath, volatileTree)
 				break
 			}
 			if err != p.err {

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // usedBytes is what the objects below a folder take up on the disk, directories included.
@@ -50,7 +50,7 @@ func TestChownOfManyFilesCopiesNoData(t *testing.T) {
 	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
 		const files = 10000
 		// A disk with a journal, where a copy-up need not wait for it.
-		disk := treetest.MountImage(t, "ext4", "loop")
+		disk := testkit.MountImage(t, "ext4", "loop")
 		o := e.overlay(t)
 		o.lowers, o.upper, o.work = []string{disk + "/lower"}, disk+"/upper", disk+"/work"
 		mkdir(t, o.upper, o.work)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // formatDisks are the file systems that the layers of the format tests lie on.
@@ -23,7 +23,7 @@ func mountFormatDisks(t *testing.T) {
 	}
 	for _, fstype := range formatDisks {
 		// Without noatime the comparison would change what it compares.
-		treetest.MountAt(t, fstype, treetest.MakeImage(t, "mkfs."+fstype), diskPath(fstype), "loop,noatime")
+		testkit.MountAt(t, fstype, testkit.MakeImage(t, "mkfs."+fstype), diskPath(fstype), "loop,noatime")
 		for _, m := range rootModes {
 			dir := filepath.Join(diskPath(fstype), string(m))
 			mkdir(t, dir)

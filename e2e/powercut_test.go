@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // A power cut in the midst of copy-ups, as far as the file system can stage one: it is shut down without writing its log,
@@ -157,7 +157,7 @@ func (p *powerCut) mountDisk() {
 func (p *powerCut) unmountDisk() {
 	p.t.Helper()
 	check(p.t, unmountAt(p.disk))
-	if treetest.WaitReleased(p.image, 10*time.Second) {
+	if testkit.WaitReleased(p.image, 10*time.Second) {
 		return
 	}
 	p.t.Logf("%s is still in use: on with a copy", p.image)

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // together runs f in many goroutines, each a kernel of its own, and fails the test when one is stuck.
@@ -57,7 +57,7 @@ func (s *site) settled(fds int) {
 	}
 	s.remount()
 	s.wantEmptyWork("afterwards")
-	if d := treetest.Diff(view, s.view()); d != "" {
+	if d := testkit.Diff(view, s.view()); d != "" {
 		s.t.Errorf("a fresh look gives another view (- was shown, + lies there):\n%s", d)
 	}
 }

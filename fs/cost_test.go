@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 func names(ops []sys.Op) []string {
@@ -126,7 +126,7 @@ func TestFiveHundredLowersServe(t *testing.T) {
 	}
 	s.do(s.write("own499", 0, "new"))
 	s.do(s.unlink("all"))
-	treetest.Want(t, "the upper", s.cfg.Upper, "file d/upper\nfile own499 \"new\"\nwhite all")
+	testkit.Want(t, "the upper", s.cfg.Upper, "file d/upper\nfile own499 \"new\"\nwhite all")
 }
 
 // What a request may cost on a lower file of a terabyte: not its data.
@@ -163,7 +163,7 @@ func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 			t.Errorf("removing %s: %v", name, made)
 		}
 	}
-	treetest.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/first\nwhite d/l")
+	testkit.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/first\nwhite d/l")
 }
 
 // A file that was written to, or made, and a directory with something new in it are reached by the descriptors that are left of

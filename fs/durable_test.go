@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // What is copied up is safe on the disk before it shows: by fsync, each directory and each file, where the upper's file
@@ -104,7 +104,7 @@ func lastIndex(in, these []string) int {
 // journaled mounts a file system that copy-up trusts with the order.
 func journaled(t *testing.T) string {
 	t.Helper()
-	return treetest.MountImage(t, "ext4", "")
+	return testkit.MountImage(t, "ext4", "")
 }
 
 // The durability that programs ask for.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // scenario is one request, the layers it meets, and what it changes.
@@ -143,9 +143,9 @@ func (r *faultRun) findStates() {
 	s.wantEmptyWork("without a fault")
 	s.shut()
 	if running != r.after {
-		r.t.Fatalf("after a remount the view is another:\n%s", treetest.Diff(running, r.after))
+		r.t.Fatalf("after a remount the view is another:\n%s", testkit.Diff(running, r.after))
 	}
-	if d := treetest.Diff(r.before, r.after); d != tidy(r.change) {
+	if d := testkit.Diff(r.before, r.after); d != tidy(r.change) {
 		r.t.Fatalf("the change is\n%s\nwant\n%s", d, tidy(r.change))
 	}
 }
@@ -192,7 +192,7 @@ func (r *faultRun) wantState(where, view string, err error) {
 	switch {
 	case view == r.after:
 	case view != r.before:
-		r.t.Errorf("%s: the state is neither that before nor that after; after it:\n%s", where, treetest.Diff(r.after, view))
+		r.t.Errorf("%s: the state is neither that before nor that after; after it:\n%s", where, testkit.Diff(r.after, view))
 	case err == nil:
 		r.t.Errorf("%s: it was told to have succeeded", where)
 	}
@@ -219,7 +219,7 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 		if err := r.ask(s)(); err != nil {
 			r.t.Errorf("%s: the second try: %v", where, err)
 		}
-		if d := treetest.Diff(r.after, s.view()); d != "" {
+		if d := testkit.Diff(r.after, s.view()); d != "" {
 			r.t.Errorf("%s: the second try, after a remount, gives\n%s", where, d)
 		}
 	}
@@ -243,7 +243,7 @@ func (r *faultRun) thenGoOn(i int, errno unix.Errno) (fired bool) {
 	if err != nil {
 		again := r.ask(s)()
 		if view := s.view(); view != r.after {
-			r.t.Errorf("%s: the second try: %v, and gives\n%s", where, again, treetest.Diff(r.after, view))
+			r.t.Errorf("%s: the second try: %v, and gives\n%s", where, again, testkit.Diff(r.after, view))
 		}
 	}
 	s.audit(where)
@@ -256,7 +256,7 @@ func (r *faultRun) thenGoOn(i int, errno unix.Errno) (fired bool) {
 	}
 	s.remount()
 	s.wantEmptyWork(where)
-	if d := treetest.Diff(r.after, s.view()); d != "" {
+	if d := testkit.Diff(r.after, s.view()); d != "" {
 		r.t.Errorf("%s: after the second try and a remount:\n%s", where, d)
 	}
 	s.shut()

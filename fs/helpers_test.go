@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -68,11 +68,11 @@ func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	base := t.TempDir()
 	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), Log: zap.NewNop()}
 	must(t, os.Mkdir(c.Upper, 0o755))
-	treetest.Build(t, c.Upper, upper)
+	testkit.Build(t, c.Upper, upper)
 	for i, table := range lowers {
 		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
 		must(t, os.Mkdir(lower, 0o755))
-		treetest.Build(t, lower, table)
+		testkit.Build(t, lower, table)
 		c.Lowers = append(c.Lowers, lower)
 	}
 	return c
@@ -197,12 +197,12 @@ func (k *kernel) walkTree(id uint64, at string, f func(p string, id uint64) erro
 }
 
 // describe asks for all of an object.
-func (k *kernel) describe(id uint64) (*treetest.Object, error) {
+func (k *kernel) describe(id uint64) (*testkit.Object, error) {
 	a, err := k.getattr(id)
 	if err != nil {
 		return nil, err
 	}
-	o := &treetest.Object{Mode: a.Mode, UID: a.Uid, GID: a.Gid, Rdev: libcDev(a.Rdev), Xattrs: map[string]string{}}
+	o := &testkit.Object{Mode: a.Mode, UID: a.Uid, GID: a.Gid, Rdev: libcDev(a.Rdev), Xattrs: map[string]string{}}
 	h, buf := k.header(id), make([]byte, 4096)
 	n, s := k.o.ListXAttr(nil, &h, buf)
 	if err := errorOf(s); err != nil {
@@ -301,8 +301,8 @@ func (s *site) auditDir(id uint64, links uint32) error {
 func (s *site) wantView(what, table string) {
 	s.t.Helper()
 	folder := s.t.TempDir()
-	treetest.Build(s.t, folder, table)
-	if d := treetest.Diff(treetest.Snapshot(s.t, folder), s.view()); d != "" {
+	testkit.Build(s.t, folder, table)
+	if d := testkit.Diff(testkit.Snapshot(s.t, folder), s.view()); d != "" {
 		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // number is the st_ino of a path; 0 where there is nothing. It fails the test where a listing says another.
@@ -68,8 +68,8 @@ func TestNumbersStayOverRemounts(t *testing.T) {
 				t.Run(fmt.Sprint(m.name, uuid, twoFS), func(t *testing.T) {
 					c := newFolders(t, "", moved)
 					if twoFS {
-						c.Lowers[0] = treetest.MountImage(t, "ext4", "")
-						treetest.Build(t, c.Lowers[0], moved)
+						c.Lowers[0] = testkit.MountImage(t, "ext4", "")
+						testkit.Build(t, c.Lowers[0], moved)
 					}
 					c.Features.UUID = uuid
 					if m.redirects {

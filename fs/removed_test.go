@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // Where a file that is removed while it is open may lie.
@@ -194,5 +194,5 @@ func TestFailedRemovalThenCopyUpThenRemoval(t *testing.T) {
 		t.Errorf("it reads %q, %v", got, err)
 	}
 	must(t, s.writeNode(id, 3, "er"))
-	treetest.Want(t, "the lower", s.cfg.Lowers[0], "file f \"old\"")
+	testkit.Want(t, "the lower", s.cfg.Lowers[0], "file f \"old\"")
 }

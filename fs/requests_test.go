@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // What is refused, and by which error. Nothing of it changes anything.
@@ -92,7 +92,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		want(t, c.what, c.ask(), c.want)
 	}
-	if d := treetest.Diff(before, s.view()); d != "" {
+	if d := testkit.Diff(before, s.view()); d != "" {
 		t.Errorf("refusals change:\n%s", d)
 	}
 	s.audit("after refusals")
@@ -112,7 +112,7 @@ func TestRefusalsCopyNothingUp(t *testing.T) {
 			t.Errorf("%s succeeds", what)
 		}
 	}
-	treetest.Want(t, "the upper", s.cfg.Upper, "file f")
+	testkit.Want(t, "the upper", s.cfg.Upper, "file f")
 }
 
 // Without an upper everything can be read and nothing changed.
@@ -142,7 +142,7 @@ func TestPrivateAttributes(t *testing.T) {
 	s.wantView("at first", "dir d\nxattr d user.note y\nfile f\nxattr f trusted.overlay.opaque y")
 	s.do(s.setxattr("f", "trusted.overlay.redirect", "/there"))
 	s.wantView("set", "dir d\nxattr d user.note y\nfile f\nxattr f trusted.overlay.opaque y\nxattr f trusted.overlay.redirect /there")
-	treetest.Want(t, "the upper", filepath.Join(s.cfg.Upper), "opaque d\nxattr d user.overlay.origin x\nxattr d user.note y\nfile f\n"+
+	testkit.Want(t, "the upper", filepath.Join(s.cfg.Upper), "opaque d\nxattr d user.overlay.origin x\nxattr d user.note y\nfile f\n"+
 		"xattr f trusted.overlay.overlay.opaque y\nxattr f trusted.overlay.overlay.redirect /there")
 	if err := s.setxattr("f", "user.fuseoverlayfs.opaque", "y")(); err == nil {
 		t.Error("a mark could be set")

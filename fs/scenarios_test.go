@@ -8,14 +8,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // sparse is a file with data at both ends of a hole.
 const sparse = "file f \"head\"\nsize f 300000"
 
 func sparseText(tail string) string {
-	return treetest.Quoted("head" + strings.Repeat("\x00", 300000-4) + tail)
+	return testkit.Quoted("head" + strings.Repeat("\x00", 300000-4) + tail)
 }
 
 // noteACL lets user 1234 read.
@@ -102,7 +102,7 @@ var copyUps = []scenario{
 	{
 		name: "ACL of a lower file", copies: true, inodes: true, lower: "file f",
 		ask:    func(s *site) request { return s.setxattr("f", accessACL, noteACL) },
-		change: "- file f 0644 \"\"\n+ file f 0640 \"\" system.posix_acl_access=" + treetest.Quoted(noteACL),
+		change: "- file f 0644 \"\"\n+ file f 0640 \"\" system.posix_acl_access=" + testkit.Quoted(noteACL),
 	},
 	{
 		name: "fallocate in a lower file", copies: true, lower: "file f \"text\"",

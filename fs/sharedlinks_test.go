@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const linkedFiles = "file a/f \"text\"\nlink b/g a/f\nlink b/h a/f\nfile b/x \"x\"\nfile b/p \"p\"\nlink b/q b/p"
@@ -239,7 +239,7 @@ func TestIndexOfOtherLayers(t *testing.T) {
 	s.do(s.write("a/f", 0, "T"))
 	s.shut()
 	other := newFolders(t, "", linkedFiles)
-	snapshot := func() string { return treetest.Snapshot(t, s.cfg.Upper) + treetest.Snapshot(t, s.cfg.Work) }
+	snapshot := func() string { return testkit.Snapshot(t, s.cfg.Upper) + testkit.Snapshot(t, s.cfg.Work) }
 	before := snapshot()
 	refused := func(what, part string, c Config) {
 		t.Helper()
@@ -252,7 +252,7 @@ func TestIndexOfOtherLayers(t *testing.T) {
 		if !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "ESTALE") {
 			t.Errorf("%s: %v", what, err)
 		}
-		if d := treetest.Diff(before, snapshot()); d != "" {
+		if d := testkit.Diff(before, snapshot()); d != "" {
 			t.Errorf("%s: changed:\n%s", what, d)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // aclText gives the value of an ACL in setfacl's short form, such as "u::rwx,u:1234:r--,g::r-x,m::r-x,o::---".
@@ -125,7 +125,7 @@ func create(t *testing.T, s *site, path string, o *Object) {
 // describe tells an object without its name.
 func describe(t *testing.T, path string) string {
 	t.Helper()
-	o, err := treetest.Read(path)
+	o, err := testkit.Read(path)
 	must(t, err)
 	return o.String()
 }
@@ -144,7 +144,7 @@ func TestInheritanceDoesNotDependOnTheOwner(t *testing.T) {
 				make := func(who string, uid, gid uint32) string {
 					name := fmt.Sprint(who, i)
 					create(t, s, "d/"+name, &Object{Mode: mode, UID: uid, GID: gid, Target: "target"})
-					o, err := treetest.Read(filepath.Join(path, name))
+					o, err := testkit.Read(filepath.Join(path, name))
 					must(t, err)
 					if o.UID != uid || o.GID != 55 {
 						t.Errorf("mode %o: owner %d:%d, want %d:55", mode, o.UID, o.GID, uid)

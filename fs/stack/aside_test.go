@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // asideUpper and asideLower describe a directory that is not listed until a few names have been
@@ -82,7 +82,7 @@ func TestAdoptKeepsPlaces(t *testing.T) {
 	m := s.dir("d").indexed()
 	told, offset := m.after(0, 2)
 	left := slices.DeleteFunc(m.names(), func(name string) bool { return slices.Contains(told, name) })
-	treetest.Build(t, s.folder(1), "file d/late")
+	testkit.Build(t, s.folder(1), "file d/late")
 	loaded := m.Aside()
 	must(t, s.ListAnew(&loaded, m))
 	m.make("new")
@@ -114,7 +114,7 @@ func TestAdoptNothing(t *testing.T) {
 		d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
 		loaded := d.Aside()
 		must(t, s.Load(&loaded, d))
-		treetest.Build(t, s.folder(Upper), "file d/u")
+		testkit.Build(t, s.folder(Upper), "file d/u")
 		d.AddUpper()
 		result := &loaded
 		if failed {

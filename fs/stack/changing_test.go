@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // expectChanges has the stack expect that the test changes the layers.
@@ -26,7 +26,7 @@ func (s *site) change(layer int, gone, table string) {
 	if gone != "" {
 		must(s.t, os.RemoveAll(filepath.Join(s.folder(layer), gone)))
 	}
-	treetest.Build(s.t, s.folder(layer), table)
+	testkit.Build(s.t, s.folder(layer), table)
 }
 
 // A look-up finds what the layers have at that moment, also in a directory that was listed before,

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // The formats in which the upper may have to be written.
@@ -111,7 +111,7 @@ func TestCreate(t *testing.T) {
 						root.wantExact("after " + fmt.Sprintf(line, name))
 					}
 					s.wantView("made", want)
-					if left := treetest.Snapshot(t, s.cfg.Upper); marker && findLine(left, ".wh.") {
+					if left := testkit.Snapshot(t, s.cfg.Upper); marker && findLine(left, ".wh.") {
 						if s.format.OpaqueXattr != "" {
 							t.Errorf("a marker is left:\n%s", left)
 						}
@@ -124,7 +124,7 @@ func TestCreate(t *testing.T) {
 
 // findLine reports whether the second word of a line begins with prefix.
 func findLine(snapshot, prefix string) bool {
-	words, err := treetest.Words(snapshot)
+	words, err := testkit.Words(snapshot)
 	if err != nil {
 		return false
 	}
@@ -141,12 +141,12 @@ func TestCreatedDirectoryIsOpaqueWhereOneLiesBelow(t *testing.T) {
 	s := newSite(t, white("d", false), "dir d\nfile d/old\nfile e")
 	create(t, s, "d", &Object{Mode: unix.S_IFDIR | 0o700})
 	create(t, s, "new", &Object{Mode: unix.S_IFDIR | 0o700})
-	treetest.Want(t, "the upper", s.cfg.Upper, "opaque d 0700\ndir new 0700")
+	testkit.Want(t, "the upper", s.cfg.Upper, "opaque d 0700\ndir new 0700")
 
 	s = newSite(t, white("d", true), "dir d\nfile d/old")
 	formats["markers, no xattrs"](s)
 	create(t, s, "d", &Object{Mode: unix.S_IFDIR | 0o700})
-	treetest.Want(t, "the upper without xattrs", s.cfg.Upper, "dir d 0700\nfile d/.wh..wh..opq")
+	testkit.Want(t, "the upper without xattrs", s.cfg.Upper, "dir d 0700\nfile d/.wh..wh..opq")
 }
 
 // In place, an object costs one system call besides the first look at the default ACL.

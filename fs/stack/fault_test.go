@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // scenario is one change of the upper.
@@ -92,7 +92,7 @@ func (c *scenario) faultAt(t *testing.T, i int, kill bool, before, after string)
 		}
 		if now != before || err == nil || try > 0 {
 			t.Errorf("%s, call %d, stop %v, error %v: the view is neither that before nor that after; after it:\n%s",
-				c.name, i, kill, err, treetest.Diff(after, now))
+				c.name, i, kill, err, testkit.Diff(after, now))
 			break
 		}
 		if err = c.look(s, dirs)(); err != nil {
@@ -103,7 +103,7 @@ func (c *scenario) faultAt(t *testing.T, i int, kill bool, before, after string)
 	s.remount()
 	s.wantEmptyWork()
 	if now := s.view(); now != after {
-		t.Errorf("%s, call %d, stop %v: after a remount:\n%s", c.name, i, kill, treetest.Diff(after, now))
+		t.Errorf("%s, call %d, stop %v: after a remount:\n%s", c.name, i, kill, testkit.Diff(after, now))
 	}
 	s.shut()
 	return fired

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -64,14 +64,14 @@ func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	base := t.TempDir()
 	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), ACL: true}
 	must(t, os.Mkdir(c.Upper, 0o755))
-	treetest.Build(t, c.Upper, upper)
+	testkit.Build(t, c.Upper, upper)
 	if len(lowers) == 0 {
 		lowers = []string{""}
 	}
 	for i, table := range lowers {
 		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
 		must(t, os.Mkdir(lower, 0o755))
-		treetest.Build(t, lower, table)
+		testkit.Build(t, lower, table)
 		c.Lowers = append(c.Lowers, lower)
 	}
 	return c
@@ -300,7 +300,7 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 		if !f.Exists() || direntType(f.Stat.Mode) != e.Type {
 			s.t.Fatalf("%s is listed with type %d and looked up as %+v", path, e.Type, f)
 		}
-		o, err := treetest.Read(filepath.Join(s.folder(f.Layer), path))
+		o, err := testkit.Read(filepath.Join(s.folder(f.Layer), path))
 		must(s.t, err)
 		for name := range o.Xattrs {
 			if s.names.Private(name) {
@@ -321,13 +321,13 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 func (s *site) wantView(what, table string) {
 	s.t.Helper()
 	folder := s.t.TempDir()
-	treetest.Build(s.t, folder, table)
-	want := treetest.Snapshot(s.t, folder)
-	if d := treetest.Diff(want, s.view()); d != "" {
+	testkit.Build(s.t, folder, table)
+	want := testkit.Snapshot(s.t, folder)
+	if d := testkit.Diff(want, s.view()); d != "" {
 		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
 	}
 	s.remount()
-	if d := treetest.Diff(want, s.view()); d != "" {
+	if d := testkit.Diff(want, s.view()); d != "" {
 		s.t.Errorf("%s: the view after a remount differs (- want, + have):\n%s", what, d)
 	}
 	s.wantEmptyWork()

@@ -12,7 +12,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const linkedLower = "file d/f \"text\"\nlink d/g d/f\nlink e/h d/f\nsymlink d/l x\nlink e/l d/l"
@@ -162,14 +162,14 @@ func TestIndexIsChecked(t *testing.T) {
 	}
 	otherLower, otherUpper := s.cfg, s.cfg
 	otherLower.Lowers, otherUpper.Upper = other.Lowers, other.Upper
-	before := treetest.Snapshot(t, s.cfg.Upper) + treetest.Snapshot(t, s.cfg.Work)
+	before := testkit.Snapshot(t, s.cfg.Upper) + testkit.Snapshot(t, s.cfg.Work)
 	if err := open(otherLower); !errors.Is(err, errOtherLower) {
 		t.Errorf("another lower: %v", err)
 	}
 	if err := open(otherUpper); !errors.Is(err, errOtherUpper) {
 		t.Errorf("another upper: %v", err)
 	}
-	if d := treetest.Diff(before, treetest.Snapshot(t, s.cfg.Upper)+treetest.Snapshot(t, s.cfg.Work)); d != "" {
+	if d := testkit.Diff(before, testkit.Snapshot(t, s.cfg.Upper)+testkit.Snapshot(t, s.cfg.Work)); d != "" {
 		t.Errorf("changed:\n%s", d)
 	}
 	for what, c := range map[string]struct {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // from returns up to n entries after a cookie, as one request for a part of a listing does.
@@ -107,7 +107,7 @@ func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
 	for seed := range uint64(20) {
 		s := newSite(t, "file source", "")
 		for i := range 60 {
-			treetest.Build(t, s.folder(i%2), fmt.Sprintf("file %d \"%d\"\n", i, i))
+			testkit.Build(t, s.folder(i%2), fmt.Sprintf("file %d \"%d\"\n", i, i))
 		}
 		c := &change{merged: s.dir("").indexed(), r: rand.New(rand.NewPCG(seed, 3)), expected: map[string]bool{}}
 		for _, name := range c.names() {
@@ -270,7 +270,7 @@ func TestListingWithoutTypes(t *testing.T) {
 	run(t, "mkfs.ext4", "-q", "-O", "^filetype", image)
 	run(t, "mount", image, point)
 	t.Cleanup(func() { run(t, "umount", "-l", point) })
-	treetest.Build(t, point, "dir l1/d\nfile l1/f\nwhite l1/w\nchar l1/null 1/3\nfile l2/w\nfile l2/d/f\ndir upper")
+	testkit.Build(t, point, "dir l1/d\nfile l1/f\nwhite l1/w\nchar l1/null 1/3\nfile l2/w\nfile l2/d/f\ndir upper")
 	s := openSite(t, Config{Lowers: []string{point + "/l1", point + "/l2"}, Upper: point + "/upper", Work: point + "/work"})
 	types := s.dir("").indexed().listed()
 	if len(types) != 3 || types["d"] != unix.DT_DIR || types["f"] != unix.DT_REG || types["null"] != unix.DT_CHR {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // The forms of absence, as tables of one directory.
@@ -296,7 +296,7 @@ func TestLowerThatChanges(t *testing.T) {
 	must(t, os.Remove(lower+"/d/gone"))
 	must(t, os.Remove(lower+"/d/kind"))
 	must(t, os.Remove(lower+"/d/dir"))
-	treetest.Build(t, lower, "dir d/kind\nfile d/dir\nfile d/new")
+	testkit.Build(t, lower, "dir d/kind\nfile d/dir\nfile d/new")
 	if f := d.lookup("gone"); f.State != Absent {
 		t.Errorf("gone is %+v", f)
 	}
@@ -311,7 +311,7 @@ func TestLowerThatChanges(t *testing.T) {
 		e := s.mergedDir(NewDir([]uint16{0}, nil), "d")
 		e.Dir = NewDir([]uint16{0, 1, 2}, nil)
 		must(t, os.RemoveAll(lower+"/d"))
-		treetest.Build(t, lower, how)
+		testkit.Build(t, lower, how)
 		if names := e.names(); !slices.Equal(names, []string{"low"}) {
 			t.Errorf("%q: listed %v", how, names)
 		}

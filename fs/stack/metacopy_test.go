@@ -13,7 +13,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const metacopyAttr = "trusted.overlay.metacopy"
@@ -33,7 +33,7 @@ func dataOnly(t *testing.T, c *Config, tables ...string) {
 	for i, table := range tables {
 		dir := filepath.Join(filepath.Dir(c.Upper), fmt.Sprint("data", i))
 		must(t, os.Mkdir(dir, 0o755))
-		treetest.Build(t, dir, table)
+		testkit.Build(t, dir, table)
 		c.DataOnly = append(c.DataOnly, dir)
 	}
 }

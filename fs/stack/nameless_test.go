@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // A file without a name shows nowhere until it is linked, over nothing or over a whiteout. Then it
@@ -21,13 +21,13 @@ func TestCreateNameless(t *testing.T) {
 			{Mode: unix.S_IFREG | 0o4755, UID: 1},
 		} {
 			s := newSite(t, where.upper, where.lower)
-			before := treetest.Snapshot(t, s.cfg.Upper)
+			before := testkit.Snapshot(t, s.cfg.Upper)
 			root := s.dir("").indexed()
 			file, err := s.CreateNameless(&root.Dir, root.upper(), &o)
 			must(t, err)
 			_, err = file.Pwrite([]byte("text"), 0)
 			must(t, err)
-			if d := treetest.Diff(before, treetest.Snapshot(t, s.cfg.Upper)); d != "" {
+			if d := testkit.Diff(before, testkit.Snapshot(t, s.cfg.Upper)); d != "" {
 				t.Errorf("%s: it shows in the upper:\n%s", where.what, d)
 			}
 			s.wantEmptyWork()

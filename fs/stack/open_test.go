@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // Each error names the option, the directory and the reason, and leaves nothing open.
 func TestOpenErrors(t *testing.T) {
 	base := t.TempDir()
 	at := func(name string) string { return filepath.Join(base, name) }
-	treetest.Build(t, base, `
+	testkit.Build(t, base, `
 		dir lower
 		dir upper
 		dir upper/inside
@@ -154,7 +154,7 @@ func TestErrorKeepsTheErrno(t *testing.T) {
 
 func TestUpperMayLieInsideALower(t *testing.T) {
 	base := t.TempDir()
-	treetest.Build(t, base, "dir upper\nfile f")
+	testkit.Build(t, base, "dir upper\nfile f")
 	s, err := Open(Config{Lowers: []string{base}, Upper: base + "/upper", Work: base + "/work"})
 	must(t, err)
 	s.Close()
@@ -180,7 +180,7 @@ func TestWithoutUpper(t *testing.T) {
 func TestOpenSweepsTheWorkDirectory(t *testing.T) {
 	c := newFolders(t, "", "file f")
 	must(t, os.Mkdir(c.Work, 0o755))
-	treetest.Build(t, c.Work, `
+	testkit.Build(t, c.Work, `
 		file work/#1 "staged"
 		white work/#ff
 		file work/#2/a/b "moved here to be emptied"
@@ -190,7 +190,7 @@ func TestOpenSweepsTheWorkDirectory(t *testing.T) {
 	`)
 	s := openSite(t, c)
 	s.wantEmptyWork()
-	treetest.Want(t, "the work directory", c.Work, "dir work 0700\ndir index\ndir incompat/volatile")
+	testkit.Want(t, "the work directory", c.Work, "dir work 0700\ndir index\ndir incompat/volatile")
 }
 
 // A work directory that hands down its group or ACL must not hand them to what is staged in it.
@@ -210,7 +210,7 @@ func TestWorkDirectoryHandsNothingDown(t *testing.T) {
 			file.Close()
 		}
 	}
-	treetest.Want(t, "the upper", c.Upper, "file x 0640\nopaque d 0750")
+	testkit.Want(t, "the upper", c.Upper, "file x 0640\nopaque d 0750")
 }
 
 func TestOpenWithFiveHundredLowers(t *testing.T) {
@@ -220,7 +220,7 @@ func TestOpenWithFiveHundredLowers(t *testing.T) {
 	must(t, os.Mkdir(c.Upper, 0o755))
 	for i := range layers {
 		lower := fmt.Sprintf("%s/l%d", base, i)
-		treetest.Build(t, base, fmt.Sprintf("file l%d/own%d\nfile l%d/all \"%d\"\nfile l%d/dir/%d", i, i, i, i, i, i))
+		testkit.Build(t, base, fmt.Sprintf("file l%d/own%d\nfile l%d/all \"%d\"\nfile l%d/dir/%d", i, i, i, i, i, i))
 		c.Lowers = append(c.Lowers, lower)
 	}
 	s := openSite(t, c)
@@ -247,7 +247,7 @@ func TestOpenWithFiveHundredLowers(t *testing.T) {
 
 func TestDevicesAreToldOnce(t *testing.T) {
 	base := t.TempDir()
-	treetest.Build(t, base, "dir a\ndir b\ndir c")
+	testkit.Build(t, base, "dir a\ndir b\ndir c")
 	mountTmpfs(t, base+"/b")
 	s := openSite(t, Config{Lowers: []string{base + "/a", base + "/b", base + "/c"}})
 	if devs := s.Devices(); len(devs) != 3 || devs[0] != 0 || devs[1] == devs[2] {
@@ -263,10 +263,10 @@ func TestDevicesAreToldOnce(t *testing.T) {
 func TestEveryFaultOfOpen(t *testing.T) {
 	c := newFolders(t, "white f", "file f", "file g")
 	must(t, os.Mkdir(c.Work, 0o700))
-	treetest.Build(t, c.Work, "dir work 0700")
+	testkit.Build(t, c.Work, "dir work 0700")
 	for _, errno := range []unix.Errno{unix.EIO, unix.ENOSPC} {
 		for i := 0; ; i++ {
-			treetest.Build(t, c.Work, "file work/#1/left")
+			testkit.Build(t, c.Work, "file work/#1/left")
 			fds, n := openFDs(t), 0
 			sys.SetFault(func(sys.Op) error {
 				n++

@@ -10,7 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // raise copies an object up, into a directory that is in the upper already.
@@ -125,7 +125,7 @@ func TestOriginByName(t *testing.T) {
 // Subvolumes of a btrfs have device numbers of their own, and are one file system: origins in each are found, and there is an
 // index.
 func TestOriginsInSubvolumes(t *testing.T) {
-	base := treetest.MountImage(t, "btrfs", "")
+	base := testkit.MountImage(t, "btrfs", "")
 	c := Config{Upper: base + "/upper", Work: base + "/upper.work"}
 	c.Features.Index = true
 	for _, name := range []string{"one", "two"} {
@@ -133,7 +133,7 @@ func TestOriginsInSubvolumes(t *testing.T) {
 		if out, err := exec.Command("btrfs", "subvolume", "create", lower).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		treetest.Build(t, lower, "file d/"+name+" \"text\"")
+		testkit.Build(t, lower, "file d/"+name+" \"text\"")
 		c.Lowers = append(c.Lowers, lower)
 	}
 	must(t, os.MkdirAll(c.Upper+"/d", 0o755))
@@ -170,7 +170,7 @@ func TestOriginsOfOtherFileSystems(t *testing.T) {
 	s.shut()
 	other := t.TempDir()
 	mountTmpfs(t, other)
-	treetest.Build(t, other, "file d/f")
+	testkit.Build(t, other, "file d/f")
 	s.cfg.Lowers[0] = other
 	s.open()
 	if _, found := s.originOf("d/f"); found {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
@@ -80,7 +80,7 @@ func TestRemove(t *testing.T) {
 				case c.below:
 					want = append([]string{"file .wh.x 0000 \"\""}, want...)
 				}
-				if have := treetest.Snapshot(t, s.cfg.Upper); want != nil && have != strings.Join(want, "\n") {
+				if have := testkit.Snapshot(t, s.cfg.Upper); want != nil && have != strings.Join(want, "\n") {
 					t.Errorf("the upper holds\n%s\nwant\n%s", have, strings.Join(want, "\n"))
 				}
 				s.wantView("removed", "file other")
@@ -170,9 +170,9 @@ func (s *site) hideLongNames(length int, fits bool, form string) {
 	t := s.t
 	t.Helper()
 	name := func(c string) string { return strings.Repeat(c, length) }
-	treetest.Build(t, s.cfg.Lowers[0], fmt.Sprintf("file %s low\nfile %s low\ndir %s\nfile %s/f low\nfile %s low\nfile %s low",
+	testkit.Build(t, s.cfg.Lowers[0], fmt.Sprintf("file %s low\nfile %s low\ndir %s\nfile %s/f low\nfile %s low\nfile %s low",
 		name("f"), name("c"), name("d"), name("e"), name("m"), name("k")))
-	treetest.Build(t, s.cfg.Upper, fmt.Sprintf("file %s up\ndir %s\nwhite %s/f\nfile %s up", name("c"), name("e"), name("e"), name("m")))
+	testkit.Build(t, s.cfg.Upper, fmt.Sprintf("file %s up\ndir %s\nwhite %s/f\nfile %s up", name("c"), name("e"), name("e"), name("m")))
 	before := s.view()
 	s.remount()
 	root := s.dir("").indexed()
@@ -211,7 +211,7 @@ func (s *site) hideLongNames(length int, fits bool, form string) {
 		}
 	}
 	if !fits && form == "" {
-		if d := treetest.Diff(before, s.view()); d != "" {
+		if d := testkit.Diff(before, s.view()); d != "" {
 			t.Errorf("the view differs:\n%s", d)
 		}
 		return
@@ -251,5 +251,5 @@ func TestRemovedDirectoryIsSwept(t *testing.T) {
 	root := s.dir("").indexed()
 	must(t, root.remove("x"))
 	s.wantEmptyWork()
-	treetest.Want(t, "the upper", s.cfg.Upper, "white x")
+	testkit.Want(t, "the upper", s.cfg.Upper, "white x")
 }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // end gives one end of a rename.
@@ -196,7 +196,7 @@ func TestDirectoryIsCutOffBeforeItIsMoved(t *testing.T) {
 	if mark < 0 || move < 0 || mark > move {
 		t.Errorf("calls: %v", made)
 	}
-	treetest.Want(t, "the upper", s.cfg.Upper, "opaque to")
+	testkit.Want(t, "the upper", s.cfg.Upper, "opaque to")
 }
 
 // A replaced directory that is full of whiteouts looks the same until the rename: owner, mode and attributes.
@@ -213,7 +213,7 @@ func TestReplacedDirectoryLooksTheSameUntilTheRename(t *testing.T) {
 	root := s.dir("").indexed()
 	_, err := s.emptyDir(root.end("to"))
 	must(t, err)
-	if d := treetest.Diff(before, s.view()); d != "" {
+	if d := testkit.Diff(before, s.view()); d != "" {
 		t.Errorf("the view has changed:\n%s", d)
 	}
 	if left, err := os.ReadDir(filepath.Join(s.cfg.Upper, "to")); err != nil || len(left) != 0 {
@@ -239,7 +239,7 @@ func TestFailedRenameChangesNothing(t *testing.T) {
 			}
 			p.wantExact(what + " to " + where)
 			q.wantExact(what + " to " + where)
-			if d := treetest.Diff(before, s.view()); d != "" {
+			if d := testkit.Diff(before, s.view()); d != "" {
 				t.Errorf("%s to %s changed\n%s", what, where, d)
 			}
 			s.wantEmptyWork()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // told looks a name up in steps, like a caller that does not hold the directory over calls on
@@ -178,7 +178,7 @@ func TestViewStays(t *testing.T) {
 	m := s.dir("d").indexed()
 	v := s.View(&m.Dir)
 	q := m.Seek(&v, "f")
-	treetest.Build(t, s.folder(Upper), "dir d")
+	testkit.Build(t, s.folder(Upper), "dir d")
 	m.AddUpper()
 	m.make("new")
 	must(t, m.remove("f"))

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // inodesOf counts the whiteouts of an upper by their inodes. It fails on any other object.
@@ -169,5 +169,5 @@ func TestSharedWhiteoutOfMany(t *testing.T) {
 	if err := s.makeDevice(up, "x"); err != unix.ENOENT {
 		t.Errorf("in a directory that is gone: %v", err)
 	}
-	treetest.Want(t, "the upper", s.cfg.Upper, "")
+	testkit.Want(t, "the upper", s.cfg.Upper, "")
 }

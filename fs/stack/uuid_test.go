@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // openUntold opens s on a host that returns no UUID of any file system, as with Linux before 6.9
@@ -182,17 +182,17 @@ func TestEntryThatIsCompleteAlready(t *testing.T) {
 // A single lower without a UUID is taken for what it was with options that forbid changes of lowers (ovl_lower_uuid_ok); of two
 // none is.
 func TestLowersWithoutUUID(t *testing.T) {
-	upper := treetest.MountImage(t, "ext4", "")
+	upper := testkit.MountImage(t, "ext4", "")
 	var disks []string
 	for range 2 {
-		disk := treetest.MountImage(t, "ext4", "")
-		treetest.Build(t, disk, linkedLower)
+		disk := testkit.MountImage(t, "ext4", "")
+		testkit.Build(t, disk, linkedLower)
 		disks = append(disks, disk)
 	}
 	open := func(features Features, redirects Redirects, lowers ...string) (s *site) {
 		dir, err := os.MkdirTemp(upper, "")
 		must(t, err)
-		treetest.Build(t, dir, "dir upper/d\ndir upper/e")
+		testkit.Build(t, dir, "dir upper/d\ndir upper/e")
 		s = &site{t: t, cfg: Config{Lowers: lowers, Upper: dir + "/upper", Work: dir + "/work", Features: features, Redirects: redirects}}
 		must(t, s.openUntold())
 		s.raise("d/f")

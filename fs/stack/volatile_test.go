@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // What a volatile mount has used is refused to all others, and nothing is changed, until its note is removed.
@@ -19,13 +19,13 @@ func TestVolatile(t *testing.T) {
 	must(t, s.MarkVolatile())
 	s.shut()
 	const left = "dir work 0700\ndir work/incompat 0700\ndir work/incompat/volatile 0700\nfile work/incompat/volatile/dirty 0600\nfile work/#1 \"staged\""
-	treetest.Build(t, s.cfg.Work, `file work/#1 "staged"`)
+	testkit.Build(t, s.cfg.Work, `file work/#1 "staged"`)
 	_, err := Open(s.cfg)
 	want := fmt.Sprintf("workdir %q: was used by a volatile mount", s.cfg.Work)
 	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), s.cfg.Work+"/work/incompat") {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	treetest.Want(t, "the work directory", s.cfg.Work, left)
+	testkit.Want(t, "the work directory", s.cfg.Work, left)
 	incompat := filepath.Join(s.cfg.Work, "work/incompat")
 	s.cfg.AfterVolatile = true
 	s.open()

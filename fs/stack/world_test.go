@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // world is a stack that is changed at random, with the directories held as the caller of the stack holds them, and a
@@ -309,7 +309,7 @@ func (w *world) wantShown() {
 		lines = append(lines, kind+" "+p+" "+rest)
 	}
 	slices.Sort(lines)
-	if d := treetest.Diff(strings.Join(lines, "\n"), w.view()); d != "" {
+	if d := testkit.Diff(strings.Join(lines, "\n"), w.view()); d != "" {
 		w.t.Errorf("the view differs (- want, + have):\n%s", d)
 	}
 }

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // What the host tells of real file systems.
@@ -27,7 +27,7 @@ func TestFileSystem(t *testing.T) {
 		{"", []string{"-O", "^has_journal"}, "ext4", "rw", false},
 		{"", nil, "xfs", "rw", false},
 	} {
-		fs, err := openPlain(t, treetest.MountImage(t, c.kind, c.options, c.mkfs...)).FileSystem()
+		fs, err := openPlain(t, testkit.MountImage(t, c.kind, c.options, c.mkfs...)).FileSystem()
 		if err != nil || fs.Type != c.kind || !slices.Contains(fs.Options, c.has) || fs.OwnJournal != c.journal {
 			t.Errorf("%s %v %s: %+v, %v", c.kind, c.mkfs, c.options, fs, err)
 		}

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // However an object is named it has one handle, which no other has, and which leads back to it wherever it goes.
@@ -52,7 +52,7 @@ func pathOf(t *testing.T, d *Dir) string {
 
 // A handle of what is gone is stale, also when another object has got its inode; one of nonsense is an error, not a crash.
 func TestStaleHandles(t *testing.T) {
-	d := openPlain(t, treetest.MountImage(t, "ext4", ""))
+	d := openPlain(t, testkit.MountImage(t, "ext4", ""))
 	must(t, d.Mknod("f", unix.S_IFREG, 0))
 	h, err := d.At("f").Handle()
 	must(t, err)

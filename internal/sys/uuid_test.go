@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/treetest"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // refuse makes calls fail whose names are in names.
@@ -39,7 +39,7 @@ func TestFSUUID(t *testing.T) {
 		var want UUID
 		_, _ = rand.Read(want[:])
 		text := fmt.Sprintf("%x-%x-%x-%x-%x", want[:4], want[4:6], want[6:8], want[8:10], want[10:])
-		d := openPlain(t, treetest.MountImage(t, c.fstype, "", fmt.Sprintf(c.option, text)))
+		d := openPlain(t, testkit.MountImage(t, c.fstype, "", fmt.Sprintf(c.option, text)))
 		for i := range c.sources {
 			refuse(unix.ENOTTY, c.sources[:i]...)
 			uuid, err := d.FSUUID()
@@ -86,7 +86,7 @@ func TestFSUUID(t *testing.T) {
 func TestUUIDLink(t *testing.T) {
 	uuidOfDisk := UUID{0x12, 0x34, 15: 0xff}
 	text := fmt.Sprintf("%x-%x-%x-%x-%x", uuidOfDisk[:4], uuidOfDisk[4:6], uuidOfDisk[6:8], uuidOfDisk[8:10], uuidOfDisk[10:])
-	d, folder := openPlain(t, treetest.MountImage(t, "ext4", "", "-U", text)), t.TempDir()
+	d, folder := openPlain(t, testkit.MountImage(t, "ext4", "", "-U", text)), t.TempDir()
 	dev, err := d.device()
 	must(t, err)
 	must(t, os.Symlink("/dev/null", folder+"/0000-0000"))

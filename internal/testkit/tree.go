@@ -1,7 +1,7 @@
-// Package treetest builds trees from text tables, compares trees with them, and mounts file systems to build them on, for the
+// Package testkit builds trees from text tables, compares trees with them, and mounts file systems to build them on, for the
 // tests of other rooms. It goes by plain paths, past the gate that internal/sys is, so that what the tests see does not
 // depend on what they test. It knows no layer.
-package treetest
+package testkit
 
 import (
 	"crypto/sha256"
