@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
@@ -19,44 +20,66 @@ import (
 // chartFiles name the charts. Memory has none: what has no daemon has no ratio to it.
 var chartFiles = map[group]string{reads: "reading.svg", deep: "layers.svg", changes: "changing.svg", bulk: "bulk.svg"}
 
-// charts draws the ratios to the base, one file a group.
+// overviewFile is the chart of README.md. It has the workloads and candidates below, and is drawn if
+// the report has all of these workloads.
+const overviewFile = "overview.svg"
+
+var (
+	overviewWorkloads = []string{"cold find", "warm grep", "untar", "rm lower", "copy-up", "append", "git",
+		"podman run, 20 times"}
+	overviewCandidates = []string{"cached", "fuse-overlayfs"}
+)
+
+// charts draws the ratios to the base, one file a group, and the overview.
 func (r *report) charts(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, g := range groups {
-		file := chartFiles[g]
-		bars := r.bars(g)
-		if file == "" || len(bars.names) == 0 {
-			continue
-		}
-		f, err := os.Create(filepath.Join(dir, file))
-		if err != nil {
-			return err
-		}
-		err = r.draw(f, g, bars)
-		if closed := f.Close(); err == nil {
-			err = closed
-		}
-		if err != nil {
-			return err
+		bars := r.bars(
+			func(c string) bool { return c != base },
+			func(row *result) bool { return row.Group == g })
+		if file := chartFiles[g]; file != "" && len(bars.names) > 0 {
+			if err := r.chart(filepath.Join(dir, file), string(g), bars); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	bars := r.bars(
+		func(c string) bool { return slices.Contains(overviewCandidates, c) },
+		func(row *result) bool { return slices.Contains(overviewWorkloads, row.Name) })
+	if len(bars.names) < len(overviewWorkloads) {
+		return nil
+	}
+	return r.chart(filepath.Join(dir, overviewFile), "Overview", bars)
 }
 
-// bars collects what a chart shows. The first workload is the topmost, so it comes last.
-func (r *report) bars(g group) *ratioBars {
+// chart writes one chart.
+func (r *report) chart(path, title string, bars *ratioBars) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	err = r.draw(f, title, bars)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	return err
+}
+
+// bars collects the ratios of a chart: those of the workloads and candidates that the two functions
+// accept. The first workload is the topmost, so it comes last.
+func (r *report) bars(candidate func(string) bool, workload func(*result) bool) *ratioBars {
 	b := &ratioBars{}
 	for i, c := range r.Candidates {
-		if c.Name != base {
+		if candidate(c.Name) {
 			b.candidates = append(b.candidates, c.Name)
 			b.colors = append(b.colors, colorOf(c.Name, i))
 		}
 	}
 	for i := len(r.Results) - 1; i >= 0; i-- {
 		result := &r.Results[i]
-		if result.Group != g {
+		if !workload(result) {
 			continue
 		}
 		var row []*spread
@@ -98,7 +121,7 @@ func colorOf(name string, i int) color.Color {
 // margin keeps text off the edge.
 const margin = 4 * vg.Millimeter
 
-func (r *report) draw(f *os.File, g group, bars *ratioBars) error {
+func (r *report) draw(f *os.File, title string, bars *ratioBars) error {
 	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	p := plot.New()
 	quick := ""
@@ -106,7 +129,7 @@ func (r *report) draw(f *os.File, g group, bars *ratioBars) error {
 		quick = ", quick"
 	}
 	p.Title.Text = fmt.Sprintf("%s: time in relation to the kernel's overlayfs\n%s, Linux %s, %d CPUs, %s, as %s; medians of %d rounds%s",
-		g, r.Date, r.Machine.Kernel, r.Machine.CPUs, r.Machine.FileSystem, r.Machine.User, r.Rounds, quick)
+		title, r.Date, r.Machine.Kernel, r.Machine.CPUs, r.Machine.FileSystem, r.Machine.User, r.Rounds, quick)
 	p.Title.TextStyle.Font.Size = 11
 	p.Title.Padding = 6
 	p.X.Label.Text = "left is quicker, right is slower; the number is the median, the line is from the least to the most of the rounds"
