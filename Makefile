@@ -35,13 +35,13 @@ UNIT     = $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)')
 PROFILE := bin/coverage.out
 
 E2E_TIMEOUT ?= 40m
+# One package at a time: some tests count what the whole machine has.
+E2E_TEST     = $(GO) test -p 1 -count=1 -timeout $(E2E_TIMEOUT)
 # E2E_RACE=1 runs the end-to-end tests on a daemon built with the race detector (needs gcc).
 E2E_RACE    ?=
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 # The number of operations of `make fsx`.
 FSX_OPS     ?= 10000000
-# Tests of concurrency and of random operations. `make races` runs them on such a daemon.
-RACED := ^Test(Concurrent|FsxAppends|Differential|ReadersOf|Follower|MakerWrites|Passthrough|CacheInodes|CPUs|Signal)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
@@ -94,17 +94,17 @@ unit: ## unit tests with the race detector, and the coverage floor
 	scripts/coverage.sh $(PROFILE)
 
 e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
-	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(GO) test -count=1 -timeout $(E2E_TIMEOUT) ./e2e/... 2>&1 | tee bin/e2e.log
+	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(E2E_TEST) ./e2e/... 2>&1 | tee bin/e2e.log
 
-races: race-build ## end-to-end tests of concurrency, on a daemon with the race detector
-	FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(GO) test -count=1 -timeout $(E2E_TIMEOUT) -run '$(RACED)' ./e2e/ 2>&1 | tee bin/races.log
+races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
+	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
-	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/
+	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
 
 appends: build ## appends to 10,000 mapped files in each mode and kind of mount (root, an hour, APPENDS=)
 	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
-		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/ 2>&1 | tee bin/appends.log
+		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/io/ 2>&1 | tee bin/appends.log
 
 coverage: unit ## unit tests, and the lines that they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1

@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"cmp"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // clientLine is a command line of a client, word for word but for the folders, and how the client runs it. In it S is the
@@ -83,37 +85,37 @@ var clientLines = map[string]clientLine{
 
 // clientStore makes the storage of a client in the test's folder: short links to layers, a layer to mount, a folder with a
 // colon in its name.
-func clientStore(t *testing.T, e *env) *overlay {
+func clientStore(t *testing.T, e *harness.Env) *harness.Overlay {
 	t.Helper()
-	o := e.overlay(t)
-	store := e.dir + "/overlay"
+	o := e.Overlay(t)
+	store := e.Dir + "/overlay"
 	for _, id := range []string{"one", "two", "id"} {
-		mkdir(t, store+"/"+id+"/diff", store+"/"+id+"/work", store+"/"+id+"/merged", store+"/"+id+"/empty")
+		harness.Mkdir(t, store+"/"+id+"/diff", store+"/"+id+"/work", store+"/"+id+"/merged", store+"/"+id+"/empty")
 	}
-	mkdir(t, store+"/l", e.dir+"/with:colon", e.dir+"/bin")
-	check(t, os.Symlink("../one/diff", store+"/l/AAA"))
-	check(t, os.Symlink("../two/diff", store+"/l/BBB"))
-	check(t, os.Symlink(binPath, e.dir+"/bin/fuse-overlayfs"))
-	build(t, e, store+"/one/diff", "file a \"A\"")
-	build(t, e, store+"/two/diff", "file b \"B\"")
-	build(t, e, e.dir+"/with:colon", "file c \"C\"")
-	o.upper, o.work, o.mnt = store+"/id/diff", store+"/id/work", store+"/id/merged"
+	harness.Mkdir(t, store+"/l", e.Dir+"/with:colon", e.Dir+"/bin")
+	harness.Check(t, os.Symlink("../one/diff", store+"/l/AAA"))
+	harness.Check(t, os.Symlink("../two/diff", store+"/l/BBB"))
+	harness.Check(t, os.Symlink(harness.Program, e.Dir+"/bin/fuse-overlayfs"))
+	harness.Build(t, e, store+"/one/diff", "file a \"A\"")
+	harness.Build(t, e, store+"/two/diff", "file b \"B\"")
+	harness.Build(t, e, e.Dir+"/with:colon", "file c \"C\"")
+	o.Upper, o.Work, o.Point = store+"/id/diff", store+"/id/work", store+"/id/merged"
 	return o
 }
 
 // run runs the line as its client does, until its output ends, and answers with that.
-func (c clientLine) run(o *overlay) (string, error) {
-	o.t.Helper()
-	store := o.env.dir
-	words := strings.NewReplacer("S/overlay/ID", store+"/overlay/id", "S/", store+"/", "PROG", binPath)
-	ctx, cancel := context.WithTimeout(o.t.Context(), commandLimit)
+func (c clientLine) run(o *harness.Overlay) (string, error) {
+	o.T.Helper()
+	store := o.Env.Dir
+	words := strings.NewReplacer("S/overlay/ID", store+"/overlay/id", "S/", store+"/", "PROG", harness.Program)
+	ctx, cancel := context.WithTimeout(o.T.Context(), harness.CommandLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", "exec "+words.Replace(c.line))
 	cmd.Dir, cmd.WaitDelay = store, 3*time.Second
 	if c.cwd != "" {
 		cmd.Dir = words.Replace(c.cwd)
 	}
-	cmd.Env = append(os.Environ(), "PATH="+store+"/bin:"+filepath.Dir(binPath)+":"+os.Getenv("PATH"))
+	cmd.Env = append(os.Environ(), "PATH="+store+"/bin:"+filepath.Dir(harness.Program)+":"+os.Getenv("PATH"))
 	var out strings.Builder
 	cmd.Stderr = &out
 	if c.oneStream {
@@ -125,100 +127,100 @@ func (c clientLine) run(o *overlay) (string, error) {
 
 // Clients' command lines: the mount is there when the program returns, says nothing, and the daemon has let go of the client.
 func TestCommandLinesOfClients(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for name, c := range clientLines {
-			if e.mode == modeUserns && strings.Contains(c.owner, "00000") {
+			if e.Mode == harness.ModeUserns && strings.Contains(c.owner, "00000") {
 				continue // an id that this namespace does not have
 			}
 			t.Run(name, func(t *testing.T) {
-				o := clientStore(t, newEnv(t, e.mode))
-				o.guard()
+				o := clientStore(t, harness.NewEnv(t, e.Mode))
+				o.Guard()
 				out, err := c.run(o)
-				m, mounted := mountAt(o.mnt)
+				m, mounted := harness.MountAt(o.Point)
 				if err != nil || !mounted {
 					t.Fatalf("%s\n%v, mounted %v: %s", c.line, err, mounted, out)
 				}
-				o.minor = m.minor
-				equal(t, "written", out, "")
+				o.Minor = m.Minor
+				harness.Equal(t, "written", out, "")
 				if c.kind == "" {
 					c.kind = "fuse-overlay"
 				}
-				equal(t, "type", m.kind, "fuse."+c.kind)
-				if pids := daemonsOf(o.mnt); len(pids) == 1 {
-					o.pid = pids[0]
+				harness.Equal(t, "type", m.Kind, "fuse."+c.kind)
+				if pids := harness.DaemonsOf(o.Point); len(pids) == 1 {
+					o.PID = pids[0]
 				} else {
 					t.Fatalf("daemons: %v", pids)
 				}
-				wantDetached(t, o.pid)
+				harness.WantDetached(t, o.PID)
 				wantClientTree(t, o, c.merged)
-				st := lstat(t, o.mnt)
+				st := harness.Lstat(t, o.Point)
 				if owner := fmt.Sprintf("%d:%d", st.Uid, st.Gid); c.merged != "/" && owner != cmp.Or(c.owner, "0:0") {
 					t.Errorf("root of the layers is shown as %s, want %q", owner, c.owner)
 				}
 				var werr error
-				as(t, int(st.Uid), int(st.Gid), func() { werr = os.WriteFile(o.path("new"), nil, 0o644) })
+				harness.As(t, int(st.Uid), int(st.Gid), func() { werr = os.WriteFile(o.Path("new"), nil, 0o644) })
 				if ro := !strings.Contains(c.line, "upperdir") || strings.Contains(c.line, ",ro,"); ro == (werr == nil) {
 					t.Errorf("read-only %v, but writing: %v", ro, werr)
 				}
 				var fs unix.Statfs_t
-				check(t, unix.Statfs(o.mnt, &fs))
-				equal(t, "magic", fs.Type, 0x65735546) // containers/storage looks for it
+				harness.Check(t, unix.Statfs(o.Point, &fs))
+				harness.Equal(t, "magic", fs.Type, 0x65735546) // containers/storage looks for it
 				// containers/storage unmounts by fusermount3, or lazily after a sync.
 				if strings.HasPrefix(name, "podman") {
-					out, err := runCommand("fusermount3", "-u", o.mnt)
-					if err != nil || o.isMounted() {
-						t.Errorf("fusermount3 -u: %v, mounted %v: %s", err, o.isMounted(), out)
+					out, err := harness.Run("fusermount3", "-u", o.Point)
+					if err != nil || o.IsMounted() {
+						t.Errorf("fusermount3 -u: %v, mounted %v: %s", err, o.IsMounted(), out)
 					}
-					o.expectEnd()
+					o.WaitEnd()
 					return
 				}
-				dir := open(t, o.mnt, os.O_RDONLY)
-				check(t, unix.Syncfs(int(dir.Fd())))
-				check(t, unix.Unmount(o.mnt, unix.MNT_DETACH))
-				check(t, dir.Close())
-				o.expectEnd()
+				dir := harness.Open(t, o.Point, os.O_RDONLY)
+				harness.Check(t, unix.Syncfs(int(dir.Fd())))
+				harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH))
+				harness.Check(t, dir.Close())
+				o.WaitEnd()
 			})
 		}
 	})
 }
 
-func wantClientTree(t *testing.T, o *overlay, merged string) {
+func wantClientTree(t *testing.T, o *harness.Overlay, merged string) {
 	t.Helper()
 	switch merged {
 	case "":
-		wantTree(t, "merged", o.mnt, "file a \"A\"\nfile b \"B\"")
+		harness.WantTree(t, "merged", o.Point, "file a \"A\"\nfile b \"B\"")
 	case "nothing":
-		wantNames(t, o.mnt)
+		harness.WantNames(t, o.Point)
 	case "/":
-		wantText(t, o.path("etc/passwd"), readText(t, "/etc/passwd"))
+		harness.WantText(t, o.Path("etc/passwd"), harness.ReadText(t, "/etc/passwd"))
 	default:
-		wantTree(t, "merged", o.mnt, merged)
+		harness.WantTree(t, "merged", o.Point, merged)
 	}
 }
 
 // A client hears of a failure by the exit code and the reason, and nothing is left of it.
 func TestFailuresAreToldToClients(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for name, c := range clientLines {
 			if c.merged != "" || strings.Contains(c.line, "+=") {
 				continue // no lower by the name that is changed here
 			}
 			t.Run(name, func(t *testing.T) {
-				o := clientStore(t, newEnv(t, e.mode))
-				check(t, os.Remove(o.env.dir+"/overlay/l/BBB"))
+				o := clientStore(t, harness.NewEnv(t, e.Mode))
+				harness.Check(t, os.Remove(o.Env.Dir+"/overlay/l/BBB"))
 				out, err := c.run(o)
-				if exitCode(err) < 1 {
+				if harness.ExitCode(err) < 1 {
 					t.Errorf("%s\nended with %v", c.line, err)
 				}
 				if !strings.Contains(out, "l/BBB") || !strings.Contains(out, "no such file or directory") || strings.Count(out, "\n") != 1 {
 					t.Errorf("told: %q", out)
 				}
-				if o.isMounted() {
+				if o.IsMounted() {
 					t.Error("something is mounted")
 				}
-				if pids := daemonsOf(o.mnt); len(pids) > 0 {
+				if pids := harness.DaemonsOf(o.Point); len(pids) > 0 {
 					t.Errorf("left behind: %v", pids)
 				}
 			})
@@ -228,18 +230,18 @@ func TestFailuresAreToldToClients(t *testing.T) {
 
 // An option that is not known, or not any more, is a warning to those who call by the name fuse-overlayfs.
 func TestUnknownOptionsOfClients(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := clientStore(t, e)
-		o.guard()
+		o.Guard()
 		c := clientLine{line: "fuse-overlayfs -o " + lowersOf + ",future_option=1," + upperWork + " S/overlay/ID/merged"}
 		out, err := c.run(o)
-		check(t, err)
-		equal(t, "written", out, "unknown argument ignored: future_option=1\n")
+		harness.Check(t, err)
+		harness.Equal(t, "written", out, "unknown argument ignored: future_option=1\n")
 		wantClientTree(t, o, "")
-		for _, pid := range daemonsOf(o.mnt) {
-			o.pid = pid
+		for _, pid := range harness.DaemonsOf(o.Point) {
+			o.PID = pid
 		}
-		o.unmount()
+		o.Unmount()
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"errors"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Which options go together: asked of this program and of the kernel, for all of them with all of their values.
@@ -29,18 +31,18 @@ var optionValues = [][]string{
 // optionDifference is where the answers differ, and why.
 type optionDifference struct {
 	why     string
-	mode    mode // empty: any
+	mode    harness.Mode // empty: any
 	option  string
 	refused bool // by this program
 }
 
 var optionDifferences = []optionDifference{
 	{"what is exported by FUSE is found by numbers that end with the mount", "", "nfs_export=on", true},
-	{"redirects are kept in user.overlay.* by themselves where trusted.* is not allowed", modeUserns, "redirect_dir=on", false},
-	{"off is follow, in this program as in the kernel; here those of user.overlay.* are followed", modeUserns, "redirect_dir=off", false},
-	{"the same", modeUserns, "redirect_dir=follow", false},
-	{"the attributes are kept in user.overlay.* by themselves where trusted.* is not allowed", modeUserns, "metacopy=on", false},
-	{"the same", modeUserns, "verity=on", false},
+	{"redirects are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns, "redirect_dir=on", false},
+	{"off is follow, in this program as in the kernel; here those of user.overlay.* are followed", harness.ModeUserns, "redirect_dir=off", false},
+	{"the same", harness.ModeUserns, "redirect_dir=follow", false},
+	{"the attributes are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns, "metacopy=on", false},
+	{"the same", harness.ModeUserns, "verity=on", false},
 }
 
 // combinations calls f for each combination of values, without those that are not given.
@@ -80,31 +82,31 @@ func kernelTakes(options []string) (err error) {
 }
 
 func TestOptionsThatConflict(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d", "dir d")
-		helper := filepath.Join(e.dir, "mount.fuse-overlay") // by this name, -f checks the options and mounts nothing
-		check(t, os.Symlink(binPath, helper))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d", "dir d")
+		helper := filepath.Join(e.Dir, "mount.fuse-overlay") // by this name, -f checks the options and mounts nothing
+		harness.Check(t, os.Symlink(harness.Program, helper))
 		used := make([]bool, len(optionDifferences))
 		n := 0
 		combinations(optionValues, func(options []string) {
 			n++
-			layers := []string{"lowerdir=" + strings.Join(o.lowers, ":")}
+			layers := []string{"lowerdir=" + strings.Join(o.Lowers, ":")}
 			rest := options
 			if len(options) > 0 && options[0] == "upper" {
-				dir := fmt.Sprintf("%s/%d", e.dir, n) // the kernel remembers in it what it was mounted with
-				mkdir(t, dir, dir+"/upper", dir+"/work")
+				dir := fmt.Sprintf("%s/%d", e.Dir, n) // the kernel remembers in it what it was mounted with
+				harness.Mkdir(t, dir, dir+"/upper", dir+"/work")
 				layers, rest = append(layers, "upperdir="+dir+"/upper", "workdir="+dir+"/work"), options[1:]
 			}
 			all := append(layers, rest...)
 			kernel := kernelTakes(all)
-			out, err := runCommand(helper, "-f", "overlay", o.mnt, "-o", strings.Join(all, ","))
+			out, err := harness.Run(helper, "-f", "overlay", o.Point, "-o", strings.Join(all, ","))
 			refused := err != nil
 			if refused == (kernel != nil) {
 				return
 			}
 			i := slices.IndexFunc(optionDifferences, func(d optionDifference) bool {
-				return (d.mode == "" || d.mode == e.mode) && d.refused == refused && slices.Contains(options, d.option)
+				return (d.mode == "" || d.mode == e.Mode) && d.refused == refused && slices.Contains(options, d.option)
 			})
 			if i < 0 {
 				t.Errorf("%v: the kernel: %v; this program: %v %s", options, kernel, err, out)
@@ -113,7 +115,7 @@ func TestOptionsThatConflict(t *testing.T) {
 			used[i] = true
 		})
 		for i, d := range optionDifferences {
-			if !used[i] && (d.mode == "" || d.mode == e.mode) {
+			if !used[i] && (d.mode == "" || d.mode == e.Mode) {
 				t.Errorf("no difference any more: %s", d.option)
 			}
 		}
@@ -123,21 +125,21 @@ func TestOptionsThatConflict(t *testing.T) {
 
 // A command line that is refused leaves the layers as they are, and says why in one line.
 func TestRefusedOptionsChangeNothing(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"")
 		for _, refused := range []string{
 			"metacopy=on,redirect_dir=off", "userxattr,redirect_dir=on", "userxattr,metacopy=on", "nfs_export=on", "noxattrs,userxattr",
-			"lowerdir+=" + e.dir, "datadir+=" + e.dir, "lowerdir=a::b:c", "lowerdir=:a", "lowerdir=a:",
+			"lowerdir+=" + e.Dir, "datadir+=" + e.Dir, "lowerdir=a::b:c", "lowerdir=:a", "lowerdir=a:",
 		} {
-			o.opts = []string{refused}
-			out, err := o.tryMount()
-			if exitCode(err) != 1 || strings.Count(out, "\n") != 1 {
-				t.Errorf("%s: exit %d, %q", refused, exitCode(err), out)
+			o.Opts = []string{refused}
+			out, err := o.TryMount()
+			if harness.ExitCode(err) != 1 || strings.Count(out, "\n") != 1 {
+				t.Errorf("%s: exit %d, %q", refused, harness.ExitCode(err), out)
 			}
-			wantNames(t, o.upper)
-			wantNames(t, o.work)
-			wantTree(t, "the lower", o.lowers[0], "file f \"x\"")
+			harness.WantNames(t, o.Upper)
+			harness.WantNames(t, o.Work)
+			harness.WantTree(t, "the lower", o.Lowers[0], "file f \"x\"")
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"fmt"
@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The messages of the log about the probe for lost appends.
@@ -19,19 +21,19 @@ const (
 
 // By default a mount that can be written collects writes where the kernel would lose data otherwise; writeback=0 warns there.
 func TestWritebackIsWhatTheKernelNeeds(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		logOf := func(readOnly bool, opts ...string) string {
 			t.Helper()
-			o := newEnv(t, e.mode).overlay(t, "file f \"text\"")
-			o.opts = opts
+			o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"text\"")
+			o.Opts = opts
 			if readOnly {
-				o.upper = ""
+				o.Upper = ""
 			}
-			o.mount()
-			wantText(t, o.path("f"), "text")
-			o.unmount()
-			return readText(t, o.log)
+			o.Mount()
+			harness.WantText(t, o.Path("f"), "text")
+			o.Unmount()
+			return harness.ReadText(t, o.Log)
 		}
 		text := logOf(false)
 		loses, keeps := strings.Contains(text, logLoses), strings.Contains(text, logKeeps)
@@ -51,14 +53,14 @@ func TestWritebackIsWhatTheKernelNeeds(t *testing.T) {
 
 // Where the probe cannot run the kernel is taken for one that loses data.
 func TestWritebackWithoutAnAnswerOfTheProbe(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		t.Setenv("_FUSE_OVERLAY_LOSS_SERVER_FD", "999") // no socket
-		o := e.mounted(t, "file f \"text\"")
-		appendTo(t, o.path("f"), "more")
-		wantText(t, o.path("f"), "textmore")
-		o.unmount()
-		if text := readText(t, o.log); !strings.Contains(text, logUnknown) {
+		o := e.Mounted(t, "file f \"text\"")
+		harness.AppendTo(t, o.Path("f"), "more")
+		harness.WantText(t, o.Path("f"), "textmore")
+		o.Unmount()
+		if text := harness.ReadText(t, o.Log); !strings.Contains(text, logUnknown) {
 			t.Errorf("the log:\n%s", text)
 		}
 	})
@@ -66,25 +68,25 @@ func TestWritebackWithoutAnAnswerOfTheProbe(t *testing.T) {
 
 // In the foreground the daemon starts the client of the probe itself, and has it gone when the mount answers.
 func TestProbeInTheForeground(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"text\"")
-		cmd := exec.Command(binPath, "-f", "-o", o.options(), o.mnt)
-		check(t, cmd.Start())
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"text\"")
+		cmd := exec.Command(harness.Program, "-f", "-o", o.MountOptions(), o.Point)
+		harness.Check(t, cmd.Start())
 		t.Cleanup(func() {
-			check(t, cmd.Process.Signal(syscall.SIGTERM))
-			check(t, cmd.Wait())
+			harness.Check(t, cmd.Process.Signal(syscall.SIGTERM))
+			harness.Check(t, cmd.Wait())
 		})
-		if !eventually(5*time.Second, o.isMounted) {
+		if !harness.Eventually(5*time.Second, o.IsMounted) {
 			t.Fatal("not mounted in the foreground")
 		}
-		wantText(t, o.path("f"), "text")
-		if text := readText(t, o.log); strings.Contains(text, logLoses) == strings.Contains(text, logKeeps) {
+		harness.WantText(t, o.Path("f"), "text")
+		if text := harness.ReadText(t, o.Log); strings.Contains(text, logLoses) == strings.Contains(text, logKeeps) {
 			t.Errorf("the probe has found nothing:\n%s", text)
 		}
 		children := fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid)
-		if !eventually(time.Second, func() bool { return strings.TrimSpace(readText(t, children)) == "" }) {
-			t.Errorf("children are left: %s", readText(t, children))
+		if !harness.Eventually(time.Second, func() bool { return strings.TrimSpace(harness.ReadText(t, children)) == "" }) {
+			t.Errorf("children are left: %s", harness.ReadText(t, children))
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"fmt"
@@ -6,9 +6,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // mount(8), fstab(5) and their programs: mount.fuse3 for the types fuse.NAME, mount.fuse-overlay for the type fuse-overlay.
@@ -16,50 +17,23 @@ import (
 
 // privately runs a script in a mount namespace in which /usr/local/sbin holds the program under both of its names, and
 // /sbin the mount helper besides what is there. $DIR is the folder of the test.
-func privately(t *testing.T, e *env, script string) (string, error) {
+func privately(t *testing.T, e *harness.Env, script string) (string, error) {
 	t.Helper()
-	programs, helpers := filepath.Join(e.dir, "programs"), filepath.Join(e.dir, "helpers")
+	programs, helpers := filepath.Join(e.Dir, "programs"), filepath.Join(e.Dir, "helpers")
 	if _, err := os.Stat(programs); err != nil {
-		mkdir(t, programs, helpers)
-		check(t, copyFile(binPath, programs+"/fuse-overlay"))
-		check(t, os.Symlink("fuse-overlay", programs+"/fuse-overlayfs"))
-		check(t, os.Symlink("/usr/local/sbin/fuse-overlay", helpers+"/mount.fuse-overlay"))
+		harness.Mkdir(t, programs, helpers)
+		harness.Check(t, harness.CopyFile(harness.Program, programs+"/fuse-overlay"))
+		harness.Check(t, os.Symlink("fuse-overlay", programs+"/fuse-overlayfs"))
+		harness.Check(t, os.Symlink("/usr/local/sbin/fuse-overlay", helpers+"/mount.fuse-overlay"))
 	}
 	place := `
 		mount --bind $DIR/programs /usr/local/sbin
 		sbin=$(readlink -f /sbin)
 		mount -t overlay helpers -o lowerdir=$DIR/helpers:$sbin $sbin`
-	environ := []string{"DIR=" + e.dir, "RUN_AS=setpriv --reuid " + plainUser.name + " --regid " + plainUser.name + " --init-groups"}
-	out, err := runIn("/", environ, time.Minute, "unshare", "-m", "bash", "-euc", place+"\n"+script)
-	wantNothingRuns(t, e.dir)
+	environ := []string{"DIR=" + e.Dir, "RUN_AS=setpriv --reuid " + harness.PlainUser.Name + " --regid " + harness.PlainUser.Name + " --init-groups"}
+	out, err := harness.RunIn("/", environ, time.Minute, "unshare", "-m", "bash", "-euc", place+"\n"+script)
+	harness.WantNothingRuns(t, e.Dir)
 	return out, err
-}
-
-// wantNothingRuns waits for the end of all processes that name a folder in their arguments.
-func wantNothingRuns(t *testing.T, dir string) {
-	t.Helper()
-	if eventually(5*time.Second, func() bool { return len(mentioning(dir)) == 0 }) {
-		return
-	}
-	for pid, line := range mentioning(dir) {
-		t.Errorf("left behind: %d %s", pid, line)
-		kill(pid, syscall.SIGKILL)
-	}
-}
-
-// mentioning lists the processes that name a folder in their arguments: those of another mount namespace cannot be told
-// by their executable.
-func mentioning(dir string) map[int]string {
-	found := map[int]string{}
-	entries, _ := os.ReadDir("/proc")
-	for _, entry := range entries {
-		if pid := atoi(entry.Name()); entry.IsDir() && fmt.Sprint(pid) == entry.Name() {
-			if line := strings.Join(cmdline(pid), " "); strings.Contains(line, dir+"/") {
-				found[pid] = line
-			}
-		}
-	}
-	return found
 }
 
 // mountFunctions are functions for scripts: what is mounted on a folder, in the words of /proc/self/mounts.
@@ -71,8 +45,8 @@ const mountFunctions = `
 `
 
 func TestMountProgram(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		for name, script := range map[string]string{
 			"by type": `
 				for type in fuse.fuse-overlay fuse.fuse-overlayfs; do
@@ -145,13 +119,13 @@ EOF
 				expect $M ""; cat <&5; exec 5<&-; cat $L/f`,
 		} {
 			t.Run(name, func(t *testing.T) {
-				o := newEnv(t, e.mode).overlay(t, "file f \"x\"")
-				out, err := privately(t, o.env, mountFunctions+script)
+				o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"x\"")
+				out, err := privately(t, o.Env, mountFunctions+script)
 				if err != nil || out != "xx" {
 					t.Errorf("%v: %q", err, out)
 				}
-				wantTree(t, "the upper", o.upper, "")
-				wantTree(t, "the lower", o.lowers[0], "file f \"x\"")
+				harness.WantTree(t, "the upper", o.Upper, "")
+				harness.WantTree(t, "the lower", o.Lowers[0], "file f \"x\"")
 			})
 		}
 	})
@@ -160,30 +134,30 @@ EOF
 // A line of fstab with the option user lets an ordinary user mount and unmount. mount(8) has the environment emptied then,
 // and the program mounts through fusermount3.
 func TestMountProgramOfOrdinaryUsers(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		for _, kind := range []string{"fuse.fuse-overlay", "fuse.fuse-overlayfs", "fuse-overlay"} {
 			for _, others := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s, allow_other %v", kind, others), func(t *testing.T) {
-					o := newEnv(t, e.mode).overlay(t, "file f \"x\"")
-					for _, dir := range []string{o.upper, o.work, o.mnt} {
-						check(t, os.Chown(dir, plainUser.uid, plainUser.gid))
+					o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"x\"")
+					for _, dir := range []string{o.Upper, o.Work, o.Point} {
+						harness.Check(t, os.Chown(dir, harness.PlainUser.UID, harness.PlainUser.GID))
 					}
-					options := "user,noauto,lowerdir=" + o.lowers[0]
+					options := "user,noauto,lowerdir=" + o.Lowers[0]
 					user := ""
 					if others {
 						options += ",allow_other"
 					} else {
-						options += ",upperdir=" + o.upper + ",workdir=" + o.work
+						options += ",upperdir=" + o.Upper + ",workdir=" + o.Work
 						user = "$RUN_AS "
 					}
-					write(t, o.env.dir+"/fstab", fmt.Sprintf("overlay %s %s %s 0 0\n", o.mnt, kind, options))
-					write(t, o.env.dir+"/fuse.conf", "user_allow_other\n")
-					want := "fuse.fuse-overlay r[ow],nosuid,nodev,noexec,relatime,user_id=" + fmt.Sprint(plainUser.uid) + ",*"
+					harness.Write(t, o.Env.Dir+"/fstab", fmt.Sprintf("overlay %s %s %s 0 0\n", o.Point, kind, options))
+					harness.Write(t, o.Env.Dir+"/fuse.conf", "user_allow_other\n")
+					want := "fuse.fuse-overlay r[ow],nosuid,nodev,noexec,relatime,user_id=" + fmt.Sprint(harness.PlainUser.UID) + ",*"
 					if strings.HasSuffix(kind, "fs") {
 						want = strings.Replace(want, "fuse-overlay", "fuse-overlayfs", 1)
 					}
-					out, err := privately(t, o.env, mountFunctions+`
+					out, err := privately(t, o.Env, mountFunctions+`
 						mount --bind $DIR/fstab /etc/fstab; mount --bind $DIR/fuse.conf /etc/fuse.conf
 						$RUN_AS mount $M
 						expect $M '`+want+`'
@@ -197,7 +171,7 @@ func TestMountProgramOfOrdinaryUsers(t *testing.T) {
 						t.Errorf("%v: %q", err, out)
 					}
 					if !others {
-						wantNames(t, o.upper, "new")
+						harness.WantNames(t, o.Upper, "new")
 					}
 				})
 			}
@@ -207,25 +181,25 @@ func TestMountProgramOfOrdinaryUsers(t *testing.T) {
 
 // What make install puts in place is what mount(8), and those who look for fuse-overlayfs, find.
 func TestInstall(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		e.overlay(t, "file f \"x\"")
-		dest := filepath.Join(e.dir, "dest")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		e.Overlay(t, "file f \"x\"")
+		dest := filepath.Join(e.Dir, "dest")
 		run := func(target string) { // not built anew: it is the program under test that is installed
-			sh(t, "..", "make -s -o build "+target+" PROGRAM="+binPath+" DESTDIR="+dest+" ALTERNATIVE=1")
+			harness.Shell(t, "../..", "make -s -o build "+target+" PROGRAM="+harness.Program+" DESTDIR="+dest+" ALTERNATIVE=1")
 		}
 		run("install")
-		list := sh(t, dest, `find . -not -type d -printf '%P %m %l\n' | sort`)
-		equal(t, "installed", list, `sbin/mount.fuse-overlay 777 /usr/local/bin/fuse-overlay
+		list := harness.Shell(t, dest, `find . -not -type d -printf '%P %m %l\n' | sort`)
+		harness.Equal(t, "installed", list, `sbin/mount.fuse-overlay 777 /usr/local/bin/fuse-overlay
 usr/local/bin/fuse-overlay 755 
 usr/local/bin/fuse-overlayfs 777 fuse-overlay
 usr/local/share/man/man1/fuse-overlay.1 644 
 `)
-		page := readText(t, dest+"/usr/local/share/man/man1/fuse-overlay.1")
+		page := harness.ReadText(t, dest+"/usr/local/share/man/man1/fuse-overlay.1")
 		if !strings.Contains(page, ".Nm fuse-overlay") {
-			t.Errorf("the manual page begins with %s", brief(page))
+			t.Errorf("the manual page begins with %s", harness.Brief(page))
 		}
-		out, err := runIn("/", []string{"DIR=" + e.dir}, time.Minute, "unshare", "-m", "bash", "-euc", mountFunctions+`
+		out, err := harness.RunIn("/", []string{"DIR=" + e.Dir}, time.Minute, "unshare", "-m", "bash", "-euc", mountFunctions+`
 			sbin=$(readlink -f /sbin)
 			mount --bind $DIR/dest/usr/local/bin /usr/local/bin
 			mount -t overlay helpers -o lowerdir=$DIR/dest/sbin:$sbin $sbin
@@ -240,13 +214,13 @@ usr/local/share/man/man1/fuse-overlay.1 644
 			t.Errorf("%v: %q", err, out)
 		}
 		// A program of that name by others stays.
-		check(t, os.Remove(dest+"/usr/local/bin/fuse-overlayfs"))
-		write(t, dest+"/usr/local/bin/fuse-overlayfs", "of others")
+		harness.Check(t, os.Remove(dest+"/usr/local/bin/fuse-overlayfs"))
+		harness.Write(t, dest+"/usr/local/bin/fuse-overlayfs", "of others")
 		run("uninstall")
-		left := strings.Fields(sh(t, dest, "find . -not -type d"))
+		left := strings.Fields(harness.Shell(t, dest, "find . -not -type d"))
 		if !slices.Equal(left, []string{"./usr/local/bin/fuse-overlayfs"}) {
 			t.Errorf("left after make uninstall: %v", left)
 		}
-		wantNothingRuns(t, e.dir)
+		harness.WantNothingRuns(t, e.Dir)
 	})
 }

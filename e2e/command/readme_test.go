@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"fmt"
@@ -10,20 +10,22 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The blocks of README.md and docs/CONTAINERS.md are typed here as they stand there.
 
 // document is a copy of a document that every user can read, in the folder of the run.
-func document(name string) string { return filepath.Join(base, "documents", name) }
+func document(name string) string { return filepath.Join(harness.RunDir, "documents", name) }
 
 // prepareDocuments makes the copies.
 func prepareDocuments() error {
-	if err := os.Mkdir(filepath.Join(base, "documents"), 0o755); err != nil {
+	if err := os.Mkdir(filepath.Join(harness.RunDir, "documents"), 0o755); err != nil {
 		return err
 	}
-	for _, path := range []string{"../README.md", examples + "/storage.conf", examples + "/storage-rootless.conf"} {
-		if err := copyFile(path, document(filepath.Base(path))); err != nil {
+	for _, path := range []string{"../../README.md", examples + "/storage.conf", examples + "/storage-rootless.conf"} {
+		if err := harness.CopyFile(path, document(filepath.Base(path))); err != nil {
 			return err
 		}
 	}
@@ -36,7 +38,7 @@ type block struct{ kind, text string }
 // blocks are the fenced blocks of a document, in order.
 func blocks(t *testing.T, path string) (list []block) {
 	t.Helper()
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(readText(t, path), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(harness.ReadText(t, path), -1) {
 		list = append(list, block{m[1], m[2]})
 	}
 	return list
@@ -68,12 +70,12 @@ func promised(text string) (words []string) {
 // Each shell block of README runs as root, in a user namespace and as a plain user, with the PATH
 // that each has. Its output is that of its comments.
 func TestReadmeBlocks(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/rootfs/bin")
-		check(t, copyFile("/bin/busybox", e.dir+"/rootfs/bin/sh"))
-		path := filepath.Dir(binPath) + ":/usr/local/bin:/usr/bin:/bin"
-		if e.mode == modeRoot {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/rootfs/bin")
+		harness.Check(t, harness.CopyFile("/bin/busybox", e.Dir+"/rootfs/bin/sh"))
+		path := filepath.Dir(harness.Program) + ":/usr/local/bin:/usr/bin:/bin"
+		if e.Mode == harness.ModeRoot {
 			path = "/usr/local/sbin:/usr/sbin:/sbin:" + path
 		}
 		ran := 0
@@ -82,7 +84,7 @@ func TestReadmeBlocks(t *testing.T) {
 				continue // TestDocumentedTargets
 			}
 			ran++
-			out, err := runIn(e.dir, []string{"PATH=" + path}, commandLimit, "sh", "-ec", b.text)
+			out, err := harness.RunIn(e.Dir, []string{"PATH=" + path}, harness.CommandLimit, "sh", "-ec", b.text)
 			if err != nil {
 				t.Errorf("%v\n%s\n%s", err, b.text, out)
 				continue
@@ -95,9 +97,9 @@ func TestReadmeBlocks(t *testing.T) {
 		if ran < 3 {
 			t.Errorf("README has %d blocks to be typed", ran)
 		}
-		for _, m := range mountTable() {
-			if strings.HasPrefix(m.point, e.dir+"/") {
-				t.Errorf("%s is still mounted", m.point)
+		for _, m := range harness.MountTable() {
+			if strings.HasPrefix(m.Point, e.Dir+"/") {
+				t.Errorf("%s is still mounted", m.Point)
 			}
 		}
 	})
@@ -106,24 +108,24 @@ func TestReadmeBlocks(t *testing.T) {
 // The shell that the block about user namespaces starts is in the merged tree, can change it, and keeps
 // what it changed in the upper.
 func TestReadmeUserNamespace(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, []mode{modeRoot, modeFusermount}, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/rootfs/bin", e.dir+"/upper", e.dir+"/work", e.dir+"/merged")
-		check(t, copyFile("/bin/busybox", e.dir+"/rootfs/bin/sh"))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, []harness.Mode{harness.ModeRoot, harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/rootfs/bin", e.Dir+"/upper", e.Dir+"/work", e.Dir+"/merged")
+		harness.Check(t, harness.CopyFile("/bin/busybox", e.Dir+"/rootfs/bin/sh"))
 		line := strings.TrimSpace(blockWith(t, document("README.md"), "sh", "unshare"))
 		typed := fmt.Sprintf("echo 'echo x >>/new; echo /*' | %s", line)
 		for range 2 { // the first mount ends with its namespace, and gives way to the second
-			out, err := runIn(e.dir, []string{"PATH=" + filepath.Dir(binPath) + ":/usr/local/bin:/usr/bin:/bin"}, commandLimit, "sh", "-ec", typed)
+			out, err := harness.RunIn(e.Dir, []string{"PATH=" + filepath.Dir(harness.Program) + ":/usr/local/bin:/usr/bin:/bin"}, harness.CommandLimit, "sh", "-ec", typed)
 			if err != nil || out != "/bin /new\n" {
 				t.Errorf("%v: %q", err, out)
 			}
 		}
-		wantText(t, e.dir+"/upper/new", "x\nx\n")
-		wantAbsent(t, e.dir+"/rootfs/new")
-		for _, pid := range processesOf(binPath) {
-			if !waitGone(pid, 10*time.Second) {
+		harness.WantText(t, e.Dir+"/upper/new", "x\nx\n")
+		harness.WantAbsent(t, e.Dir+"/rootfs/new")
+		for _, pid := range harness.ProcessesOf(harness.Program) {
+			if !harness.WaitGone(pid, 10*time.Second) {
 				t.Errorf("the daemon %d outlives its namespace", pid)
-				kill(pid, syscall.SIGKILL)
+				harness.Kill(pid, syscall.SIGKILL)
 			}
 		}
 	})
@@ -131,11 +133,11 @@ func TestReadmeUserNamespace(t *testing.T) {
 
 // The line of fstab is one that mount(8) takes.
 func TestReadmeFstab(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/srv")
-		sh(t, e.dir+"/srv", "mkdir base upper merged; echo -n x >base/f")
-		write(t, e.dir+"/fstab", blockWith(t, document("README.md"), "", "/srv/merged"))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/srv")
+		harness.Shell(t, e.Dir+"/srv", "mkdir base upper merged; echo -n x >base/f")
+		harness.Write(t, e.Dir+"/fstab", blockWith(t, document("README.md"), "", "/srv/merged"))
 		out, err := privately(t, e, mountFunctions+`
 			mount --bind $DIR/srv /srv
 			mount --fstab $DIR/fstab --fake -a; expect /srv/merged ""
@@ -148,31 +150,31 @@ func TestReadmeFstab(t *testing.T) {
 
 // Podman of root takes README's and the example's storage.conf, and podman of a plain user that of the other example.
 func TestStorageConfigurations(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	const info = "podman info --format '{{.Store.GraphDriverName}} {{.Store.GraphRoot}} {{range $k, $v := .Store.GraphOptions}}{{$k}} {{end}}'"
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		bin := e.dir + "/bin"
-		mkdir(t, bin, "/var/lib/containers", "/etc/containers")
-		check(t, os.Symlink(binPath, bin+"/fuse-overlay"))
-		check(t, syscall.Mount(bin, "/usr/local/bin", "", syscall.MS_BIND, ""))
-		check(t, syscall.Mount("tmpfs", "/var/lib/containers", "tmpfs", 0, ""))
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		bin := e.Dir + "/bin"
+		harness.Mkdir(t, bin, "/var/lib/containers", "/etc/containers")
+		harness.Check(t, os.Symlink(harness.Program, bin+"/fuse-overlay"))
+		harness.Check(t, syscall.Mount(bin, "/usr/local/bin", "", syscall.MS_BIND, ""))
+		harness.Check(t, syscall.Mount("tmpfs", "/var/lib/containers", "tmpfs", 0, ""))
 		for name, text := range map[string]string{
 			"README":       blockWith(t, document("README.md"), "toml", "mount_program"),
-			"storage.conf": readText(t, document("storage.conf")),
+			"storage.conf": harness.ReadText(t, document("storage.conf")),
 		} {
-			write(t, "/etc/containers/storage.conf", text)
-			out, err := runIn("/", nil, time.Minute, "sh", "-c", info)
+			harness.Write(t, "/etc/containers/storage.conf", text)
+			out, err := harness.RunIn("/", nil, time.Minute, "sh", "-c", info)
 			if err != nil || !strings.Contains(out, "overlay /var/lib/containers/storage overlay.mount_program ") {
 				t.Errorf("%s: %v: %s", name, err, out)
 			}
 		}
-		home := e.dir + "/home"
-		mkdir(t, home+"/.config/containers", home+"/run")
-		write(t, home+"/.config/containers/storage.conf", readText(t, document("storage-rootless.conf")))
-		check(t, os.Remove("/etc/containers/storage.conf"))
-		sh(t, "/", "chown -R "+plainUser.name+" "+home+"; chmod 700 "+home+"/run")
-		out, err := runIn("/", []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + home + "/run"}, time.Minute, "setpriv", "--reuid", plainUser.name,
-			"--regid", plainUser.name, "--init-groups", "sh", "-c", info)
+		home := e.Dir + "/home"
+		harness.Mkdir(t, home+"/.config/containers", home+"/run")
+		harness.Write(t, home+"/.config/containers/storage.conf", harness.ReadText(t, document("storage-rootless.conf")))
+		harness.Check(t, os.Remove("/etc/containers/storage.conf"))
+		harness.Shell(t, "/", "chown -R "+harness.PlainUser.Name+" "+home+"; chmod 700 "+home+"/run")
+		out, err := harness.RunIn("/", []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + home + "/run"}, time.Minute, "setpriv", "--reuid", harness.PlainUser.Name,
+			"--regid", harness.PlainUser.Name, "--init-groups", "sh", "-c", info)
 		if err != nil || !strings.Contains(out, "overlay "+home+"/.local/share/containers/storage overlay.mount_program ") {
 			t.Errorf("storage-rootless.conf: %v: %s", err, out)
 		}
@@ -181,14 +183,14 @@ func TestStorageConfigurations(t *testing.T) {
 
 // Each make target that the documents name exists, and make help lists it.
 func TestDocumentedTargets(t *testing.T) {
-	help, err := runIn("..", nil, commandLimit, "make", "--no-print-directory", "help")
-	check(t, err)
+	help, err := harness.RunIn("../..", nil, harness.CommandLimit, "make", "--no-print-directory", "help")
+	harness.Check(t, err)
 	var listed []string
 	for line := range strings.Lines(help) {
 		listed = append(listed, strings.Fields(line)[0])
 	}
-	for _, page := range []string{"../README.md", "../CONTRIBUTING.md", "../docs/CONTAINERS.md"} {
-		found := regexp.MustCompile("`make ([a-z0-9-]+)").FindAllStringSubmatch(readText(t, page), -1)
+	for _, page := range []string{"../../README.md", "../../CONTRIBUTING.md", "../../docs/CONTAINERS.md"} {
+		found := regexp.MustCompile("`make ([a-z0-9-]+)").FindAllStringSubmatch(harness.ReadText(t, page), -1)
 		for _, b := range blocks(t, page) {
 			found = append(found, regexp.MustCompile(`(?m)^make ([a-z0-9-]+)`).FindAllStringSubmatch(b.text, -1)...)
 		}
@@ -202,17 +204,17 @@ func TestDocumentedTargets(t *testing.T) {
 
 // make install takes what was built, without Go.
 func TestInstallNeedsNoGo(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/tree/bin", e.dir+"/tree/docs")
-		for from, to := range map[string]string{"../Makefile": "Makefile", "../docs/fuse-overlay.1": "docs/fuse-overlay.1", binPath: "bin/fuse-overlay"} {
-			check(t, copyFile(from, e.dir+"/tree/"+to))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/tree/bin", e.Dir+"/tree/docs")
+		for from, to := range map[string]string{"../../Makefile": "Makefile", "../../docs/fuse-overlay.1": "docs/fuse-overlay.1", harness.Program: "bin/fuse-overlay"} {
+			harness.Check(t, harness.CopyFile(from, e.Dir+"/tree/"+to))
 		}
-		out, err := runIn(e.dir+"/tree", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, commandLimit, "make", "install", "GO=/none", "DESTDIR="+e.dir+"/root")
+		out, err := harness.RunIn(e.Dir+"/tree", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, harness.CommandLimit, "make", "install", "GO=/none", "DESTDIR="+e.Dir+"/root")
 		if err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
-		if _, err := os.Stat(e.dir + "/root/usr/local/bin/fuse-overlay"); err != nil {
+		if _, err := os.Stat(e.Dir + "/root/usr/local/bin/fuse-overlay"); err != nil {
 			t.Error(err)
 		}
 	})

@@ -1,4 +1,4 @@
-package e2e
+package command
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // wrongCall is a command line that users type and that must mount nothing. The message is one line
@@ -16,12 +18,12 @@ import (
 type wrongCall struct {
 	line  string
 	want  []string
-	modes []mode // nil: all
+	modes []harness.Mode // nil: all
 }
 
 func wrong(line string, want ...string) wrongCall { return wrongCall{line: line, want: want} }
 
-func (c wrongCall) as(modes ...mode) wrongCall {
+func (c wrongCall) as(modes ...harness.Mode) wrongCall {
 	c.modes = modes
 	return c
 }
@@ -127,7 +129,7 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir=u/in,upperdir=u,workdir=w m`, `lowerdir "u/in"`, `lies inside the upperdir "u"`),
 	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=l2 m`, `workdir "l2"`, "is not empty"),
 	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=/dev/shm m`, `workdir "/dev/shm"`, "same mount", "upperdir"),
-	wrong(`fuse-overlay -o lowerdir=/root/none m`, `lowerdir "/root/none": permission denied`).as(modeUserns, modeFusermount),
+	wrong(`fuse-overlay -o lowerdir=/root/none m`, `lowerdir "/root/none": permission denied`).as(harness.ModeUserns, harness.ModeFusermount),
 
 	// The mount point.
 	wrong(`fuse-overlay -o lowerdir=l none`, `mount point "none": no such file`),
@@ -135,36 +137,36 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir=l dangling`, `mount point "dangling": no such file`),
 	wrong(`fuse-overlay -o lowerdir=l /dev/fd/77`, `"/dev/fd/77"`, "bad file descriptor"),
 	wrong(`fuse-overlay -o lowerdir=l /dev/fd/5 5</dev/null`, `"/dev/fd/5": not an open /dev/fuse`),
-	wrong(`fuse-overlay -o lowerdir=l /usr`, `mount point "/usr"`).as(modeFusermount),
+	wrong(`fuse-overlay -o lowerdir=l /usr`, `mount point "/usr"`).as(harness.ModeFusermount),
 
 	// The machine.
 	wrong(`ulimit -n 12; fuse-overlay -o lowerdir=l m`, "ulimit -n"),
 	wrong(`mount -t tmpfs none w; mkdir w/u w/w; mount -o remount,ro w; fuse-overlay -o lowerdir=l,upperdir=w/u,workdir=w/w m; c=$?; umount w; exit $c`,
-		"read-only file system", "leave out upperdir and workdir").as(modeRoot, modeUserns),
-	wrong(`fuse-overlay -o lowerdir=l,allow_other m`, "user_allow_other", "/etc/fuse.conf").as(modeFusermount),
+		"read-only file system", "leave out upperdir and workdir").as(harness.ModeRoot, harness.ModeUserns),
+	wrong(`fuse-overlay -o lowerdir=l,allow_other m`, "user_allow_other", "/etc/fuse.conf").as(harness.ModeFusermount),
 }
 
 // For wrong command lines the exit code is 1, and one line names the argument and the reason.
 // Nothing is mounted or changed, and no process is left.
 func TestWrongCalls(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	if len(wrongCalls) < 60 {
 		t.Errorf("%d calls only", len(wrongCalls))
 	}
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/bin")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/bin")
 		for i, c := range wrongCalls {
-			if c.modes != nil && !slices.Contains(c.modes, e.mode) {
+			if c.modes != nil && !slices.Contains(c.modes, e.Mode) {
 				continue
 			}
-			dir := filepath.Join(e.dir, fmt.Sprint(i))
+			dir := filepath.Join(e.Dir, fmt.Sprint(i))
 			for _, d := range []string{"l", "l2", "u/in", "w", "m", "a:b", "c,d"} {
-				mkdir(t, filepath.Join(dir, d))
+				harness.Mkdir(t, filepath.Join(dir, d))
 			}
-			write(t, dir+"/file", "x")
-			write(t, dir+"/l2/g", "x")
-			check(t, os.Symlink("nowhere", dir+"/dangling"))
-			check(t, os.Symlink("loop", dir+"/loop"))
+			harness.Write(t, dir+"/file", "x")
+			harness.Write(t, dir+"/l2/g", "x")
+			harness.Check(t, os.Symlink("nowhere", dir+"/dangling"))
+			harness.Check(t, os.Symlink("loop", dir+"/loop"))
 			c.try(t, dir)
 		}
 	})
@@ -172,14 +174,14 @@ func TestWrongCalls(t *testing.T) {
 
 func (c wrongCall) try(t *testing.T, dir string) {
 	t.Helper()
-	before, err := snapshot(dir, view{})
-	check(t, err)
-	daemons := len(processesOf(binPath))
-	environ := []string{"PATH=" + filepath.Dir(binPath) + ":" + os.Getenv("PATH")}
-	out, err := runIn(dir, environ, commandLimit, "bash", "-c", c.line)
-	line := brief(c.line)
-	if exitCode(err) != 1 {
-		t.Errorf("%s: exit %d (%v), want 1", line, exitCode(err), err)
+	before, err := harness.Snapshot(dir, harness.View{})
+	harness.Check(t, err)
+	daemons := len(harness.ProcessesOf(harness.Program))
+	environ := []string{"PATH=" + filepath.Dir(harness.Program) + ":" + os.Getenv("PATH")}
+	out, err := harness.RunIn(dir, environ, harness.CommandLimit, "bash", "-c", c.line)
+	line := harness.Brief(c.line)
+	if harness.ExitCode(err) != 1 {
+		t.Errorf("%s: exit %d (%v), want 1", line, harness.ExitCode(err), err)
 	}
 	text, ended := strings.CutSuffix(out, "\n")
 	if !ended || strings.Contains(text, "\n") || !strings.HasPrefix(text, "fuse-overlay: ") || len(text) > 1300 {
@@ -190,32 +192,32 @@ func (c wrongCall) try(t *testing.T, dir string) {
 			t.Errorf("%s\n wrote %.2000s\n lacks %s", line, text, want)
 		}
 	}
-	for _, m := range mountTable() {
-		if strings.HasPrefix(m.point, dir+"/") {
-			t.Errorf("%s: %s is mounted", line, m.point)
+	for _, m := range harness.MountTable() {
+		if strings.HasPrefix(m.Point, dir+"/") {
+			t.Errorf("%s: %s is mounted", line, m.Point)
 		}
 	}
-	if !eventually(2*time.Second, func() bool { return len(processesOf(binPath)) <= daemons }) {
-		t.Errorf("%s: processes are left: %v", line, processesOf(binPath))
+	if !harness.Eventually(2*time.Second, func() bool { return len(harness.ProcessesOf(harness.Program)) <= daemons }) {
+		t.Errorf("%s: processes are left: %v", line, harness.ProcessesOf(harness.Program))
 	}
-	after, err := snapshot(dir, view{})
-	check(t, err)
-	if diff := diffLines(before, after); diff != "" {
+	after, err := harness.Snapshot(dir, harness.View{})
+	harness.Check(t, err)
+	if diff := harness.DiffLines(before, after); diff != "" {
 		t.Errorf("%s: changed\n%s", line, diff)
 	}
 }
 
 // If users may not open the device, the message names the device, not the mount point.
 func TestDeviceThatUsersMayNotOpen(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		mkdir(t, e.dir+"/dev", e.dir+"/l", e.dir+"/m")
-		check(t, os.Chown(e.dir+"/m", plainUser.uid, plainUser.gid))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		harness.Mkdir(t, e.Dir+"/dev", e.Dir+"/l", e.Dir+"/m")
+		harness.Check(t, os.Chown(e.Dir+"/m", harness.PlainUser.UID, harness.PlainUser.GID))
 		script := fmt.Sprintf(`mount -t tmpfs none dev; mknod -m 600 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse
-			exec setpriv --reuid %d --regid %d --clear-groups %s -o lowerdir=l m`, plainUser.uid, plainUser.gid, binPath)
-		out, err := runIn(e.dir, nil, commandLimit, "unshare", "-m", "sh", "-ec", script)
+			exec setpriv --reuid %d --regid %d --clear-groups %s -o lowerdir=l m`, harness.PlainUser.UID, harness.PlainUser.GID, harness.Program)
+		out, err := harness.RunIn(e.Dir, nil, harness.CommandLimit, "unshare", "-m", "sh", "-ec", script)
 		want := "fuse-overlay: cannot open /dev/fuse: permission denied (its mode usually lets all users in: chmod 666 /dev/fuse)\n"
-		if exitCode(err) != 1 || out != want {
+		if harness.ExitCode(err) != 1 || out != want {
 			t.Errorf("%v: wrote %q, want %q", err, out, want)
 		}
 	})
@@ -223,14 +225,14 @@ func TestDeviceThatUsersMayNotOpen(t *testing.T) {
 
 // As fuse-overlayfs the program mounts with what that program passes by, and warns in its words.
 func TestCompatibleCallsMount(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, `file f "x"`)
-		name := filepath.Join(e.dir, "fuse-overlayfs")
-		check(t, os.Symlink(binPath, name))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, `file f "x"`)
+		name := filepath.Join(e.Dir, "fuse-overlayfs")
+		harness.Check(t, os.Symlink(harness.Program, name))
 		ignored := []string{"sync=0", "dev=0", "noacl=1", "volatile=1", "metacopy=1", "nfs_export=on", "remount", "timeout=x"}
-		out, err := runCommand(name, "-o", o.lowerdir()+","+strings.Join(ignored, ","), o.mnt)
-		o.guard()
+		out, err := harness.Run(name, "-o", o.Lowerdir()+","+strings.Join(ignored, ","), o.Point)
+		o.Guard()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
@@ -238,8 +240,8 @@ func TestCompatibleCallsMount(t *testing.T) {
 		for _, i := range ignored {
 			want += "unknown argument ignored: " + i + "\n"
 		}
-		equal(t, "what it wrote", out, want)
-		wantText(t, o.path("f"), "x")
-		o.unmount()
+		harness.Equal(t, "what it wrote", out, want)
+		harness.WantText(t, o.Path("f"), "x")
+		o.Unmount()
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package cost
 
 import (
 	"encoding/binary"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // wakeUpFile tells how long the machine's idle CPUs may take to wake up, in microseconds, by what all processes ask for.
@@ -17,40 +19,41 @@ const wakeUpFile = "/dev/cpu_dma_latency"
 func mayStayAwake(t *testing.T) bool {
 	t.Helper()
 	f, err := os.Open(wakeUpFile)
-	check(t, err)
-	defer func() { check(t, f.Close()) }()
+	harness.Check(t, err)
+	defer func() { harness.Check(t, f.Close()) }()
 	var b [4]byte
 	_, err = f.Read(b[:])
-	check(t, err)
+	harness.Check(t, err)
 	return binary.NativeEndian.Uint32(b[:]) == 0
 }
 
 // With cpu_idle=poll idle CPUs stay awake while requests come fast, and for no longer; also when the daemon is killed.
 func TestCPUsStayAwakeForRequests(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d")
-		o.opts = []string{"cpu_idle=poll"}
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d")
+		o.Opts = []string{"cpu_idle=poll"}
 		if unix.Access(wakeUpFile, unix.W_OK) != nil { // for root alone
-			out, err := o.tryMount()
-			if err == nil || o.isMounted() || !strings.Contains(out, "cpu_idle=poll: "+wakeUpFile) {
+			out, err := o.TryMount()
+			if err == nil || o.IsMounted() || !strings.Contains(out, "cpu_idle=poll: "+wakeUpFile) {
 				t.Errorf("mounting: %v, %q; want a word of %s", err, out, wakeUpFile)
 			}
 			return
 		}
-		o.mount()
+		o.Mount()
 		asleep := func(when string) {
 			t.Helper()
-			if !eventually(5*time.Second, func() bool { return !mayStayAwake(t) }) {
+			if !harness.Eventually(5*time.Second, func() bool { return !mayStayAwake(t) }) {
 				t.Errorf("%s: idle CPUs stay awake", when)
 			}
 		}
 		work := func() {
 			t.Helper()
 			i := 0
-			if !eventually(5*time.Second, func() bool {
+			if !harness.Eventually(5*time.Second, func() bool {
 				for range 200 {
-					_, _ = os.Lstat(o.path(fmt.Sprint("d/", i)))
+					_, _ = os.Lstat(o.Path(fmt.Sprint("d/", i)))
 					i++
 				}
 				return mayStayAwake(t)
@@ -62,23 +65,24 @@ func TestCPUsStayAwakeForRequests(t *testing.T) {
 		work()
 		asleep("after the work")
 		work()
-		o.crash()
+		o.Crash()
 		asleep("after the daemon was killed")
 	})
 }
 
 // With cpu_idle=sleep nothing is asked for.
 func TestCPUsAreLeftToSleep(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d")
-		o.opts = []string{"cpu_idle=sleep"}
-		o.mount()
-		for _, fd := range openFDs(o.pid) {
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d")
+		o.Opts = []string{"cpu_idle=sleep"}
+		o.Mount()
+		for _, fd := range harness.OpenFDs(o.PID) {
 			if fd == wakeUpFile {
 				t.Errorf("the daemon has %s open", fd)
 			}
 		}
-		o.unmount()
+		o.Unmount()
 	})
 }

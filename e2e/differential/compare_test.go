@@ -1,13 +1,13 @@
-package e2e
+package differential
 
 import (
-	"crypto/sha256"
-	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
 // deviation is a deliberate difference from the kernel's overlayfs; docs/SEMANTICS.md has the same numbers.
@@ -15,7 +15,7 @@ type deviation struct {
 	id, what, why string
 	// match tells whether the results of an operation differ by this deviation; nil where the comparison leaves
 	// the thing out altogether.
-	match func(o op, kernel, ours string) bool
+	match func(o operation.Op, kernel, ours string) bool
 }
 
 var deviations = []deviation{
@@ -38,8 +38,8 @@ var deviations = []deviation{
 		"what fails leaves no trace", nil},
 	{"D12", "a directory whose redirect would be too long, renamed onto one that is not empty, is ENOTEMPTY; in the kernel it may be EXDEV",
 		"what is not to be is found out before anything is changed",
-		func(o op, kernel, ours string) bool {
-			return o.name == "rename" && kernel == "EXDEV" && ours == "ENOTEMPTY"
+		func(o operation.Op, kernel, ours string) bool {
+			return o.Name == "rename" && kernel == "EXDEV" && ours == "ENOTEMPTY"
 		}},
 	{"D13", "numbers are made up as with xino=on whatever xino says", "a FUSE mount has one st_dev", nil},
 	{"D14", "statfs shows an f_fsid of the kernel's choice", "a FUSE server is not asked for it", nil},
@@ -49,8 +49,8 @@ var deviations = []deviation{
 		"there is no data below to be found again", nil},
 	{"D16", "an object of a lower that is removed while it is open has st_nlink 0, in the kernel that of the lower's inode",
 		"it has no name any more",
-		func(o op, kernel, ours string) bool {
-			return o.name == "slot-stat" && strings.Replace(kernel, " nlink 1 ", " nlink 0 ", 1) == ours
+		func(o operation.Op, kernel, ours string) bool {
+			return o.Name == "slot-stat" && strings.Replace(kernel, " nlink 1 ", " nlink 0 ", 1) == ours
 		}},
 	{"D17", "owner, mode and times of a device, fifo or socket of a lower that is removed while it is open cannot be changed (ENOENT)",
 		"a copy of it would need a name", nil},
@@ -97,56 +97,37 @@ var deviations = []deviation{
 }
 
 // equalise takes back what an operation changed on one side only (D10, D11, D29), so that the comparison can go on.
-func equalise(e *env, o op, result string, sides ...*side) {
-	if e.has(passthrough) {
+func equalise(e *harness.Env, o operation.Op, result string, sides ...*operation.Side) {
+	if e.Has(harness.Passthrough) {
 		for _, s := range sides {
-			s.dropSuid(o)
+			s.DropSuid(o)
 		}
 	}
-	if result == sizeWasThat && !e.has("writeback=0") && !e.has(passthrough) {
-		at := unix.NsecToTimespec(oldTime.UnixNano())
+	if result == operation.SizeUnchanged && !e.Has("writeback=0") && !e.Has(harness.Passthrough) {
+		at := unix.NsecToTimespec(harness.OldTime.UnixNano())
 		for _, s := range sides {
-			_ = unix.UtimesNanoAt(unix.AT_FDCWD, s.o.path(o.path), []unix.Timespec{at, at}, 0)
+			_ = unix.UtimesNanoAt(unix.AT_FDCWD, s.Overlay.Path(o.Path), []unix.Timespec{at, at}, 0)
 		}
 	}
-	if o.name != "rename" || result != "ENOTEMPTY" && result != "EXDEV" {
+	if o.Name != "rename" || result != "ENOTEMPTY" && result != "EXDEV" {
 		return
 	}
 	for _, s := range sides {
-		if e.has(redirects) { // the kernel has copied the directory up, and emptied the one in its way of whiteouts
-			_ = setTimes(s.o.path(o.path), oldTime)
-			if p := s.o.path(o.path2); result == "EXDEV" && unix.Rmdir(p) == nil {
+		if e.Has(harness.Redirects) { // the kernel has copied the directory up, and emptied the one in its way of whiteouts
+			_ = harness.SetTimes(s.Overlay.Path(o.Path), harness.OldTime)
+			if p := s.Overlay.Path(o.Path2); result == "EXDEV" && unix.Rmdir(p) == nil {
 				_ = unix.Mkdir(p, 0o755)
-				_ = setTimes(p, oldTime)
+				_ = harness.SetTimes(p, harness.OldTime)
 			}
 		}
-		for _, p := range []string{o.path, o.path2} {
-			_ = setTimes(filepath.Dir(s.o.path(p)), oldTime)
+		for _, p := range []string{o.Path, o.Path2} {
+			_ = harness.SetTimes(filepath.Dir(s.Overlay.Path(p)), harness.OldTime)
 		}
-	}
-}
-
-// dropSuid takes the bits away that a write may have taken away.
-func (s *side) dropSuid(o op) {
-	fd := -1
-	switch o.name {
-	case "slot-open", "slot-write":
-		fd = s.fd[o.slot]
-	case "overwrite", "append", "pwrite":
-		var err error
-		if fd, err = unix.Open(s.o.path(o.path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(fd)
-	}
-	var st unix.Stat_t
-	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		_ = unix.Fchmod(fd, st.Mode&0o1777)
 	}
 }
 
 // deviates tells whether two results differ by a deviation of the table.
-func deviates(o op, kernel, ours string) bool {
+func deviates(o operation.Op, kernel, ours string) bool {
 	for _, d := range deviations {
 		if d.match != nil && d.match(o, kernel, ours) {
 			return true
@@ -156,49 +137,49 @@ func deviates(o op, kernel, ours string) bool {
 }
 
 // parts tells whether the sides part here: results differ by D15, D17 or D18, which leaves different things behind.
-func parts(e *env, o op, kernel, ours string, right *side) bool {
+func parts(e *harness.Env, o operation.Op, kernel, ours string, right *operation.Side) bool {
 	var st unix.Stat_t
-	switch o.name {
+	switch o.Name {
 	case "rename", "link":
-		if ours != "ok" || unix.Lstat(right.o.path(o.path2), &st) != nil {
+		if ours != "ok" || unix.Lstat(right.Overlay.Path(o.Path2), &st) != nil {
 			return false
 		}
 		isFile := st.Mode&unix.S_IFMT == unix.S_IFREG
-		return kernel == "EXDEV" && isFile && st.Size == 0 || kernel == "ESTALE" && !isFile && e.has("userxattr")
+		return kernel == "EXDEV" && isFile && st.Size == 0 || kernel == "ESTALE" && !isFile && e.Has("userxattr")
 	case "slot-chmod":
-		return kernel == "ok" && ours == "ENOENT" && unix.Fstat(right.fd[o.slot], &st) == nil && st.Nlink == 0 &&
+		return kernel == "ok" && ours == "ENOENT" && unix.Fstat(right.FDs[o.Slot], &st) == nil && st.Nlink == 0 &&
 			st.Mode&unix.S_IFMT != unix.S_IFREG
 	}
 	return false
 }
 
-func compareMerged(what string, left, right *side) string {
-	v := exact
-	want, err := snapshot(left.o.mnt, v)
+func compareMerged(what string, left, right *operation.Side) string {
+	v := harness.ExactView
+	want, err := harness.Snapshot(left.Overlay.Point, v)
 	if err != nil {
 		return what + ": kernel: " + err.Error()
 	}
-	got, err := snapshot(right.o.mnt, v)
+	got, err := harness.Snapshot(right.Overlay.Point, v)
 	if err != nil {
 		return what + ": ours: " + err.Error()
 	}
-	if d := diffLines(want, got); d != "" {
+	if d := harness.DiffLines(want, got); d != "" {
 		return what + ":\n" + d
 	}
 	return ""
 }
 
 // compareUppers compares what the two mounts left on disk.
-func compareUppers(e *env, left, right *side) string {
-	want, err := snapshot(left.o.upper, upperView(e, left.o))
+func compareUppers(e *harness.Env, left, right *operation.Side) string {
+	want, err := harness.Snapshot(left.Overlay.Upper, upperView(e, left.Overlay))
 	if err != nil {
 		return "upper: kernel: " + err.Error()
 	}
-	got, err := snapshot(right.o.upper, upperView(e, right.o))
+	got, err := harness.Snapshot(right.Overlay.Upper, upperView(e, right.Overlay))
 	if err != nil {
 		return "upper: ours: " + err.Error()
 	}
-	if d := diffLines(want, got); d != "" {
+	if d := harness.DiffLines(want, got); d != "" {
 		return "upper on disk:\n" + d
 	}
 	return ""
@@ -206,9 +187,9 @@ func compareUppers(e *env, left, right *side) string {
 
 // upperView shows an upper in a form that is equal for equal meanings: private attributes that only describe where an
 // object came from are left out, and an opaque mark counts only where it hides something.
-func upperView(e *env, o *overlay) view {
-	v := exact
-	v.xattr = func(rel, name string) (string, bool) {
+func upperView(e *harness.Env, o *harness.Overlay) harness.View {
+	v := harness.ExactView
+	v.Xattr = func(rel, name string) (string, bool) {
 		tail, private := strings.CutPrefix(name, "trusted.overlay.")
 		if !private {
 			tail, private = strings.CutPrefix(name, "user.overlay.")
@@ -224,10 +205,10 @@ func upperView(e *env, o *overlay) view {
 		case "origin", "impure", "nlink", "uuid":
 			return "", false
 		case "redirect": // the kernel leaves one to where the directory lies anyway when a rename fails
-			if kindOf(filepath.Join(o.upper, rel)) == unix.S_IFREG && !isMetacopy(o, rel) {
+			if harness.KindOf(filepath.Join(o.Upper, rel)) == unix.S_IFREG && !isMetacopy(o, rel) {
 				return "", false
 			}
-			to, err := getXattr(filepath.Join(o.upper, rel), name)
+			to, err := harness.GetXattr(filepath.Join(o.Upper, rel), name)
 			return "redirect", err != nil || to != filepath.Base(rel) && to != "/"+filepath.Join(below(o, filepath.Dir(rel)), filepath.Base(rel))
 		}
 		return name, true
@@ -236,20 +217,20 @@ func upperView(e *env, o *overlay) view {
 }
 
 // isMetacopy reports whether the data of a file of the upper lies below. Empty files have none anywhere: we copy them whole.
-func isMetacopy(o *overlay, rel string) bool {
-	path := filepath.Join(o.upper, rel)
+func isMetacopy(o *harness.Overlay, rel string) bool {
+	path := filepath.Join(o.Upper, rel)
 	var st unix.Stat_t
-	_, err := getXattr(path, "trusted.overlay.metacopy")
+	_, err := harness.GetXattr(path, "trusted.overlay.metacopy")
 	return err == nil && unix.Lstat(path, &st) == nil && st.Size > 0
 }
 
 // below is where the lowers have what lies at a path of the upper, by the redirects of the upper.
-func below(o *overlay, rel string) string {
+func below(o *harness.Overlay, rel string) string {
 	if rel == "." {
 		return rel
 	}
-	path := filepath.Join(o.upper, rel)
-	to, err := getXattr(path, "trusted.overlay.redirect")
+	path := filepath.Join(o.Upper, rel)
+	to, err := harness.GetXattr(path, "trusted.overlay.redirect")
 	switch {
 	case err != nil:
 		to = filepath.Base(rel)
@@ -260,17 +241,17 @@ func below(o *overlay, rel string) string {
 }
 
 // hides tells whether the lowers have a directory that a directory of the upper at the same path would merge with.
-func hides(e *env, o *overlay, rel string) bool {
-	layers := o.lowers
+func hides(e *harness.Env, o *harness.Overlay, rel string) bool {
+	layers := o.Lowers
 	for _, p := range append(parents(rel), rel) {
-		if p != rel && isOpaque(filepath.Join(o.upper, p)) {
+		if p != rel && isOpaque(filepath.Join(o.Upper, p)) {
 			return false
 		}
 		var kept []string
 	search:
 		for _, layer := range layers {
 			path := filepath.Join(layer, below(o, p))
-			switch kindOf(path) {
+			switch harness.KindOf(path) {
 			case 0:
 			case unix.S_IFDIR:
 				kept = append(kept, layer)
@@ -295,91 +276,11 @@ func parents(rel string) []string {
 	return list
 }
 
-func kindOf(path string) uint32 {
-	var st unix.Stat_t
-	if unix.Lstat(path, &st) != nil {
-		return 0
-	}
-	return st.Mode & unix.S_IFMT
-}
-
 func isOpaque(path string) bool {
 	for _, name := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
-		if v, err := getXattr(path, name); err == nil && v == "y" {
+		if v, err := harness.GetXattr(path, name); err == nil && v == "y" {
 			return true
 		}
 	}
 	return false
-}
-
-// identityFaults tells where d_ino is not st_ino, or objects of one mount have different device numbers.
-func identityFaults(root string) string {
-	var b strings.Builder
-	var top unix.Stat_t
-	if err := unix.Lstat(root, &top); err != nil {
-		return err.Error()
-	}
-	var walk func(dir string)
-	walk = func(dir string) {
-		entries, err := listDir(dir, 32<<10)
-		if err != nil {
-			fmt.Fprintf(&b, "%s: %v\n", dir, err)
-			return
-		}
-		for _, entry := range entries {
-			if entry.name == "." || entry.name == ".." {
-				continue
-			}
-			path := filepath.Join(dir, entry.name)
-			var st unix.Stat_t
-			if err := unix.Lstat(path, &st); err != nil {
-				fmt.Fprintf(&b, "%s: %v\n", path, err)
-				continue
-			}
-			if st.Ino != entry.ino || st.Dev != top.Dev {
-				fmt.Fprintf(&b, "%s: d_ino %d, st_ino %d, st_dev %d of %d\n", path, entry.ino, st.Ino, st.Dev, top.Dev)
-			}
-			if st.Mode&unix.S_IFMT != uint32(entry.kind)<<12 {
-				fmt.Fprintf(&b, "%s: d_type %d, st_mode %o\n", path, entry.kind, st.Mode)
-			}
-			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-				walk(path)
-			}
-		}
-	}
-	walk(root)
-	return b.String()
-}
-
-func digest(data []byte) string {
-	if len(data) < 40 {
-		return quote(string(data))
-	}
-	sum := sha256.Sum256(data)
-	return fmt.Sprintf("%x", sum[:8])
-}
-
-// dirent is one entry as getdents64 tells it.
-type dirent struct {
-	name string
-	ino  uint64
-	off  int64
-	kind uint8
-}
-
-// listDir lists a directory with a buffer of the given size.
-func listDir(dir string, size int) ([]dirent, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	var all []dirent
-	for {
-		entries, err := getdents(f, size)
-		if err != nil || len(entries) == 0 {
-			return all, err
-		}
-		all = append(all, entries...)
-	}
 }

@@ -1,44 +1,42 @@
-package e2e
+package differential
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
 const opsPerSequence = 200
 
-// failure matches the result of an operation that did nothing.
-var failure = regexp.MustCompile(`^(open |write |read )?E[A-Z]+|^closed|^not a file`)
-
 // sequence is a run on two mounts over identical layers: the left one is the kernel's overlayfs.
 type sequence struct {
 	t      *testing.T
-	e      *env
+	e      *harness.Env
 	right  bool // the right side is the kernel's too: shows that the test itself is deterministic
 	drawn  bool // both mounts get random options of the format
 	tables []string
-	ops    []op // filled while running, or given
-	pause  int  // the mounts are remounted before this operation; -1 for never
-	probe  bool // compare attributes after each operation
-	worked int  // operations that did not fail
-	over   bool // the sides differ on purpose, and more than can be taken back
+	ops    []operation.Op // filled while running, or given
+	pause  int            // the mounts are remounted before this operation; -1 for never
+	probe  bool           // compare attributes after each operation
+	worked int            // operations that did not fail
+	over   bool           // the sides differ on purpose, and more than can be taken back
 }
 
 // TestDifferential runs random operations on the program and on the kernel's overlayfs: the results, the merged trees
 // and the uppers on disk must be the same, but for the deviations of the table in diff_compare_test.go.
 func TestDifferential(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		n := 200
-		if e.mode == modeUserns {
+		if e.Mode == harness.ModeUserns {
 			n = 30
 		}
 		differential(t, e, false, n)
@@ -47,19 +45,20 @@ func TestDifferential(t *testing.T) {
 
 // The options that change how the kernel and the program share the work must not change what is seen.
 func TestDifferentialOptions(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, redirects} {
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", harness.Passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, harness.Redirects} {
 			t.Run(opt, func(t *testing.T) {
-				e := newEnv(t, e.mode)
-				e.opts = []string{opt}
+				e := harness.NewEnv(t, e.Mode)
+				e.Opts = []string{opt}
 				n := 12
 				switch opt {
-				case passthrough:
+				case harness.Passthrough:
 					n = 60
 				case "xattr_permissions=1", "xattr_permissions=2", shiftedIDs:
 					n = 25
-				case redirects:
+				case harness.Redirects:
 					n = 60
 				}
 				differential(t, e, false, n)
@@ -70,42 +69,35 @@ func TestDifferentialOptions(t *testing.T) {
 
 // TestDifferentialOfKernelWithItself shows that sequences are deterministic, with any options of the format.
 func TestDifferentialOfKernelWithItself(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.Raced(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		differential(t, e, true, 10)
-		if e.mode == modeRoot {
+		if e.Mode == harness.ModeRoot {
 			differentialOf(t, e, sequence{right: true, drawn: true}, 20)
 		}
 	})
 }
 
-func envNumber(name string, otherwise uint64) uint64 {
-	n, err := strconv.ParseUint(os.Getenv(name), 10, 64)
-	if err != nil {
-		return otherwise
-	}
-	return n
-}
-
-func differential(t *testing.T, e *env, kernelOnly bool, n int) {
+func differential(t *testing.T, e *harness.Env, kernelOnly bool, n int) {
 	t.Helper()
 	differentialOf(t, e, sequence{right: kernelOnly}, n)
 }
 
 // differentialOf runs sequences that are like a model.
-func differentialOf(t *testing.T, e *env, model sequence, n int) {
+func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 	t.Helper()
-	first, n := envNumber(envSeed, 1), int(envNumber(envSeqs, uint64(n)))
-	t.Logf("seeds %d..%d, %d operations each; again with %s=SEED %s=1", first, first+uint64(n)-1, opsPerSequence, envSeed, envSeqs)
+	first, n := harness.EnvNumber(harness.EnvSeed, 1), int(harness.EnvNumber(harness.EnvSeqs, uint64(n)))
+	t.Logf("seeds %d..%d, %d operations each; again with %s=SEED %s=1", first, first+uint64(n)-1, opsPerSequence, harness.EnvSeed, harness.EnvSeqs)
 	runtime.LockOSThread() // operations of other users are made by this thread
 	defer runtime.UnlockOSThread()
 	failed, worked, made := 0, 0, 0
 	for seed := first; seed < first+uint64(n); seed++ {
-		g, s := newGenerator(seed, e.mode), model
+		g, s := newGenerator(seed, e.Mode), model
 		s.t, s.e, s.tables, s.pause, s.probe = t, e, g.layers(), -1, g.chance(60)
 		if s.drawn {
-			s.e = &env{mode: e.mode, dir: e.dir, opts: drawOptions(g)}
+			s.e = &harness.Env{Mode: e.Mode, Dir: e.Dir, Opts: drawOptions(g)}
 		}
-		if e.has("xattr_permissions=2") {
+		if e.Has("xattr_permissions=2") {
 			s.tables[0] = "" // else it would hold objects that no mount with the option makes
 		}
 		if g.chance(40) {
@@ -120,7 +112,7 @@ func differentialOf(t *testing.T, e *env, model sequence, n int) {
 		if failed <= 3 {
 			diff = s.shrink(diff)
 		}
-		t.Errorf("seed %d, options %v: %s\n%s", seed, s.e.opts, diff, &s)
+		t.Errorf("seed %d, options %v: %s\n%s", seed, s.e.Opts, diff, &s)
 		if failed == 8 {
 			t.Fatal("too many failures, the rest is left out")
 		}
@@ -135,23 +127,23 @@ func differentialOf(t *testing.T, e *env, model sequence, n int) {
 // With a generator it makes the operations, without it runs those it has.
 func (s *sequence) run(g *generator) string {
 	s.t.Helper()
-	dir, err := os.MkdirTemp(s.e.dir, "seq")
-	check(s.t, err)
-	defer removeTree(dir)
+	dir, err := os.MkdirTemp(s.e.Dir, "seq")
+	harness.Check(s.t, err)
+	defer harness.RemoveTree(dir)
 	left, right := s.side(dir, "kernel", true), s.side(dir, "ours", s.right)
-	defer left.finish()
-	defer right.finish()
+	defer left.Finish()
+	defer right.Finish()
 	if g != nil {
 		s.ops = nil
 	}
 	for i := 0; g != nil && i < opsPerSequence || g == nil && i < len(s.ops); i++ {
 		if i == s.pause {
-			left.remount()
-			right.remount()
+			left.Remount()
+			right.Remount()
 		}
 		if g != nil {
 			if i%8 == 0 {
-				g.look(left.o.mnt)
+				g.look(left.Overlay.Point)
 			}
 			s.ops = append(s.ops, g.op())
 		}
@@ -166,8 +158,8 @@ func (s *sequence) run(g *generator) string {
 	return s.compareEnd(left, right)
 }
 
-func (s *sequence) step(left, right *side, o op) string {
-	want, got := left.do(s.t, o), right.do(s.t, o)
+func (s *sequence) step(left, right *operation.Side, o operation.Op) string {
+	want, got := left.Do(s.t, o), right.Do(s.t, o)
 	if s.over = want != got && parts(s.e, o, want, got, right); s.over {
 		return ""
 	}
@@ -175,11 +167,11 @@ func (s *sequence) step(left, right *side, o op) string {
 		return fmt.Sprintf("%s\n  kernel %s\n  ours   %s", o, want, got)
 	}
 	equalise(s.e, o, want, left, right)
-	if !failure.MatchString(want) {
+	if !operation.Failure.MatchString(want) {
 		s.worked++
 	}
 	if s.probe {
-		if want, got := left.probe(o), right.probe(o); want != got {
+		if want, got := left.Probe(o), right.Probe(o); want != got {
 			return fmt.Sprintf("attributes after %s\n  kernel %s\n  ours   %s", o, want, got)
 		}
 	}
@@ -187,111 +179,77 @@ func (s *sequence) step(left, right *side, o op) string {
 }
 
 // compareEnd compares the merged trees, the uppers on disk, and the merged trees after a remount.
-func (s *sequence) compareEnd(left, right *side) string {
-	left.close()
-	right.close()
+func (s *sequence) compareEnd(left, right *operation.Side) string {
+	left.Close()
+	right.Close()
 	if d := compareMerged("merged tree", left, right); d != "" {
 		return d
 	}
-	if !right.o.kernel {
-		if d := identityFaults(right.o.mnt); d != "" {
+	if !right.Overlay.Kernel {
+		if d := harness.IdentityFaults(right.Overlay.Point); d != "" {
 			return "inode numbers: " + d
 		}
 	}
-	left.o.unmount()
-	right.o.unmount()
-	indexed := slices.Contains(s.e.opts, "index=on")
-	if !keepsOwnersElsewhere(s.e) && !indexed { // see lookAtIndex
+	left.Overlay.Unmount()
+	right.Overlay.Unmount()
+	indexed := slices.Contains(s.e.Opts, "index=on")
+	if !keepsOwnersElsewhere(s.e) && !indexed { // see indexKinds
 		if d := compareUppers(s.e, left, right); d != "" {
 			return d
 		}
 	}
 	if indexed {
-		want, fault := lookAtIndex(nil, left.o)
-		got, fault2 := lookAtIndex(nil, right.o)
-		if diff := fault + fault2 + diffLines(want, got); diff != "" {
+		want, fault := harness.IndexKinds(left.Overlay)
+		got, fault2 := harness.IndexKinds(right.Overlay)
+		if diff := fault + fault2 + harness.DiffLines(want, got); diff != "" {
 			return "index:\n" + diff
 		}
 	}
-	if !right.o.kernel {
-		if rest := workRest(filepath.Join(right.o.work, "work")); len(rest) > 0 {
+	if !right.Overlay.Kernel {
+		if rest := harness.WorkRest(filepath.Join(right.Overlay.Work, "work")); len(rest) > 0 {
 			return fmt.Sprintf("the work directory still holds %v", rest)
 		}
 	}
-	left.mount()
-	right.mount()
-	if d := compareMerged("merged tree after a remount", left, right); d != "" || !s.drawn || right.o.kernel {
+	left.Mount()
+	right.Mount()
+	if d := compareMerged("merged tree after a remount", left, right); d != "" || !s.drawn || right.Overlay.Kernel {
 		return d
 	}
 	return s.swap(left, right)
 }
 
 // swap mounts what one side has written by the other.
-func (s *sequence) swap(left, right *side) string {
-	left.o.unmount()
-	right.o.unmount()
-	left.o.kernel, right.o.kernel = false, true
-	left.mount()
-	right.mount()
+func (s *sequence) swap(left, right *operation.Side) string {
+	left.Overlay.Unmount()
+	right.Overlay.Unmount()
+	left.Overlay.Kernel, right.Overlay.Kernel = false, true
+	left.Mount()
+	right.Mount()
 	return compareMerged("merged tree, mounted by the other side (the kernel mounts ours)", left, right)
 }
 
-// workRest lists what lies in a work directory besides empty directories and empty files (locks).
-func workRest(work string) []string {
-	var rest []string
-	_ = filepath.WalkDir(work, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil
-		}
-		if info, err := d.Info(); err == nil && (!info.Mode().IsRegular() || info.Size() > 0) {
-			rest = append(rest, strings.TrimPrefix(path, work))
-		}
-		return nil
-	})
-	return rest
-}
-
-func (s *sequence) side(dir, name string, kernel bool) *side {
+func (s *sequence) side(dir, name string, kernel bool) *operation.Side {
 	root := filepath.Join(dir, name)
-	o := &overlay{t: s.t, env: &env{mode: s.e.mode, dir: root, opts: s.e.opts}, kernel: kernel, log: filepath.Join(root, "log"), opts: s.e.opts}
+	o := &harness.Overlay{T: s.t, Env: &harness.Env{Mode: s.e.Mode, Dir: root, Opts: s.e.Opts}, Kernel: kernel, Log: filepath.Join(root, "log"), Opts: s.e.Opts}
 	if s.drawn {
-		o.kernelOpts = kernelOptionsOf(s.e.opts)
+		o.KernelOpts = kernelOptionsOf(s.e.Opts)
 	}
-	o.upper, o.work, o.mnt = root+"/upper", root+"/work", root+"/mnt"
-	mkdir(s.t, o.upper, o.work, o.mnt)
-	build(s.t, s.e, o.upper, s.tables[0])
+	o.Upper, o.Work, o.Point = root+"/upper", root+"/work", root+"/mnt"
+	harness.Mkdir(s.t, o.Upper, o.Work, o.Point)
+	harness.Build(s.t, s.e, o.Upper, s.tables[0])
 	for i, table := range s.tables[1:] {
 		lower := fmt.Sprintf("%s/lower%d", root, i)
-		mkdir(s.t, lower)
-		build(s.t, s.e, lower, table)
-		o.lowers = append(o.lowers, lower)
+		harness.Mkdir(s.t, lower)
+		harness.Build(s.t, s.e, lower, table)
+		o.Lowers = append(o.Lowers, lower)
 	}
-	if s.e.has(shiftedIDs) && !kernel {
-		for _, layer := range append([]string{o.upper}, o.lowers...) {
+	if s.e.Has(shiftedIDs) && !kernel {
+		for _, layer := range append([]string{o.Upper}, o.Lowers...) {
 			shiftOwners(s.t, layer, idShift)
 		}
 	}
-	o.mount()
-	return newSide(o)
-}
-
-func (s *side) remount() {
-	s.close()
-	s.o.unmount()
-	s.mount()
-}
-
-// mount mounts again, whatever a volatile mount has left.
-func (s *side) mount() {
-	s.o.forget()
-	s.o.mount()
-}
-
-func (s *side) finish() {
-	s.close()
-	if s.o.isMounted() {
-		s.o.unmount()
-	}
+	o.Mount()
+	return operation.NewSide(o)
 }
 
 // shrink leaves out operations and lines of layers as long as some difference remains.
@@ -306,9 +264,9 @@ func (s *sequence) shrink(diff string) string {
 		diff = d
 		return true
 	}
-	s.ops = reduce(s.ops, &budget, func(ops []op) bool {
+	s.ops = reduce(s.ops, &budget, func(ops []operation.Op) bool {
 		c := *s
-		c.ops, c.pause = append([]op(nil), ops...), min(s.pause, len(ops)/2)
+		c.ops, c.pause = append([]operation.Op(nil), ops...), min(s.pause, len(ops)/2)
 		return try(&c)
 	})
 	s.pause = min(s.pause, len(s.ops)/2)
@@ -328,7 +286,7 @@ func (s *sequence) shrink(diff string) string {
 func buildable(table string) bool {
 	have := map[string]bool{}
 	for line := range strings.SplitSeq(table, "\n") {
-		words, err := splitWords(line)
+		words, err := harness.SplitWords(line)
 		if err != nil || len(words) < 2 {
 			continue
 		}

@@ -1,4 +1,4 @@
-package e2e
+package differential
 
 import (
 	"fmt"
@@ -10,12 +10,15 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
 // generator makes layers and operations from a seed. It looks at the kernel's side to name mostly what exists.
 type generator struct {
 	*rand.Rand
-	mode  mode
+	mode  harness.Mode
 	live  []string // what exists, as of the last look
 	dirs  []string
 	files []string // regular ones
@@ -23,7 +26,7 @@ type generator struct {
 	known []string // what ever was named
 }
 
-func newGenerator(seed uint64, m mode) *generator {
+func newGenerator(seed uint64, m harness.Mode) *generator {
 	return &generator{Rand: rand.New(rand.NewPCG(seed, 42)), mode: m}
 }
 
@@ -67,25 +70,25 @@ func (g *generator) layer(below map[string]string) string {
 		kind := g.layerKind(below[p])
 		switch kind {
 		case "file":
-			lines = append(lines, fmt.Sprintf("file %s %s %q", word1(p), pick(g, diffModes), g.content()))
+			lines = append(lines, fmt.Sprintf("file %s %s %q", harness.Word(p), pick(g, diffModes), g.content()))
 			files = append(files, p)
 		case "link":
 			if len(files) == 0 {
 				continue
 			}
-			lines = append(lines, fmt.Sprintf("link %s %s", word1(p), word1(pick(g, files))))
+			lines = append(lines, fmt.Sprintf("link %s %s", harness.Word(p), harness.Word(pick(g, files))))
 		case "symlink":
-			lines = append(lines, fmt.Sprintf("symlink %s %s", word1(p), pick(g, []string{"a", "b/f", "../a", "missing", "."})))
+			lines = append(lines, fmt.Sprintf("symlink %s %s", harness.Word(p), pick(g, []string{"a", "b/f", "../a", "missing", "."})))
 		case "dir", "opaque":
-			lines = append(lines, fmt.Sprintf("%s %s %s", kind, word1(p), pick(g, dirModes)))
+			lines = append(lines, fmt.Sprintf("%s %s %s", kind, harness.Word(p), pick(g, dirModes)))
 		case "white":
 			whites = append(whites, p)
 		case "char":
-			lines = append(lines, fmt.Sprintf("char %s 1/3 0666", word1(p)))
+			lines = append(lines, fmt.Sprintf("char %s 1/3 0666", harness.Word(p)))
 		case "block":
-			lines = append(lines, fmt.Sprintf("block %s 7/250 0660", word1(p)))
+			lines = append(lines, fmt.Sprintf("block %s 7/250 0660", harness.Word(p)))
 		default: // fifo, sock
-			lines = append(lines, fmt.Sprintf("%s %s", kind, word1(p)))
+			lines = append(lines, fmt.Sprintf("%s %s", kind, harness.Word(p)))
 		}
 		own[p] = kind
 		if kind == "white" {
@@ -96,7 +99,7 @@ func (g *generator) layer(below map[string]string) string {
 	for _, p := range whites {
 		// The kernel lists a whiteout in a directory that merges with nothing, as a name that cannot be looked up.
 		if !slices.ContainsFunc(parents(p), func(q string) bool { return own[q] == "opaque" || !isDirKind(below[q]) }) {
-			lines = append(lines, "white "+word1(p))
+			lines = append(lines, "white "+harness.Word(p))
 		}
 	}
 	maps.DeleteFunc(below, func(p, _ string) bool { // what the layer hides
@@ -139,7 +142,7 @@ func (g *generator) layerKind(below string) string {
 		return "white"
 	}
 	kinds := []string{"file", "file", "file", "file", "dir", "dir", "dir", "link", "link", "symlink", "fifo", "sock"}
-	if g.mode == modeRoot {
+	if g.mode == harness.ModeRoot {
 		kinds = append(kinds, "char", "block")
 	}
 	return pick(g, kinds)
@@ -148,16 +151,16 @@ func (g *generator) layerKind(below string) string {
 func (g *generator) attributes(p, kind string) []string {
 	var lines []string
 	if kind != "link" {
-		lines = append(lines, fmt.Sprintf("own %s %s", word1(p), pick(g, owners)))
+		lines = append(lines, fmt.Sprintf("own %s %s", harness.Word(p), pick(g, owners)))
 	}
 	if (kind == "file" || kind == "dir") && g.chance(30) {
-		lines = append(lines, fmt.Sprintf("xattr %s %s v%d", word1(p), g.xattrKey(), g.IntN(100)))
+		lines = append(lines, fmt.Sprintf("xattr %s %s v%d", harness.Word(p), g.xattrKey(), g.IntN(100)))
 	}
-	return append(lines, fmt.Sprintf("time %s %d", word1(p), oldTime.Unix()+int64(g.IntN(1000))))
+	return append(lines, fmt.Sprintf("time %s %d", harness.Word(p), harness.OldTime.Unix()+int64(g.IntN(1000))))
 }
 
 func (g *generator) xattrKey() string {
-	if g.mode != modeRoot {
+	if g.mode != harness.ModeRoot {
 		return pick(g, xattrKeys[:2])
 	}
 	return pick(g, xattrKeys)
@@ -286,7 +289,7 @@ var weightSum = func() (n int) {
 	return n
 }()
 
-func (g *generator) op() op {
+func (g *generator) op() operation.Op {
 	n := g.IntN(weightSum)
 	name := ""
 	for _, w := range weights {
@@ -295,81 +298,81 @@ func (g *generator) op() op {
 			break
 		}
 	}
-	o := op{name: name, path: g.path(), slot: g.IntN(slots)}
+	o := operation.Op{Name: name, Path: g.path(), Slot: g.IntN(operation.Slots)}
 	if g.chance(15) {
-		o.uid = 1000 + g.IntN(2)
+		o.UID = 1000 + g.IntN(2)
 	}
 	g.fill(&o)
-	if strings.HasPrefix(o.name, "slot-") && o.name != "slot-open" {
-		o.path = ""
+	if strings.HasPrefix(o.Name, "slot-") && o.Name != "slot-open" {
+		o.Path = ""
 	}
 	return o
 }
 
 // fill gives an operation its arguments.
-func (g *generator) fill(o *op) {
-	switch o.name {
+func (g *generator) fill(o *operation.Op) {
+	switch o.Name {
 	case "create", "overwrite":
-		o.n, o.text = g.perm(false), g.content()+"."
+		o.N, o.Text = g.perm(false), g.content()+"."
 		if g.chance(70) {
-			o.path = g.fresh()
+			o.Path = g.fresh()
 		}
 	case "append":
-		o.path, o.text = g.file(), g.content()+"."
+		o.Path, o.Text = g.file(), g.content()+"."
 	case "pwrite", "slot-write":
-		o.path, o.n, o.text = g.file(), g.offset(), g.content()+"."
+		o.Path, o.N, o.Text = g.file(), g.offset(), g.content()+"."
 	case "truncate", "slot-truncate":
-		o.path, o.n = g.file(), g.offset()*int64(g.IntN(3))
+		o.Path, o.N = g.file(), g.offset()*int64(g.IntN(3))
 	case "unlink":
-		o.path = g.object()
+		o.Path = g.object()
 	case "read":
-		o.path = g.file()
+		o.Path = g.file()
 	case "mkdir":
-		o.path, o.n = g.fresh(), g.perm(true)
+		o.Path, o.N = g.fresh(), g.perm(true)
 	case "readlink":
 		if len(g.other) > 0 {
-			o.path = pick(g, g.other)
+			o.Path = pick(g, g.other)
 		}
 	case "rmdir", "readdir":
-		o.path = g.dir()
+		o.Path = g.dir()
 	case "rename":
 		if g.chance(60) {
-			o.path = g.object()
+			o.Path = g.object()
 		}
-		o.path2 = g.path()
+		o.Path2 = g.path()
 		if g.chance(60) {
-			o.path2 = g.fresh()
+			o.Path2 = g.fresh()
 		}
-		o.n = pick(g, []int64{0, 0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE})
+		o.N = pick(g, []int64{0, 0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE})
 	case "link":
-		o.path, o.path2 = g.object(), g.fresh()
+		o.Path, o.Path2 = g.object(), g.fresh()
 	case "symlink":
-		o.path, o.text = g.fresh(), pick(g, []string{"a", "b/c", "../f", "nowhere", "."})
+		o.Path, o.Text = g.fresh(), pick(g, []string{"a", "b/c", "../f", "nowhere", "."})
 	case "mknod":
-		o.path = g.fresh()
+		o.Path = g.fresh()
 		node := pick(g, [][2]int64{{unix.S_IFIFO, 0}, {unix.S_IFSOCK, 0}, {unix.S_IFREG, 0}, {unix.S_IFCHR, 0},
 			{unix.S_IFCHR, int64(unix.Mkdev(1, 3))}, {unix.S_IFBLK, int64(unix.Mkdev(7, 251))}})
-		o.n, o.m = node[0]|0o640, node[1]
+		o.N, o.M = node[0]|0o640, node[1]
 	case "chmod", "slot-chmod":
-		o.n = g.perm(g.chance(50))
+		o.N = g.perm(g.chance(50))
 	case "chown":
-		o.n, o.m = pick(g, []int64{0, 1000, 1001}), pick(g, []int64{0, 1000})
+		o.N, o.M = pick(g, []int64{0, 1000, 1001}), pick(g, []int64{0, 1000})
 	case "utimes":
-		o.n, o.m = oldTime.Unix()+int64(g.IntN(1000)), int64(g.IntN(1_000_000_000))
+		o.N, o.M = harness.OldTime.Unix()+int64(g.IntN(1000)), int64(g.IntN(1_000_000_000))
 	case "setxattr":
 		if g.chance(50) {
-			o.path = g.file()
+			o.Path = g.file()
 		}
-		o.key, o.text = g.xattrKey(), fmt.Sprintf("w%d", g.IntN(1000))
-		o.n = pick(g, []int64{0, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE})
+		o.Key, o.Text = g.xattrKey(), fmt.Sprintf("w%d", g.IntN(1000))
+		o.N = pick(g, []int64{0, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE})
 	case "removexattr", "getxattr":
-		o.key = g.xattrKey()
+		o.Key = g.xattrKey()
 	case "slot-open":
-		o.path = g.file()
-		o.n = pick(g, []int64{0, 0, 0, unix.O_APPEND, unix.O_TRUNC, unix.O_CREAT})
+		o.Path = g.file()
+		o.N = pick(g, []int64{0, 0, 0, unix.O_APPEND, unix.O_TRUNC, unix.O_CREAT})
 	case "slot-fallocate":
-		o.n = pick(g, []int64{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
+		o.N = pick(g, []int64{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
 			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_PUNCH_HOLE})
-		o.m, o.text = g.offset(), strings.Repeat("-", 1+g.IntN(9))
+		o.M, o.Text = g.offset(), strings.Repeat("-", 1+g.IntN(9))
 	}
 }

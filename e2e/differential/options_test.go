@@ -1,9 +1,11 @@
-package e2e
+package differential
 
 import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // optionChoices are the options of the format that a sequence draws from; an empty value leaves the option out.
@@ -29,7 +31,7 @@ func drawOptions(g *generator) []string {
 		switch {
 		case value == "":
 			continue
-		case c.name == "metacopy" && value == "on" && !slices.Contains(opts, redirects):
+		case c.name == "metacopy" && value == "on" && !slices.Contains(opts, harness.Redirects):
 			continue // the kernel refuses it
 		}
 		opts = append(opts, c.name+"="+value)
@@ -39,8 +41,9 @@ func drawOptions(g *generator) []string {
 
 // TestDifferentialOptionSets is TestDifferential with random options of the format, which change what lies in the upper.
 func TestDifferentialOptionSets(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		differentialOf(t, e, sequence{drawn: true}, 150)
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package differential
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // idShift is by how much the ids on disk are larger than those of the mount with shiftedIDs.
@@ -20,11 +22,11 @@ var shiftedIDs = fmt.Sprintf("uidmapping=%d:0:65536,gidmapping=%[1]d:0:65536", i
 // shiftOwners adds to the ids of all objects below dir, and of dir.
 func shiftOwners(t *testing.T, dir string, by int) {
 	t.Helper()
-	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	harness.Check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		st := lstat(t, path)
+		st := harness.Lstat(t, path)
 		if st.Uid >= uint32(by) { // another name of an object that was met
 			return nil
 		}
@@ -39,8 +41,8 @@ func shiftOwners(t *testing.T, dir string, by int) {
 }
 
 // keepsOwnersElsewhere reports whether the inodes of an upper do not say whose they are: it is not to be compared as it lies.
-func keepsOwnersElsewhere(e *env) bool {
-	for _, opt := range e.opts {
+func keepsOwnersElsewhere(e *harness.Env) bool {
+	for _, opt := range e.Opts {
 		if strings.HasPrefix(opt, "xattr_permissions") || opt == shiftedIDs {
 			return true
 		}

@@ -1,8 +1,10 @@
-package e2e
+package engines
 
 import (
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // buildah by single steps: a working container that is run, copied into, mounted for programs outside of it, and committed.
@@ -10,7 +12,7 @@ func TestBuildahSteps(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
-		write(t, dir+"/f", "copied\n")
+		harness.Write(t, dir+"/f", "copied\n")
 		e.own(t, dir+"/f")
 		working := strings.TrimSpace(e.run(t, "buildah", "from", imageBusybox))
 		e.run(t, "buildah", "run", "--network=none", working, "sh", "-euc", "cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
@@ -23,14 +25,14 @@ func TestBuildahSteps(t *testing.T) {
 		if e.Rootless() {
 			args = append([]string{"buildah", "unshare"}, args...)
 		}
-		equal(t, "in the mount", e.run(t, args...), "changed\nrun\ncopied\n5:6\n7:8\n")
+		harness.Equal(t, "in the mount", e.run(t, args...), "changed\nrun\ncopied\n5:6\n7:8\n")
 
 		e.run(t, "buildah", "commit", "--quiet", "--rm", working, "localhost/steps")
 		e.removeImageLater(t, "localhost/steps")
 		id, out := e.runToEnd(t, "localhost/steps")
 		e.podman(t, "rm", id)
-		equal(t, "a container of it", out, "changed\nrun\noutside\ncopied\n")
+		harness.Equal(t, "a container of it", out, "changed\nrun\noutside\ncopied\n")
 		out = e.inContainer(t, "localhost/steps", "cd /data; ls; cat dir2/sub/deep; stat -c '%u:%g' kept copied")
-		equal(t, "its tree", out, "appended\nchanged\ncopied\ndir2\nfifo\nkept\nowned\nrenamed\ndeep\n5:6\n7:8\n")
+		harness.Equal(t, "its tree", out, "appended\nchanged\ncopied\ndir2\nfifo\nkept\nowned\nrenamed\ndeep\n5:6\n7:8\n")
 	})
 }

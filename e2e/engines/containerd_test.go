@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 const (
@@ -20,21 +22,21 @@ const (
 // containerd is a running containerd of a test, with our snapshotter.
 type containerd struct {
 	t    *testing.T
-	e    *env
+	e    *harness.Env
 	dir  string
 	sock string
 }
 
-func startContainerd(t *testing.T, e *env) *containerd {
+func startContainerd(t *testing.T, e *harness.Env) *containerd {
 	t.Helper()
 	// Sockets have short paths, at most 107 bytes; /run is ours.
-	c := &containerd{t: t, e: e, dir: filepath.Join(e.dir, "containerd"), sock: "/run/containerd.sock"}
-	mkdir(t, c.dir)
+	c := &containerd{t: t, e: e, dir: filepath.Join(e.Dir, "containerd"), sock: "/run/containerd.sock"}
+	harness.Mkdir(t, c.dir)
 	const proxy = "/run/snapshotter.sock"
-	startService(t, e, func() error { _, err := os.Stat(proxy); return err },
+	harness.StartService(t, e, func() error { _, err := os.Stat(proxy); return err },
 		snapshotterDaemon(), proxy, filepath.Join(c.dir, "snapshots"))
 	config := filepath.Join(c.dir, "config.toml")
-	write(t, config, fmt.Sprintf(`
+	harness.Write(t, config, fmt.Sprintf(`
 version = 2
 temp = %q
 disabled_plugins = ["io.containerd.grpc.v1.cri"]
@@ -47,13 +49,13 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   type = "snapshot"
   address = %q
 `, c.dir+"/tmp", c.dir+"/opt", ourSnapshotter, proxy))
-	startService(t, e, func() error { _, err := c.try("version"); return err },
+	harness.StartService(t, e, func() error { _, err := c.try("version"); return err },
 		"containerd", "--log-level", "warn", "--config", config, "--root", c.dir+"/root", "--state", c.dir+"/state", "--address", c.sock)
 	return c
 }
 
 func (c *containerd) try(args ...string) (string, error) {
-	return runIn(c.dir, []string{"CONTAINERD_ADDRESS=" + c.sock}, time.Minute, "ctr", args...)
+	return harness.RunIn(c.dir, []string{"CONTAINERD_ADDRESS=" + c.sock}, time.Minute, "ctr", args...)
 }
 
 func (c *containerd) ctr(args ...string) string {
@@ -70,10 +72,10 @@ func (c *containerd) ctr(args ...string) string {
 func (c *containerd) run(id string, options []string, script string) (string, error) {
 	c.t.Helper()
 	text := filepath.Join(c.dir, "out-"+id, "text")
-	mkdir(c.t, filepath.Dir(text))
-	check(c.t, os.Chmod(filepath.Dir(text), 0o777))
+	harness.Mkdir(c.t, filepath.Dir(text))
+	harness.Check(c.t, os.Chmod(filepath.Dir(text), 0o777))
 	// No share of the CPU: a cgroup2 next to the older kind has no controller for it.
-	args := slices.Concat([]string{"run", "--cpu-shares", "0", "--cgroup", cgroupName() + "/" + id,
+	args := slices.Concat([]string{"run", "--cpu-shares", "0", "--cgroup", harness.CgroupName() + "/" + id,
 		"--mount", "type=bind,src=" + filepath.Dir(text) + ",dst=/run/out,options=rbind:rw"}, options)
 	if !slices.Contains(options, "--rootfs") {
 		args = append(args, containerdImage)
@@ -107,22 +109,22 @@ func (c *containerd) importImage(snapshotters ...string) {
 func (c *containerd) mountSnapshot(snapshotter, key string) string {
 	c.t.Helper()
 	target, err := os.MkdirTemp(c.dir, "mnt-"+snapshotter+"-"+key+"-")
-	check(c.t, err)
+	harness.Check(c.t, err)
 	line := c.ctr("snapshots", "--snapshotter", snapshotter, "mounts", target, key)
 	// mount(8) does not know containerd's types fuse3.NAME, its helper does.
 	if args, ok := strings.CutPrefix(strings.TrimSpace(line), "mount -t fuse3."+ourSnapshotter+" "); ok {
 		line = "mount.fuse3 " + args + " -t " + ourSnapshotter
 	}
-	sh(c.t, "", line)
-	c.t.Cleanup(func() { sh(c.t, "", "umount "+target) })
+	harness.Shell(c.t, "", line)
+	c.t.Cleanup(func() { harness.Shell(c.t, "", "umount "+target) })
 	return target
 }
 
 // wantMounted expects as many daemons of the program under test, in time.
 func wantMounted(t *testing.T, what string, n int) {
 	t.Helper()
-	if !eventually(5*time.Second, func() bool { return len(processesOf(binPath)) == n }) {
-		t.Errorf("%s: %d daemons, want %d", what, len(processesOf(binPath)), n)
+	if !harness.Eventually(5*time.Second, func() bool { return len(harness.ProcessesOf(harness.Program)) == n }) {
+		t.Errorf("%s: %d daemons, want %d", what, len(harness.ProcessesOf(harness.Program)), n)
 	}
 }
 
@@ -130,8 +132,8 @@ func wantMounted(t *testing.T, what string, n int) {
 // the kernel's overlayfs.
 func TestContainerd(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		c := startContainerd(t, e)
 		both := []string{kernelSnapshotter, ourSnapshotter}
 		c.importImage(both...)
@@ -156,10 +158,10 @@ func TestContainerd(t *testing.T) {
 			do("prepare again committed")
 			roots[s] = c.mountSnapshot(s, "again")
 		}
-		wantTree(t, "the image", withoutSystem(t, e, roots[ourSnapshotter+" base"]), imageTree)
+		harness.WantTree(t, "the image", withoutSystem(t, e, roots[ourSnapshotter+" base"]), imageTree)
 		sameTreeAs(t, "the unpacked image", roots[kernelSnapshotter+" base"], roots[ourSnapshotter+" base"], kernelView)
 		sameTreeAs(t, "the committed snapshot", roots[kernelSnapshotter], roots[ourSnapshotter], kernelView)
-		equal(t, "the layer made of the changes", diffs[ourSnapshotter], diffs[kernelSnapshotter])
+		harness.Equal(t, "the layer made of the changes", diffs[ourSnapshotter], diffs[kernelSnapshotter])
 		for _, name := range []string{"data/.wh.gone", "data/.wh.again", "data/.wh.tree", "etc/.wh.list", "bin/.wh.vi"} {
 			if !strings.Contains(diffs[ourSnapshotter], " "+name+"\n") {
 				t.Errorf("%s is not in the layer:\n%s", name, diffs[ourSnapshotter])
@@ -167,8 +169,8 @@ func TestContainerd(t *testing.T) {
 		}
 		wantMounted(t, "base and again", 2)
 		out := c.mustRun("rootfs", []string{"--rootfs", "--rm", roots[ourSnapshotter]}, "cat /etc.bak/conf; echo f >/fresh")
-		equal(t, "run from the mounted snapshot", out, "second\nmore\n")
-		wantText(t, roots[ourSnapshotter]+"/fresh", "f\n")
+		harness.Equal(t, "run from the mounted snapshot", out, "second\nmore\n")
+		harness.WantText(t, roots[ourSnapshotter]+"/fresh", "f\n")
 	})
 }
 
@@ -176,8 +178,8 @@ func TestContainerd(t *testing.T) {
 // and what it writes is on disk as if there were no user namespace.
 func TestContainerdUserNamespace(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		c := startContainerd(t, e)
 		c.importImage(ourSnapshotter)
 		const map1 = "0:200000:65536"
@@ -189,15 +191,15 @@ func TestContainerdUserNamespace(t *testing.T) {
 			id := fmt.Sprint("run", i)
 			seen[i] = c.mustRun(id, options, see)
 			line := c.ctr("snapshots", "--snapshotter", ourSnapshotter, "mounts", "/mnt", id)
-			equal(t, id+" is mounted with a mapping: "+line, strings.Contains(line, "uidmapping="+map1+",gidmapping="+map1), i == 1)
+			harness.Equal(t, id+" is mounted with a mapping: "+line, strings.Contains(line, "uidmapping="+map1+",gidmapping="+map1), i == 1)
 			_, upper, _ := strings.Cut(line, "upperdir=")
 			uppers[i], _, _ = strings.Cut(upper, ",")
 		}
-		equal(t, "what the mapped container sees", seen[1], seen[0])
-		v := full
+		harness.Equal(t, "what the mapped container sees", seen[1], seen[0])
+		v := harness.FullView
 		// A write by the root of a user namespace clears suid, on every file system: CAP_FSETID of the first one is asked for.
-		v.skip = func(rel string) bool { return rel == "data/suid" }
-		compareTrees(t, "the upper", uppers[0], uppers[1], v)
+		v.Skip = func(rel string) bool { return rel == "data/suid" }
+		harness.CompareTrees(t, "the upper", uppers[0], uppers[1], v)
 	})
 }
 
@@ -205,8 +207,8 @@ func TestContainerdUserNamespace(t *testing.T) {
 // daemons gone with their containers.
 func TestContainerdManyContainers(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		c := startContainerd(t, e)
 		c.importImage(ourSnapshotter)
 		const n = 10
@@ -225,12 +227,12 @@ func TestContainerdManyContainers(t *testing.T) {
 			text := fmt.Sprintf("%s/out-c%d/text", c.dir, i)
 			want := fmt.Sprintf("second\nc%d\nconf\npasswd\n1\n", i)
 			got := []byte{}
-			if !eventually(10*time.Second, func() bool { got, _ = os.ReadFile(text); return string(got) == want }) {
+			if !harness.Eventually(10*time.Second, func() bool { got, _ = os.ReadFile(text); return string(got) == want }) {
 				t.Errorf("in c%d: got %q, want %q", i, got, want)
 			}
 		}
 		c.ctr("tasks", "exec", "--exec-id", "x", "c3", "/bin/sh", "-ec", "tail -n 1 /etc/conf >/run/out/exec")
-		wantText(t, c.dir+"/out-c3/exec", "c3\n")
+		harness.WantText(t, c.dir+"/out-c3/exec", "c3\n")
 		for i := range n {
 			id := fmt.Sprint("c", i)
 			c.ctr("tasks", "rm", "--force", id)
@@ -252,8 +254,8 @@ func TestContainerdManyContainers(t *testing.T) {
 // container still runs.
 func TestContainerdRunningContainer(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		c := startContainerd(t, e)
 		both := []string{kernelSnapshotter, ourSnapshotter}
 		c.importImage(both...)
@@ -264,20 +266,20 @@ func TestContainerdRunningContainer(t *testing.T) {
 			if out, err := c.run(id, []string{"--snapshotter", s, "--detach"}, imageChanges+"\necho changed; exec sleep 1000"); err != nil {
 				t.Fatalf("ctr run: %v\n%s", err, out)
 			}
-			if !eventually(10*time.Second, func() bool { out, _ := os.ReadFile(text); return strings.Contains(string(out), "changed\n") }) {
+			if !harness.Eventually(10*time.Second, func() bool { out, _ := os.ReadFile(text); return strings.Contains(string(out), "changed\n") }) {
 				t.Fatalf("%s: the container does not answer", s)
 			}
 			layers[s] = c.diff(s, id)
 			for range 2 { // the first one, still mounted, does not keep the second from it
 				target := c.mountSnapshot(s, id)
-				wantText(t, target+"/etc.bak/conf", "second\nmore\n")
+				harness.WantText(t, target+"/etc.bak/conf", "second\nmore\n")
 			}
 			c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-ec", "echo on >>/etc.bak/conf; tail -n 1 /etc.bak/conf >/run/out/exec")
-			wantText(t, filepath.Dir(text)+"/exec", "on\n")
+			harness.WantText(t, filepath.Dir(text)+"/exec", "on\n")
 			c.ctr("tasks", "rm", "--force", id)
 			c.ctr("containers", "rm", "--keep-snapshot", id)
 		}
-		equal(t, "the layer made of a running container", layers[ourSnapshotter], layers[kernelSnapshotter])
+		harness.Equal(t, "the layer made of a running container", layers[ourSnapshotter], layers[kernelSnapshotter])
 		wantMounted(t, "the second mounts", 2)
 	})
 }
@@ -285,19 +287,19 @@ func TestContainerdRunningContainer(t *testing.T) {
 // When the mount fails, the user of ctr reads our reason.
 func TestContainerdMountFails(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		c := startContainerd(t, e)
 		c.importImage(ourSnapshotter)
 		layer := filepath.Join(c.dir, "snapshots/snapshots/2/fs")
-		check(t, os.Rename(layer, layer+".away"))
+		harness.Check(t, os.Rename(layer, layer+".away"))
 		options := []string{"--snapshotter", ourSnapshotter, "--rm"}
 		out, err := c.run("broken", options, "true")
 		if err == nil || !strings.Contains(out, `"fuse-overlayfs: lowerdir \"`+layer+`\": no such file or directory`) {
 			t.Errorf("without a layer: %v\n%s", err, out)
 		}
 		wantMounted(t, "a failed mount", 0)
-		check(t, os.Rename(layer+".away", layer))
+		harness.Check(t, os.Rename(layer+".away", layer))
 		c.mustRun("whole", options, "true")
 		wantMounted(t, "the container removed", 0)
 	})
@@ -325,7 +327,7 @@ func topSnapshot(t *testing.T, list string) string {
 // diff lists the layer that a snapshot's changes make: type, mode, owner, size or device, name.
 func (c *containerd) diff(snapshotter, key string) string {
 	c.t.Helper()
-	out := sh(c.t, c.dir, fmt.Sprintf("ctr --address %s snapshots --snapshotter %s diff %s | tar -tvz --numeric-owner", c.sock, snapshotter, key))
+	out := harness.Shell(c.t, c.dir, fmt.Sprintf("ctr --address %s snapshots --snapshotter %s diff %s | tar -tvz --numeric-owner", c.sock, snapshotter, key))
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimSpace(out), "\n") {
 		f := strings.Fields(line)
@@ -336,9 +338,9 @@ func (c *containerd) diff(snapshotter, key string) string {
 }
 
 // withoutSystem is a copy of an image's tree without busybox and the folders for mounts.
-func withoutSystem(t *testing.T, e *env, root string) string {
+func withoutSystem(t *testing.T, e *harness.Env, root string) string {
 	t.Helper()
-	dir := filepath.Join(e.dir, "without-system")
-	sh(t, "", "cp -a "+root+" "+dir+"; cd "+dir+"; rm -r bin; rmdir proc sys dev run")
+	dir := filepath.Join(e.Dir, "without-system")
+	harness.Shell(t, "", "cp -a "+root+" "+dir+"; cd "+dir+"; rm -r bin; rmdir proc sys dev run")
 	return dir
 }

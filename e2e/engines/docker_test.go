@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 const (
@@ -26,22 +28,22 @@ type docker struct {
 // One daemon at a time: paths of sockets must be short, and /run is the test's own.
 const dockerSocket = "unix:///run/docker.sock"
 
-func startDocker(t *testing.T, e *env, driver string, options ...string) *docker {
+func startDocker(t *testing.T, e *harness.Env, driver string, options ...string) *docker {
 	t.Helper()
-	dir, err := os.MkdirTemp(e.dir, driver+"-")
-	check(t, err)
-	check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
+	dir, err := os.MkdirTemp(e.Dir, driver+"-")
+	harness.Check(t, err)
+	harness.Check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
 	d := &docker{t: t, dir: dir}
 	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
-		"--bridge=none", "--cgroup-parent", cgroupName(), "--data-root", d.dir + "/data", "--exec-root", "/run/docker",
+		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root", "/run/docker",
 		"--pidfile", "/run/docker.pid"}, options...)
-	startService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
+	harness.StartService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
 	return d
 }
 
 func (d *docker) try(args ...string) (string, error) {
 	// The older builder: what BuildKit makes of a layer differs between versions of docker. TestDockerBuildKit has it.
-	return runIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
+	return harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
 }
 
 func (d *docker) docker(args ...string) string {
@@ -63,8 +65,8 @@ func (d *docker) run(name, image, script string) string {
 func (d *docker) export(container string) string {
 	d.t.Helper()
 	to := filepath.Join(d.dir, "export-"+container)
-	mkdir(d.t, to)
-	sh(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" export "+container+
+	harness.Mkdir(d.t, to)
+	harness.Shell(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" export "+container+
 		" | tar -x --xattrs --xattrs-include='*' --numeric-owner")
 	return to
 }
@@ -72,30 +74,30 @@ func (d *docker) export(container string) string {
 // importTree makes an image of a folder.
 func (d *docker) importTree(dir, image string) {
 	d.t.Helper()
-	sh(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+" import - "+image)
+	harness.Shell(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+" import - "+image)
 }
 
 // BuildKit inside of dockerd builds on the driver too.
 func TestDockerBuildKit(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
-		context := e.dir + "/context"
-		mkdir(t, context)
-		check(t, copyFile("/bin/busybox", context+"/busybox"))
-		write(t, context+"/Dockerfile", `
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
+		context := e.Dir + "/context"
+		harness.Mkdir(t, context)
+		harness.Check(t, harness.CopyFile("/bin/busybox", context+"/busybox"))
+		harness.Write(t, context+"/Dockerfile", `
 FROM scratch
 COPY busybox /bin/sh
 RUN ["/bin/sh", "-ec", "mkdir /d; echo x >/d/gone; echo old >/d/kept; echo \"root: $(cat /proc/mounts | head -n 1)\""]
 RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 `)
 		d := startDocker(t, e, ourDriver)
-		out, err := runIn(d.dir, []string{"DOCKER_BUILDKIT=1", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute,
+		out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=1", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute,
 			"docker", "build", "--network", "none", "--progress", "plain", "--no-cache", "-t", "e2e/buildkit", context)
 		if err != nil || !strings.Contains(out, "root: fuse-overlayfs / fuse.fuse-overlayfs rw") {
 			t.Fatalf("%v: %s", err, out)
 		}
-		equal(t, "the image", d.run("built", "e2e/buildkit", "cd /d; echo *; cat moved"), "moved\nnew\n")
+		harness.Equal(t, "the image", d.run("built", "e2e/buildkit", "cd /d; echo *; cat moved"), "moved\nnew\n")
 		d.docker("rm", "built")
 		d.docker("rmi", "e2e/buildkit")
 		wantMounted(t, "all containers removed", 0)
@@ -105,17 +107,17 @@ RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 // An image is built in more than 12 steps and two stages, run, changed, looked at by diff, committed, saved, loaded and run
 // again; all of it as with docker's own driver for the kernel's overlayfs.
 func TestDocker(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	root := debianRoot(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		context := buildContext(t, e)
 		exports := map[string]string{}
 		diffs := map[string]string{}
 		for _, driver := range []string{kernelDriver, ourDriver} {
 			t.Run(driver, func(t *testing.T) {
-				nothingLeft(t)
+				harness.NothingLeft(t)
 				d := startDocker(t, e, driver)
-				equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
+				harness.Equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
 				d.importTree(root, buildBase)
 				d.docker("build", "--network", "none", "--no-cache", "-t", "e2e/built", context)
 				wantMountedIf(t, driver == ourDriver, "after the build", 0)
@@ -147,14 +149,14 @@ func TestDocker(t *testing.T) {
 		// For this driver docker writes layers from a comparison of attributes: a hard link to a file of a layer below becomes a
 		// file of its own, whoever mounts.
 		v := kernelView
-		v.nlink = false
+		v.Nlink = false
 		for _, what := range []string{" built", " loaded"} {
 			sameTreeAs(t, "the image"+what, exports[kernelDriver+what], exports[ourDriver+what], v)
 		}
-		equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
+		harness.Equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
 		for _, line := range []string{"D /out/moved/f2", "A /out/new/f3", "D /usr/share/documents", "C /etc/passwd", "A /etc2/deep/f3"} {
 			if !strings.Contains("\n"+diffs[ourDriver], "\n"+line+"\n") {
-				t.Errorf("docker diff: no %q in\n%s", line, tail(diffs[ourDriver], 4000))
+				t.Errorf("docker diff: no %q in\n%s", line, harness.Tail(diffs[ourDriver], 4000))
 			}
 		}
 	})
@@ -181,9 +183,9 @@ func wantMountedIf(t *testing.T, cond bool, what string, n int) {
 
 // Running containers: many at once, exec, cp, a commit while one of them writes, stop and start again.
 func TestDockerRunningContainers(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		d := startDocker(t, e, ourDriver)
 		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		const n = 10
@@ -202,17 +204,17 @@ func TestDockerRunningContainers(t *testing.T) {
 		for i := range n {
 			name := fmt.Sprint("c", i)
 			out := d.docker("exec", name, "/bin/sh", "-c", "until [ -e /data/written ]; do usleep 10000; done; cat /etc/conf; ls /data/removed 2>&1 || true")
-			equal(t, "in "+name, out, "first\n"+name+"\nls: /data/removed: No such file or directory\n")
+			harness.Equal(t, "in "+name, out, "first\n"+name+"\nls: /data/removed: No such file or directory\n")
 		}
 		d.docker("commit", "c0", "e2e/running")
-		equal(t, "committed while it wrote", d.docker("run", "--rm", "--network", "none", "e2e/running", "/bin/sh", "-c",
+		harness.Equal(t, "committed while it wrote", d.docker("run", "--rm", "--network", "none", "e2e/running", "/bin/sh", "-c",
 			"tail -n 1 /data/written; cat /etc/conf"), "x\nfirst\nc0\n")
-		d.docker("cp", "c1:/data/tree", e.dir+"/copied")
-		wantTree(t, "copied out of a container", e.dir+"/copied", "file sub/f \"f\"\nfile sub/g \"g\"")
-		d.docker("cp", e.dir+"/copied", "c1:/data/hidden")
-		equal(t, "copied into a container", d.docker("exec", "c1", "/bin/cat", "/data/hidden/copied/sub/f"), "f")
+		d.docker("cp", "c1:/data/tree", e.Dir+"/copied")
+		harness.WantTree(t, "copied out of a container", e.Dir+"/copied", "file sub/f \"f\"\nfile sub/g \"g\"")
+		d.docker("cp", e.Dir+"/copied", "c1:/data/hidden")
+		harness.Equal(t, "copied into a container", d.docker("exec", "c1", "/bin/cat", "/data/hidden/copied/sub/f"), "f")
 		d.docker("restart", "-t", "0", "c2")
-		equal(t, "after a restart", d.docker("exec", "c2", "/bin/head", "-2", "/etc/conf"), "first\nc2\n")
+		harness.Equal(t, "after a restart", d.docker("exec", "c2", "/bin/head", "-2", "/etc/conf"), "first\nc2\n")
 		out, err := d.try("run", "--rm", "--read-only", "--network", "none", "e2e/busybox", "/bin/sh", "-c", "echo x >/etc/x")
 		if err == nil || !strings.Contains(out, "can't create /etc/x: Read-only file system") {
 			t.Errorf("a read-only container: %v\n%s", err, out)
@@ -227,22 +229,22 @@ func TestDockerRunningContainers(t *testing.T) {
 // With --userns-remap docker shifts the owners on disk and asks for no mapping: the root of the user namespace is an ordinary
 // user to the mount, and works as root all the same.
 func TestDockerUserNamespace(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		const script = `ls -lanR /data | grep -v ^total; id -u
 			echo more >>/etc/conf; rm /etc/list; rm -r /data/gone; mkdir /data/gone; mv /data/tree /data/moved; rm /bin/vi
 			cp -a /data/owned /data/owned2; ln /data/linked /data/linked2; chown -R 7:8 /data/owned; chmod -R go-rwx /data/private
 			chmod 640 /data/pipe; chown 5:6 /data/null; mkfifo /data/new; ls -lanR /data | grep -v ^total`
 		root := busyboxImage(t, e)
 		var seen, trees [2]string
-		for i, options := range [][]string{nil, {"--userns-remap", plainUser.name}} {
+		for i, options := range [][]string{nil, {"--userns-remap", harness.PlainUser.Name}} {
 			t.Run(fmt.Sprint("remap", i), func(t *testing.T) {
-				nothingLeft(t)
+				harness.NothingLeft(t)
 				d := startDocker(t, e, ourDriver, options...)
 				d.importTree(root, "e2e/busybox")
 				seen[i] = d.run("changed", "e2e/busybox", script)
 				mapped := strings.Fields(d.docker("run", "--rm", "--network", "none", "e2e/busybox", "cat", "/proc/self/uid_map"))
-				equal(t, "root is mapped", mapped[1] != "0", i == 1)
+				harness.Equal(t, "root is mapped", mapped[1] != "0", i == 1)
 				trees[i] = d.export("changed")
 				d.docker("rm", "changed")
 			})
@@ -252,41 +254,41 @@ func TestDockerUserNamespace(t *testing.T) {
 		for i := range seen {
 			seen[i] = recent.ReplaceAllString(seen[i], "now")
 		}
-		equal(t, "what the mapped container sees", seen[1], seen[0])
+		harness.Equal(t, "what the mapped container sees", seen[1], seen[0])
 		v := kernelView
-		v.skip = func(rel string) bool { return rel == "etc/mtab" } // docker does not shift the owner of its own link
+		v.Skip = func(rel string) bool { return rel == "etc/mtab" } // docker does not shift the owner of its own link
 		sameTreeAs(t, "the exported container", trees[0], trees[1], v)
 	})
 }
 
 // busyboxImage makes the folder of a small image.
-func busyboxImage(t *testing.T, e *env) string {
+func busyboxImage(t *testing.T, e *harness.Env) string {
 	t.Helper()
-	root := filepath.Join(e.dir, "root")
-	mkdir(t, root)
+	root := filepath.Join(e.Dir, "root")
+	harness.Mkdir(t, root)
 	installBusybox(t, root)
-	build(t, e, root, imageLayers[0])
+	harness.Build(t, e, root, imageLayers[0])
 	return root
 }
 
 // When the mount fails, the user of docker reads our reason.
 func TestDockerMountFails(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
 		d := startDocker(t, e, ourDriver)
 		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		layers, err := filepath.Glob(d.dir + "/data/fuse-overlayfs/*/diff")
-		check(t, err)
-		equal(t, "layers", len(layers), 1)
-		sh(t, "", "mv "+layers[0]+" "+layers[0]+".away")
+		harness.Check(t, err)
+		harness.Equal(t, "layers", len(layers), 1)
+		harness.Shell(t, "", "mv "+layers[0]+" "+layers[0]+".away")
 		out, err := d.try("run", "--rm", "--network", "none", "e2e/busybox", "/bin/true")
 		reason := regexp.MustCompile(`fuse-overlayfs: lowerdir ".*/fuse-overlayfs/l/\w+": no such file or directory`)
 		if err == nil || !reason.MatchString(out) {
 			t.Errorf("without a layer: %v\n%s", err, out)
 		}
 		wantMounted(t, "a failed mount", 0)
-		sh(t, "", "mv "+layers[0]+".away "+layers[0])
+		harness.Shell(t, "", "mv "+layers[0]+".away "+layers[0])
 		d.docker("run", "--rm", "--network", "none", "e2e/busybox", "/bin/true")
 		wantMounted(t, "the container removed", 0)
 	})

@@ -1,8 +1,10 @@
-package e2e
+package engines
 
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // dockerfile builds an image of a Debian root, buildBase, in steps that change what lower layers hold in every way; the
@@ -38,12 +40,12 @@ CMD ["/bin/bash"]
 const buildBase = "e2e/base"
 
 // buildContext makes the folder that the dockerfile is built from: with a package that has a conffile and scripts.
-func buildContext(t *testing.T, e *env) string {
+func buildContext(t *testing.T, e *harness.Env) string {
 	t.Helper()
-	dir := filepath.Join(e.dir, "context")
-	mkdir(t, dir)
-	pkg := filepath.Join(e.dir, "package")
-	build(t, e, pkg, `
+	dir := filepath.Join(e.Dir, "context")
+	harness.Mkdir(t, dir)
+	pkg := filepath.Join(e.Dir, "package")
+	harness.Build(t, e, pkg, `
 		file DEBIAN/control "Package: e2e\nVersion: 1\nArchitecture: all\nMaintainer: e2e <e2e@test.local>\nDescription: a test\n"
 		file DEBIAN/conffiles "/etc/e2e.conf\n"
 		file DEBIAN/postinst 0755 "#!/bin/sh\nset -e\nln -s share/e2e /usr/e2e\nmkdir -p /var/lib/e2e; echo s >/var/lib/e2e/state\n"
@@ -53,8 +55,8 @@ func buildContext(t *testing.T, e *env) string {
 		link usr/share/e2e/b usr/share/e2e/a
 		file usr/share/doc/e2e/copyright "c"
 		file usr/share/locale/xx/e2e "x"`)
-	sh(t, e.dir, "dpkg-deb --root-owner-group --build package context/e2e.deb")
-	write(t, filepath.Join(dir, "Dockerfile"), dockerfile)
-	write(t, filepath.Join(dir, "list"), "listed\n")
+	harness.Shell(t, e.Dir, "dpkg-deb --root-owner-group --build package context/e2e.deb")
+	harness.Write(t, filepath.Join(dir, "Dockerfile"), dockerfile)
+	harness.Write(t, filepath.Join(dir, "list"), "listed\n")
 	return dir
 }

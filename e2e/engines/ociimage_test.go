@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"crypto/sha256"
@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // ociArchive writes an image as a tar file in the OCI layout. Each folder is one layer, the lowest first; in it a file
@@ -16,23 +18,23 @@ func ociArchive(t *testing.T, path, name string, layers ...string) {
 	t.Helper()
 	dir := path + ".oci"
 	blobs := filepath.Join(dir, "blobs", "sha256")
-	mkdir(t, blobs)
+	harness.Mkdir(t, blobs)
 	digest := func(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
 	type object = map[string]any
 	store := func(kind string, v any) object {
 		text, err := json.Marshal(v)
-		check(t, err)
-		check(t, os.WriteFile(filepath.Join(blobs, digest(text)), text, 0o644))
+		harness.Check(t, err)
+		harness.Check(t, os.WriteFile(filepath.Join(blobs, digest(text)), text, 0o644))
 		return object{"mediaType": kind, "digest": "sha256:" + digest(text), "size": len(text)}
 	}
 	var stored []object
 	var ids []string
 	for _, layer := range layers {
 		tar := filepath.Join(dir, "layer")
-		sh(t, layer, "tar --xattrs --xattrs-include='*' --numeric-owner --sort=name -cf "+tar+" .")
+		harness.Shell(t, layer, "tar --xattrs --xattrs-include='*' --numeric-owner --sort=name -cf "+tar+" .")
 		text, err := os.ReadFile(tar)
-		check(t, err)
-		check(t, os.Rename(tar, filepath.Join(blobs, digest(text))))
+		harness.Check(t, err)
+		harness.Check(t, os.Rename(tar, filepath.Join(blobs, digest(text))))
 		ids = append(ids, "sha256:"+digest(text))
 		stored = append(stored, object{"mediaType": "application/vnd.oci.image.layer.v1.tar",
 			"digest": "sha256:" + digest(text), "size": len(text)})
@@ -45,11 +47,11 @@ func ociArchive(t *testing.T, path, name string, layers ...string) {
 	manifest["annotations"] = object{"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
 	manifest["platform"] = object{"architecture": runtime.GOARCH, "os": "linux"}
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": []object{manifest}})
-	check(t, err)
-	write(t, filepath.Join(dir, "index.json"), string(index))
-	write(t, filepath.Join(dir, "oci-layout"), `{"imageLayoutVersion":"1.0.0"}`)
-	sh(t, dir, "tar -cf "+path+" oci-layout index.json blobs")
-	check(t, os.RemoveAll(dir))
+	harness.Check(t, err)
+	harness.Write(t, filepath.Join(dir, "index.json"), string(index))
+	harness.Write(t, filepath.Join(dir, "oci-layout"), `{"imageLayoutVersion":"1.0.0"}`)
+	harness.Shell(t, dir, "tar -cf "+path+" oci-layout index.json blobs")
+	harness.Check(t, os.RemoveAll(dir))
 }
 
 // imageLayers are the layers of the test image above that with busybox; each has what only layers can say.
@@ -95,16 +97,16 @@ var imageLayers = []string{`
 	file data/tree/sub/h "h"`}
 
 // imageDirs builds the layers as folders, that with busybox first.
-func imageDirs(t *testing.T, e *env) []string {
+func imageDirs(t *testing.T, e *harness.Env) []string {
 	t.Helper()
 	var dirs []string
 	for i, table := range append([]string{""}, imageLayers...) {
-		dir := filepath.Join(e.dir, fmt.Sprintf("layer%d", i))
-		mkdir(t, dir)
+		dir := filepath.Join(e.Dir, fmt.Sprintf("layer%d", i))
+		harness.Mkdir(t, dir)
 		if i == 0 {
 			installBusybox(t, dir)
 		}
-		build(t, e, dir, table)
+		harness.Build(t, e, dir, table)
 		dirs = append(dirs, dir)
 	}
 	return dirs

@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"io/fs"
@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // A Containerfile of 12 steps, built by podman and buildah through the mount and by podman on the kernel's overlayfs: the
@@ -46,16 +48,16 @@ func containerContext(t *testing.T, e *engine) string {
 	for name, text := range map[string]string{
 		"Containerfile": containerfile, "tree/a/1": "1", "tree/a/2": "2", "tree/old/3": "3", "tree/old/sub/4": "4", "tree/b": "b",
 	} {
-		mkdir(t, filepath.Dir(filepath.Join(dir, name)))
-		write(t, filepath.Join(dir, name), text)
+		harness.Mkdir(t, filepath.Dir(filepath.Join(dir, name)))
+		harness.Write(t, filepath.Join(dir, name), text)
 	}
 	makePackage(t, filepath.Join(dir, "package.deb"))
-	check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+	harness.Check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		e.own(t, path)
-		return os.Chtimes(path, oldTime, oldTime)
+		return os.Chtimes(path, harness.OldTime, harness.OldTime)
 	}))
 	return dir
 }
@@ -76,9 +78,9 @@ const localPackage = `
 func makePackage(t *testing.T, path string) {
 	t.Helper()
 	tree := t.TempDir()
-	build(t, &env{mode: modeRoot, dir: tree}, tree, localPackage)
+	harness.Build(t, &harness.Env{Mode: harness.ModeRoot, Dir: tree}, tree, localPackage)
 	// dpkg-deb writes no time after this one.
-	out, err := runIn("", []string{"SOURCE_DATE_EPOCH=1000000000"}, commandLimit, "dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, path)
+	out, err := harness.RunIn("", []string{"SOURCE_DATE_EPOCH=1000000000"}, harness.CommandLimit, "dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, path)
 	if err != nil {
 		t.Fatalf("dpkg-deb: %v\n%s", err, out)
 	}
@@ -103,12 +105,12 @@ func (e *engine) build(t *testing.T, builder string) map[string]string {
 	t.Logf("%s, %s: built in %v", e.name, builder, time.Since(before).Round(100*time.Millisecond))
 	id, out := e.runToEnd(t, image)
 	e.podman(t, "rm", id)
-	equal(t, "a container of the image", out, "configure\ndata\n")
+	harness.Equal(t, "a container of the image", out, "configure\ndata\n")
 	return withoutRandom(e.export(t, image, before))
 }
 
 func TestPodmanBuild(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	want := map[string]map[string]string{}
 	t.Run("native", func(t *testing.T) {
 		onEngine(t, engineNativeRoot, func(t *testing.T, e *engine) {
@@ -123,8 +125,8 @@ func TestPodmanBuild(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		for builder := range builders {
 			t.Run(builder, func(t *testing.T) {
-				if d := diffLines(want[builder], e.build(t, builder)); d != "" {
-					t.Errorf("an image built on the kernel's overlayfs and one built through the mount differ:\n%s", brief2(d))
+				if d := harness.DiffLines(want[builder], e.build(t, builder)); d != "" {
+					t.Errorf("an image built on the kernel's overlayfs and one built through the mount differ:\n%s", harness.Clip(d))
 				}
 			})
 		}

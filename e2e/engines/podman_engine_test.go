@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/internal/podman"
 )
 
@@ -44,8 +45,8 @@ const (
 
 // engineConfig is how an engine of a kind is made.
 func engineConfig(kind, dir string) podman.Config {
-	c := podman.Config{Dir: dir, Program: binPath, AutoUser: plainUser.name}
-	if io := os.Getenv(envIO); io != "" && kind == engineRoot {
+	c := podman.Config{Dir: dir, Program: harness.Program, AutoUser: harness.PlainUser.Name}
+	if io := os.Getenv(harness.EnvIO); io != "" && kind == engineRoot {
 		c.MountOptions = []string{"io=" + io}
 	}
 	switch kind {
@@ -54,7 +55,7 @@ func engineConfig(kind, dir string) podman.Config {
 		// counts as changed is then the same in both images.
 		c.Program, c.MountOptions = "", []string{"metacopy=on"}
 	case engineRootless, engineForceMask:
-		c.User, c.AutoUser = &podman.User{Name: plainUser.name, UID: plainUser.uid, GID: plainUser.gid}, ""
+		c.User, c.AutoUser = &podman.User{Name: harness.PlainUser.Name, UID: harness.PlainUser.UID, GID: harness.PlainUser.GID}, ""
 	}
 	if kind == engineForceMask {
 		c.ForceMask = "700"
@@ -70,10 +71,10 @@ func startEngine(t *testing.T, kind string) *engine {
 	if e := engines.byName[kind]; e != nil {
 		return e
 	}
-	dir := filepath.Join(base, "podman-"+kind)
-	mkdir(t, dir)
+	dir := filepath.Join(harness.RunDir, "podman-"+kind)
+	harness.Mkdir(t, dir)
 	p, err := podman.Start(engineConfig(kind, dir))
-	check(t, err)
+	harness.Check(t, err)
 	e := &engine{Engine: p, name: kind, images: map[string]bool{}}
 	engines.byName[kind] = e
 	return e
@@ -82,7 +83,7 @@ func startEngine(t *testing.T, kind string) *engine {
 // eachEngine runs fn with the engine of root and with that of the plain user.
 func eachEngine(t *testing.T, fn func(t *testing.T, e *engine)) {
 	t.Helper()
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for _, kind := range []string{engineRoot, engineRootless} {
 		t.Run(kind, func(t *testing.T) {
 			onEngine(t, kind, fn)
@@ -110,7 +111,7 @@ func (e *engine) wantQuiet(t *testing.T) {
 	}
 	var left error
 	quiet := func() bool { left = e.left(); return left == nil }
-	if !eventually(10*time.Second, quiet) {
+	if !harness.Eventually(10*time.Second, quiet) {
 		t.Errorf("left: %v", left)
 	}
 }
@@ -246,8 +247,8 @@ func (e *engine) stream(t *testing.T, read func(io.Reader) error, args ...string
 	var complaints strings.Builder
 	cmd.Stderr = &complaints
 	out, err := cmd.StdoutPipe()
-	check(t, err)
-	check(t, cmd.Start())
+	harness.Check(t, err)
+	harness.Check(t, cmd.Start())
 	err = read(out)
 	if err := errors.Join(err, cmd.Wait()); err != nil {
 		t.Fatalf("%s: %v: %v\n%s", e.name, args, err, complaints.String())
@@ -258,9 +259,9 @@ func (e *engine) stream(t *testing.T, read func(io.Reader) error, args ...string
 func (e *engine) folder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(e.Path(), "test-")
-	check(t, err)
+	harness.Check(t, err)
 	e.own(t, dir)
-	t.Cleanup(func() { removeTree(dir) })
+	t.Cleanup(func() { harness.RemoveTree(dir) })
 	return dir
 }
 
@@ -268,6 +269,6 @@ func (e *engine) folder(t *testing.T) string {
 func (e *engine) own(t *testing.T, path string) {
 	t.Helper()
 	if e.Rootless() {
-		check(t, os.Chown(path, plainUser.uid, plainUser.gid))
+		harness.Check(t, os.Chown(path, harness.PlainUser.UID, harness.PlainUser.GID))
 	}
 }

@@ -1,15 +1,17 @@
-package e2e
+package engines
 
 import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // With force_mask podman gives all files of its storage one mode, and their own is in an attribute that the mount program
 // reads and writes (xattr_permissions=2).
 func TestPodmanForceMask(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	onEngine(t, engineForceMask, func(t *testing.T, e *engine) {
 		e.need(t, imageNoFifo)
 		id := e.start(t, imageNoFifo, "cd /data; chown 5:6 changed kept; chmod 4751 changed; mkdir -m 1777 new; mkfifo -m 604 new/fifo; sleep 1000")
@@ -20,16 +22,16 @@ new directory 1777 0:0
 owned regular file 644 1000:1000
 /bin/busybox regular file 755 0:0
 `
-		equal(t, "in the container", e.exec(t, id, "sh", "-euc", look+" new/fifo"), want+"new/fifo fifo 604 0:0\n")
+		harness.Equal(t, "in the container", e.exec(t, id, "sh", "-euc", look+" new/fifo"), want+"new/fifo fifo 604 0:0\n")
 
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
 		for name, override := range map[string]string{"changed": "5:6:04751", "kept": "5:6:0644", "new": "0:0:01777:dir", "new/fifo": "0:0:0604:pipe"} {
 			path := filepath.Join(upper, "data", name)
-			value, err := getXattr(path, "user.containers.override_stat")
+			value, err := harness.GetXattr(path, "user.containers.override_stat")
 			if err != nil || !strings.HasPrefix(value, override) {
 				t.Errorf("%s: %v, %q, want %q...", name, err, value, override)
 			}
-			equal(t, "owner on disk of "+name, int(lstat(t, path).Uid), plainUser.uid)
+			harness.Equal(t, "owner on disk of "+name, int(harness.Lstat(t, path).Uid), harness.PlainUser.UID)
 		}
 
 		// podman 4.3 cannot put a FIFO into a layer of such a storage, and loses the bits beyond 0777 of what it puts there.
@@ -37,6 +39,6 @@ owned regular file 644 1000:1000
 		e.podman(t, "commit", "--quiet", "--pause=false", id, "localhost/masked")
 		e.removeImageLater(t, "localhost/masked")
 		inImage := strings.NewReplacer("4751", "751", "1777", "777").Replace(want)
-		equal(t, "in an image of it", e.inContainer(t, "localhost/masked", look), inImage)
+		harness.Equal(t, "in an image of it", e.inContainer(t, "localhost/masked", look), inImage)
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"archive/tar"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The base images of the containers' tests, imported once into each engine.
@@ -41,9 +43,9 @@ func (e *engine) need(t *testing.T, image string) {
 // real root may make, and without the half of all files that is pages and zones: each step of a build walks all of them.
 func debianArchive(t *testing.T) string {
 	t.Helper()
-	archive := filepath.Join(base, "debian.tar")
+	archive := filepath.Join(harness.RunDir, "debian.tar")
 	if _, err := os.Stat(archive); err != nil {
-		sh(t, "", "tar -C "+debianRoot(t)+" --numeric-owner --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*'"+
+		harness.Shell(t, "", "tar -C "+debianRoot(t)+" --numeric-owner --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*'"+
 			" --exclude='./dev/*' --exclude='./usr/share/man/*' --exclude='./usr/share/zoneinfo/*' --exclude='./usr/share/locale/*/*' -cf "+archive+".part .; mv "+archive+".part "+archive)
 	}
 	return archive
@@ -60,22 +62,22 @@ var busyboxTree = []struct{ name, text string }{
 
 func busyboxArchive(t *testing.T, fifo bool) string {
 	t.Helper()
-	program, err := os.ReadFile(busybox(t))
-	check(t, err)
+	program, err := os.ReadFile(harness.Busybox(t))
+	harness.Check(t, err)
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
 	add := func(h tar.Header, content []byte) {
 		h.Size, h.ModTime, h.Format = int64(len(content)), time.Unix(1_000_000_000, 0), tar.FormatPAX
-		check(t, w.WriteHeader(&h))
+		harness.Check(t, w.WriteHeader(&h))
 		_, err := w.Write(content)
-		check(t, err)
+		harness.Check(t, err)
 	}
 	for _, dir := range []string{"bin", "data", "data/dir", "data/dir/sub", "data/tree", "dev", "etc", "proc", "root", "sys"} {
 		add(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, nil)
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
 	add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, program)
-	for _, applet := range strings.Fields(sh(t, "", "busybox --list")) {
+	for _, applet := range strings.Fields(harness.Shell(t, "", "busybox --list")) {
 		if applet != "busybox" {
 			add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil)
 		}
@@ -92,8 +94,8 @@ func busyboxArchive(t *testing.T, fifo bool) string {
 	if fifo {
 		add(tar.Header{Typeflag: tar.TypeFifo, Name: "data/fifo", Mode: 0o644}, nil)
 	}
-	check(t, w.Close())
-	path := filepath.Join(base, "busybox.tar")
-	check(t, os.WriteFile(path, archive.Bytes(), 0o644))
+	harness.Check(t, w.Close())
+	path := filepath.Join(harness.RunDir, "busybox.tar")
+	harness.Check(t, os.WriteFile(path, archive.Bytes(), 0o644))
 	return path
 }

@@ -1,10 +1,12 @@
-package e2e
+package engines
 
 import (
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The daemon of a container's root is killed. What podman does with the container next works at the first attempt, with the dead
@@ -13,7 +15,7 @@ func TestPodmanAfterAKilledDaemon(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
 		id := e.start(t, imageBusybox, "echo more >>/data/changed; sleep 1000")
-		if !eventually(10*time.Second, func() bool { return strings.Contains(e.exec(t, id, "cat", "/data/changed"), "more") }) {
+		if !harness.Eventually(10*time.Second, func() bool { return strings.Contains(e.exec(t, id, "cat", "/data/changed"), "more") }) {
 			t.Fatal("the container has not begun")
 		}
 		stop := func() {
@@ -29,15 +31,15 @@ func TestPodmanAfterAKilledDaemon(t *testing.T) {
 			"start": func() {
 				stop()
 				e.podman(t, "start", id)
-				equal(t, "after the start", strings.HasPrefix(e.exec(t, id, "cat", "/data/changed"), "changed\nmore\n"), true)
+				harness.Equal(t, "after the start", strings.HasPrefix(e.exec(t, id, "cat", "/data/changed"), "changed\nmore\n"), true)
 			},
 		} {
-			pids := daemonsWith(e.Path())
+			pids := harness.DaemonsWith(e.Path())
 			if len(pids) != 1 {
 				t.Fatalf("before %s: daemons %v, want one", what, pids)
 			}
-			kill(pids[0], syscall.SIGKILL)
-			waitGone(pids[0], 5*time.Second)
+			harness.Kill(pids[0], syscall.SIGKILL)
+			harness.WaitGone(pids[0], 5*time.Second)
 			next()
 			stop()
 			e.podman(t, "start", id) // with a root that lives, whatever came before

@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Containers that run: committed while they write, and many at once.
@@ -38,7 +40,7 @@ func TestPodmanCommitWhileWriting(t *testing.T) {
 			return n
 		}
 		var first int
-		if !eventually(10*time.Second, func() bool {
+		if !harness.Eventually(10*time.Second, func() bool {
 			out, err := e.Run(engineLimit, "podman", "exec", id, "cat", "/data/changed")
 			first, _ = strconv.Atoi(strings.TrimSpace(out))
 			return err == nil && first > 100_000_000
@@ -49,7 +51,7 @@ func TestPodmanCommitWhileWriting(t *testing.T) {
 		e.removeImageLater(t, "localhost/live")
 		out := strings.SplitAfter(e.inContainer(t, "localhost/live", "cat /data/changed /data/kept /data/tree/a"), "\n")
 		inImage := number("the image", out[0])
-		equal(t, "the rest", strings.Join(out[1:], ""), "kept\na\n")
+		harness.Equal(t, "the rest", strings.Join(out[1:], ""), "kept\na\n")
 		last := number("the container", e.exec(t, id, "cat", "/data/changed"))
 		if inImage < first || last <= inImage {
 			t.Errorf("the container was at %d, its image is at %d, the container is now at %d", first, inImage, last)
@@ -75,7 +77,7 @@ func (e *engine) wantCounter(t *testing.T, image, script string) {
 // A paused container does nothing, and goes on. Root's only: with the first version of cgroups a plain user's cannot be
 // paused, nor any without cgroups.
 func TestPodmanPause(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
 		if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err != nil {
 			t.Fatal("neither version of cgroups can freeze here")
@@ -83,23 +85,23 @@ func TestPodmanPause(t *testing.T) {
 	}
 	onEngine(t, engineRoot, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
-		group := filepath.Base(base)
+		group := filepath.Base(harness.RunDir)
 		t.Cleanup(func() { removeGroups(t, group) })
 		id := e.start(t, imageBusybox, counter, "--cgroups=enabled", "--cgroup-parent=/"+group)
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
-		size := func() int64 { return lstat(t, filepath.Join(upper, "data", "changed")).Size }
-		if !eventually(10*time.Second, func() bool { _, err := os.Stat(upper + "/data/changed"); return err == nil }) {
+		size := func() int64 { return harness.Lstat(t, filepath.Join(upper, "data", "changed")).Size }
+		if !harness.Eventually(10*time.Second, func() bool { _, err := os.Stat(upper + "/data/changed"); return err == nil }) {
 			t.Fatal("the container does not write")
 		}
 		e.podman(t, "pause", id)
 		before := size()
 		time.Sleep(200 * time.Millisecond)
-		equal(t, "size while it is paused", size(), before)
+		harness.Equal(t, "size while it is paused", size(), before)
 		e.podman(t, "commit", "--quiet", id, "localhost/paused")
 		e.removeImageLater(t, "localhost/paused")
-		equal(t, "size after a commit", size(), before)
+		harness.Equal(t, "size after a commit", size(), before)
 		e.podman(t, "unpause", id)
-		if !eventually(10*time.Second, func() bool { return size() > before }) {
+		if !harness.Eventually(10*time.Second, func() bool { return size() > before }) {
 			t.Error("the container does not go on")
 		}
 		e.podman(t, "commit", "--quiet", "--pause", id, "localhost/paused2") // which pauses it, as it does not by itself
@@ -112,10 +114,10 @@ func TestPodmanPause(t *testing.T) {
 func removeGroups(t *testing.T, name string) {
 	t.Helper()
 	gone := func() bool {
-		out, err := runCommand("find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", "*/"+name+"*", "-exec", "rmdir", "{}", ";")
+		out, err := harness.Run("find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", "*/"+name+"*", "-exec", "rmdir", "{}", ";")
 		return err == nil && out == ""
 	}
-	if !eventually(10*time.Second, gone) {
+	if !harness.Eventually(10*time.Second, gone) {
 		t.Errorf("cgroups named %s are left", name)
 	}
 }
@@ -149,25 +151,25 @@ func TestPodmanManyContainers(t *testing.T) {
 		for i, id := range ids {
 			out := filepath.Join(dir, strconv.Itoa(i))
 			e.podman(t, "cp", id+":/data", out)
-			wantText(t, out+"/changed", fmt.Sprintf("changed\n%d\n", i))
-			wantText(t, out+"/own", fmt.Sprintf("%d\n", i))
-			wantAbsent(t, out+"/removed")
-			wantText(t, out+"/kept", "kept\n")
+			harness.WantText(t, out+"/changed", fmt.Sprintf("changed\n%d\n", i))
+			harness.WantText(t, out+"/own", fmt.Sprintf("%d\n", i))
+			harness.WantAbsent(t, out+"/removed")
+			harness.WantText(t, out+"/kept", "kept\n")
 		}
 		e.podman(t, append([]string{"kill", "--signal", "KILL"}, ids...)...)
 		e.podman(t, append([]string{"wait"}, ids...)...)
-		if !eventually(10*time.Second, func() bool { return e.daemons() == 0 }) {
+		if !harness.Eventually(10*time.Second, func() bool { return e.daemons() == 0 }) {
 			t.Errorf("%d daemons outlive their containers", e.daemons())
 		}
-		equal(t, "the image", e.inContainer(t, imageBusybox, "cat /data/changed /data/removed"), "changed\nremoved\n")
+		harness.Equal(t, "the image", e.inContainer(t, imageBusybox, "cat /data/changed /data/removed"), "changed\nremoved\n")
 	})
 }
 
 // daemons counts the program's processes in the engine.
 func (e *engine) daemons() int {
 	n := 0
-	for _, pid := range processesOf(binPath) {
-		if strings.Contains(strings.Join(cmdline(pid), " "), e.Path()) {
+	for _, pid := range harness.ProcessesOf(harness.Program) {
+		if strings.Contains(strings.Join(harness.Cmdline(pid), " "), e.Path()) {
 			n++
 		}
 	}

@@ -1,10 +1,12 @@
-package e2e
+package engines
 
 import (
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // What a container does to its root: seen by itself, by podman diff, and in an image made of it.
@@ -66,7 +68,7 @@ func TestPodmanRunDiffCommit(t *testing.T) {
 		e.need(t, imageBusybox)
 		e.removeLater(t, "changes")
 		_, out := e.runToEnd(t, "--name", "changes", imageBusybox, "sh", "-euc", changes)
-		equal(t, "in the container", out, changed)
+		harness.Equal(t, "in the container", out, changed)
 
 		diff := strings.Split(strings.TrimSpace(e.podman(t, "diff", "changes")), "\n")
 		slices.Sort(diff)
@@ -77,8 +79,8 @@ func TestPodmanRunDiffCommit(t *testing.T) {
 		e.podman(t, "commit", "--quiet", "changes", "localhost/changed")
 		e.removeImageLater(t, "localhost/changed")
 		look := changes[strings.Index(changes, "find ."):]
-		equal(t, "in a container of the new image", e.inContainer(t, "localhost/changed", "cd /data; "+look), changed)
-		equal(t, "the old image", e.inContainer(t, imageBusybox, "cat /data/removed /data/owned /data/dir/in /data/tree/b"),
+		harness.Equal(t, "in a container of the new image", e.inContainer(t, "localhost/changed", "cd /data; "+look), changed)
+		harness.Equal(t, "the old image", e.inContainer(t, imageBusybox, "cat /data/removed /data/owned /data/dir/in /data/tree/b"),
 			"removed\nowned\nin\nb\n")
 	})
 }
@@ -94,7 +96,7 @@ func TestPodmanRestart(t *testing.T) {
 			e.podman(t, "start", "again")
 			e.waitFor(t, "again")
 		}
-		equal(t, "its output", e.podman(t, "logs", "again"), "changed\n"+"changed\nmore\n"+"changed\nmore\nmore\n")
+		harness.Equal(t, "its output", e.podman(t, "logs", "again"), "changed\n"+"changed\nmore\n"+"changed\nmore\nmore\n")
 	})
 }
 
@@ -102,12 +104,12 @@ func TestPodmanRestart(t *testing.T) {
 func TestPodmanMountFails(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
-		_, err := e.Run(engineLimit, "podman", "--storage-opt", "overlay.mount_program="+binPath, "--storage-opt",
+		_, err := e.Run(engineLimit, "podman", "--storage-opt", "overlay.mount_program="+harness.Program, "--storage-opt",
 			"overlay.mountopt=no_such_option=1", "run", "--rm", imageBusybox, "true")
 		if err == nil || !strings.Contains(err.Error(), "fuse-overlay: ") || !strings.Contains(err.Error(), "no_such_option=1") {
 			t.Errorf("with an option that nobody knows: %v", err)
 		}
-		equal(t, "afterwards", e.inContainer(t, imageBusybox, "cat /data/kept"), "kept\n")
+		harness.Equal(t, "afterwards", e.inContainer(t, imageBusybox, "cat /data/kept"), "kept\n")
 	})
 }
 
@@ -117,12 +119,12 @@ func TestPodmanRootIsOurs(t *testing.T) {
 		e.need(t, imageBusybox)
 		for options, mode := range map[string]string{"": "rw", "--read-only": "ro"} {
 			line := strings.Fields(e.inContainer(t, imageBusybox, "grep ' / ' /proc/mounts", strings.Fields(options)...))
-			if len(line) < 4 || line[2] != "fuse."+filepath.Base(binPath) || !strings.HasPrefix(line[3], mode+",") {
+			if len(line) < 4 || line[2] != "fuse."+filepath.Base(harness.Program) || !strings.HasPrefix(line[3], mode+",") {
 				t.Errorf("podman run %s: / is mounted as %q", options, line)
 			}
 		}
 		out := e.inContainer(t, imageBusybox, "! echo x >/data/new && ! rm /data/kept && ! chmod 0 /data && cat /data/kept", "--read-only")
-		equal(t, "in a read-only container", out, "kept\n")
+		harness.Equal(t, "in a read-only container", out, "kept\n")
 	})
 }
 
@@ -132,13 +134,13 @@ func TestPodmanOverlayVolume(t *testing.T) {
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
 		for _, name := range []string{"f", "g", "h"} {
-			write(t, filepath.Join(dir, name), name)
+			harness.Write(t, filepath.Join(dir, name), name)
 			e.own(t, filepath.Join(dir, name))
 		}
 		out := e.inContainer(t, imageBusybox, `cd /v; grep ' /v ' /proc/mounts | cut -d' ' -f3; echo new >f; rm g; mv h i; echo n >n; cat *`,
 			"--volume", dir+":/v:O")
-		equal(t, "in the container", out, "fuse."+filepath.Base(binPath)+"\nnew\nhn\n")
-		wantTree(t, "the volume", dir, "file f \"f\"\nfile g \"g\"\nfile h \"h\"")
+		harness.Equal(t, "in the container", out, "fuse."+filepath.Base(harness.Program)+"\nnew\nhn\n")
+		harness.WantTree(t, "the volume", dir, "file f \"f\"\nfile g \"g\"\nfile h \"h\"")
 	})
 }
 
@@ -148,8 +150,8 @@ func TestPodmanCopy(t *testing.T) {
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
 		in := filepath.Join(dir, "in")
-		mkdir(t, in)
-		write(t, filepath.Join(in, "a"), "from outside")
+		harness.Mkdir(t, in)
+		harness.Write(t, filepath.Join(in, "a"), "from outside")
 		for _, p := range []string{in, in + "/a"} {
 			e.own(t, p)
 		}
@@ -163,14 +165,14 @@ func TestPodmanCopy(t *testing.T) {
 			e.podman(t, "cp", in, id+":/data/in")
 			e.podman(t, "cp", filepath.Join(in, "a"), id+":/data/changed")
 			e.podman(t, "cp", id+":/data", filepath.Join(dir, what))
-			wantText(t, filepath.Join(dir, what, "in", "a"), "from outside")
-			wantText(t, filepath.Join(dir, what, "changed"), "from outside")
-			wantText(t, filepath.Join(dir, what, "dir", "sub", "deep"), "deep\n")
+			harness.WantText(t, filepath.Join(dir, what, "in", "a"), "from outside")
+			harness.WantText(t, filepath.Join(dir, what, "changed"), "from outside")
+			harness.WantText(t, filepath.Join(dir, what, "dir", "sub", "deep"), "deep\n")
 			if what == "created" {
 				e.podman(t, "start", id)
-				equal(t, "what it finds when it is started", e.waitFor(t, id), "from outsidefrom outside")
+				harness.Equal(t, "what it finds when it is started", e.waitFor(t, id), "from outsidefrom outside")
 			} else {
-				equal(t, "what it finds", e.exec(t, id, "cat", "/data/in/a", "/data/changed"), "from outsidefrom outside")
+				harness.Equal(t, "what it finds", e.exec(t, id, "cat", "/data/in/a", "/data/changed"), "from outsidefrom outside")
 			}
 		}
 	})

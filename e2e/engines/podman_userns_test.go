@@ -1,9 +1,11 @@
-package e2e
+package engines
 
 import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Containers in user namespaces of their own: the ids on disk are not those that they see, and the mount program is told
@@ -47,7 +49,7 @@ func TestPodmanUserNamespaces(t *testing.T) {
 				_, out := e.runToEnd(t, args...)
 				maps := strings.Count(out, "\n") - strings.Count(ownersSeen, "\n")
 				lines := strings.SplitAfterN(out, "\n", maps+1)
-				equal(t, "the owners", lines[maps], ownersSeen)
+				harness.Equal(t, "the owners", lines[maps], ownersSeen)
 				if fields := strings.Fields(lines[0]); len(fields) == 3 && fields[0] == "0" && fields[1] == "0" {
 					t.Errorf("the container is in no user namespace of its own: %q", lines[0])
 				}
@@ -55,8 +57,8 @@ func TestPodmanUserNamespaces(t *testing.T) {
 				e.podman(t, "commit", "--quiet", "owners", "localhost/owners")
 				e.removeImageLater(t, "localhost/owners")
 				look := "cd /data; " + giveAway[strings.Index(giveAway, "stat"):]
-				equal(t, "the owners in the new image", e.inContainer(t, "localhost/owners", look), ownersSeen)
-				equal(t, "the owners in the new image, in such a container", e.inContainer(t, "localhost/owners", look, options...), ownersSeen)
+				harness.Equal(t, "the owners in the new image", e.inContainer(t, "localhost/owners", look), ownersSeen)
+				harness.Equal(t, "the owners in the new image, in such a container", e.inContainer(t, "localhost/owners", look, options...), ownersSeen)
 			})
 		}
 	})
@@ -64,14 +66,14 @@ func TestPodmanUserNamespaces(t *testing.T) {
 
 // With keep-id the container's user is the one outside: what it writes to a volume belongs to it in both.
 func TestPodmanKeepID(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	onEngine(t, engineRootless, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
 		out := e.inContainer(t, imageBusybox, "id -u; echo x >/v/f; stat -c %u /v/f; echo y >/tmp/f; stat -c %u /tmp/f /etc/passwd; ! echo z >>/etc/hostname 2>/dev/null",
 			"--userns=keep-id", "--volume", dir+":/v")
-		uid := strconv.Itoa(plainUser.uid)
-		equal(t, "the ids", out, strings.Join([]string{uid, uid, uid, "0", ""}, "\n"))
-		equal(t, "owner outside", int(lstat(t, dir+"/f").Uid), plainUser.uid)
+		uid := strconv.Itoa(harness.PlainUser.UID)
+		harness.Equal(t, "the ids", out, strings.Join([]string{uid, uid, uid, "0", ""}, "\n"))
+		harness.Equal(t, "owner outside", int(harness.Lstat(t, dir+"/f").Uid), harness.PlainUser.UID)
 	})
 }

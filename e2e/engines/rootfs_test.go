@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"bufio"
@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Whole root file systems as the lower: programs change them by chroot, and the result is compared with the same done
@@ -27,49 +29,31 @@ var legitimate = map[string]string{
 	"root/.bash_history":              "time stamps",
 }
 
-var rootView = view{mode: true, owner: true, nlink: true, dirNlink: !oracle, xattrs: true,
-	skip: func(rel string) bool { _, ok := legitimate[rel]; return ok }}
+var rootView = harness.View{Mode: true, Owner: true, Nlink: true, DirNlink: !harness.Oracle, Xattrs: true,
+	Skip: func(rel string) bool { _, ok := legitimate[rel]; return ok }}
 
 // kernelView is rootView where one of the sides is the kernel's overlayfs, which does not count subdirectories.
-var kernelView = view{mode: true, owner: true, nlink: true, xattrs: true, skip: rootView.skip}
+var kernelView = harness.View{Mode: true, Owner: true, Nlink: true, Xattrs: true, Skip: rootView.Skip}
 
 func sameTree(t *testing.T, what, plainCopy, mount string) {
 	t.Helper()
 	sameTreeAs(t, what, plainCopy, mount, rootView)
 }
 
-func sameTreeAs(t *testing.T, what, plainCopy, mount string, v view) {
+func sameTreeAs(t *testing.T, what, plainCopy, mount string, v harness.View) {
 	t.Helper()
-	want, err := snapshot(plainCopy, v)
-	check(t, err)
-	got, err := snapshot(mount, v)
-	check(t, err)
+	want, err := harness.Snapshot(plainCopy, v)
+	harness.Check(t, err)
+	got, err := harness.Snapshot(mount, v)
+	harness.Check(t, err)
 	delete(want, ".")
 	delete(got, ".")
 	if len(want) < 50 {
 		t.Fatalf("%s: only %d objects in the plain copy", what, len(want))
 	}
-	if d := diffLines(want, got); d != "" {
-		t.Errorf("%s: %s and %s differ:\n%s", what, plainCopy, mount, brief2(d))
+	if d := harness.DiffLines(want, got); d != "" {
+		t.Errorf("%s: %s and %s differ:\n%s", what, plainCopy, mount, harness.Clip(d))
 	}
-}
-
-func brief2(s string) string {
-	if len(s) > 6000 {
-		return s[:6000] + "..."
-	}
-	return s
-}
-
-// chroot runs a script inside a root file system.
-func chroot(t *testing.T, root, shell, script string) string {
-	t.Helper()
-	out, err := runIn("/", []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-		3*time.Minute, "chroot", root, shell, "-euc", script)
-	if err != nil {
-		t.Fatalf("in %s: %s: %v\n%s", root, script, err, out)
-	}
-	return out
 }
 
 const busyboxChanges = `
@@ -85,37 +69,37 @@ const busyboxChanges = `
 // installBusybox puts busybox and its names into the folder bin of a root file system.
 func installBusybox(t *testing.T, root string) {
 	t.Helper()
-	mkdir(t, root+"/bin")
-	check(t, copyFile(busybox(t), root+"/bin/busybox"))
-	equal(t, "busybox in a chroot", sh(t, "", "chroot "+root+" /bin/busybox echo runs"), "runs\n")
-	for _, applet := range strings.Fields(sh(t, "", "busybox --list")) {
+	harness.Mkdir(t, root+"/bin")
+	harness.Check(t, harness.CopyFile(harness.Busybox(t), root+"/bin/busybox"))
+	harness.Equal(t, "busybox in a chroot", harness.Shell(t, "", "chroot "+root+" /bin/busybox echo runs"), "runs\n")
+	for _, applet := range strings.Fields(harness.Shell(t, "", "busybox --list")) {
 		if applet != "busybox" {
-			check(t, os.Symlink("busybox", root+"/bin/"+applet))
+			harness.Check(t, os.Symlink("busybox", root+"/bin/"+applet))
 		}
 	}
 }
 
 func TestBusyboxRoot(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		var table strings.Builder
 		table.WriteString("file etc/passwd \"root:x:0:0::/:/bin/sh\\n\"\nfile etc/group \"root:x:0:\\n\"\nfile etc/hostname \"h\\n\"\ndir tmp 1777\ndir run\nfile home/u/f \"x\"\n")
 		for i := range 60 {
 			fmt.Fprintf(&table, "file usr/share/doc/p%d/copyright \"c\"\nfile usr/share/man/m%d \"m\"\nfile opt/tree/a%d/f \"x\"\nfile opt/gone/g%d \"x\"\n", i, i, i, i)
 		}
 		fmt.Fprintf(&table, "file usr/share/big %q\n", strings.Repeat("text ", 50_000))
-		o := e.overlay(t, table.String())
-		plainCopy := filepath.Join(e.dir, "plain")
-		check(t, os.Mkdir(plainCopy, 0o755))
-		installBusybox(t, o.lowers[0])
-		sh(t, e.dir, "cp -a lower0/. plain; cp -a lower0 before")
-		o.mount()
-		for _, root := range []string{plainCopy, o.mnt} {
-			chroot(t, root, "/bin/sh", busyboxChanges)
+		o := e.Overlay(t, table.String())
+		plainCopy := filepath.Join(e.Dir, "plain")
+		harness.Check(t, os.Mkdir(plainCopy, 0o755))
+		installBusybox(t, o.Lowers[0])
+		harness.Shell(t, e.Dir, "cp -a lower0/. plain; cp -a lower0 before")
+		o.Mount()
+		for _, root := range []string{plainCopy, o.Point} {
+			harness.Chroot(t, root, "/bin/sh", busyboxChanges)
 		}
-		sameTree(t, "changed", plainCopy, o.mnt)
-		o.remount()
-		sameTree(t, "after a remount", plainCopy, o.mnt)
-		compareTrees(t, "the lower", e.dir+"/before", o.lowers[0], exact)
+		sameTree(t, "changed", plainCopy, o.Point)
+		o.Remount()
+		sameTree(t, "after a remount", plainCopy, o.Point)
+		harness.CompareTrees(t, "the lower", e.Dir+"/before", o.Lowers[0], harness.ExactView)
 	})
 }
 
@@ -126,18 +110,18 @@ func debianRoot(t *testing.T) string {
 	if _, err := os.Stat(root + ".complete"); err == nil {
 		return root
 	}
-	check(t, os.RemoveAll(root))
-	mkdir(t, cache())
-	out, err := runIn("/", nil, 8*time.Minute, "debootstrap", "--variant=minbase", "bookworm", root, mirror(t))
+	harness.Check(t, os.RemoveAll(root))
+	harness.Mkdir(t, cache())
+	out, err := harness.RunIn("/", nil, 8*time.Minute, "debootstrap", "--variant=minbase", "bookworm", root, mirror(t))
 	if err != nil {
 		t.Fatalf("debootstrap: %v\n%s", err, out)
 	}
-	write(t, root+".complete", "")
+	harness.Write(t, root+".complete", "")
 	return root
 }
 
 func cache() string {
-	if dir := os.Getenv(envCache); dir != "" {
+	if dir := os.Getenv(harness.EnvCache); dir != "" {
 		return dir
 	}
 	return filepath.Join("/var/tmp", "fuse-overlay-e2e-cache")
@@ -174,15 +158,15 @@ func debs(t *testing.T) string {
 	if _, err := os.Stat(dir + ".complete"); err == nil {
 		return dir
 	}
-	mkdir(t, dir)
+	harness.Mkdir(t, dir)
 	args := append([]string{"-o", "APT::Sandbox::User=root", "download"}, packages...)
-	if _, err := runIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
-		_, _ = runIn("/", nil, 3*time.Minute, "apt-get", "update")
-		if out, err := runIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+	if _, err := harness.RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+		_, _ = harness.RunIn("/", nil, 3*time.Minute, "apt-get", "update")
+		if out, err := harness.RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
 			t.Fatalf("apt-get download: %v\n%s", err, out)
 		}
 	}
-	write(t, dir+".complete", "")
+	harness.Write(t, dir+".complete", "")
 	return dir
 }
 
@@ -206,32 +190,32 @@ var debianSteps = []struct{ what, script string }{
 }
 
 func TestDebianRoot(t *testing.T) {
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		root, packages := debianRoot(t), debs(t)
-		o := e.overlay(t)
-		o.lowers = []string{root}
-		plainCopy := filepath.Join(e.dir, "plain")
-		sh(t, e.dir, "cp -a "+root+" plain")
-		o.mount()
+		o := e.Overlay(t)
+		o.Lowers = []string{root}
+		plainCopy := filepath.Join(e.Dir, "plain")
+		harness.Shell(t, e.Dir, "cp -a "+root+" plain")
+		o.Mount()
 		for i, step := range debianSteps {
-			for _, r := range []string{plainCopy, o.mnt} {
+			for _, r := range []string{plainCopy, o.Point} {
 				if i == 0 {
-					sh(t, r, "cp -r "+packages+" root/debs")
+					harness.Shell(t, r, "cp -r "+packages+" root/debs")
 				}
-				chroot(t, r, "/bin/sh", step.script)
+				harness.Chroot(t, r, "/bin/sh", step.script)
 			}
-			sameTree(t, step.what, plainCopy, o.mnt)
-			o.remount()
+			sameTree(t, step.what, plainCopy, o.Point)
+			o.Remount()
 		}
-		sameTree(t, "after a remount", plainCopy, o.mnt)
-		if d := identityFaults(o.mnt); d != "" && !oracle {
-			t.Error(brief2(d))
+		sameTree(t, "after a remount", plainCopy, o.Point)
+		if d := harness.IdentityFaults(o.Point); d != "" && !harness.Oracle {
+			t.Error(harness.Clip(d))
 		}
-		o.unmount()
+		o.Unmount()
 		// The kernel shows the same on our upper.
-		o.kernel = true
-		o.mount()
-		sameTreeAs(t, "mounted by the kernel", plainCopy, o.mnt, kernelView)
-		o.unmount()
+		o.Kernel = true
+		o.Mount()
+		sameTreeAs(t, "mounted by the kernel", plainCopy, o.Point, kernelView)
+		o.Unmount()
 	})
 }

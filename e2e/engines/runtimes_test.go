@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"os"
@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Programs that keep the overlay in the foreground, or set its rights up in a way of their own.
@@ -22,7 +24,7 @@ const await = `
 `
 
 func TestRuntimes(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	// enroot has lower, upper and work below the mount point, and wants whiteouts as files.
 	enroot := await + `
 		FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=y $PROG -f -o lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work $R 2>$R.log &
@@ -67,25 +69,25 @@ func TestRuntimes(t *testing.T) {
 			fuse-overlay -o lowerdir=lower,upperdir=upper,workdir=work mnt; cat mnt/a; echo x >mnt/b; cat upper/b; fusermount3 -u mnt`, "Ax\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e := newEnv(t, modeRoot)
-			root := filepath.Join(e.dir, "root")
-			mkdir(t, root+"/lower", root+"/upper", root+"/work", root+"/mnt")
-			build(t, e, root+"/lower", "file a \"A\"\nfile b \"B\"\nfile d/x \"x\"")
+			e := harness.NewEnv(t, harness.ModeRoot)
+			root := filepath.Join(e.Dir, "root")
+			harness.Mkdir(t, root+"/lower", root+"/upper", root+"/work", root+"/mnt")
+			harness.Build(t, e, root+"/lower", "file a \"A\"\nfile b \"B\"\nfile d/x \"x\"")
 			if strings.Contains(c.prefix, "USER") || strings.Contains(c.prefix, "as_user") {
-				sh(t, "", "chown -R "+plainUser.name+": "+root)
+				harness.Shell(t, "", "chown -R "+harness.PlainUser.Name+": "+root)
 			}
-			check(t, os.Chmod(e.dir, 0o777)) // for the log
-			check(t, os.WriteFile(e.dir+"/script", []byte(c.script), 0o644))
-			out, err := runIn("/", []string{"R=" + root, "PROG=" + binPath, "USER_ID=" + plainUser.name}, time.Minute,
-				"bash", "-euc", asUser+c.prefix+" bash -eu "+e.dir+"/script")
+			harness.Check(t, os.Chmod(e.Dir, 0o777)) // for the log
+			harness.Check(t, os.WriteFile(e.Dir+"/script", []byte(c.script), 0o644))
+			out, err := harness.RunIn("/", []string{"R=" + root, "PROG=" + harness.Program, "USER_ID=" + harness.PlainUser.Name}, time.Minute,
+				"bash", "-euc", asUser+c.prefix+" bash -eu "+e.Dir+"/script")
 			if err != nil || out != c.want {
 				t.Errorf("%v: got %q, want %q", err, out, c.want)
 			}
-			if m, ok := mountAt(root + "/mnt"); ok {
+			if m, ok := harness.MountAt(root + "/mnt"); ok {
 				t.Errorf("still mounted: %v", m)
-				check(t, unix.Unmount(m.point, unix.MNT_DETACH))
+				harness.Check(t, unix.Unmount(m.Point, unix.MNT_DETACH))
 			}
-			wantNothingRuns(t, root)
+			harness.WantNothingRuns(t, root)
 		})
 	}
 }

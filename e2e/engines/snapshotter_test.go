@@ -1,4 +1,4 @@
-package e2e
+package engines
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // snapshotterModule is containerd's snapshotter that mounts by the program fuse-overlayfs.
@@ -20,12 +22,15 @@ const (
 )
 
 // The two programs made of it.
-func snapshotterDaemon() string { return filepath.Join(base, "bin", "containerd-fuse-overlayfs-grpc") }
-func snapshotterSuite() string  { return filepath.Join(base, "bin", "snapshotter.test") }
+func snapshotterDaemon() string {
+	return filepath.Join(harness.RunDir, "bin", "containerd-fuse-overlayfs-grpc")
+}
+
+func snapshotterSuite() string { return filepath.Join(harness.RunDir, "bin", "snapshotter.test") }
 
 // buildSnapshotter builds both, once a run; what has been built before comes out of Go's caches.
 var buildSnapshotter = sync.OnceValue(func() error {
-	if os.Getenv(envMode) != "" {
+	if harness.InChild() {
 		return nil // the parent has: here is no network
 	}
 	install := exec.Command("go", "install", snapshotterModule+"/cmd/containerd-fuse-overlayfs-grpc@"+snapshotterVersion)
@@ -50,7 +55,7 @@ var buildSnapshotter = sync.OnceValue(func() error {
 
 func needSnapshotter(t *testing.T) {
 	t.Helper()
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	if err := buildSnapshotter(); err != nil {
 		t.Fatalf("%s: %v", snapshotterModule, err)
 	}
@@ -65,9 +70,9 @@ var snapshotterCases = strings.Fields(`Basic DirectoryPermissionOnCommit Chown R
 // 128 layers, each mounted by the program under test.
 func TestSnapshotterSuite(t *testing.T) {
 	needSnapshotter(t)
-	eachMode(t, privateModes, func(t *testing.T, e *env) {
-		nothingLeft(t)
-		out, err := runIn(e.dir, []string{"TMPDIR=" + e.dir}, 8*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
+	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.NothingLeft(t)
+		out, err := harness.RunIn(e.Dir, []string{"TMPDIR=" + e.Dir}, 8*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
 		if err != nil {
 			t.Errorf("the suite: %v", err)
 		}
@@ -89,7 +94,7 @@ func TestSnapshotterSuite(t *testing.T) {
 			}
 		}
 		if t.Failed() {
-			t.Log(tail(withoutLongLines(out), 10000))
+			t.Log(harness.Tail(withoutLongLines(out), 10000))
 		}
 	})
 }

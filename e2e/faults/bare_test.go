@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"bufio"
@@ -15,10 +15,15 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Uppers on file systems with less than overlays want, such as NFS: without extended attributes, device nodes and
 // RENAME_EXCHANGE. There is none on every machine, so one is made: a folder, shown by a FUSE server that refuses these.
+
+// envBare is set for the process that serves such a file system, see serveBare.
+const envBare = "FUSE_OVERLAY_E2E_BARE"
 
 // bareNode is an object of such a file system.
 type bareNode struct {
@@ -109,23 +114,23 @@ func serveBare(words string) error {
 }
 
 // bare makes a file system with the abilities, for the time of a test, and answers with its mount point.
-func bare(t *testing.T, e *env, can abilities) string {
+func bare(t *testing.T, e *harness.Env, can abilities) string {
 	t.Helper()
-	folder, mnt := filepath.Join(e.dir, "behind"), filepath.Join(e.dir, "bare")
-	mkdir(t, folder, mnt)
+	folder, mnt := filepath.Join(e.Dir, "behind"), filepath.Join(e.Dir, "bare")
+	harness.Mkdir(t, folder, mnt)
 	self, err := os.Executable()
-	check(t, err)
+	harness.Check(t, err)
 	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), envBare+"="+fmt.Sprint(folder, " ", mnt, " ", can.xattrs, " ", can.nodes, " ", can.exchange))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
-	check(t, err)
-	check(t, cmd.Start())
+	harness.Check(t, err)
+	harness.Check(t, cmd.Start())
 	t.Cleanup(func() {
-		if e.mode == modeFusermount {
-			_, err = runCommand("fusermount3", "-u", mnt)
+		if e.Mode == harness.ModeFusermount {
+			_, err = harness.Run("fusermount3", "-u", mnt)
 		} else {
-			err = unmountAt(mnt)
+			err = harness.UnmountAt(mnt)
 		}
 		if err != nil {
 			t.Errorf("unmounting %s: %v", mnt, err)
@@ -149,8 +154,8 @@ const onWhiteouts = `
 	mkdir dir; rm replaced/new; mv -T dir replaced; mv replaced dir`
 
 func TestBareUpper(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		for _, c := range []struct {
 			name   string
 			can    abilities
@@ -165,31 +170,31 @@ func TestBareUpper(t *testing.T) {
 			{"without exchange", abilities{xattrs: true, nodes: true}, "file", true},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				e := newEnv(t, e.mode)
-				o := e.overlay(t, busyTree+"\nfile replaced/x \"x\"\nfile replaced/y \"y\"\nfile whited/x \"x\"\nfile whited2 \"x\"")
-				o.opts = nil // no passthrough to what is FUSE itself
+				e := harness.NewEnv(t, e.Mode)
+				o := e.Overlay(t, harness.BusyTree+"\nfile replaced/x \"x\"\nfile replaced/y \"y\"\nfile whited/x \"x\"\nfile whited2 \"x\"")
+				o.Opts = nil // no passthrough to what is FUSE itself
 				dir := bare(t, e, c.can)
-				o.upper, o.work = dir+"/upper", dir+"/work"
-				mkdir(t, o.upper, o.work)
+				o.Upper, o.Work = dir+"/upper", dir+"/work"
+				harness.Mkdir(t, o.Upper, o.Work)
 				// As others have left them there, who could make nodes.
-				build(t, e, e.dir+"/behind/upper", "white whited\nwhite whited2")
-				copyOf := filepath.Join(e.dir, "plain")
-				sh(t, e.dir, "cp -a lower0 plain; cp -a lower0 before; rm -r plain/whited plain/whited2")
-				o.mount()
-				for depth, work := range append([]string{onWhiteouts}, workAtDepth...) {
-					sh(t, o.mnt, work)
-					sh(t, copyOf, work)
-					compareTrees(t, fmt.Sprintf("work %d", depth), copyOf, o.mnt, seen)
-					o.remount()
-					compareTrees(t, fmt.Sprintf("work %d, after a remount", depth), copyOf, o.mnt, seen)
+				harness.Build(t, e, e.Dir+"/behind/upper", "white whited\nwhite whited2")
+				copyOf := filepath.Join(e.Dir, "plain")
+				harness.Shell(t, e.Dir, "cp -a lower0 plain; cp -a lower0 before; rm -r plain/whited plain/whited2")
+				o.Mount()
+				for depth, work := range append([]string{onWhiteouts}, harness.WorkAtDepth...) {
+					harness.Shell(t, o.Point, work)
+					harness.Shell(t, copyOf, work)
+					harness.CompareTrees(t, fmt.Sprintf("work %d", depth), copyOf, o.Point, harness.NoLinksView)
+					o.Remount()
+					harness.CompareTrees(t, fmt.Sprintf("work %d, after a remount", depth), copyOf, o.Point, harness.NoLinksView)
 				}
-				wantMarks(t, e.dir+"/behind/upper", c.white, c.opaque)
-				sh(t, e.dir, "rm -r plain/*; rm -r mnt/*; echo new >plain/etc; echo new >mnt/etc")
-				o.remount()
-				compareTrees(t, "emptied", copyOf, o.mnt, seen)
-				o.unmount()
-				compareTrees(t, "the lower", e.dir+"/before", o.lowers[0], exact)
-				if rest := workRest(o.work); len(rest) > 0 {
+				wantMarks(t, e.Dir+"/behind/upper", c.white, c.opaque)
+				harness.Shell(t, e.Dir, "rm -r plain/*; rm -r mnt/*; echo new >plain/etc; echo new >mnt/etc")
+				o.Remount()
+				harness.CompareTrees(t, "emptied", copyOf, o.Point, harness.NoLinksView)
+				o.Unmount()
+				harness.CompareTrees(t, "the lower", e.Dir+"/before", o.Lowers[0], harness.ExactView)
+				if rest := harness.WorkRest(o.Work); len(rest) > 0 {
 					t.Errorf("left in the work directory: %v", rest)
 				}
 			})
@@ -201,11 +206,11 @@ func TestBareUpper(t *testing.T) {
 func wantMarks(t *testing.T, upper, white string, opaqueAttr bool) {
 	t.Helper()
 	count := map[string]int{}
-	check(t, filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
+	harness.Check(t, filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		names, err := xattrNames(path)
+		names, err := harness.XattrNames(path)
 		for _, name := range names {
 			if strings.Contains(name, "opaque") {
 				count["opaque attribute"]++

@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"fmt"
@@ -9,12 +9,14 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // A kill at any moment leaves each file as it was before or as it is after, and the next mount sweeps the rest.
 func TestCrashThenRemount(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		content := strings.Repeat("0123456789abcde\n", 8192) // 128 KiB
 		var table strings.Builder
 		const n = 120
@@ -22,9 +24,9 @@ func TestCrashThenRemount(t *testing.T) {
 			fmt.Fprintf(&table, "file d%d/f%d 0644 %q\n", i%7, i, content)
 		}
 		r := rand.New(rand.NewPCG(3, 4))
-		o := e.overlay(t, table.String())
+		o := e.Overlay(t, table.String())
 		for round := range 6 {
-			o.mount()
+			o.Mount()
 			stop := make(chan struct{})
 			done := make(chan struct{})
 			go func() { // errors are expected once the daemon is gone
@@ -36,7 +38,7 @@ func TestCrashThenRemount(t *testing.T) {
 					default:
 					}
 					k := i % n
-					p := fmt.Sprintf("%s/d%d/f%d", o.mnt, k%7, k)
+					p := fmt.Sprintf("%s/d%d/f%d", o.Point, k%7, k)
 					switch i % 4 {
 					case 0:
 						_ = os.Chmod(p, 0o600)
@@ -52,47 +54,47 @@ func TestCrashThenRemount(t *testing.T) {
 				}
 			}()
 			time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond)
-			kill(o.pid, syscall.SIGKILL)
+			harness.Kill(o.PID, syscall.SIGKILL)
 			close(stop)
 			select {
 			case <-done:
 			case <-time.After(20 * time.Second):
 				t.Fatal("a system call hangs after the death of the daemon")
 			}
-			o.crash()
-			o.mount()
+			o.Crash()
+			o.Mount()
 			checkCrashed(t, o, content, n)
-			o.unmount()
-			if rest := workRest(o.work); len(rest) > 0 {
+			o.Unmount()
+			if rest := harness.WorkRest(o.Work); len(rest) > 0 {
 				t.Errorf("round %d: the work directory still holds %v", round, rest)
 			}
 		}
-		compareTrees(t, "the lower", o.lowers[0], rebuilt(t, e, table.String()), exact)
+		harness.CompareTrees(t, "the lower", o.Lowers[0], rebuilt(t, e, table.String()), harness.ExactView)
 	})
 }
 
 // rebuilt builds a table anew, to compare with.
-func rebuilt(t *testing.T, e *env, table string) string {
-	dir := filepath.Join(e.dir, "rebuilt")
-	mkdir(t, dir)
-	build(t, e, dir, table)
+func rebuilt(t *testing.T, e *harness.Env, table string) string {
+	dir := filepath.Join(e.Dir, "rebuilt")
+	harness.Mkdir(t, dir)
+	harness.Build(t, e, dir, table)
 	return dir
 }
 
 // checkCrashed accepts whole old files, whole replacements, and absence; nothing else.
-func checkCrashed(t *testing.T, o *overlay, content string, n int) {
+func checkCrashed(t *testing.T, o *harness.Overlay, content string, n int) {
 	t.Helper()
 	for k := range n {
-		p := fmt.Sprintf("%s/d%d/f%d", o.mnt, k%7, k)
+		p := fmt.Sprintf("%s/d%d/f%d", o.Point, k%7, k)
 		for _, path := range []string{p, p + ".dir/moved"} {
 			text, err := os.ReadFile(path)
 			if os.IsNotExist(err) {
 				continue
 			}
-			check(t, err)
+			harness.Check(t, err)
 			// A replacement was written without fsync before its rename: it may be empty, as on a plain file system.
 			if s := string(text); s != content && s != "replaced" && s != "" {
-				t.Errorf("%s holds %d bytes that were never written: %s", path, len(s), brief(s))
+				t.Errorf("%s holds %d bytes that were never written: %s", path, len(s), harness.Brief(s))
 			}
 		}
 	}
@@ -100,38 +102,38 @@ func checkCrashed(t *testing.T, o *overlay, content string, n int) {
 
 // What fsync promised is there after a kill.
 func TestSyncedDataSurvivesAKill(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file low \"lower\"")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file low \"lower\"")
 		for _, name := range []string{"low", "new"} {
-			f := open(t, o.path(name), os.O_RDWR|os.O_CREATE|os.O_APPEND)
+			f := harness.Open(t, o.Path(name), os.O_RDWR|os.O_CREATE|os.O_APPEND)
 			_, err := f.WriteString("synced")
-			check(t, err)
-			check(t, f.Sync())
+			harness.Check(t, err)
+			harness.Check(t, f.Sync())
 		}
-		closed := open(t, o.path("closed"), os.O_RDWR|os.O_CREATE)
+		closed := harness.Open(t, o.Path("closed"), os.O_RDWR|os.O_CREATE)
 		_, err := closed.WriteString("closed")
-		check(t, err)
-		check(t, closed.Close()) // close writes back
-		o.crash()
-		o.mount()
-		wantText(t, o.path("low"), "lowersynced")
-		wantText(t, o.path("new"), "synced")
-		wantText(t, o.path("closed"), "closed")
+		harness.Check(t, err)
+		harness.Check(t, closed.Close()) // close writes back
+		o.Crash()
+		o.Mount()
+		harness.WantText(t, o.Path("low"), "lowersynced")
+		harness.WantText(t, o.Path("new"), "synced")
+		harness.WantText(t, o.Path("closed"), "closed")
 	})
 }
 
 // A killed daemon answers with an error, not with a hang, and its mount can be taken away.
 func TestDeadDaemonIsAnError(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"x\"")
-		kill(o.pid, syscall.SIGKILL)
-		waitGone(o.pid, 5*time.Second)
-		_, err := os.ReadDir(o.mnt)
-		wantErr(t, "listing", err, syscall.ENOTCONN, syscall.ECONNABORTED)
-		o.crash()
-		o.mount()
-		wantText(t, o.path("f"), "x")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"x\"")
+		harness.Kill(o.PID, syscall.SIGKILL)
+		harness.WaitGone(o.PID, 5*time.Second)
+		_, err := os.ReadDir(o.Point)
+		harness.WantErr(t, "listing", err, syscall.ENOTCONN, syscall.ECONNABORTED)
+		o.Crash()
+		o.Mount()
+		harness.WantText(t, o.Path("f"), "x")
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"encoding/json"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // logLine is a line of a log file.
@@ -27,12 +29,12 @@ type logLine struct {
 }
 
 // logged are the lines of the mount's log with a message.
-func (o *overlay) logged(msg string) (lines []logLine) {
-	o.t.Helper()
-	for text := range strings.Lines(readText(o.t, o.log)) {
+func logged(o *harness.Overlay, msg string) (lines []logLine) {
+	o.T.Helper()
+	for text := range strings.Lines(harness.ReadText(o.T, o.Log)) {
 		var l logLine
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
-			o.t.Fatalf("%v: %s", err, text)
+			o.T.Fatalf("%v: %s", err, text)
 		}
 		if l.Msg == msg {
 			lines = append(lines, l)
@@ -45,10 +47,10 @@ const damagedMessage = "an object of a layer cannot be used"
 
 // A request that fails because a layer is damaged leaves a line with layer, path and reason.
 func TestDamageIsLogged(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		prefix := "user.overlay."
-		if e.mode == modeRoot {
+		if e.Mode == harness.ModeRoot {
 			prefix = "trusted.overlay."
 		}
 		metacopy, redirect := prefix+"metacopy", prefix+"redirect"
@@ -68,49 +70,49 @@ func TestDamageIsLogged(t *testing.T) {
 				unix.EINVAL, "metacopy makes no sense"},
 			{"metacopy with a bad redirect", func(l string) {
 				damagedFile(t, l+"/d/f", metacopy, "")
-				check(t, unix.Setxattr(l+"/d/f", redirect, []byte("a/b"), 0))
+				harness.Check(t, unix.Setxattr(l+"/d/f", redirect, []byte("a/b"), 0))
 			}, []string{"metacopy=on"}, "d/f", unix.EINVAL, "redirect is not a path"},
-			{"bad redirect", func(l string) { check(t, unix.Setxattr(l+"/d", redirect, []byte("/a/../b"), 0)) }, nil, "d",
+			{"bad redirect", func(l string) { harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/a/../b"), 0)) }, nil, "d",
 				unix.EINVAL, "redirect is not a path"},
-			{"redirect that is not followed", func(l string) { check(t, unix.Setxattr(l+"/d", redirect, []byte("/b"), 0)) },
+			{"redirect that is not followed", func(l string) { harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/b"), 0)) },
 				[]string{"redirect_dir=nofollow"}, "d", unix.EPERM, "redirect is not followed"},
 			{"owner of no sense", func(l string) {
-				check(t, unix.Setxattr(l, "user.containers.override_stat", []byte("0:0:755"), 0))
-				check(t, unix.Setxattr(l+"/d/f", "user.containers.override_stat", []byte("zork"), 0))
+				harness.Check(t, unix.Setxattr(l, "user.containers.override_stat", []byte("0:0:755"), 0))
+				harness.Check(t, unix.Setxattr(l+"/d/f", "user.containers.override_stat", []byte("zork"), 0))
 			}, []string{"xattr_permissions=2"}, "d/f", unix.EIO, "override_stat makes no sense"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				o := newEnv(t, e.mode).overlay(t, "dir d\nfile d/f \"12345\"\nfile good \"x\"", "dir b")
-				o.t, o.log = t, filepath.Join(filepath.Dir(o.mnt), "log")
+				o := harness.NewEnv(t, e.Mode).Overlay(t, "dir d\nfile d/f \"12345\"\nfile good \"x\"", "dir b")
+				o.T, o.Log = t, filepath.Join(filepath.Dir(o.Point), "log")
 				if c.name == "owner of no sense" { // an upper would have to be in the same form
-					o.upper, o.work = "", ""
+					o.Upper, o.Work = "", ""
 				}
-				lower := o.lowers[0]
+				lower := o.Lowers[0]
 				c.prepare(lower)
-				o.opts = append(o.opts, c.opts...)
-				o.mount()
+				o.Opts = append(o.Opts, c.opts...)
+				o.Mount()
 				for range 3 {
-					_, err := os.Lstat(o.path(c.path))
-					wantErr(t, c.path, err, c.err)
+					_, err := os.Lstat(o.Path(c.path))
+					harness.WantErr(t, c.path, err, c.err)
 				}
-				lines := o.logged(damagedMessage)
+				lines := logged(o, damagedMessage)
 				if len(lines) != 1 {
-					t.Fatalf("%d lines: %+v\n%s", len(lines), lines, readText(t, o.log))
+					t.Fatalf("%d lines: %+v\n%s", len(lines), lines, harness.ReadText(t, o.Log))
 				}
 				l := lines[0]
-				if l.Level != "WARN" || l.Layer != lower || l.Path != c.path || !strings.Contains(l.Reason, c.reason) || l.Error != errnoName(c.err) {
+				if l.Level != "WARN" || l.Layer != lower || l.Path != c.path || !strings.Contains(l.Reason, c.reason) || l.Error != harness.ErrnoName(c.err) {
 					t.Errorf("the line is %+v", l)
 				}
 				if i == 0 { // the others differ in the reason only
 					time.Sleep(1100 * time.Millisecond)
-					_, err := os.Lstat(o.path(c.path))
-					wantErr(t, c.path, err, c.err)
-					if lines = o.logged(damagedMessage); len(lines) != 2 || lines[1].More != 2 {
+					_, err := os.Lstat(o.Path(c.path))
+					harness.WantErr(t, c.path, err, c.err)
+					if lines = logged(o, damagedMessage); len(lines) != 2 || lines[1].More != 2 {
 						t.Errorf("after a second: %+v", lines)
 					}
 				}
-				wantText(t, o.path("good"), "x")
-				o.unmount()
+				harness.WantText(t, o.Path("good"), "x")
+				o.Unmount()
 			})
 		}
 	})
@@ -120,28 +122,28 @@ func TestDamageIsLogged(t *testing.T) {
 func damagedFile(t *testing.T, path, attr, value string) {
 	t.Helper()
 	// A file that was copied up without data has holes only.
-	check(t, os.Truncate(path, 0))
-	check(t, os.Truncate(path, 5))
-	check(t, unix.Setxattr(path, attr, []byte(value), 0))
+	harness.Check(t, os.Truncate(path, 0))
+	harness.Check(t, os.Truncate(path, 5))
+	harness.Check(t, unix.Setxattr(path, attr, []byte(value), 0))
 }
 
 // A layer whose file system answers EIO.
 func TestUnreadableLayerIsLogged(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		lower := bare(t, e, abilities{xattrs: true})
-		mkdir(t, lower+"/d")
+		harness.Mkdir(t, lower+"/d")
 		for _, name := range []string{"sick-file", "d/sick", "d/good"} {
-			write(t, filepath.Join(lower, name), "x")
+			harness.Write(t, filepath.Join(lower, name), "x")
 		}
-		o := e.overlay(t, "file other \"x\"")
-		o.lowers, o.log = append(o.lowers, lower), filepath.Join(e.dir, "log")
-		o.mount()
+		o := e.Overlay(t, "file other \"x\"")
+		o.Lowers, o.Log = append(o.Lowers, lower), filepath.Join(e.Dir, "log")
+		o.Mount()
 		for _, c := range []struct{ path, what string }{{"sick-file", "read"}, {"d/sick", "write"}} {
 			var err error
 			if c.what == "read" {
-				_, err = os.ReadFile(o.path(c.path))
-			} else if f, e := os.OpenFile(o.path(c.path), os.O_WRONLY|os.O_APPEND, 0); e == nil {
+				_, err = os.ReadFile(o.Path(c.path))
+			} else if f, e := os.OpenFile(o.Path(c.path), os.O_WRONLY|os.O_APPEND, 0); e == nil {
 				_, err = f.WriteString("y")
 				if cerr := f.Close(); err == nil {
 					err = cerr
@@ -149,61 +151,61 @@ func TestUnreadableLayerIsLogged(t *testing.T) {
 			} else {
 				err = e
 			}
-			wantErr(t, c.path, err, unix.EIO)
-			lines := o.logged(damagedMessage)
+			harness.WantErr(t, c.path, err, unix.EIO)
+			lines := logged(o, damagedMessage)
 			if len(lines) != 1 || lines[0].Layer != lower || lines[0].Path != c.path || lines[0].Reason != "input/output error" {
 				t.Errorf("%s: %+v", c.path, lines)
 			}
 			time.Sleep(1100 * time.Millisecond)
-			check(t, os.Truncate(o.log, 0))
+			harness.Check(t, os.Truncate(o.Log, 0))
 		}
-		wantText(t, o.path("d/good"), "x")
-		o.unmount()
+		harness.WantText(t, o.Path("d/good"), "x")
+		o.Unmount()
 	})
 }
 
 // What callers do wrong is no line, and the mount itself is one.
 func TestMountIsLogged(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d\nfile f \"x\"", "dir d\nfile d/g \"x\"")
-		o.log = filepath.Join(e.dir, "log")
-		o.mount()
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d\nfile f \"x\"", "dir d\nfile d/g \"x\"")
+		o.Log = filepath.Join(e.Dir, "log")
+		o.Mount()
 		for what, err := range map[string]error{
-			"whiteout": unix.Mknod(o.path("w"), unix.S_IFCHR, 0), "marker": os.WriteFile(o.path(".wh.x"), nil, 0o600),
-			"none": os.Chmod(o.path("none"), 0), "name": os.Mkdir(o.path(strings.Repeat("n", 300)), 0o700),
-			"not empty": unix.Rmdir(o.path("d")), "into itself": os.Rename(o.path("d"), o.path("d/e")),
+			"whiteout": unix.Mknod(o.Path("w"), unix.S_IFCHR, 0), "marker": os.WriteFile(o.Path(".wh.x"), nil, 0o600),
+			"none": os.Chmod(o.Path("none"), 0), "name": os.Mkdir(o.Path(strings.Repeat("n", 300)), 0o700),
+			"not empty": unix.Rmdir(o.Path("d")), "into itself": os.Rename(o.Path("d"), o.Path("d/e")),
 		} {
 			if err == nil {
 				t.Errorf("%s: no error", what)
 			}
 		}
-		o.unmount()
-		lines := o.logged("mounted")
+		o.Unmount()
+		lines := logged(o, "mounted")
 		if len(lines) != 1 {
-			t.Fatalf("%d lines:\n%s", len(lines), readText(t, o.log))
+			t.Fatalf("%d lines:\n%s", len(lines), harness.ReadText(t, o.Log))
 		}
 		l := lines[0]
 		layers := strings.Join(l.Layers, "\n")
-		for _, dir := range []string{"upperdir " + o.upper + " (", "lowerdir " + o.lowers[0] + " (", "lowerdir " + o.lowers[1] + " ("} {
+		for _, dir := range []string{"upperdir " + o.Upper + " (", "lowerdir " + o.Lowers[0] + " (", "lowerdir " + o.Lowers[1] + " ("} {
 			if !strings.Contains(layers, dir) {
 				t.Errorf("no %s in %q", dir, l.Layers)
 			}
 		}
 		without := fmt.Sprint(l.Without)
 		switch {
-		case l.Level != "INFO", l.MountPoint != o.mnt, l.Version == "", l.CopyUps == "":
+		case l.Level != "INFO", l.MountPoint != o.Point, l.Version == "", l.CopyUps == "":
 			t.Errorf("%+v", l)
 		case !strings.HasPrefix(l.Whiteouts, "devices 0/0"):
 			t.Errorf("whiteouts: %s", l.Whiteouts)
-		case !strings.HasPrefix(l.IO, "cached") && !e.has(passthrough):
+		case !strings.HasPrefix(l.IO, "cached") && !e.Has(harness.Passthrough):
 			t.Errorf("io: %s", l.IO)
-		case strings.Contains(without, "clones") != (e.mode == modeFusermount):
+		case strings.Contains(without, "clones") != (e.Mode == harness.ModeFusermount):
 			t.Errorf("done without %s", without)
-		case strings.Contains(without, "file handles") != (e.mode != modeRoot):
+		case strings.Contains(without, "file handles") != (e.Mode != harness.ModeRoot):
 			t.Errorf("done without %s", without)
 		}
-		for text := range strings.Lines(readText(t, o.log)) {
+		for text := range strings.Lines(harness.ReadText(t, o.Log)) {
 			if !strings.Contains(text, `"INFO"`) {
 				t.Errorf("a line about what callers do wrong: %s", text)
 			}

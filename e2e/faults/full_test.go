@@ -1,45 +1,48 @@
-package e2e
+package faults
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // onSmallUpper puts upper and work on a file system of a given size.
-func onSmallUpper(t *testing.T, o *overlay, size string) {
+func onSmallUpper(t *testing.T, o *harness.Overlay, size string) {
 	t.Helper()
-	small := filepath.Join(o.env.dir, "small")
-	mkdir(t, small)
-	check(t, unix.Mount("tmpfs", small, "tmpfs", 0, "size="+size+",mode=755"))
+	small := filepath.Join(o.Env.Dir, "small")
+	harness.Mkdir(t, small)
+	harness.Check(t, unix.Mount("tmpfs", small, "tmpfs", 0, "size="+size+",mode=755"))
 	t.Cleanup(func() {
 		if err := unix.Unmount(small, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
-	o.upper, o.work = filepath.Join(small, "upper"), filepath.Join(small, "work")
-	mkdir(t, o.upper, o.work)
+	o.Upper, o.Work = filepath.Join(small, "upper"), filepath.Join(small, "work")
+	harness.Mkdir(t, o.Upper, o.Work)
 }
 
 // A full upper is told at fsync and close, and what was told to be written is there.
 func TestFullUpperIsTold(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for _, told := range []string{"fsync", "close", "write"} {
 			t.Run(told, func(t *testing.T) {
-				o := newEnv(t, e.mode).overlay(t, "file low \"lower\"")
+				o := harness.NewEnv(t, e.Mode).Overlay(t, "file low \"lower\"")
 				onSmallUpper(t, o, "1m")
-				if !oracle {
-					o.opts = []string{map[bool]string{true: "writeback=0", false: "writeback=1"}[told == "write"]}
+				if !harness.Oracle {
+					o.Opts = []string{map[bool]string{true: "writeback=0", false: "writeback=1"}[told == "write"]}
 				}
-				o.mount()
-				write(t, o.path("small"), "fits")
-				f := open(t, o.path("big"), os.O_WRONLY|os.O_CREATE)
+				o.Mount()
+				harness.Write(t, o.Path("small"), "fits")
+				f := harness.Open(t, o.Path("big"), os.O_WRONLY|os.O_CREATE)
 				piece := []byte(strings.Repeat("x", 64<<10))
 				var err error
 				for range 64 { // 4 MiB
@@ -47,8 +50,8 @@ func TestFullUpperIsTold(t *testing.T) {
 						break
 					}
 				}
-				if told == "write" && !oracle || err != nil {
-					wantErr(t, "write", err, syscall.ENOSPC)
+				if told == "write" && !harness.Oracle || err != nil {
+					harness.WantErr(t, "write", err, syscall.ENOSPC)
 				} else {
 					err = f.Sync()
 					if told == "write" {
@@ -57,8 +60,8 @@ func TestFullUpperIsTold(t *testing.T) {
 					if told == "close" {
 						// A file whose error fsync has told starts anew; so a second one.
 						_ = f.Close()
-						check(t, os.Remove(o.path("big")))
-						f = open(t, o.path("big2"), os.O_WRONLY|os.O_CREATE)
+						harness.Check(t, os.Remove(o.Path("big")))
+						f = harness.Open(t, o.Path("big2"), os.O_WRONLY|os.O_CREATE)
 						for range 64 {
 							if _, err = f.Write(piece); err != nil {
 								break
@@ -68,21 +71,21 @@ func TestFullUpperIsTold(t *testing.T) {
 							err = f.Close()
 						}
 					}
-					wantErr(t, told, err, syscall.ENOSPC)
+					harness.WantErr(t, told, err, syscall.ENOSPC)
 				}
 				_ = f.Close()
-				wantText(t, o.path("small"), "fits")
-				wantText(t, o.path("low"), "lower")
-				_ = os.Remove(o.path("big"))
-				_ = os.Remove(o.path("big2"))
+				harness.WantText(t, o.Path("small"), "fits")
+				harness.WantText(t, o.Path("low"), "lower")
+				_ = os.Remove(o.Path("big"))
+				_ = os.Remove(o.Path("big2"))
 				// There is room again, as soon as the kernel has forgotten the removed file.
 				again := []byte(strings.Repeat("y", 300_000))
-				if !eventually(3*time.Second, func() bool { return os.WriteFile(o.path("again"), again, 0o644) == nil }) {
+				if !harness.Eventually(3*time.Second, func() bool { return os.WriteFile(o.Path("again"), again, 0o644) == nil }) {
 					t.Error("no room after the removal of the big file")
 				}
-				o.remount()
-				wantText(t, o.path("again"), strings.Repeat("y", 300_000))
-				wantText(t, o.path("small"), "fits")
+				o.Remount()
+				harness.WantText(t, o.Path("again"), strings.Repeat("y", 300_000))
+				harness.WantText(t, o.Path("small"), "fits")
 			})
 		}
 	})
@@ -90,150 +93,150 @@ func TestFullUpperIsTold(t *testing.T) {
 
 // A copy-up that finds no room fails at once or at close, and the lower goes on to be shown.
 func TestFullUpperAtCopyUp(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("lower", 500_000)
-		o := e.overlay(t, "file low "+quote(text)+"\nfile small \"s\"")
+		o := e.Overlay(t, "file low "+strconv.Quote(text)+"\nfile small \"s\"")
 		onSmallUpper(t, o, "1m")
-		o.mount()
-		err := appendErr(o.path("low"))
-		wantErr(t, "append to a file that does not fit", err, syscall.ENOSPC)
-		wantErr(t, "chmod of a file that does not fit", os.Chmod(o.path("low"), 0o600), syscall.ENOSPC)
-		wantText(t, o.path("small"), "s")
-		if !oracle {
-			check(t, os.Truncate(o.path("low"), 0)) // copies nothing
+		o.Mount()
+		err := harness.AppendErr(o.Path("low"))
+		harness.WantErr(t, "append to a file that does not fit", err, syscall.ENOSPC)
+		harness.WantErr(t, "chmod of a file that does not fit", os.Chmod(o.Path("low"), 0o600), syscall.ENOSPC)
+		harness.WantText(t, o.Path("small"), "s")
+		if !harness.Oracle {
+			harness.Check(t, os.Truncate(o.Path("low"), 0)) // copies nothing
 		}
-		write(t, o.path("low"), "short")
-		o.remount()
-		wantText(t, o.path("low"), "short")
-		o.unmount()
-		if rest := workRest(o.work); len(rest) > 0 && !oracle {
+		harness.Write(t, o.Path("low"), "short")
+		o.Remount()
+		harness.WantText(t, o.Path("low"), "short")
+		o.Unmount()
+		if rest := harness.WorkRest(o.Work); len(rest) > 0 && !harness.Oracle {
 			t.Errorf("the work directory still holds %v", rest)
 		}
-		wantTree(t, "the upper", o.upper, "file low \"short\"")
+		harness.WantTree(t, "the upper", o.Upper, "file low \"short\"")
 	})
 }
 
 func TestFullUpperAtCopyUpShowsTheLower(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("lower", 500_000)
-		o := e.overlay(t, "file low "+quote(text))
+		o := e.Overlay(t, "file low "+strconv.Quote(text))
 		onSmallUpper(t, o, "1m")
-		o.mount()
-		wantErr(t, "chmod", os.Chmod(o.path("low"), 0o600), syscall.ENOSPC)
-		wantErr(t, "rename", os.Rename(o.path("low"), o.path("low2")), syscall.ENOSPC)
-		wantErr(t, "link", os.Link(o.path("low"), o.path("low2")), syscall.ENOSPC)
-		wantText(t, o.path("low"), text)
-		wantNames(t, o.mnt, "low")
-		equal(t, "mode", lstat(t, o.path("low")).Mode&0o777, 0o644)
-		check(t, os.Remove(o.path("low"))) // copies nothing either
-		wantNames(t, o.mnt)
+		o.Mount()
+		harness.WantErr(t, "chmod", os.Chmod(o.Path("low"), 0o600), syscall.ENOSPC)
+		harness.WantErr(t, "rename", os.Rename(o.Path("low"), o.Path("low2")), syscall.ENOSPC)
+		harness.WantErr(t, "link", os.Link(o.Path("low"), o.Path("low2")), syscall.ENOSPC)
+		harness.WantText(t, o.Path("low"), text)
+		harness.WantNames(t, o.Point, "low")
+		harness.Equal(t, "mode", harness.Lstat(t, o.Path("low")).Mode&0o777, 0o644)
+		harness.Check(t, os.Remove(o.Path("low"))) // copies nothing either
+		harness.WantNames(t, o.Point)
 	})
 }
 
 // Out of inodes: everything that makes an object says so at once.
 func TestUpperWithoutInodes(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file d/low \"x\"\nfile low2 \"x\"")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file d/low \"x\"\nfile low2 \"x\"")
 		onSmallUpper(t, o, "4m,nr_inodes=40")
-		o.mount()
+		o.Mount()
 		var err error
 		n := 0
 		for ; err == nil && n < 100; n++ {
-			err = os.WriteFile(o.path(fmt.Sprint("f", n)), nil, 0o644)
+			err = os.WriteFile(o.Path(fmt.Sprint("f", n)), nil, 0o644)
 		}
-		wantErr(t, "create", err, syscall.ENOSPC)
-		wantErr(t, "mkdir", os.Mkdir(o.path("dir"), 0o755), syscall.ENOSPC)
-		wantErr(t, "symlink", os.Symlink("x", o.path("s")), syscall.ENOSPC)
-		wantErr(t, "chmod", os.Chmod(o.path("low2"), 0o600), syscall.ENOSPC)
+		harness.WantErr(t, "create", err, syscall.ENOSPC)
+		harness.WantErr(t, "mkdir", os.Mkdir(o.Path("dir"), 0o755), syscall.ENOSPC)
+		harness.WantErr(t, "symlink", os.Symlink("x", o.Path("s")), syscall.ENOSPC)
+		harness.WantErr(t, "chmod", os.Chmod(o.Path("low2"), 0o600), syscall.ENOSPC)
 		// A removal needs a whiteout: it may fail, but then the file is still there.
-		if err := os.Remove(o.path("low2")); err != nil {
-			wantErr(t, "unlink", err, syscall.ENOSPC)
-			wantText(t, o.path("low2"), "x")
+		if err := os.Remove(o.Path("low2")); err != nil {
+			harness.WantErr(t, "unlink", err, syscall.ENOSPC)
+			harness.WantText(t, o.Path("low2"), "x")
 		} else {
-			wantAbsent(t, o.path("low2"))
+			harness.WantAbsent(t, o.Path("low2"))
 		}
 		for i := range 10 {
-			check(t, os.Remove(o.path(fmt.Sprint("f", i))))
+			harness.Check(t, os.Remove(o.Path(fmt.Sprint("f", i))))
 		}
-		write(t, o.path("d/new"), "room again")
-		o.remount()
-		wantText(t, o.path("d/new"), "room again")
-		wantAbsent(t, o.path("f0"))
+		harness.Write(t, o.Path("d/new"), "room again")
+		o.Remount()
+		harness.WantText(t, o.Path("d/new"), "room again")
+		harness.WantAbsent(t, o.Path("f0"))
 	})
 }
 
 // Upper and work belong to one mount at a time.
 func TestTwoMountsOfOneUpper(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		first := e.mounted(t, "file f \"x\"")
-		for what, change := range map[string]func(o *overlay){
-			"the same upper": func(o *overlay) { o.work = e.dir + "/work2" },
-			"the same work":  func(o *overlay) { o.upper = e.dir + "/upper2" },
-			"both":           func(*overlay) {},
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		first := e.Mounted(t, "file f \"x\"")
+		for what, change := range map[string]func(o *harness.Overlay){
+			"the same upper": func(o *harness.Overlay) { o.Work = e.Dir + "/work2" },
+			"the same work":  func(o *harness.Overlay) { o.Upper = e.Dir + "/upper2" },
+			"both":           func(*harness.Overlay) {},
 		} {
-			mkdir(t, e.dir+"/work2", e.dir+"/upper2", e.dir+"/mnt2")
-			second := &overlay{t: t, env: e, lowers: first.lowers, upper: first.upper, work: first.work, mnt: e.dir + "/mnt2"}
+			harness.Mkdir(t, e.Dir+"/work2", e.Dir+"/upper2", e.Dir+"/mnt2")
+			second := &harness.Overlay{T: t, Env: e, Lowers: first.Lowers, Upper: first.Upper, Work: first.Work, Point: e.Dir + "/mnt2"}
 			change(second)
-			out, err := second.tryMount()
+			out, err := second.TryMount()
 			if err == nil {
 				t.Errorf("%s: mounted a second time", what)
-				second.unmount()
+				second.Unmount()
 				continue
 			}
 			if !strings.Contains(out, "busy") && !strings.Contains(out, "in use") && !strings.Contains(out, "EBUSY") {
 				t.Errorf("%s: the message %q does not tell that it is in use", what, out)
 			}
-			if !strings.Contains(out, first.upper) && !strings.Contains(out, first.work) {
+			if !strings.Contains(out, first.Upper) && !strings.Contains(out, first.Work) {
 				t.Errorf("%s: the message %q does not name the directory", what, out)
 			}
-			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.mnt, first.pid); !strings.Contains(out, holder) {
+			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.Point, first.PID); !strings.Contains(out, holder) {
 				t.Errorf("%s: the message %q does not say %q", what, out, holder)
 			}
 		}
-		appendTo(t, first.path("f"), "+")
-		first.remount() // the lock ends with the mount
-		wantText(t, first.path("f"), "x+")
+		harness.AppendTo(t, first.Path("f"), "+")
+		first.Remount() // the lock ends with the mount
+		harness.WantText(t, first.Path("f"), "x+")
 		// A killed daemon leaves no lock behind.
-		first.crash()
-		first.mount()
-		wantText(t, first.path("f"), "x+")
+		first.Crash()
+		first.Mount()
+		harness.WantText(t, first.Path("f"), "x+")
 	})
 }
 
 // A lower changed under a running mount: what is seen is undefined, but nothing crashes or hangs, and the upper is whole.
 func TestLowerChangedWhileMounted(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/a \"a\"\nfile d/b \"b\"\nfile d/sub/c \"c\"\nfile kept \"k\"\nfile swapped/x \"x\"")
-		visit(t, o.mnt)
-		low := o.lowers[0]
-		check(t, os.Remove(low+"/d/a"))
-		check(t, os.RemoveAll(low+"/d/sub"))
-		write(t, low+"/d/new", "n")
-		check(t, os.Rename(low+"/swapped", low+"/elsewhere"))
-		mkdir(t, e.dir+"/outside")
-		write(t, e.dir+"/outside/secret", "secret")
-		check(t, os.Chmod(e.dir+"/outside/secret", 0o640))
-		check(t, os.Symlink(e.dir+"/outside", low+"/swapped"))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/a \"a\"\nfile d/b \"b\"\nfile d/sub/c \"c\"\nfile kept \"k\"\nfile swapped/x \"x\"")
+		harness.Visit(t, o.Point)
+		low := o.Lowers[0]
+		harness.Check(t, os.Remove(low+"/d/a"))
+		harness.Check(t, os.RemoveAll(low+"/d/sub"))
+		harness.Write(t, low+"/d/new", "n")
+		harness.Check(t, os.Rename(low+"/swapped", low+"/elsewhere"))
+		harness.Mkdir(t, e.Dir+"/outside")
+		harness.Write(t, e.Dir+"/outside/secret", "secret")
+		harness.Check(t, os.Chmod(e.Dir+"/outside/secret", 0o640))
+		harness.Check(t, os.Symlink(e.Dir+"/outside", low+"/swapped"))
 		for _, name := range []string{"d/a", "d/b", "d/sub/c", "d/new", "swapped/secret", "swapped/x"} {
-			_, _ = os.ReadFile(o.path(name))
-			_ = appendErr(o.path(name))
-			_ = os.Chmod(o.path(name), 0o600)
-			_, _ = os.ReadDir(o.path(filepath.Dir(name)))
+			_, _ = os.ReadFile(o.Path(name))
+			_ = harness.AppendErr(o.Path(name))
+			_ = os.Chmod(o.Path(name), 0o600)
+			_, _ = os.ReadDir(o.Path(filepath.Dir(name)))
 		}
-		write(t, o.path("fresh"), "written")
-		appendTo(t, o.path("kept"), "+")
-		if !alive(o.pid) {
+		harness.Write(t, o.Path("fresh"), "written")
+		harness.AppendTo(t, o.Path("kept"), "+")
+		if !harness.Alive(o.PID) {
 			t.Fatal("the daemon died")
 		}
-		o.remount()
-		wantText(t, o.path("fresh"), "written")
-		wantText(t, o.path("kept"), "k+")
+		o.Remount()
+		harness.WantText(t, o.Path("fresh"), "written")
+		harness.WantText(t, o.Path("kept"), "k+")
 		// The kernel may follow a symlink that it is shown; the daemon must not, on any way through the layers.
-		if kindOf(o.upper+"/swapped") == unix.S_IFDIR {
-			wantAbsent(t, o.upper+"/swapped/secret")
+		if harness.KindOf(o.Upper+"/swapped") == unix.S_IFDIR {
+			harness.WantAbsent(t, o.Upper+"/swapped/secret")
 		}
-		wantNames(t, e.dir+"/outside", "secret")
+		harness.WantNames(t, e.Dir+"/outside", "secret")
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"bytes"
@@ -14,16 +14,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // A power cut in the midst of copy-ups, as far as the file system can stage one: it is shut down without writing its log,
 // and recovers at the next mount. Every file of the upper is then absent or whole, and every file of the mount old or new.
 func TestPowerCut(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
-		t.Logf("again with %s=%d", envSeed, seed)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))
+		t.Logf("again with %s=%d", harness.EnvSeed, seed)
 		for _, c := range []struct {
 			name, fstype, options string
 			beside                bool // the lower is on the upper's file system
@@ -41,7 +42,7 @@ func TestPowerCut(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				whole := 0
 				for round := range 3 {
-					p := &powerCut{t: t, e: newEnv(t, e.mode), r: r, fstype: c.fstype, options: c.options}
+					p := &powerCut{t: t, e: harness.NewEnv(t, e.Mode), r: r, fstype: c.fstype, options: c.options}
 					p.prepare(c.beside, c.mkfs)
 					p.cut()
 					n := p.check()
@@ -59,11 +60,11 @@ func TestPowerCut(t *testing.T) {
 // powerCut is one round.
 type powerCut struct {
 	t               *testing.T
-	e               *env
+	e               *harness.Env
 	r               *rand.Rand
 	fstype, options string
 	image, disk     string // the loop device's file, and where it is mounted
-	o               *overlay
+	o               *harness.Overlay
 	files           []*cutFile
 	done            atomic.Int64 // copy-ups that have been answered
 }
@@ -88,26 +89,26 @@ const (
 // prepare makes the file system with an empty upper, and a lower of unpredictable content.
 func (p *powerCut) prepare(beside bool, mkfs []string) {
 	p.t.Helper()
-	p.o = p.e.overlay(p.t)
-	p.image, p.disk = filepath.Join(p.e.dir, "image"), filepath.Join(p.e.dir, "disk")
-	mkdir(p.t, p.disk)
-	check(p.t, os.WriteFile(p.image, nil, 0o600))
-	check(p.t, os.Truncate(p.image, 400<<20))
-	_, err := runCommand("mkfs."+p.fstype, append(append([]string{"-q"}, mkfs...), p.image)...)
-	check(p.t, err)
+	p.o = p.e.Overlay(p.t)
+	p.image, p.disk = filepath.Join(p.e.Dir, "image"), filepath.Join(p.e.Dir, "disk")
+	harness.Mkdir(p.t, p.disk)
+	harness.Check(p.t, os.WriteFile(p.image, nil, 0o600))
+	harness.Check(p.t, os.Truncate(p.image, 400<<20))
+	_, err := harness.Run("mkfs."+p.fstype, append(append([]string{"-q"}, mkfs...), p.image)...)
+	harness.Check(p.t, err)
 	p.mountDisk()
-	lower := filepath.Join(p.e.dir, "lower")
+	lower := filepath.Join(p.e.Dir, "lower")
 	if beside {
 		lower = filepath.Join(p.disk, "lower")
 	}
-	p.o.lowers, p.o.upper, p.o.work = []string{lower}, filepath.Join(p.disk, "upper"), filepath.Join(p.disk, "work")
-	mkdir(p.t, p.o.upper, p.o.work)
+	p.o.Lowers, p.o.Upper, p.o.Work = []string{lower}, filepath.Join(p.disk, "upper"), filepath.Join(p.disk, "work")
+	harness.Mkdir(p.t, p.o.Upper, p.o.Work)
 	for i := range cutDirs {
 		dir := filepath.Join(lower, fmt.Sprint("d", i))
-		mkdir(p.t, dir)
-		check(p.t, unix.Setxattr(dir, "user.note", []byte(dir), 0))
-		check(p.t, os.Chown(dir, 5, i))
-		check(p.t, os.Chmod(dir, 0o751))
+		harness.Mkdir(p.t, dir)
+		harness.Check(p.t, unix.Setxattr(dir, "user.note", []byte(dir), 0))
+		harness.Check(p.t, os.Chown(dir, 5, i))
+		harness.Check(p.t, os.Chmod(dir, 0o751))
 	}
 	for i := range cutFiles {
 		f := &cutFile{path: fmt.Sprintf("d%d/f%d", p.r.IntN(cutDirs), i), content: p.randomBytes(), mode: 0o644, change: p.r.IntN(4)}
@@ -116,14 +117,14 @@ func (p *powerCut) prepare(beside bool, mkfs []string) {
 		}
 		p.files = append(p.files, f)
 		path := filepath.Join(lower, f.path)
-		check(p.t, os.WriteFile(path, f.content, 0o600))
+		harness.Check(p.t, os.WriteFile(path, f.content, 0o600))
 		if f.note != "" {
-			check(p.t, unix.Setxattr(path, "user.note", []byte(f.note), 0))
+			harness.Check(p.t, unix.Setxattr(path, "user.note", []byte(f.note), 0))
 		}
-		check(p.t, os.Chown(path, f.owner, f.owner))
-		check(p.t, unix.Chmod(path, f.mode))
+		harness.Check(p.t, os.Chown(path, f.owner, f.owner))
+		harness.Check(p.t, unix.Chmod(path, f.mode))
 	}
-	sh(p.t, "", "sync -f "+p.disk)
+	harness.Shell(p.t, "", "sync -f "+p.disk)
 }
 
 // randomBytes is content without a zero byte, of all sizes up to some blocks, seldom more.
@@ -145,7 +146,7 @@ func (p *powerCut) mountDisk() {
 	if p.options != "" {
 		options += "," + p.options
 	}
-	if out, err := runCommand("mount", "-t", p.fstype, "-o", options, p.image, p.disk); err != nil {
+	if out, err := harness.Run("mount", "-t", p.fstype, "-o", options, p.image, p.disk); err != nil {
 		p.t.Fatalf("mounting the %s: %v\n%s", p.fstype, err, out)
 	}
 	p.t.Cleanup(func() { _ = unix.Unmount(p.disk, unix.MNT_DETACH) })
@@ -156,12 +157,12 @@ func (p *powerCut) mountDisk() {
 // copy of the image is mounted in its place.
 func (p *powerCut) unmountDisk() {
 	p.t.Helper()
-	check(p.t, unmountAt(p.disk))
+	harness.Check(p.t, harness.UnmountAt(p.disk))
 	if testkit.WaitReleased(p.image, 10*time.Second) {
 		return
 	}
 	p.t.Logf("%s is still in use: on with a copy", p.image)
-	sh(p.t, "", "cp --sparse=always "+p.image+" "+p.image+"2")
+	harness.Shell(p.t, "", "cp --sparse=always "+p.image+" "+p.image+"2")
 	p.image += "2"
 	if p.fstype == "xfs" {
 		p.options = "nouuid"
@@ -194,9 +195,9 @@ func (f *cutFile) apply(root string) error {
 // down once a random number of copy-ups has been answered.
 func (p *powerCut) cut() {
 	p.t.Helper()
-	p.o.mount()
+	p.o.Mount()
 	disk, err := os.Open(p.disk)
-	check(p.t, err)
+	harness.Check(p.t, err)
 	defer disk.Close()
 	todo := make(chan *cutFile)
 	stop := make(chan struct{})
@@ -204,7 +205,7 @@ func (p *powerCut) cut() {
 	for range 3 {
 		workers.Go(func() { // errors are expected once the file system is down
 			for f := range todo {
-				if f.apply(p.o.mnt) == nil {
+				if f.apply(p.o.Point) == nil {
 					p.done.Add(1)
 				}
 			}
@@ -222,7 +223,7 @@ func (p *powerCut) cut() {
 	})
 	workers.Go(func() { p.commit(stop) })
 	enough := int64(cutFiles/4 + p.r.IntN(cutFiles/2))
-	if !eventually(30*time.Second, func() bool { return p.done.Load() >= enough }) {
+	if !harness.Eventually(30*time.Second, func() bool { return p.done.Load() >= enough }) {
 		p.t.Errorf("%d copy-ups in 30 s, want %d", p.done.Load(), enough)
 	}
 	const shutdown, withoutLog = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN: _IOR('X', 125, __u32)
@@ -230,12 +231,12 @@ func (p *powerCut) cut() {
 	close(stop)
 	workers.Wait()
 	disk.Close()
-	p.o.crash()
+	p.o.Crash()
 	p.unmountDisk()
 	if err == unix.ENOTTY {
 		p.t.Skipf("%s has no shutdown on this kernel", p.fstype)
 	}
-	check(p.t, err)
+	harness.Check(p.t, err)
 }
 
 // commit makes the file system commit its journal with whatever is in it.
@@ -263,25 +264,25 @@ func (p *powerCut) check() (whole int) {
 	p.t.Helper()
 	p.mountDisk()
 	for _, f := range p.files {
-		path := filepath.Join(p.o.upper, f.path)
+		path := filepath.Join(p.o.Upper, f.path)
 		if _, err := os.Lstat(path); err == nil {
 			whole++
 			p.checkFile(path, f)
 		}
 	}
-	p.checkDirs(p.o.upper)
-	p.o.mount()
+	p.checkDirs(p.o.Upper)
+	p.o.Mount()
 	for _, f := range p.files {
-		p.checkFile(p.o.path(f.path), f)
+		p.checkFile(p.o.Path(f.path), f)
 	}
-	p.checkDirs(p.o.mnt)
-	if rest := workRest(p.o.work); len(rest) > 0 {
+	p.checkDirs(p.o.Point)
+	if rest := harness.WorkRest(p.o.Work); len(rest) > 0 {
 		p.t.Errorf("the work directory still holds %v", rest)
 	}
 	for _, f := range p.files { // and all of it can be changed
-		check(p.t, f.apply(p.o.mnt))
+		harness.Check(p.t, f.apply(p.o.Point))
 	}
-	p.o.unmount()
+	p.o.Unmount()
 	p.unmountDisk()
 	return whole
 }
@@ -298,14 +299,14 @@ func (p *powerCut) checkFile(path string, f *cutFile) {
 		p.t.Errorf("%s: %d bytes, of which %d are zero; want the %d bytes of the lower", path, len(got),
 			bytes.Count(got, []byte{0}), len(f.content))
 	}
-	st := lstat(p.t, path)
+	st := harness.Lstat(p.t, path)
 	if mode := st.Mode & 0o7777; mode != f.mode && (f.change != 1 || mode != cutMode) {
 		p.t.Errorf("%s: mode %o, want %o", path, mode, f.mode)
 	}
 	if st.Uid != uint32(f.owner) || st.Gid != uint32(f.owner) {
 		p.t.Errorf("%s: owner %d:%d, want %d", path, st.Uid, st.Gid, f.owner)
 	}
-	if note, err := getXattr(path, "user.note"); note != f.note || f.note != "" && err != nil {
+	if note, err := harness.GetXattr(path, "user.note"); note != f.note || f.note != "" && err != nil {
 		p.t.Errorf("%s: note of %d bytes (%v), want %d", path, len(note), err, len(f.note))
 	}
 }
@@ -333,8 +334,8 @@ func (p *powerCut) checkDirs(root string) {
 		if unix.Lstat(dir, &st) != nil {
 			continue
 		}
-		note, _ := getXattr(dir, "user.note")
-		if st.Mode&0o7777 != 0o751 || st.Uid != 5 || st.Gid != uint32(i) || note != filepath.Join(p.o.lowers[0], fmt.Sprint("d", i)) {
+		note, _ := harness.GetXattr(dir, "user.note")
+		if st.Mode&0o7777 != 0o751 || st.Uid != 5 || st.Gid != uint32(i) || note != filepath.Join(p.o.Lowers[0], fmt.Sprint("d", i)) {
 			p.t.Errorf("%s: mode %o, owner %d:%d, note %q", dir, st.Mode, st.Uid, st.Gid, note)
 		}
 	}

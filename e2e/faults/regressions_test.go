@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"fmt"
@@ -10,159 +10,161 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The faults seen in other programs: section 6 of the contract and the last section of what clients do.
 
 // A lower file held open by one process and appended by another does not change, and the reader sees the append.
 func TestFaultHeldLowerFileIsNotWritten(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"lower\"")
-		reader := open(t, o.path("f"), os.O_RDONLY)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"lower\"")
+		reader := harness.Open(t, o.Path("f"), os.O_RDONLY)
 		buf := make([]byte, 5)
 		_, err := io.ReadFull(reader, buf)
-		check(t, err)
-		appendTo(t, o.path("f"), "+1")
-		again := open(t, o.path("f"), os.O_RDONLY)
-		appendTo(t, o.path("f"), "+2")
-		sh(t, e.dir, "printf +3 >> mnt/f")
+		harness.Check(t, err)
+		harness.AppendTo(t, o.Path("f"), "+1")
+		again := harness.Open(t, o.Path("f"), os.O_RDONLY)
+		harness.AppendTo(t, o.Path("f"), "+2")
+		harness.Shell(t, e.Dir, "printf +3 >> mnt/f")
 		for name, f := range map[string]*os.File{"before": reader, "after": again} {
 			_, err := f.Seek(0, io.SeekStart)
-			check(t, err)
+			harness.Check(t, err)
 			text, err := io.ReadAll(f)
-			check(t, err)
-			equal(t, "what a reader that opened "+name+" copy-up sees", string(text), "lower+1+2+3")
+			harness.Check(t, err)
+			harness.Equal(t, "what a reader that opened "+name+" copy-up sees", string(text), "lower+1+2+3")
 		}
-		wantText(t, filepath.Join(o.lowers[0], "f"), "lower")
-		o.unmountBusy(reader, again)
-		wantText(t, filepath.Join(o.lowers[0], "f"), "lower")
-		wantText(t, filepath.Join(o.upper, "f"), "lower+1+2+3")
+		harness.WantText(t, filepath.Join(o.Lowers[0], "f"), "lower")
+		unmountBusy(o, reader, again)
+		harness.WantText(t, filepath.Join(o.Lowers[0], "f"), "lower")
+		harness.WantText(t, filepath.Join(o.Upper, "f"), "lower+1+2+3")
 	})
 }
 
 // unmountBusy closes files and unmounts.
-func (o *overlay) unmountBusy(files ...*os.File) {
-	o.t.Helper()
+func unmountBusy(o *harness.Overlay, files ...*os.File) {
+	o.T.Helper()
 	for _, f := range files {
-		check(o.t, f.Close())
+		harness.Check(o.T, f.Close())
 	}
-	o.unmount()
+	o.Unmount()
 }
 
 // A directory of the lower, removed and made again at the root of the mount, stays empty after a remount.
 func TestFaultDirectoryMadeAgainAtRoot(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/low \"x\"\nfile d/sub/low \"x\"\nfile p/d/low \"x\"")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/low \"x\"\nfile d/sub/low \"x\"\nfile p/d/low \"x\"")
 		for _, d := range []string{"d", "p/d"} {
-			check(t, os.RemoveAll(o.path(d)))
-			check(t, os.Mkdir(o.path(d), 0o755))
-			wantNames(t, o.path(d))
+			harness.Check(t, os.RemoveAll(o.Path(d)))
+			harness.Check(t, os.Mkdir(o.Path(d), 0o755))
+			harness.WantNames(t, o.Path(d))
 		}
-		o.remount()
-		wantTree(t, "merged", o.mnt, "dir d\ndir p/d")
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "opaque d\nopaque p/d")
+		o.Remount()
+		harness.WantTree(t, "merged", o.Point, "dir d\ndir p/d")
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "opaque d\nopaque p/d")
 	})
 }
 
 // Two lower hard links, one appended: the other is old or the same, never a mix, never NULs, now and later.
 func TestFaultTwoLowerHardLinksAppend(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		for _, first := range []string{"write", "read both, then write"} {
 			t.Run(first, func(t *testing.T) {
-				o := newEnv(t, e.mode).mounted(t, "file a \"one\"\nlink b a\nlink d/c a")
+				o := harness.NewEnv(t, e.Mode).Mounted(t, "file a \"one\"\nlink b a\nlink d/c a")
 				if first != "write" {
 					for _, name := range []string{"a", "b", "d/c"} {
-						wantText(t, o.path(name), "one")
+						harness.WantText(t, o.Path(name), "one")
 					}
 				}
-				appendTo(t, o.path("a"), "+two")
-				wantText(t, o.path("a"), "one+two")
+				harness.AppendTo(t, o.Path("a"), "+two")
+				harness.WantText(t, o.Path("a"), "one+two")
 				now := oldOrSame(t, o)
-				o.remount()
-				wantText(t, o.path("a"), "one+two")
+				o.Remount()
+				harness.WantText(t, o.Path("a"), "one+two")
 				if later := oldOrSame(t, o); later != now {
 					t.Errorf("b was %q before the remount and is %q after it", now, later)
 				}
-				appendTo(t, o.path("b"), "+three")
+				harness.AppendTo(t, o.Path("b"), "+three")
 				want := now + "+three"
-				wantText(t, o.path("b"), want)
-				o.remount()
-				wantText(t, o.path("b"), want)
-				wantText(t, filepath.Join(o.lowers[0], "a"), "one")
+				harness.WantText(t, o.Path("b"), want)
+				o.Remount()
+				harness.WantText(t, o.Path("b"), want)
+				harness.WantText(t, filepath.Join(o.Lowers[0], "a"), "one")
 			})
 		}
 	})
 }
 
-func oldOrSame(t *testing.T, o *overlay) string {
+func oldOrSame(t *testing.T, o *harness.Overlay) string {
 	t.Helper()
-	b, err := os.ReadFile(o.path("b"))
-	check(t, err)
+	b, err := os.ReadFile(o.Path("b"))
+	harness.Check(t, err)
 	if string(b) != "one" && string(b) != "one+two" {
 		t.Errorf("the other name holds %q", b)
 	}
-	wantText(t, o.path("d/c"), string(b))
+	harness.WantText(t, o.Path("d/c"), string(b))
 	return string(b)
 }
 
 func TestFaultFirstAppendKeepsBytes(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"abc\"\nfile g \"abc\"\nfile h \"abc\"")
-		appendTo(t, o.path("f"), "d")
-		sh(t, o.mnt, "echo d >> g")
-		f := open(t, o.path("h"), os.O_WRONLY)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"abc\"\nfile g \"abc\"\nfile h \"abc\"")
+		harness.AppendTo(t, o.Path("f"), "d")
+		harness.Shell(t, o.Point, "echo d >> g")
+		f := harness.Open(t, o.Path("h"), os.O_WRONLY)
 		_, err := f.WriteAt([]byte("X"), 5)
-		check(t, err)
+		harness.Check(t, err)
 		for range 2 {
-			wantText(t, o.path("f"), "abcd")
-			wantText(t, o.path("g"), "abcd\n")
-			wantText(t, o.path("h"), "abc\x00\x00X")
+			harness.WantText(t, o.Path("f"), "abcd")
+			harness.WantText(t, o.Path("g"), "abcd\n")
+			harness.WantText(t, o.Path("h"), "abc\x00\x00X")
 			_ = f.Close()
-			o.remount()
+			o.Remount()
 		}
 	})
 }
 
 // What dpkg does on every purge.
 func TestFaultRenameOverThenRemove(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"lower\"\nfile d/f \"lower\"\nsymlink s f")
-		sh(t, o.mnt, "echo n >f.new; mv f.new f; rm f; echo n >d/f.new; mv d/f.new d/f; rm d/f; ln -s x s.new; mv s.new s; rm s")
-		wantTree(t, "merged", o.mnt, "dir d")
-		o.remount()
-		wantTree(t, "merged after a remount", o.mnt, "dir d")
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "white f\nwhite d/f\nwhite s")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"lower\"\nfile d/f \"lower\"\nsymlink s f")
+		harness.Shell(t, o.Point, "echo n >f.new; mv f.new f; rm f; echo n >d/f.new; mv d/f.new d/f; rm d/f; ln -s x s.new; mv s.new s; rm s")
+		harness.WantTree(t, "merged", o.Point, "dir d")
+		o.Remount()
+		harness.WantTree(t, "merged after a remount", o.Point, "dir d")
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "white f\nwhite d/f\nwhite s")
 	})
 }
 
 func TestFaultAttributesOfLowerSpecialFiles(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		table, names := "fifo p 0600\nsock s 0600", []string{"p", "s"}
-		if e.mode == modeRoot {
+		if e.Mode == harness.ModeRoot {
 			table += "\nchar c 1/3 0600\nblock b 7/250 0600"
 			names = append(names, "c", "b")
 		}
-		o := e.mounted(t, table)
+		o := e.Mounted(t, table)
 		for _, name := range names {
-			before := lstat(t, o.path(name))
-			check(t, os.Chmod(o.path(name), 0o640))
+			before := harness.Lstat(t, o.Path(name))
+			harness.Check(t, os.Chmod(o.Path(name), 0o640))
 			uid, gid := os.Getuid(), os.Getgid()
-			if e.mode != modeFusermount {
+			if e.Mode != harness.ModeFusermount {
 				uid, gid = 1, 2
 			}
-			check(t, os.Lchown(o.path(name), uid, gid))
-			check(t, setTimes(o.path(name), oldTime))
+			harness.Check(t, os.Lchown(o.Path(name), uid, gid))
+			harness.Check(t, harness.SetTimes(o.Path(name), harness.OldTime))
 			for range 2 {
-				st := lstat(t, o.path(name))
-				equal(t, name+": mode", st.Mode, before.Mode&unix.S_IFMT|0o640)
-				equal(t, name+": rdev", st.Rdev, before.Rdev)
-				equal(t, name+": owner", fmt.Sprint(st.Uid, st.Gid), fmt.Sprint(uid, gid))
-				equal(t, name+": mtime", st.Mtim.Sec, oldTime.Unix())
-				o.remount()
+				st := harness.Lstat(t, o.Path(name))
+				harness.Equal(t, name+": mode", st.Mode, before.Mode&unix.S_IFMT|0o640)
+				harness.Equal(t, name+": rdev", st.Rdev, before.Rdev)
+				harness.Equal(t, name+": owner", fmt.Sprint(st.Uid, st.Gid), fmt.Sprint(uid, gid))
+				harness.Equal(t, name+": mtime", st.Mtim.Sec, harness.OldTime.Unix())
+				o.Remount()
 			}
-			equal(t, name+" in the upper", lstat(t, filepath.Join(o.upper, name)).Mode, before.Mode&unix.S_IFMT|0o640)
+			harness.Equal(t, name+" in the upper", harness.Lstat(t, filepath.Join(o.Upper, name)).Mode, before.Mode&unix.S_IFMT|0o640)
 		}
 	})
 }
@@ -185,39 +187,39 @@ var steps = []string{
 
 // An image built in twelve steps through the mount is the same as one built with the kernel's overlayfs.
 func TestFaultImageInTwelveSteps(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		ours, theirs := buildImage(t, e, "ours", false), buildImage(t, e, "kernel", true)
 		for i := range steps {
 			// The layers the one program wrote are read the same way by the other.
 			for name, layers := range map[string][]string{"ours": ours, "kernel's": theirs} {
 				k := showLayers(t, e, layers[:i+1], true)
 				o := showLayers(t, e, layers[:i+1], false)
-				if d := diffLines(k, o); d != "" {
+				if d := harness.DiffLines(k, o); d != "" {
 					t.Errorf("after step %d, %s layers, the kernel and we see:\n%s", i+1, name, d)
 				}
 			}
-			if d := diffLines(showLayers(t, e, theirs[:i+1], true), showLayers(t, e, ours[:i+1], true)); d != "" {
+			if d := harness.DiffLines(showLayers(t, e, theirs[:i+1], true), showLayers(t, e, ours[:i+1], true)); d != "" {
 				t.Fatalf("after step %d the kernel's image and ours differ:\n%s", i+1, d)
 			}
 		}
 	})
 }
 
-func buildImage(t *testing.T, e *env, name string, kernel bool) (layers []string) {
+func buildImage(t *testing.T, e *harness.Env, name string, kernel bool) (layers []string) {
 	t.Helper()
-	root := filepath.Join(e.dir, name)
-	mkdir(t, root+"/base", root+"/mnt")
+	root := filepath.Join(e.Dir, name)
+	harness.Mkdir(t, root+"/base", root+"/mnt")
 	layers = []string{root + "/base"}
 	for i, step := range steps {
-		o := &overlay{t: t, env: e, kernel: kernel, mnt: root + "/mnt", log: root + "/log"}
-		o.lowers = reversed(layers)
-		o.upper, o.work = fmt.Sprintf("%s/diff%d", root, i), fmt.Sprintf("%s/work%d", root, i)
-		mkdir(t, o.upper, o.work)
-		o.mount()
-		sh(t, o.mnt, step)
-		o.unmount()
-		layers = append(layers, o.upper)
+		o := &harness.Overlay{T: t, Env: e, Kernel: kernel, Point: root + "/mnt", Log: root + "/log"}
+		o.Lowers = reversed(layers)
+		o.Upper, o.Work = fmt.Sprintf("%s/diff%d", root, i), fmt.Sprintf("%s/work%d", root, i)
+		harness.Mkdir(t, o.Upper, o.Work)
+		o.Mount()
+		harness.Shell(t, o.Point, step)
+		o.Unmount()
+		layers = append(layers, o.Upper)
 	}
 	return layers[1:]
 }
@@ -230,54 +232,54 @@ func reversed(layers []string) (r []string) {
 }
 
 // showLayers mounts layers (the lowest first) read-only and answers with what they show.
-func showLayers(t *testing.T, e *env, layers []string, kernel bool) map[string]string {
+func showLayers(t *testing.T, e *harness.Env, layers []string, kernel bool) map[string]string {
 	t.Helper()
-	empty := filepath.Join(e.dir, "empty")
-	mkdir(t, empty, filepath.Join(e.dir, "show"))
-	o := &overlay{t: t, env: e, kernel: kernel, mnt: filepath.Join(e.dir, "show"), lowers: append(reversed(layers), empty)}
-	o.mount()
-	lines, err := snapshot(o.mnt, full)
-	check(t, err)
-	o.unmount()
+	empty := filepath.Join(e.Dir, "empty")
+	harness.Mkdir(t, empty, filepath.Join(e.Dir, "show"))
+	o := &harness.Overlay{T: t, Env: e, Kernel: kernel, Point: filepath.Join(e.Dir, "show"), Lowers: append(reversed(layers), empty)}
+	o.Mount()
+	lines, err := harness.Snapshot(o.Point, harness.FullView)
+	harness.Check(t, err)
+	o.Unmount()
 	return lines
 }
 
 // Missing pieces are errors, not a mount of something else.
 func TestFaultMissingWorkdirOption(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
-		out, err := runCommand(binPath, "-o", "lowerdir="+o.lowers[0]+",upperdir="+o.upper, o.mnt)
-		if err == nil || !strings.Contains(out, "workdir") || o.isMounted() {
-			t.Errorf("upperdir without workdir: %v, %q, mounted %v", err, out, o.isMounted())
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"")
+		out, err := harness.Run(harness.Program, "-o", "lowerdir="+o.Lowers[0]+",upperdir="+o.Upper, o.Point)
+		if err == nil || !strings.Contains(out, "workdir") || o.IsMounted() {
+			t.Errorf("upperdir without workdir: %v, %q, mounted %v", err, out, o.IsMounted())
 		}
 	})
 }
 
 func TestFaultLinkCountAfterLinkOfLowerFile(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"x\"\nfile g \"x\"\nsymlink s f")
-		f := open(t, o.path("f"), os.O_RDONLY)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"x\"\nfile g \"x\"\nsymlink s f")
+		f := harness.Open(t, o.Path("f"), os.O_RDONLY)
 		for i := 2; i <= 4; i++ {
 			name := fmt.Sprintf("link%d", i)
-			check(t, os.Link(o.path("f"), o.path(name)))
+			harness.Check(t, os.Link(o.Path("f"), o.Path(name)))
 			for _, n := range []string{"f", name} {
-				equal(t, n+": nlink", int(lstat(t, o.path(n)).Nlink), i)
+				harness.Equal(t, n+": nlink", int(harness.Lstat(t, o.Path(n)).Nlink), i)
 			}
-			equal(t, "fstat nlink", int(fstat(t, f).Nlink), i)
-			if !oracle { // xino=off
-				equal(t, "inode", lstat(t, o.path(name)).Ino, lstat(t, o.path("f")).Ino)
+			harness.Equal(t, "fstat nlink", int(harness.Fstat(t, f).Nlink), i)
+			if !harness.Oracle { // xino=off
+				harness.Equal(t, "inode", harness.Lstat(t, o.Path(name)).Ino, harness.Lstat(t, o.Path("f")).Ino)
 			}
 		}
-		check(t, os.Remove(o.path("f")))
-		equal(t, "nlink after a removal", lstat(t, o.path("link2")).Nlink, 3)
-		check(t, syscall.Link(o.path("g"), o.path("g2")))
-		check(t, os.Remove(o.path("g")))
-		equal(t, "nlink of g2", lstat(t, o.path("g2")).Nlink, 1)
-		check(t, f.Close())
-		o.remount()
-		equal(t, "nlink after a remount", lstat(t, o.path("link3")).Nlink, 3)
-		wantText(t, o.path("link4"), "x")
-		wantAbsent(t, o.path("f"))
+		harness.Check(t, os.Remove(o.Path("f")))
+		harness.Equal(t, "nlink after a removal", harness.Lstat(t, o.Path("link2")).Nlink, 3)
+		harness.Check(t, syscall.Link(o.Path("g"), o.Path("g2")))
+		harness.Check(t, os.Remove(o.Path("g")))
+		harness.Equal(t, "nlink of g2", harness.Lstat(t, o.Path("g2")).Nlink, 1)
+		harness.Check(t, f.Close())
+		o.Remount()
+		harness.Equal(t, "nlink after a remount", harness.Lstat(t, o.Path("link3")).Nlink, 3)
+		harness.WantText(t, o.Path("link4"), "x")
+		harness.WantAbsent(t, o.Path("f"))
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"bufio"
@@ -15,9 +15,14 @@ import (
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Lowers on file systems that stop answering, such as NFS without its server.
+
+// envStall is set for the process that serves such a file system, see serveStalling.
+const envStall = "FUSE_OVERLAY_E2E_STALL"
 
 // stalling shows a folder, and answers nothing while it is stalled.
 type stalling struct {
@@ -128,26 +133,26 @@ type stall struct {
 	stalled bool
 }
 
-// stall shows a folder for the time of a test.
-func (e *env) stall(t *testing.T, folder string) *stall {
+// newStall shows a folder for the time of a test.
+func newStall(e *harness.Env, t *testing.T, folder string) *stall {
 	t.Helper()
-	s := &stall{t: t, mnt: filepath.Join(e.dir, "stalling")}
-	mkdir(t, s.mnt)
+	s := &stall{t: t, mnt: filepath.Join(e.Dir, "stalling")}
+	harness.Mkdir(t, s.mnt)
 	self, err := os.Executable()
-	check(t, err)
+	harness.Check(t, err)
 	s.cmd = exec.Command(self)
 	s.cmd.Env = append(os.Environ(), envStall+"="+fmt.Sprint(folder, " ", s.mnt))
 	s.cmd.Stderr = os.Stderr
 	out, err := s.cmd.StdoutPipe()
-	check(t, err)
-	check(t, s.cmd.Start())
+	harness.Check(t, err)
+	harness.Check(t, s.cmd.Start())
 	s.out = bufio.NewReader(out)
 	t.Cleanup(func() {
 		s.answer()
 		var err error
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if e.mode == modeFusermount {
-				_, err = runCommand("fusermount3", "-u", s.mnt)
+			if e.Mode == harness.ModeFusermount {
+				_, err = harness.Run("fusermount3", "-u", s.mnt)
 			} else {
 				err = unix.Unmount(s.mnt, 0)
 			}
@@ -179,7 +184,7 @@ func (s *stall) expect(want string) {
 // stop makes it answer nothing any more.
 func (s *stall) stop() {
 	s.t.Helper()
-	check(s.t, s.cmd.Process.Signal(syscall.SIGUSR1))
+	harness.Check(s.t, s.cmd.Process.Signal(syscall.SIGUSR1))
 	s.expect("done\n")
 	s.stalled = true
 }
@@ -188,7 +193,7 @@ func (s *stall) stop() {
 func (s *stall) answer() {
 	if s.stalled {
 		s.stalled = false
-		check(s.t, s.cmd.Process.Signal(syscall.SIGUSR2))
+		harness.Check(s.t, s.cmd.Process.Signal(syscall.SIGUSR2))
 		s.expect("done\n")
 	}
 }

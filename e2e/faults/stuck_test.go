@@ -1,4 +1,4 @@
-package e2e
+package faults
 
 import (
 	"fmt"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // stuckLimit is how long anything may take that does not use the layer which does not answer.
@@ -56,7 +58,7 @@ func stuckWork(t *testing.T, mnt string, round int) {
 		{"read", func() error { _, err := os.ReadFile(d + "/f"); return err }},
 		{"read of a lower", func() error { _, err := os.ReadFile(h + name("/low/f%d")); return err }},
 		{"chmod of a lower", func() error { return os.Chmod(h+name("/low/f%d"), 0o600) }},
-		{"append to a lower", func() error { return appendErr(h + name("/low/f%d")) }},
+		{"append to a lower", func() error { return harness.AppendErr(h + name("/low/f%d")) }},
 		{"link", func() error { return os.Link(d+"/f", e+"/link") }},
 		{"symlink", func() error { return os.Symlink("f", d+"/symlink") }},
 		{"setxattr", func() error { return unix.Setxattr(d+"/f", "user.x", []byte("x"), 0) }},
@@ -88,7 +90,7 @@ var stuckUses = []string{
 
 // A layer that does not answer stops the processes that use it, however many, and no other process.
 func TestStuckLayer(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for _, c := range []struct {
 		name string
 		uses [][]string // what is under way together
@@ -99,12 +101,12 @@ func TestStuckLayer(t *testing.T) {
 		{"200 that read ahead", [][]string{slices.Repeat(stuckUses[1:2], 200)}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			eachMode(t, allModes, func(t *testing.T, e *env) { stuckLayer(t, e, c.uses) })
+			harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) { stuckLayer(t, e, c.uses) })
 		})
 	}
 }
 
-func stuckLayer(t *testing.T, e *env, uses [][]string) {
+func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
 	var silent, healthy strings.Builder
 	for i := range max(len(uses), len(uses[0])) {
 		for _, name := range []string{"f", "sub/f", "a", "c", "m", "r"} {
@@ -115,24 +117,24 @@ func stuckLayer(t *testing.T, e *env, uses [][]string) {
 	for i := range len(uses) + 2 {
 		fmt.Fprintf(&healthy, "file healthy/low/f%d \"text\"\nfile healthy/low/g%d \"text\"\n", i, i)
 	}
-	o := e.overlay(t, healthy.String(), silent.String())
-	o.opts = nil // no passthrough to what is FUSE itself
-	layer := e.stall(t, o.lowers[1])
-	o.lowers[1] = layer.mnt
-	o.mount()
-	stuckWork(t, o.mnt, 0)
-	sh(t, o.mnt, "ls -l silent >/dev/null")
+	o := e.Overlay(t, healthy.String(), silent.String())
+	o.Opts = nil // no passthrough to what is FUSE itself
+	layer := newStall(e, t, o.Lowers[1])
+	o.Lowers[1] = layer.mnt
+	o.Mount()
+	stuckWork(t, o.Point, 0)
+	harness.Shell(t, o.Point, "ls -l silent >/dev/null")
 	for round, together := range uses {
 		layer.stop()
 		var users []*exec.Cmd
 		for i, use := range together {
 			cmd := exec.Command("sh", "-c", fmt.Sprintf(use, max(i, round)))
-			cmd.Dir = o.mnt
-			check(t, cmd.Start())
+			cmd.Dir = o.Point
+			harness.Check(t, cmd.Start())
 			users = append(users, cmd)
 		}
 		time.Sleep(300 * time.Millisecond)
-		stuckWork(t, o.mnt, 1+round)
+		stuckWork(t, o.Point, 1+round)
 		layer.answer()
 		for i, cmd := range users {
 			if err := cmd.Wait(); err != nil {
@@ -145,34 +147,34 @@ func stuckLayer(t *testing.T, e *env, uses [][]string) {
 // The mount can be removed while a layer does not answer. The calls of processes that wait for that
 // layer then return.
 func TestStuckLayerAndTheEnd(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for _, c := range []struct {
 		name string
-		end  func(t *testing.T, o *overlay)
+		end  func(t *testing.T, o *harness.Overlay)
 	}{
-		{"SIGTERM", func(t *testing.T, o *overlay) { check(t, syscall.Kill(o.pid, syscall.SIGTERM)) }},
-		{"abort", func(t *testing.T, o *overlay) {
-			abortConnection(o.minor)
-			check(t, unix.Unmount(o.mnt, unix.MNT_DETACH))
+		{"SIGTERM", func(t *testing.T, o *harness.Overlay) { harness.Check(t, syscall.Kill(o.PID, syscall.SIGTERM)) }},
+		{"abort", func(t *testing.T, o *harness.Overlay) {
+			harness.AbortConnection(o.Minor)
+			harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH))
 		}},
-		{"umount -l", func(t *testing.T, o *overlay) { check(t, unix.Unmount(o.mnt, unix.MNT_DETACH)) }},
+		{"umount -l", func(t *testing.T, o *harness.Overlay) { harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH)) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-				o := e.overlay(t, "file healthy/f", "file silent/f \"text\"\nfile silent/g \"text\"")
-				o.opts = nil
-				layer := e.stall(t, o.lowers[1])
-				o.lowers[1] = layer.mnt
-				o.mount()
-				sh(t, o.mnt, "ls -l silent >/dev/null")
+			harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+				o := e.Overlay(t, "file healthy/f", "file silent/f \"text\"\nfile silent/g \"text\"")
+				o.Opts = nil
+				layer := newStall(e, t, o.Lowers[1])
+				o.Lowers[1] = layer.mnt
+				o.Mount()
+				harness.Shell(t, o.Point, "ls -l silent >/dev/null")
 				layer.stop()
-				user := exec.Command("cat", o.path("silent/f"))
-				check(t, user.Start())
+				user := exec.Command("cat", o.Path("silent/f"))
+				harness.Check(t, user.Start())
 				time.Sleep(200 * time.Millisecond)
 				within(t, c.name, func() error {
 					c.end(t, o)
 					for {
-						if _, ok := mountAt(o.mnt); !ok {
+						if _, ok := harness.MountAt(o.Point); !ok {
 							return nil
 						}
 						time.Sleep(10 * time.Millisecond)
@@ -191,7 +193,7 @@ func TestStuckLayerAndTheEnd(t *testing.T) {
 					}
 				}
 				layer.answer()
-				o.expectEnd()
+				o.WaitEnd()
 			})
 		})
 	}

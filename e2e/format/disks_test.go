@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"os"
@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
@@ -13,33 +14,33 @@ import (
 var formatDisks = []string{"ext4", "xfs", "btrfs"}
 
 // diskPath is where a file system of the format tests is mounted, in the child process of a mode too.
-func diskPath(fstype string) string { return filepath.Join(base, "disks", fstype) }
+func diskPath(fstype string) string { return filepath.Join(harness.RunDir, "disks", fstype) }
 
 // mountFormatDisks makes the file systems, with a folder for each mode, until the test ends.
 func mountFormatDisks(t *testing.T) {
 	t.Helper()
-	if os.Getenv(envMode) != "" {
+	if harness.InChild() {
 		return // our parent has mounted them
 	}
 	for _, fstype := range formatDisks {
 		// Without noatime the comparison would change what it compares.
 		testkit.MountAt(t, fstype, testkit.MakeImage(t, "mkfs."+fstype), diskPath(fstype), "loop,noatime")
-		for _, m := range rootModes {
+		for _, m := range harness.RootModes {
 			dir := filepath.Join(diskPath(fstype), string(m))
-			mkdir(t, dir)
-			if m == modeUserns {
-				check(t, os.Chown(dir, plainUser.uid, plainUser.gid))
+			harness.Mkdir(t, dir)
+			if m == harness.ModeUserns {
+				harness.Check(t, os.Chown(dir, harness.PlainUser.UID, harness.PlainUser.GID))
 			}
 		}
 	}
 }
 
 // diskFolder makes a folder on a file system of the format tests, until the test ends.
-func diskFolder(t *testing.T, e *env, fstype string) string {
+func diskFolder(t *testing.T, e *harness.Env, fstype string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(filepath.Join(diskPath(fstype), string(e.mode)), "cell")
-	check(t, err)
-	t.Cleanup(func() { removeTree(dir) })
+	dir, err := os.MkdirTemp(filepath.Join(diskPath(fstype), string(e.Mode)), "cell")
+	harness.Check(t, err)
+	t.Cleanup(func() { harness.RemoveTree(dir) })
 	return dir
 }
 

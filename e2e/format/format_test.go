@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // The format of an upper is the kernel's: what is written here can be mounted by the kernel's overlayfs, and what the kernel
@@ -24,7 +26,7 @@ type format struct {
 	kernel []string // options of the kernel's overlayfs besides opts
 	here   []string // options of the program besides opts
 	then   []string // options of the second, fourth and so on mount, in place of opts; nil: opts
-	modes  []mode
+	modes  []harness.Mode
 	disks  []string // types of the upper's file system; nil: all of formatDisks
 	apart  bool     // the lowers lie on another file system
 	// identity: the format keeps st_ino over a remount.
@@ -34,9 +36,9 @@ type format struct {
 	// mark is something that the mount leaves in the work directory, and that refuses the next mount while it is there.
 	mark string
 	// inside shows what else there is in the mount, as lines of a snapshot.
-	inside func(c *cell, o *overlay) (map[string]string, string)
+	inside func(c *cell, o *harness.Overlay) (map[string]string, string)
 	// broken damages what lies on disk after the first script: the comparison has to notice each.
-	broken map[string]func(o *overlay) error
+	broken map[string]func(o *harness.Overlay) error
 }
 
 // direction is who writes and who reads, with the name that docs/SEMANTICS.md has for it.
@@ -46,10 +48,10 @@ type direction struct {
 }
 
 var directions = []direction{
-	{"kernel-kernel", kernels, kernels}, // shows that scripts and comparison are right
-	{"here-kernel", ours, kernels},
-	{"kernel-here", kernels, ours},
-	{"here-here", ours, ours},
+	{"kernel-kernel", harness.Kernels, harness.Kernels}, // shows that scripts and comparison are right
+	{"here-kernel", harness.Ours, harness.Kernels},
+	{"kernel-here", harness.Kernels, harness.Ours},
+	{"here-here", harness.Ours, harness.Ours},
 }
 
 func TestFormat(t *testing.T) {
@@ -62,9 +64,9 @@ func TestFormat(t *testing.T) {
 			}
 			for _, d := range directions {
 				t.Run(d.name, func(t *testing.T) {
-					eachMode(t, f.modes, func(t *testing.T, e *env) {
+					harness.EachMode(t, f.modes, func(t *testing.T, e *harness.Env) {
 						for _, fstype := range f.disks {
-							t.Run(fstype, func(t *testing.T) { f.test(t, e.mode, fstype, d) })
+							t.Run(fstype, func(t *testing.T) { f.test(t, e.Mode, fstype, d) })
 						}
 					})
 				})
@@ -77,7 +79,7 @@ func TestFormat(t *testing.T) {
 type cell struct {
 	*format
 	t       *testing.T
-	e       *env
+	e       *harness.Env
 	fstype  string
 	origins map[uint64]string
 }
@@ -85,7 +87,7 @@ type cell struct {
 // references are what the kernel shows by itself after each script, by feature, mode and file system.
 var references = map[string][]*sight{}
 
-func (f *format) test(t *testing.T, m mode, fstype string, d direction) {
+func (f *format) test(t *testing.T, m harness.Mode, fstype string, d direction) {
 	key := fmt.Sprint(f.name, m, fstype)
 	reference, ok := references[key]
 	if !ok {
@@ -103,14 +105,14 @@ func (f *format) test(t *testing.T, m mode, fstype string, d direction) {
 		t.Error(fault)
 	}
 	for i, s := range sights {
-		if diff := diffLines(reference[i].lines, s.lines); diff != "" {
+		if diff := harness.DiffLines(reference[i].lines, s.lines); diff != "" {
 			t.Errorf("after script %d, by %s: the kernel alone shows (want) another tree:\n%s", i+1, d.who(i), diff)
 		}
 	}
 }
 
-func (f *format) cell(t *testing.T, m mode, fstype string) *cell {
-	return &cell{format: f, t: t, e: newEnv(t, m), fstype: fstype}
+func (f *format) cell(t *testing.T, m harness.Mode, fstype string) *cell {
+	return &cell{format: f, t: t, e: harness.NewEnv(t, m), fstype: fstype}
 }
 
 // who makes the i-th mount.
@@ -118,14 +120,14 @@ func (d direction) who(i int) string { return []string{d.writer, d.reader}[i%2] 
 
 // run lets writer and reader take turns, and tells what is seen after each script, and the first fault. damage comes
 // between the first script and the next mount.
-func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight, fault string) {
+func (c *cell) run(d direction, damage func(o *harness.Overlay) error) (sights []*sight, fault string) {
 	c.t.Helper()
 	o := c.overlay()
-	check(c.t, c.findOrigins(o))
+	harness.Check(c.t, c.findOrigins(o))
 	var last *sight
 	for i, script := range append(c.scripts, "") {
 		by := fmt.Sprintf("mount %d (%s)", i+1, d.who(i))
-		o.kernel = oracle || d.who(i) == kernels
+		o.Kernel = harness.Oracle || d.who(i) == harness.Kernels
 		moved := c.moveLayers(o, script)
 		c.setOptions(o, i)
 		if err := c.mount(o, i); err != nil {
@@ -137,7 +139,7 @@ func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight,
 				fault = s.differs(last, c.identity && !moved)
 			}
 			if fault != "" {
-				o.unmount()
+				o.Unmount()
 				return sights, fmt.Sprintf("%s of what %s left:\n%s", by, d.who(i-1), fault)
 			}
 		}
@@ -145,80 +147,80 @@ func (c *cell) run(d direction, damage func(o *overlay) error) (sights []*sight,
 		if fault == "" {
 			last, fault = c.look(o)
 		}
-		o.unmount()
+		o.Unmount()
 		if fault != "" {
 			return sights, fmt.Sprintf("%s, script: %s", by, fault)
 		}
-		if rest := workRest(filepath.Join(o.work, "work")); !o.kernel && len(rest) > 0 {
+		if rest := harness.WorkRest(filepath.Join(o.Work, "work")); !o.Kernel && len(rest) > 0 {
 			return sights, fmt.Sprintf("%s: the work directory still holds %v", by, rest)
 		}
 		if sights = append(sights, last); i == 0 && damage != nil {
-			check(c.t, damage(o))
+			harness.Check(c.t, damage(o))
 		}
 	}
 	return sights, ""
 }
 
 // overlay makes the layers.
-func (c *cell) overlay() *overlay {
+func (c *cell) overlay() *harness.Overlay {
 	c.t.Helper()
 	disk := diskFolder(c.t, c.e, c.fstype)
 	below := disk
 	if c.apart {
 		below = diskFolder(c.t, c.e, otherDisk(c.fstype))
 	}
-	o := &overlay{t: c.t, env: c.e, log: filepath.Join(c.e.dir, "log"), upper: disk + "/upper", work: disk + "/work", mnt: c.e.dir + "/mnt"}
-	mkdir(c.t, o.upper, o.work, o.mnt)
-	build(c.t, c.e, o.upper, "")
+	o := &harness.Overlay{T: c.t, Env: c.e, Log: filepath.Join(c.e.Dir, "log"), Upper: disk + "/upper", Work: disk + "/work", Point: c.e.Dir + "/mnt"}
+	harness.Mkdir(c.t, o.Upper, o.Work, o.Point)
+	harness.Build(c.t, c.e, o.Upper, "")
 	for i, table := range c.layers {
 		layer := fmt.Sprintf("%s/lower%d", below, i)
-		mkdir(c.t, layer)
-		build(c.t, c.e, layer, table)
-		o.lowers = append(o.lowers, layer)
+		harness.Mkdir(c.t, layer)
+		harness.Build(c.t, c.e, layer, table)
+		o.Lowers = append(o.Lowers, layer)
 	}
 	return o
 }
 
 // setOptions sets those of the i-th mount.
-func (c *cell) setOptions(o *overlay, i int) {
+func (c *cell) setOptions(o *harness.Overlay, i int) {
 	opts := c.opts
 	if c.then != nil && i%2 == 1 {
 		opts = c.then
 	}
 	// Looking must not change what is looked at.
-	o.opts, o.kernelFlags = slices.Concat([]string{"noatime"}, opts, c.here), unix.MS_NOATIME
-	o.kernelOpts = strings.Join(slices.Concat(opts, c.kernel), ",")
+	o.Opts, o.KernelFlags = slices.Concat([]string{"noatime"}, opts, c.here), unix.MS_NOATIME
+	o.KernelOpts = strings.Join(slices.Concat(opts, c.kernel), ",")
 }
 
 // moveLayers makes the upper a lower where a script begins with that.
-func (c *cell) moveLayers(o *overlay, script string) bool {
+func (c *cell) moveLayers(o *harness.Overlay, script string) bool {
 	c.t.Helper()
 	word, _, _ := strings.Cut(strings.TrimSpace(script), "\n")
 	if word != "lower" && word != "data" {
 		return false
 	}
 	if word == "data" {
-		o.lowers, o.data = nil, append(o.lowers, o.data...)
+		o.Lowers, o.Data = nil, append(o.Lowers, o.Data...)
 	}
-	o.lowers = append([]string{o.upper}, o.lowers...)
-	o.upper, o.work = o.upper+"+", o.work+"+"
-	mkdir(c.t, o.upper, o.work)
+	o.Lowers = append([]string{o.Upper}, o.Lowers...)
+	o.Upper, o.Work = o.Upper+"+", o.Work+"+"
+	harness.Mkdir(c.t, o.Upper, o.Work)
 	// The root of the mount is that of the new upper.
-	sh(c.t, "", fmt.Sprintf("chmod --reference=%[1]s %[2]s; chown --reference=%[1]s %[2]s; touch -r %[1]s %[2]s", o.lowers[0], o.upper))
+	harness.Shell(c.t, "", fmt.Sprintf("chmod --reference=%[1]s %[2]s; chown --reference=%[1]s %[2]s; touch -r %[1]s %[2]s", o.Lowers[0], o.Upper))
 	return true
 }
 
 // mount mounts, and where the last mount has left a mark only after that was removed.
-func (c *cell) mount(o *overlay, i int) error {
+func (c *cell) mount(o *harness.Overlay, i int) error {
 	c.t.Helper()
 	if c.mark != "" && i > 0 {
-		if _, err := o.tryMount(); err == nil {
-			o.unmount()
+		if _, err := o.TryMount(); err == nil {
+			o.Unmount()
 			return fmt.Errorf("it is not refused, although there is %s", c.mark)
 		}
-		check(c.t, os.RemoveAll(filepath.Join(o.work, c.mark)))
+		harness.Check(c.t, os.RemoveAll(filepath.Join(o.Work, c.mark)))
 	}
-	out, err := o.tryMount()
+	out, err := o.TryMount()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
@@ -236,9 +238,9 @@ func TestFormatComparison(t *testing.T) {
 			}
 			for what, damage := range f.broken {
 				t.Run(what, func(t *testing.T) {
-					eachMode(t, f.modes[:1], func(t *testing.T, e *env) {
+					harness.EachMode(t, f.modes[:1], func(t *testing.T, e *harness.Env) {
 						for _, d := range directions {
-							_, fault := f.cell(t, e.mode, "ext4").run(d, damage)
+							_, fault := f.cell(t, e.Mode, "ext4").run(d, damage)
 							t.Logf("%s: %s", d.name, fault)
 							if fault == "" {
 								t.Errorf("%s: it is not noticed", d.name)
@@ -252,11 +254,11 @@ func TestFormatComparison(t *testing.T) {
 }
 
 // without removes an attribute of an object of the upper.
-func without(rel, name string) func(o *overlay) error {
-	return func(o *overlay) error { return unix.Lremovexattr(filepath.Join(o.upper, rel), name) }
+func without(rel, name string) func(o *harness.Overlay) error {
+	return func(o *harness.Overlay) error { return unix.Lremovexattr(filepath.Join(o.Upper, rel), name) }
 }
 
 // withoutFile removes a file below the folder of upper and work directory.
-func withoutFile(rel string) func(o *overlay) error {
-	return func(o *overlay) error { return os.Remove(filepath.Join(filepath.Dir(o.upper), rel)) }
+func withoutFile(rel string) func(o *harness.Overlay) error {
+	return func(o *harness.Overlay) error { return os.Remove(filepath.Join(filepath.Dir(o.Upper), rel)) }
 }

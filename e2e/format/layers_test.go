@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"errors"
@@ -6,11 +6,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // xattrWhiteoutLayers have whiteouts that are files.
@@ -171,12 +172,12 @@ var flagScripts = []string{`
 }
 
 // lookAtFlags returns the inode flags of files and directories, without the flag d (D43).
-func lookAtFlags(_ *cell, o *overlay) (map[string]string, string) {
+func lookAtFlags(_ *cell, o *harness.Overlay) (map[string]string, string) {
 	lines := map[string]string{}
-	err := filepath.WalkDir(o.mnt, func(path string, entry fs.DirEntry, err error) error {
+	err := filepath.WalkDir(o.Point, func(path string, entry fs.DirEntry, err error) error {
 		if err == nil && (entry.IsDir() || entry.Type().IsRegular()) {
-			rel, _ := filepath.Rel(o.mnt, path)
-			lines["flags of "+rel] = fmt.Sprintf("flags of %s: %s", rel, strings.ReplaceAll(lsattr(path), "d", ""))
+			rel, _ := filepath.Rel(o.Point, path)
+			lines["flags of "+rel] = fmt.Sprintf("flags of %s: %s", rel, strings.ReplaceAll(harness.Lsattr(path), "d", ""))
 		}
 		return err
 	})
@@ -186,33 +187,16 @@ func lookAtFlags(_ *cell, o *overlay) (map[string]string, string) {
 	return lines, ""
 }
 
-// lookAtIndex tells of each object in the index its kind; the names are handles. Which names of the object are links of it need
-// not be the same: a FUSE server is not told by which one a file is written to.
-func lookAtIndex(_ *cell, o *overlay) (map[string]string, string) {
-	entries, err := os.ReadDir(filepath.Join(o.work, "index"))
-	if err != nil {
-		return nil, err.Error()
-	}
-	var kinds []string
-	for _, entry := range entries {
-		var st unix.Stat_t
-		if err := unix.Lstat(filepath.Join(o.work, "index", entry.Name()), &st); err != nil {
-			return nil, err.Error()
-		}
-		if st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 {
-			continue // the whiteout of which the kernel links others
-		}
-		kinds = append(kinds, entry.Type().String())
-	}
-	slices.Sort(kinds)
-	return map[string]string{"index": fmt.Sprintf("index %q", kinds)}, ""
+// lookAtIndex is indexKinds for the table of formats.
+func lookAtIndex(_ *cell, o *harness.Overlay) (map[string]string, string) {
+	return harness.IndexKinds(o)
 }
 
 // withoutLinkCounts removes how many links the objects of the index have in all layers.
-func withoutLinkCounts(o *overlay) error {
-	entries, err := os.ReadDir(filepath.Join(o.work, "index"))
+func withoutLinkCounts(o *harness.Overlay) error {
+	entries, err := os.ReadDir(filepath.Join(o.Work, "index"))
 	for _, entry := range entries {
-		if e := unix.Lremovexattr(filepath.Join(o.work, "index", entry.Name()), "trusted.overlay.nlink"); e != unix.ENODATA {
+		if e := unix.Lremovexattr(filepath.Join(o.Work, "index", entry.Name()), "trusted.overlay.nlink"); e != unix.ENODATA {
 			err = errors.Join(err, e)
 		}
 	}
@@ -225,7 +209,7 @@ func beside(lists ...[]string) (all []string) {
 		for k, table := range list {
 			var b strings.Builder
 			for line := range strings.SplitSeq(table, "\n") {
-				words, err := splitWords(line)
+				words, err := harness.SplitWords(line)
 				if err != nil || len(words) == 0 {
 					continue
 				}
@@ -234,7 +218,7 @@ func beside(lists ...[]string) (all []string) {
 						word = filepath.Join(strconv.Itoa(i), word)
 					}
 					if at > 0 && word != "=" && words[at-1] != "=" {
-						word = quote(word)
+						word = strconv.Quote(word)
 					}
 					b.WriteString(word + " ")
 				}
@@ -250,16 +234,16 @@ func beside(lists ...[]string) (all []string) {
 }
 
 // lookInside mounts the kernel's overlayfs on layers that lie in the mount.
-func lookInside(c *cell, o *overlay) (map[string]string, string) {
-	in := &overlay{t: c.t, env: c.e, kernel: true, lowers: []string{o.path("in0"), o.path("in1")}, mnt: filepath.Join(c.e.dir, "inside"),
-		kernelFlags: unix.MS_NOATIME}
-	mkdir(c.t, in.mnt)
-	in.kernelOpts = "redirect_dir=follow,index=off,metacopy=off,xino=off"
-	if err := in.mountKernel(); err != nil {
+func lookInside(c *cell, o *harness.Overlay) (map[string]string, string) {
+	in := &harness.Overlay{T: c.t, Env: c.e, Kernel: true, Lowers: []string{o.Path("in0"), o.Path("in1")}, Point: filepath.Join(c.e.Dir, "inside"),
+		KernelFlags: unix.MS_NOATIME}
+	harness.Mkdir(c.t, in.Point)
+	in.KernelOpts = "redirect_dir=follow,index=off,metacopy=off,xino=off"
+	if err := in.MountKernel(); err != nil {
 		return nil, fmt.Sprintf("inside: %v", err)
 	}
-	defer in.unmount()
-	lines, err := snapshot(in.mnt, full)
+	defer in.Unmount()
+	lines, err := harness.Snapshot(in.Point, harness.FullView)
 	if err != nil {
 		return nil, fmt.Sprintf("inside: %v", err)
 	}

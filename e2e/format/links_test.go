@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 const (
@@ -19,28 +21,28 @@ const (
 // linkSteps are changes through names of linked lower files, each of which leaves all other names what they were.
 var linkSteps = []struct {
 	what string
-	do   func(o *overlay) error
+	do   func(o *harness.Overlay) error
 }{
-	{"write", func(o *overlay) error { return appendText(o.path("a/one"), "+") }},
-	{"write through another name", func(o *overlay) error { return appendText(o.path("b/three"), "-") }},
-	{"chmod", func(o *overlay) error { return os.Chmod(o.path("a/two"), 0o600) }},
-	{"remove a name that was not changed through", func(o *overlay) error { return os.Remove(o.path("a/two")) }},
-	{"write through the one left", func(o *overlay) error { return appendText(o.path("b/three"), "!") }},
-	{"remove a name of what is in lowers alone", func(o *overlay) error { return os.Remove(o.path("b/x")) }},
-	{"write to the other", func(o *overlay) error { return appendText(o.path("b/y"), "+") }},
-	{"rename", func(o *overlay) error { return os.Rename(o.path("d/r"), o.path("b/r")) }},
-	{"rename over a name", func(o *overlay) error { return os.Rename(o.path("d/only"), o.path("d/s")) }},
-	{"a further name", func(o *overlay) error { return os.Link(o.path("a/one"), o.path("d/four")) }},
-	{"a further name of what is in lowers alone", func(o *overlay) error { return os.Link(o.path("c/l"), o.path("c/n")) }},
-	{"lchown", func(o *overlay) error { return os.Lchown(o.path("c/m"), 7, 7) }},
-	{"exchange", func(o *overlay) error {
-		return unix.Renameat2(unix.AT_FDCWD, o.path("e/g"), unix.AT_FDCWD, o.path("e/j"), unix.RENAME_EXCHANGE)
+	{"write", func(o *harness.Overlay) error { return appendText(o.Path("a/one"), "+") }},
+	{"write through another name", func(o *harness.Overlay) error { return appendText(o.Path("b/three"), "-") }},
+	{"chmod", func(o *harness.Overlay) error { return os.Chmod(o.Path("a/two"), 0o600) }},
+	{"remove a name that was not changed through", func(o *harness.Overlay) error { return os.Remove(o.Path("a/two")) }},
+	{"write through the one left", func(o *harness.Overlay) error { return appendText(o.Path("b/three"), "!") }},
+	{"remove a name of what is in lowers alone", func(o *harness.Overlay) error { return os.Remove(o.Path("b/x")) }},
+	{"write to the other", func(o *harness.Overlay) error { return appendText(o.Path("b/y"), "+") }},
+	{"rename", func(o *harness.Overlay) error { return os.Rename(o.Path("d/r"), o.Path("b/r")) }},
+	{"rename over a name", func(o *harness.Overlay) error { return os.Rename(o.Path("d/only"), o.Path("d/s")) }},
+	{"a further name", func(o *harness.Overlay) error { return os.Link(o.Path("a/one"), o.Path("d/four")) }},
+	{"a further name of what is in lowers alone", func(o *harness.Overlay) error { return os.Link(o.Path("c/l"), o.Path("c/n")) }},
+	{"lchown", func(o *harness.Overlay) error { return os.Lchown(o.Path("c/m"), 7, 7) }},
+	{"exchange", func(o *harness.Overlay) error {
+		return unix.Renameat2(unix.AT_FDCWD, o.Path("e/g"), unix.AT_FDCWD, o.Path("e/j"), unix.RENAME_EXCHANGE)
 	}},
-	{"write after it", func(o *overlay) error { return appendText(o.path("e/h"), "h") }},
-	{"remove", func(o *overlay) error { return os.Remove(o.path("e/h")) }},
-	{"remove another", func(o *overlay) error { return os.Remove(o.path("e/i")) }},
-	{"remove the last", func(o *overlay) error { return os.Remove(o.path("e/j")) }},
-	{"remove the last of another", func(o *overlay) error { return os.Remove(o.path("b/y")) }},
+	{"write after it", func(o *harness.Overlay) error { return appendText(o.Path("e/h"), "h") }},
+	{"remove", func(o *harness.Overlay) error { return os.Remove(o.Path("e/h")) }},
+	{"remove another", func(o *harness.Overlay) error { return os.Remove(o.Path("e/i")) }},
+	{"remove the last", func(o *harness.Overlay) error { return os.Remove(o.Path("e/j")) }},
+	{"remove the last of another", func(o *harness.Overlay) error { return os.Remove(o.Path("b/y")) }},
 }
 
 func appendText(path, text string) error {
@@ -57,18 +59,18 @@ func appendText(path, text string) error {
 // tellLinks tells of each name what it leads to: number, links, size, mode, owner, text.
 func tellLinks(t *testing.T, root string) map[string]string {
 	t.Helper()
-	if faults := identityFaults(root); faults != "" {
+	if faults := harness.IdentityFaults(root); faults != "" {
 		t.Error(faults)
 	}
 	all := map[string]string{}
-	check(t, filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+	harness.Check(t, filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		st := lstat(t, path)
+		st := harness.Lstat(t, path)
 		text := ""
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
-			text = readText(t, path)
+			text = harness.ReadText(t, path)
 		}
 		all[strings.TrimPrefix(path, root)] = fmt.Sprintf("%#x %d %d %o %d %q", st.Ino, st.Nlink, st.Size, st.Mode, st.Uid, text)
 		return nil
@@ -77,10 +79,10 @@ func tellLinks(t *testing.T, root string) map[string]string {
 }
 
 // indexOf are the names in the index of an upper, without what the kernel keeps there while mounted.
-func indexOf(t *testing.T, o *overlay) []string {
+func indexOf(t *testing.T, o *harness.Overlay) []string {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(o.work, "index"))
-	check(t, err)
+	entries, err := os.ReadDir(filepath.Join(o.Work, "index"))
+	harness.Check(t, err)
 	var names []string
 	for _, e := range entries {
 		if !strings.HasPrefix(e.Name(), "#") {
@@ -93,61 +95,61 @@ func indexOf(t *testing.T, o *overlay) []string {
 // Linked lower files stay one object, whichever name they are changed through, as in the kernel's overlayfs: after each step both
 // show the same of the same uppers, and what one has written the other goes on with.
 func TestLinksAndTheKernel(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for _, c := range []struct{ upper, lower, more string }{
 		{"ext4", "", ""}, {"xfs", "", ""}, {"btrfs", "", ""}, {"xfs", "ext4", ""}, {"ext4", "", "metacopy=on"},
 	} {
 		for _, turns := range []string{"here", "kernel", "both"} {
 			t.Run(fmt.Sprint(c, " written ", turns), func(t *testing.T) {
-				eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-					two := [2]*overlay{}
-					disk := e.disk(t, c.upper)
+				harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+					two := [2]*harness.Overlay{}
+					disk := mountDisk(e, t, c.upper)
 					below := disk
 					if c.lower != "" {
-						below = e.disk(t, c.lower)
+						below = mountDisk(e, t, c.lower)
 					}
 					options := "index=on,metacopy=off,xino=on,redirect_dir=off"
 					if c.more != "" {
 						options = "index=on,xino=on,redirect_dir=on," + c.more
 					}
 					for i, name := range []string{"tried", "model"} {
-						o := e.overlay(t)
-						o.lowers, o.mnt = []string{filepath.Join(below, name, "lower")}, filepath.Join(e.dir, name)
-						o.upper, o.work = filepath.Join(disk, name, "upper"), filepath.Join(disk, name, "work")
-						mkdir(t, o.lowers[0], o.upper, o.work, o.mnt)
-						build(t, e, o.lowers[0], linksTree)
-						o.opts = append(o.opts, keepLinks)
+						o := e.Overlay(t)
+						o.Lowers, o.Point = []string{filepath.Join(below, name, "lower")}, filepath.Join(e.Dir, name)
+						o.Upper, o.Work = filepath.Join(disk, name, "upper"), filepath.Join(disk, name, "work")
+						harness.Mkdir(t, o.Lowers[0], o.Upper, o.Work, o.Point)
+						harness.Build(t, e, o.Lowers[0], linksTree)
+						o.Opts = append(o.Opts, keepLinks)
 						if c.more != "" {
-							o.opts = append(o.opts, c.more)
+							o.Opts = append(o.Opts, c.more)
 						}
 						two[i] = o
 					}
 					tried, model := two[0], two[1]
-					mount := map[string]func(){"here": tried.mount, "kernel": func() { tried.mountKernelWith(options) }}
-					model.mountKernelWith(options)
+					mount := map[string]func(){"here": tried.Mount, "kernel": func() { mountKernelWith(tried, options) }}
+					mountKernelWith(model, options)
 					for i, step := range linkSteps {
 						by := turns
 						if turns == "both" {
 							by = []string{"here", "kernel"}[i%2]
 						}
 						mount[by]()
-						check(t, step.do(tried))
-						check(t, step.do(model))
-						want := withoutNumbers(tellLinks(t, model.mnt))
-						wantNumbers(t, step.what+", by "+by, withoutNumbers(tellLinks(t, tried.mnt)), want)
-						same := tellLinks(t, tried.mnt)
-						tried.unmount()
+						harness.Check(t, step.do(tried))
+						harness.Check(t, step.do(model))
+						want := withoutNumbers(tellLinks(t, model.Point))
+						wantNumbers(t, step.what+", by "+by, withoutNumbers(tellLinks(t, tried.Point)), want)
+						same := tellLinks(t, tried.Point)
+						tried.Unmount()
 						for _, then := range []string{"kernel", "here"} {
 							mount[then]()
-							wantNumbers(t, step.what+", by "+by+", then "+then, tellLinks(t, tried.mnt), same)
-							tried.unmount()
+							wantNumbers(t, step.what+", by "+by+", then "+then, tellLinks(t, tried.Point), same)
+							tried.Unmount()
 						}
-						equal(t, step.what+": entries in the index", len(indexOf(t, tried)), len(indexOf(t, model)))
+						harness.Equal(t, step.what+": entries in the index", len(indexOf(t, tried)), len(indexOf(t, model)))
 						if t.Failed() {
 							return
 						}
 					}
-					model.unmount()
+					model.Unmount()
 				})
 			})
 		}
@@ -164,69 +166,69 @@ func withoutNumbers(of map[string]string) map[string]string {
 
 // Names stay one object, here and after a remount, also in a user namespace: handles are told to everybody, and that is enough.
 func TestLinksStay(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f 0400 \"f\"\nlink c/g c/f", "file a/x\nfile b/y")
-		o.opts = append(o.opts, keepLinks)
-		o.mount()
-		was := lstat(t, o.path("a/one"))
-		equal(t, "links", was.Nlink, 3)
-		f, err := os.Open(o.path("b/two"))
-		check(t, err)
-		appendTo(t, o.path("a/one"), "+")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f 0400 \"f\"\nlink c/g c/f", "file a/x\nfile b/y")
+		o.Opts = append(o.Opts, keepLinks)
+		o.Mount()
+		was := harness.Lstat(t, o.Path("a/one"))
+		harness.Equal(t, "links", was.Nlink, 3)
+		f, err := os.Open(o.Path("b/two"))
+		harness.Check(t, err)
+		harness.AppendTo(t, o.Path("a/one"), "+")
 		buf := make([]byte, 9)
 		n, err := f.ReadAt(buf, 0)
-		equal(t, "through a file that was open", string(buf[:n]), "one+")
-		check(t, f.Close())
+		harness.Equal(t, "through a file that was open", string(buf[:n]), "one+")
+		harness.Check(t, f.Close())
 		if err == nil {
 			t.Error("more than there is was read")
 		}
 		for range 3 {
 			for _, name := range []string{"b/three", "a/one", "b/two"} {
-				now := lstat(t, o.path(name))
-				wantText(t, o.path(name), "one+")
-				equal(t, name, fmt.Sprint(now.Ino, now.Nlink, now.Mtim), fmt.Sprint(was.Ino, 3, lstat(t, o.path("a/one")).Mtim))
+				now := harness.Lstat(t, o.Path(name))
+				harness.WantText(t, o.Path(name), "one+")
+				harness.Equal(t, name, fmt.Sprint(now.Ino, now.Nlink, now.Mtim), fmt.Sprint(was.Ino, 3, harness.Lstat(t, o.Path("a/one")).Mtim))
 			}
-			o.remount()
+			o.Remount()
 		}
-		check(t, os.Remove(o.path("a/one")))
-		check(t, os.Rename(o.path("b/two"), o.path("c/two")))
-		appendTo(t, o.path("b/three"), "-")
+		harness.Check(t, os.Remove(o.Path("a/one")))
+		harness.Check(t, os.Rename(o.Path("b/two"), o.Path("c/two")))
+		harness.AppendTo(t, o.Path("b/three"), "-")
 		for range 2 {
 			for _, name := range []string{"b/three", "c/two"} {
-				wantText(t, o.path(name), "one+-")
-				equal(t, "links of "+name, lstat(t, o.path(name)).Nlink, 2)
+				harness.WantText(t, o.Path(name), "one+-")
+				harness.Equal(t, "links of "+name, harness.Lstat(t, o.Path(name)).Nlink, 2)
 			}
-			equal(t, "numbers", lstat(t, o.path("c/two")).Ino, lstat(t, o.path("b/three")).Ino)
-			o.remount()
+			harness.Equal(t, "numbers", harness.Lstat(t, o.Path("c/two")).Ino, harness.Lstat(t, o.Path("b/three")).Ino)
+			o.Remount()
 		}
-		check(t, os.Remove(o.path("c/two")))
-		check(t, os.Remove(o.path("b/three")))
-		equal(t, "entries in the index", len(indexOf(t, o)), 0)
+		harness.Check(t, os.Remove(o.Path("c/two")))
+		harness.Check(t, os.Remove(o.Path("b/three")))
+		harness.Equal(t, "entries in the index", len(indexOf(t, o)), 0)
 		// A file that has lost its last name goes on for who has it open.
-		f, err = os.OpenFile(o.path("c/f"), os.O_RDWR, 0)
-		check(t, err)
-		check(t, os.Remove(o.path("c/f")))
-		check(t, os.Remove(o.path("c/g")))
+		f, err = os.OpenFile(o.Path("c/f"), os.O_RDWR, 0)
+		harness.Check(t, err)
+		harness.Check(t, os.Remove(o.Path("c/f")))
+		harness.Check(t, os.Remove(o.Path("c/g")))
 		_, err = f.WriteString("G")
-		check(t, err)
-		equal(t, "links", fstat(t, f).Nlink, 0)
-		check(t, f.Close())
+		harness.Check(t, err)
+		harness.Equal(t, "links", harness.Fstat(t, f).Nlink, 0)
+		harness.Check(t, f.Close())
 	})
 }
 
 // A plain user may not change attributes of his own files that he may not write to, so links are broken, and the log says so.
 func TestLinksOfPlainUsers(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, []mode{modeFusermount}, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file a/one \"one\"\nlink b/two a/one")
-		o.opts = append(o.opts, keepLinks)
-		o.mount()
-		appendTo(t, o.path("a/one"), "+")
-		wantText(t, o.path("b/two"), "one")
-		o.remount()
-		wantText(t, o.path("a/one"), "one+")
-		if log := readText(t, o.log); !strings.Contains(log, "index=off") {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, []harness.Mode{harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file a/one \"one\"\nlink b/two a/one")
+		o.Opts = append(o.Opts, keepLinks)
+		o.Mount()
+		harness.AppendTo(t, o.Path("a/one"), "+")
+		harness.WantText(t, o.Path("b/two"), "one")
+		o.Remount()
+		harness.WantText(t, o.Path("a/one"), "one+")
+		if log := harness.ReadText(t, o.Log); !strings.Contains(log, "index=off") {
 			t.Errorf("the log says nothing of it:\n%s", log)
 		}
 	})
@@ -235,42 +237,42 @@ func TestLinksOfPlainUsers(t *testing.T) {
 // An upper with an index belongs to its first lower, and the index to the upper, for this program and for the kernel's overlayfs,
 // whichever has made it.
 func TestIndexBelongs(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for _, first := range []string{"here", "kernel"} {
 		t.Run(first, func(t *testing.T) {
-			eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-				o := e.overlay(t, "file a/f\nlink a/g a/f", "file x")
-				o.opts = append(o.opts, keepLinks)
-				lowers := o.lowers
+			harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+				o := e.Overlay(t, "file a/f\nlink a/g a/f", "file x")
+				o.Opts = append(o.Opts, keepLinks)
+				lowers := o.Lowers
 				mount := func(by string) error {
 					if by == "here" {
-						_, err := o.tryMount()
+						_, err := o.TryMount()
 						return err
 					}
-					data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,index=on", strings.Join(o.lowers, ":"), o.upper, o.work)
-					return mountOverlayfs(o.mnt, 0, data)
+					data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,index=on", strings.Join(o.Lowers, ":"), o.Upper, o.Work)
+					return harness.MountOverlayfs(o.Point, 0, data)
 				}
-				o.lowers = lowers[:1]
-				check(t, mount(first))
-				appendTo(t, o.path("a/f"), "+")
-				check(t, unmountAt(o.mnt))
-				o.expectEnd()
-				upper := o.upper
+				o.Lowers = lowers[:1]
+				harness.Check(t, mount(first))
+				harness.AppendTo(t, o.Path("a/f"), "+")
+				harness.Check(t, harness.UnmountAt(o.Point))
+				o.WaitEnd()
+				upper := o.Upper
 				for _, by := range []string{"here", "kernel"} {
-					o.lowers = lowers[1:]
+					o.Lowers = lowers[1:]
 					if err := mount(by); err == nil {
 						t.Errorf("made by %s, another lower is taken by %s", first, by)
 					}
-					o.lowers, o.upper = lowers[:1], upper+"2"
-					check(t, os.MkdirAll(o.upper, 0o755))
+					o.Lowers, o.Upper = lowers[:1], upper+"2"
+					harness.Check(t, os.MkdirAll(o.Upper, 0o755))
 					if err := mount(by); err == nil {
 						t.Errorf("made by %s, another upper is taken by %s", first, by)
 					}
-					o.lowers, o.upper = lowers, upper
-					check(t, mount(by))
-					wantText(t, o.path("a/g"), "+")
-					check(t, unmountAt(o.mnt))
-					o.expectEnd()
+					o.Lowers, o.Upper = lowers, upper
+					harness.Check(t, mount(by))
+					harness.WantText(t, o.Path("a/g"), "+")
+					harness.Check(t, harness.UnmountAt(o.Point))
+					o.WaitEnd()
 				}
 			})
 		})

@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"os"
@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // metacopy is the option under which changes of attributes leave data where it is.
@@ -17,80 +19,80 @@ const metacopy = "metacopy=on"
 // blocksOf is what a file takes on the disk, in 512 bytes.
 func blocksOf(t *testing.T, path string) int64 {
 	t.Helper()
-	st := lstat(t, path)
+	st := harness.Lstat(t, path)
 	return st.Blocks
 }
 
 // A change of attributes copies no data, and whoever reads, maps or has the file open sees no difference; the first write brings
 // the data.
 func TestMetacopy(t *testing.T) {
-	eachIO(t, allModes, func(t *testing.T, e *env) {
+	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("0123456789abcdef", 1<<14) // 256 KiB
-		o := e.overlay(t, "file d/f 0644\nfile d/g 0644\nfile d/cut 0644\ndir e")
+		o := e.Overlay(t, "file d/f 0644\nfile d/g 0644\nfile d/cut 0644\ndir e")
 		for _, name := range []string{"d/f", "d/g", "d/cut"} {
-			write(t, filepath.Join(o.lowers[0], name), text)
+			harness.Write(t, filepath.Join(o.Lowers[0], name), text)
 		}
-		o.opts = append(o.opts, metacopy)
-		o.mount()
-		reader, err := os.Open(o.path("d/f"))
-		check(t, err)
+		o.Opts = append(o.Opts, metacopy)
+		o.Mount()
+		reader, err := os.Open(o.Path("d/f"))
+		harness.Check(t, err)
 		defer reader.Close()
-		before := blocksOf(t, o.path("d/f"))
-		check(t, os.Chmod(o.path("d/f"), 0o600))
-		check(t, unix.Setxattr(o.path("d/f"), "user.note", []byte("n"), 0))
+		before := blocksOf(t, o.Path("d/f"))
+		harness.Check(t, os.Chmod(o.Path("d/f"), 0o600))
+		harness.Check(t, unix.Setxattr(o.Path("d/f"), "user.note", []byte("n"), 0))
 		for range 2 {
-			upper := filepath.Join(o.upper, "d/f")
+			upper := filepath.Join(o.Upper, "d/f")
 			if n := blocksOf(t, upper); n > 16 {
 				t.Errorf("%d blocks were copied", n)
 			}
-			equal(t, "blocks shown", blocksOf(t, o.path("d/f")), before)
-			wantText(t, o.path("d/f"), text)
+			harness.Equal(t, "blocks shown", blocksOf(t, o.Path("d/f")), before)
+			harness.WantText(t, o.Path("d/f"), text)
 			if reader != nil {
 				wantRead(t, reader, text)
 				reader.Close()
 				reader = nil
 			}
-			o.remount()
+			o.Remount()
 		}
 		// Other names, of which each leads to the data.
-		check(t, os.Rename(o.path("d/f"), o.path("e/moved")))
-		check(t, os.Link(o.path("e/moved"), o.path("linked")))
-		check(t, os.Rename(o.path("d/g"), o.path("d/beside")))
+		harness.Check(t, os.Rename(o.Path("d/f"), o.Path("e/moved")))
+		harness.Check(t, os.Link(o.Path("e/moved"), o.Path("linked")))
+		harness.Check(t, os.Rename(o.Path("d/g"), o.Path("d/beside")))
 		for range 2 {
-			wantText(t, o.path("e/moved"), text)
-			wantText(t, o.path("linked"), text)
-			wantText(t, o.path("d/beside"), text)
-			o.remount()
+			harness.WantText(t, o.Path("e/moved"), text)
+			harness.WantText(t, o.Path("linked"), text)
+			harness.WantText(t, o.Path("d/beside"), text)
+			o.Remount()
 		}
 		for _, name := range []string{"e/moved", "d/beside"} {
-			if n := blocksOf(t, filepath.Join(o.upper, name)); n > 16 {
+			if n := blocksOf(t, filepath.Join(o.Upper, name)); n > 16 {
 				t.Errorf("%s: %d blocks were copied", name, n)
 			}
 		}
 		// A write through one name, with the file open through the other.
-		reader, err = os.Open(o.path("linked"))
-		check(t, err)
+		reader, err = os.Open(o.Path("linked"))
+		harness.Check(t, err)
 		wantRead(t, reader, text)
-		appendTo(t, o.path("e/moved"), "+")
+		harness.AppendTo(t, o.Path("e/moved"), "+")
 		wantRead(t, reader, text+"+")
 		reader.Close()
-		check(t, os.Chmod(o.path("d/cut"), 0o640))
-		check(t, os.Truncate(o.path("d/cut"), 10))
-		check(t, os.Remove(o.path("d/beside")))
+		harness.Check(t, os.Chmod(o.Path("d/cut"), 0o640))
+		harness.Check(t, os.Truncate(o.Path("d/cut"), 10))
+		harness.Check(t, os.Remove(o.Path("d/beside")))
 		for range 2 {
-			wantText(t, o.path("linked"), text+"+")
-			wantText(t, o.path("e/moved"), text+"+")
-			wantText(t, o.path("d/cut"), text[:10])
-			wantNames(t, o.path("d"), "cut")
-			o.remount()
+			harness.WantText(t, o.Path("linked"), text+"+")
+			harness.WantText(t, o.Path("e/moved"), text+"+")
+			harness.WantText(t, o.Path("d/cut"), text[:10])
+			harness.WantNames(t, o.Path("d"), "cut")
+			o.Remount()
 		}
 		// Without the option it must not be read as what it is not.
-		check(t, os.Chmod(o.path("d/cut"), 0o644)) // has its data
-		o.unmount()
-		o.opts = o.opts[:len(o.opts)-1]
-		o.mount()
-		wantText(t, o.path("linked"), text+"+")
-		wantText(t, o.path("d/cut"), text[:10])
+		harness.Check(t, os.Chmod(o.Path("d/cut"), 0o644)) // has its data
+		o.Unmount()
+		o.Opts = o.Opts[:len(o.Opts)-1]
+		o.Mount()
+		harness.WantText(t, o.Path("linked"), text+"+")
+		harness.WantText(t, o.Path("d/cut"), text[:10])
 	})
 }
 
@@ -100,7 +102,7 @@ func wantRead(t *testing.T, f *os.File, want string) {
 	got := make([]byte, len(want)+10)
 	n, err := f.ReadAt(got, 0)
 	if n == 0 {
-		check(t, err)
+		harness.Check(t, err)
 	}
 	if string(got[:n]) != want {
 		t.Errorf("%d bytes that are not the %d wanted", n, len(want))
@@ -109,137 +111,137 @@ func wantRead(t *testing.T, f *os.File, want string) {
 
 // A file that its owner may not write to loses nothing by that.
 func TestMetacopyOfClosedFile(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file a 0444 \"text\"\nfile b 0400 \"text\"\nlink b2 b\nfile c 0644 \"text\"")
-		o.opts = append(o.opts, metacopy)
-		o.mount()
-		f := open(t, o.path("c"), os.O_RDWR)
-		check(t, os.Chmod(o.path("c"), 0o444))
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file a 0444 \"text\"\nfile b 0400 \"text\"\nlink b2 b\nfile c 0644 \"text\"")
+		o.Opts = append(o.Opts, metacopy)
+		o.Mount()
+		f := harness.Open(t, o.Path("c"), os.O_RDWR)
+		harness.Check(t, os.Chmod(o.Path("c"), 0o444))
 		_, err := f.WriteAt([]byte("T"), 0) // who has it open may
-		check(t, err)
-		check(t, f.Close())
+		harness.Check(t, err)
+		harness.Check(t, f.Close())
 		for _, name := range []string{"a", "b"} {
-			check(t, os.Chmod(o.path(name), 0o440))
+			harness.Check(t, os.Chmod(o.Path(name), 0o440))
 		}
 		for range 2 {
-			wantText(t, o.path("a"), "text")
-			wantText(t, o.path("b"), "text")
-			wantText(t, o.path("b2"), "text")
-			wantText(t, o.path("c"), "Text")
-			equal(t, "mode", lstat(t, o.path("c")).Mode&0o7777, 0o444)
-			o.remount()
+			harness.WantText(t, o.Path("a"), "text")
+			harness.WantText(t, o.Path("b"), "text")
+			harness.WantText(t, o.Path("b2"), "text")
+			harness.WantText(t, o.Path("c"), "Text")
+			harness.Equal(t, "mode", harness.Lstat(t, o.Path("c")).Mode&0o7777, 0o444)
+			o.Remount()
 		}
 	})
 }
 
 // A copy in the index that has no data is not taken for one that has, by whatever name it is met.
 func TestSharedMetacopyOff(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file a 0644 \"text\"\nlink b a")
-		o.opts = append(e.opts, metacopy, "index=on")
-		o.mount()
-		check(t, os.Chmod(o.path("a"), 0o600))
-		o.remount()
-		wantText(t, o.path("b"), "text")
-		o.unmount()
-		o.opts = append(e.opts, "index=on")
-		o.mount()
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file a 0644 \"text\"\nlink b a")
+		o.Opts = append(e.Opts, metacopy, "index=on")
+		o.Mount()
+		harness.Check(t, os.Chmod(o.Path("a"), 0o600))
+		o.Remount()
+		harness.WantText(t, o.Path("b"), "text")
+		o.Unmount()
+		o.Opts = append(e.Opts, "index=on")
+		o.Mount()
 		for _, name := range []string{"a", "b"} {
-			_, err := os.ReadFile(o.path(name))
-			wantErr(t, "reading "+name, err, syscall.EPERM)
+			_, err := os.ReadFile(o.Path(name))
+			harness.WantErr(t, "reading "+name, err, syscall.EPERM)
 		}
-		wantNames(t, o.mnt, "a", "b")
+		harness.WantNames(t, o.Point, "a", "b")
 	})
 }
 
 // A file without data that is removed while it is in use goes on, and can still be written to.
 func TestRemovedMetacopy(t *testing.T) {
-	eachIO(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f 0644 \"text\"")
-		o.opts = append(o.opts, metacopy)
-		o.mount()
-		f, err := os.OpenFile(o.path("f"), os.O_RDWR, 0)
-		check(t, err)
+	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f 0644 \"text\"")
+		o.Opts = append(o.Opts, metacopy)
+		o.Mount()
+		f, err := os.OpenFile(o.Path("f"), os.O_RDWR, 0)
+		harness.Check(t, err)
 		defer f.Close()
-		check(t, os.Chmod(o.path("f"), 0o600))
-		check(t, os.Remove(o.path("f")))
+		harness.Check(t, os.Chmod(o.Path("f"), 0o600))
+		harness.Check(t, os.Remove(o.Path("f")))
 		wantRead(t, f, "text")
-		check(t, f.Chmod(0o640))
+		harness.Check(t, f.Chmod(0o640))
 		_, err = f.WriteAt([]byte("T"), 0)
-		check(t, err)
+		harness.Check(t, err)
 		wantRead(t, f, "Text")
 	})
 }
 
 // A mount without metacopy=on refuses files without data, lists them, and leaves the rest alone.
 func TestMetacopyOff(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file d/f 0644 \"text\"\nfile d/g 0644 \"other\"")
-		o.opts = []string{metacopy}
-		o.mount()
-		check(t, os.Chmod(o.path("d/f"), 0o600))
-		o.unmount()
-		o.opts = nil
-		o.mount()
-		_, err := os.ReadFile(o.path("d/f"))
-		wantErr(t, "reading it", err, syscall.EPERM)
-		wantNames(t, o.path("d"), "f", "g")
-		wantText(t, o.path("d/g"), "other")
-		appendTo(t, o.path("d/g"), "+")
-		wantText(t, o.path("d/g"), "other+")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file d/f 0644 \"text\"\nfile d/g 0644 \"other\"")
+		o.Opts = []string{metacopy}
+		o.Mount()
+		harness.Check(t, os.Chmod(o.Path("d/f"), 0o600))
+		o.Unmount()
+		o.Opts = nil
+		o.Mount()
+		_, err := os.ReadFile(o.Path("d/f"))
+		harness.WantErr(t, "reading it", err, syscall.EPERM)
+		harness.WantNames(t, o.Path("d"), "f", "g")
+		harness.WantText(t, o.Path("d/g"), "other")
+		harness.AppendTo(t, o.Path("d/g"), "+")
+		harness.WantText(t, o.Path("d/g"), "other+")
 	})
 }
 
 // Layers that have nothing but data show through files of lowers alone, with and without an upper, as in the kernel.
 func TestDataOnlyLowers(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		prefix := strings.TrimSuffix(e.opaqueName(), "opaque")
-		o := e.overlay(t, "file a 0600\nfile p/b 0640\nfile lost 0644\nfile plain 0644 \"plain\"", "file plain \"no\"")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		prefix := strings.TrimSuffix(e.OpaqueName(), "opaque")
+		o := e.Overlay(t, "file a 0600\nfile p/b 0640\nfile lost 0644\nfile plain 0644 \"plain\"", "file plain \"no\"")
 		for _, f := range []struct {
 			path, to string
 			size     int64
 		}{{"a", "/objects/1", 4}, {"p/b", "/objects/2", 5}, {"lost", "/objects/3", 1}} {
-			path := filepath.Join(o.lowers[0], f.path)
-			check(t, os.Truncate(path, f.size))
-			check(t, unix.Setxattr(path, prefix+"metacopy", nil, 0))
-			check(t, unix.Setxattr(path, prefix+"redirect", []byte(f.to), 0))
+			path := filepath.Join(o.Lowers[0], f.path)
+			harness.Check(t, os.Truncate(path, f.size))
+			harness.Check(t, unix.Setxattr(path, prefix+"metacopy", nil, 0))
+			harness.Check(t, unix.Setxattr(path, prefix+"redirect", []byte(f.to), 0))
 		}
-		first, second := filepath.Join(e.dir, "data1"), filepath.Join(e.dir, "data2")
-		mkdir(t, first, second)
-		build(t, e, first, "file objects/1 \"text\"")
-		build(t, e, second, "file objects/1 \"no\"\nfile objects/2 \"other\"")
-		lowers := o.lowers
-		o.lowers = []string{strings.Join(lowers, ":") + "::" + first + "::" + second}
+		first, second := filepath.Join(e.Dir, "data1"), filepath.Join(e.Dir, "data2")
+		harness.Mkdir(t, first, second)
+		harness.Build(t, e, first, "file objects/1 \"text\"")
+		harness.Build(t, e, second, "file objects/1 \"no\"\nfile objects/2 \"other\"")
+		lowers := o.Lowers
+		o.Lowers = []string{strings.Join(lowers, ":") + "::" + first + "::" + second}
 		for _, opts := range [][]string{{metacopy}, nil} {
-			o.opts = opts
-			o.mount()
-			wantNames(t, o.mnt, "a", "lost", "p", "plain") // and no objects
-			wantText(t, o.path("a"), "text")
-			wantText(t, o.path("p/b"), "other")
-			wantText(t, o.path("plain"), "plain")
-			if _, err := os.ReadFile(o.path("lost")); err == nil {
+			o.Opts = opts
+			o.Mount()
+			harness.WantNames(t, o.Point, "a", "lost", "p", "plain") // and no objects
+			harness.WantText(t, o.Path("a"), "text")
+			harness.WantText(t, o.Path("p/b"), "other")
+			harness.WantText(t, o.Path("plain"), "plain")
+			if _, err := os.ReadFile(o.Path("lost")); err == nil {
 				t.Error("a file whose data is nowhere was read")
 			}
-			check(t, os.Chmod(o.path("a"), 0o644))
-			wantText(t, o.path("a"), "text")
-			appendTo(t, o.path("a"), "+")
-			wantText(t, o.path("a"), "text+")
-			o.remount()
-			wantText(t, o.path("a"), "text+")
-			check(t, os.Chtimes(o.path("p/b"), time.Unix(1, 0), time.Unix(2, 0)))
-			wantText(t, o.path("p/b"), "other")
-			o.unmount()
-			check(t, os.RemoveAll(o.upper))
-			check(t, os.RemoveAll(o.work))
-			mkdir(t, o.upper)
+			harness.Check(t, os.Chmod(o.Path("a"), 0o644))
+			harness.WantText(t, o.Path("a"), "text")
+			harness.AppendTo(t, o.Path("a"), "+")
+			harness.WantText(t, o.Path("a"), "text+")
+			o.Remount()
+			harness.WantText(t, o.Path("a"), "text+")
+			harness.Check(t, os.Chtimes(o.Path("p/b"), time.Unix(1, 0), time.Unix(2, 0)))
+			harness.WantText(t, o.Path("p/b"), "other")
+			o.Unmount()
+			harness.Check(t, os.RemoveAll(o.Upper))
+			harness.Check(t, os.RemoveAll(o.Work))
+			harness.Mkdir(t, o.Upper)
 		}
-		upper := o.upper
-		o.upper, o.opts = "", nil
-		o.lowers = []string{upper + ":" + o.lowers[0]}
-		o.mount()
-		wantText(t, o.path("a"), "text")
-		wantText(t, o.path("p/b"), "other")
+		upper := o.Upper
+		o.Upper, o.Opts = "", nil
+		o.Lowers = []string{upper + ":" + o.Lowers[0]}
+		o.Mount()
+		harness.WantText(t, o.Path("a"), "text")
+		harness.WantText(t, o.Path("p/b"), "other")
 	})
 }

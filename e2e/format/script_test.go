@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"fmt"
@@ -7,6 +7,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
 // A script is a list of changes, one a line; words may be quoted as in Go. A line may end in "= ERRNO": how it fails. The
@@ -30,53 +33,53 @@ var scriptWords = map[string]string{
 }
 
 // parseOp reads a line without its "= ERRNO".
-func parseOp(words []string) (op, error) {
+func parseOp(words []string) (operation.Op, error) {
 	places := strings.Fields(scriptWords[words[0]])
 	if len(places) != len(words)-1 {
-		return op{}, fmt.Errorf("%s wants %q", words[0], places)
+		return operation.Op{}, fmt.Errorf("%s wants %q", words[0], places)
 	}
-	o := op{name: words[0]}
+	o := operation.Op{Name: words[0]}
 	for i, word := range words[1:] {
 		var err error
 		switch places[i] {
 		case "path":
-			o.path = word
+			o.Path = word
 		case "path2":
-			o.path2 = word
+			o.Path2 = word
 		case "text":
-			o.text = word
+			o.Text = word
 		case "key":
-			o.key = word
+			o.Key = word
 		case "mode":
-			o.n, err = strconv.ParseInt(word, 8, 64)
+			o.N, err = strconv.ParseInt(word, 8, 64)
 		case "type": // mknod's
 			types := map[string]int64{"fifo": unix.S_IFIFO, "sock": unix.S_IFSOCK, "white": unix.S_IFCHR}
-			o.n |= types[word]
+			o.N |= types[word]
 		case "number":
-			o.n, err = strconv.ParseInt(word, 10, 64)
+			o.N, err = strconv.ParseInt(word, 10, 64)
 		case "other":
-			o.m, err = strconv.ParseInt(word, 10, 64)
+			o.M, err = strconv.ParseInt(word, 10, 64)
 		}
 		if err != nil {
-			return op{}, err
+			return operation.Op{}, err
 		}
 	}
-	if o.name == "exchange" {
-		o.name, o.n = "rename", unix.RENAME_EXCHANGE
+	if o.Name == "exchange" {
+		o.Name, o.N = "rename", unix.RENAME_EXCHANGE
 	}
 	return o, nil
 }
 
 // runScript makes the changes in a mount, and tells the first line that does not end as it should.
-func runScript(o *overlay, script string) string {
-	s := newSide(o)
+func runScript(o *harness.Overlay, script string) string {
+	s := operation.NewSide(o)
 	for line := range strings.SplitSeq(script, "\n") {
 		text, want, _ := strings.Cut(line, " = ")
-		words, err := splitWords(text)
+		words, err := harness.SplitWords(text)
 		if err == nil && len(words) == 0 || words[0] == "lower" || words[0] == "data" || words[0] == "#" {
 			continue
 		}
-		var change op
+		var change operation.Op
 		if err == nil {
 			change, err = parseOp(words)
 		}
@@ -84,15 +87,15 @@ func runScript(o *overlay, script string) string {
 			return fmt.Sprintf("%q: %v", line, err)
 		}
 		result := ""
-		switch change.name {
+		switch change.Name {
 		case "rmtree":
-			result = res(os.RemoveAll(o.path(change.path)))
+			result = operation.Result(os.RemoveAll(o.Path(change.Path)))
 		case "chattr":
-			result = res(chattr(o.path(change.path), change.text))
+			result = operation.Result(harness.Chattr(o.Path(change.Path), change.Text))
 		default:
-			result = s.run(change)
+			result = s.Run(change)
 		}
-		if failed := failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, strings.TrimSpace(want)) {
+		if failed := operation.Failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, strings.TrimSpace(want)) {
 			return fmt.Sprintf("%q: %s", strings.TrimSpace(line), result)
 		}
 	}

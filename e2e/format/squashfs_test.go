@@ -1,52 +1,54 @@
-package e2e
+package format
 
 import (
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // A squashfs has file handles and no UUID. With index=on the kernel follows origins into a single such lower, so linked files
 // stay one object there; with two of them it does without the index.
 
-// squashfs makes a file system of a table, and mounts it until the test ends.
-func (e *env) squashfs(t *testing.T, table string) string {
+// mountSquashfs makes a file system of a table, and mounts it until the test ends.
+func mountSquashfs(e *harness.Env, t *testing.T, table string) string {
 	t.Helper()
-	dir, err := os.MkdirTemp(e.dir, "squashed-")
-	check(t, err)
-	build(t, e, dir+"/tree", table)
-	if out, err := runCommand("mksquashfs", dir+"/tree", dir+"/image", "-quiet", "-no-progress"); err != nil {
+	dir, err := os.MkdirTemp(e.Dir, "squashed-")
+	harness.Check(t, err)
+	harness.Build(t, e, dir+"/tree", table)
+	if out, err := harness.Run("mksquashfs", dir+"/tree", dir+"/image", "-quiet", "-no-progress"); err != nil {
 		t.Fatalf("mksquashfs: %v\n%s", err, out)
 	}
-	mkdir(t, dir+"/mnt")
-	if out, err := runCommand("mount", "-t", "squashfs", "-o", "loop,ro", dir+"/image", dir+"/mnt"); err != nil {
+	harness.Mkdir(t, dir+"/mnt")
+	if out, err := harness.Run("mount", "-t", "squashfs", "-o", "loop,ro", dir+"/image", dir+"/mnt"); err != nil {
 		if strings.Contains(out, "unknown filesystem type") {
 			t.Skip("this kernel has no squashfs")
 		}
 		t.Fatalf("mounting the squashfs: %v\n%s", err, out)
 	}
-	t.Cleanup(func() { check(t, unmountAt(dir+"/mnt")) })
+	t.Cleanup(func() { harness.Check(t, harness.UnmountAt(dir+"/mnt")) })
 	return dir + "/mnt"
 }
 
 // linkFacts are what shows whether names are one object.
-func linkFacts(t *testing.T, o *overlay, paths ...string) string {
+func linkFacts(t *testing.T, o *harness.Overlay, paths ...string) string {
 	t.Helper()
 	var b strings.Builder
-	first := lstat(t, o.path(paths[0])).Ino
+	first := harness.Lstat(t, o.Path(paths[0])).Ino
 	for _, path := range paths {
-		st := lstat(t, o.path(path))
-		fmt.Fprintf(&b, "%s: the same object %v, links %d, %q\n", path, st.Ino == first, st.Nlink, readText(t, o.path(path)))
+		st := harness.Lstat(t, o.Path(path))
+		fmt.Fprintf(&b, "%s: the same object %v, links %d, %q\n", path, st.Ino == first, st.Nlink, harness.ReadText(t, o.Path(path)))
 	}
 	return b.String()
 }
 
 func TestLowerWithoutUUID(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	const table = "file d/f \"text\"\nlink d/g d/f\nlink e/h d/f\nfile d/single \"s\""
 	names := []string{"d/f", "d/g", "e/h"}
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		for _, c := range []struct {
 			name   string
 			lowers int
@@ -55,46 +57,46 @@ func TestLowerWithoutUUID(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				var lowers []string
 				for i := range c.lowers {
-					lowers = append(lowers, e.squashfs(t, strings.ReplaceAll(table, "text", fmt.Sprint("text", i))))
+					lowers = append(lowers, mountSquashfs(e, t, strings.ReplaceAll(table, "text", fmt.Sprint("text", i))))
 				}
 				shown := map[bool][]string{} // by the kernel's overlayfs and by this program
 				for _, kernel := range []bool{true, false} {
-					o := newEnv(t, e.mode).overlay(t)
-					o.lowers, o.opts = lowers, append(o.opts, keepLinks)
+					o := harness.NewEnv(t, e.Mode).Overlay(t)
+					o.Lowers, o.Opts = lowers, append(o.Opts, keepLinks)
 					mount := func(kernel bool) {
 						t.Helper()
-						if o.kernel = kernel; kernel {
-							check(t, o.kernelWith(keepLinks, "xino=on"))
+						if o.Kernel = kernel; kernel {
+							harness.Check(t, o.MountKernelWith(keepLinks, "xino=on"))
 						} else {
-							o.mount()
+							o.Mount()
 						}
 					}
 					look := func() { shown[kernel] = append(shown[kernel], linkFacts(t, o, names...)) }
 					mount(kernel)
-					single := lstat(t, o.path("d/single")).Ino
+					single := harness.Lstat(t, o.Path("d/single")).Ino
 					look()
-					appendTo(t, o.path("d/f"), "+")
-					appendTo(t, o.path("d/single"), "+")
+					harness.AppendTo(t, o.Path("d/f"), "+")
+					harness.AppendTo(t, o.Path("d/single"), "+")
 					look()
 					for _, other := range []bool{kernel, !kernel, kernel} {
-						check(t, o.tryUnmount())
-						o.expectEnd()
+						harness.Check(t, o.TryUnmount())
+						o.WaitEnd()
 						mount(other)
 						look()
-						if ino := lstat(t, o.path("d/single")).Ino; c.one && ino != single {
+						if ino := harness.Lstat(t, o.Path("d/single")).Ino; c.one && ino != single {
 							t.Errorf("kernel %v after %v: the number of a copy is %d, and was %d", other, kernel, ino, single)
 						}
 					}
-					appendTo(t, o.path("e/h"), "-")
-					check(t, os.Remove(o.path("d/g")))
+					harness.AppendTo(t, o.Path("e/h"), "-")
+					harness.Check(t, os.Remove(o.Path("d/g")))
 					shown[kernel] = append(shown[kernel], linkFacts(t, o, "d/f", "e/h"))
-					check(t, o.tryUnmount())
-					o.expectEnd()
-					if log, _ := os.ReadFile(o.log); !kernel && strings.Contains(string(log), "falling back to index=off") == c.one {
+					harness.Check(t, o.TryUnmount())
+					o.WaitEnd()
+					if log, _ := os.ReadFile(o.Log); !kernel && strings.Contains(string(log), "falling back to index=off") == c.one {
 						t.Errorf("one object %v, and the log is %q", c.one, log)
 					}
 				}
-				equal(t, "what is shown", strings.Join(shown[false], "\n"), strings.Join(shown[true], "\n"))
+				harness.Equal(t, "what is shown", strings.Join(shown[false], "\n"), strings.Join(shown[true], "\n"))
 				if want := "e/h: the same object true, links 3, \"text0+\""; strings.Contains(shown[true][1], want) != c.one {
 					t.Errorf("the kernel shows %q: nothing is tested", shown[true][1])
 				}

@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"os"
@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // userxattr: the marks are user.overlay.*, and nothing else is one, in this program as in the kernel.
@@ -25,102 +27,102 @@ const userxattrLower = `
 	file stays/in/h "6"`
 
 // trustedMarks puts attributes in the way that would mean something to another mount.
-func trustedMarks(t *testing.T, e *env, dir string) {
+func trustedMarks(t *testing.T, e *harness.Env, dir string) {
 	t.Helper()
-	if e.mode != modeRoot {
+	if e.Mode != harness.ModeRoot {
 		return
 	}
-	check(t, unix.Setxattr(dir+"/t", "trusted.overlay.opaque", []byte("y"), 0))
-	check(t, unix.Setxattr(dir+"/t", "trusted.overlay.redirect", []byte("/d"), 0))
-	check(t, unix.Setxattr(dir+"/t/f", "trusted.overlay.whiteout", nil, 0))
-	check(t, unix.Setxattr(dir+"/f", "trusted.overlay.origin", []byte("o"), 0))
-	check(t, unix.Setxattr(dir+"/f", "trusted.overlay.overlay.opaque", []byte("y"), 0))
+	harness.Check(t, unix.Setxattr(dir+"/t", "trusted.overlay.opaque", []byte("y"), 0))
+	harness.Check(t, unix.Setxattr(dir+"/t", "trusted.overlay.redirect", []byte("/d"), 0))
+	harness.Check(t, unix.Setxattr(dir+"/t/f", "trusted.overlay.whiteout", nil, 0))
+	harness.Check(t, unix.Setxattr(dir+"/f", "trusted.overlay.origin", []byte("o"), 0))
+	harness.Check(t, unix.Setxattr(dir+"/f", "trusted.overlay.overlay.opaque", []byte("y"), 0))
 }
 
 // useUserxattr does all that leaves marks, and answers with what it was told on the way.
-func useUserxattr(t *testing.T, e *env, o *overlay) string {
+func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 	t.Helper()
 	var told []string
-	tell := func(what string, err error) { told = append(told, what+" "+errnoName(err)) }
+	tell := func(what string, err error) { told = append(told, what+" "+harness.ErrnoName(err)) }
 	set := func(path, name, value string) {
-		tell("set "+name+" "+path, unix.Setxattr(o.path(path), name, []byte(value), 0))
+		tell("set "+name+" "+path, unix.Setxattr(o.Path(path), name, []byte(value), 0))
 	}
-	check(t, os.Remove(o.path("gone")))
-	check(t, os.RemoveAll(o.path("d")))
-	check(t, os.Mkdir(o.path("d"), 0o755))
-	write(t, o.path("d/new"), "n")
-	appendTo(t, o.path("f"), "+")
-	check(t, os.Remove(o.path("stays/in/h")))
-	tell("rename of a directory with lower parts", os.Rename(o.path("stays"), o.path("moved")))
+	harness.Check(t, os.Remove(o.Path("gone")))
+	harness.Check(t, os.RemoveAll(o.Path("d")))
+	harness.Check(t, os.Mkdir(o.Path("d"), 0o755))
+	harness.Write(t, o.Path("d/new"), "n")
+	harness.AppendTo(t, o.Path("f"), "+")
+	harness.Check(t, os.Remove(o.Path("stays/in/h")))
+	tell("rename of a directory with lower parts", os.Rename(o.Path("stays"), o.Path("moved")))
 	set("f", "user.overlay.origin", "mine")
 	set("stays", "user.overlay.opaque", "y")
 	set("f", "user.overlay.overlay.redirect", "r")
-	if e.mode == modeRoot {
+	if e.Mode == harness.ModeRoot {
 		set("f", "trusted.overlay.set", "v")
 		set("stays", "trusted.overlay.opaque", "y")
 	}
 	for _, name := range []string{"user.overlay.origin", "user.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.overlay.opaque", "trusted.overlay.opaque"} {
 		for _, path := range []string{"f", "d", "t", "stays"} {
-			told = append(told, path+" "+name+"="+xattrOf(o.path(path), name))
+			told = append(told, path+" "+name+"="+harness.XattrOf(o.Path(path), name))
 		}
 	}
 	return strings.Join(told, "\n")
 }
 
 func TestUserxattrAndTheKernel(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		sides := map[bool]*overlay{}
-		mount := func(o *overlay, kernel bool) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		sides := map[bool]*harness.Overlay{}
+		mount := func(o *harness.Overlay, kernel bool) {
 			t.Helper()
-			o.kernel = kernel
+			o.Kernel = kernel
 			if kernel {
-				check(t, o.kernelWith("userxattr"))
+				harness.Check(t, o.MountKernelWith("userxattr"))
 				return
 			}
-			o.opts = append([]string{"userxattr"}, e.opts...)
-			o.mount()
+			o.Opts = append([]string{"userxattr"}, e.Opts...)
+			o.Mount()
 		}
-		unmount := func(o *overlay) {
+		unmount := func(o *harness.Overlay) {
 			t.Helper()
-			check(t, o.tryUnmount())
-			if !o.kernel {
-				o.expectEnd()
+			harness.Check(t, o.TryUnmount())
+			if !o.Kernel {
+				o.WaitEnd()
 			}
 		}
 		// Which handles are kept, and that the upper has a number of its own, is not the question here.
-		marked := full
-		marked.xattr = func(_, name string) (string, bool) {
+		marked := harness.FullView
+		marked.Xattr = func(_, name string) (string, bool) {
 			return name, name != "user.overlay.origin" && name != "user.overlay.uuid"
 		}
 		told, views, marks := map[bool]string{}, map[bool]map[string]string{}, map[bool]map[string]string{}
 		for _, kernel := range []bool{false, true} {
-			side := newEnv(t, e.mode)
-			o := side.overlay(t, userxattrLower, "file t/below \"7\"")
-			trustedMarks(t, e, o.lowers[0])
+			side := harness.NewEnv(t, e.Mode)
+			o := side.Overlay(t, userxattrLower, "file t/below \"7\"")
+			trustedMarks(t, e, o.Lowers[0])
 			sides[kernel] = o
 			mount(o, kernel)
 			told[kernel] = useUserxattr(t, e, o)
-			view, err := snapshot(o.mnt, full)
-			check(t, err)
+			view, err := harness.Snapshot(o.Point, harness.FullView)
+			harness.Check(t, err)
 			views[kernel] = view
 			unmount(o)
-			marks[kernel], err = snapshot(o.upper, marked)
-			check(t, err)
+			marks[kernel], err = harness.Snapshot(o.Upper, marked)
+			harness.Check(t, err)
 		}
-		equal(t, "what this program says", told[false], told[true])
-		if d := diffLines(views[true], views[false]); d != "" {
+		harness.Equal(t, "what this program says", told[false], told[true])
+		if d := harness.DiffLines(views[true], views[false]); d != "" {
 			t.Errorf("the trees differ:\n%s", d)
 		}
-		if d := diffLines(marks[true], marks[false]); d != "" {
+		if d := harness.DiffLines(marks[true], marks[false]); d != "" {
 			t.Errorf("the uppers differ:\n%s", d)
 		}
 		for kernel, o := range sides { // each shows what the other has written
 			mount(o, !kernel)
-			view, err := snapshot(o.mnt, full)
-			check(t, err)
+			view, err := harness.Snapshot(o.Point, harness.FullView)
+			harness.Check(t, err)
 			unmount(o)
-			if d := diffLines(views[kernel], view); d != "" {
+			if d := harness.DiffLines(views[kernel], view); d != "" {
 				t.Errorf("written by the kernel: %v, and not what the other shows:\n%s", kernel, d)
 			}
 		}
@@ -129,41 +131,41 @@ func TestUserxattrAndTheKernel(t *testing.T) {
 
 // A redirect is refused with userxattr, as in the kernel, and so are metacopies.
 func TestUserxattrFollowsNoRedirects(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d\nfile e/f \"1\"", "file low/g \"2\"")
-		check(t, unix.Setxattr(filepath.Join(o.lowers[0], "d"), "user.overlay.redirect", []byte("/low"), 0))
-		check(t, o.kernelWith("userxattr"))
-		_, err := os.ReadDir(o.path("d"))
-		wantErr(t, "the kernel", err, syscall.EPERM)
-		check(t, unmountAt(o.mnt))
-		o.opts = append(o.opts, "userxattr")
-		o.mount()
-		_, err = os.ReadDir(o.path("d"))
-		wantErr(t, "this program", err, syscall.EPERM)
-		wantNames(t, o.path("e"), "f")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d\nfile e/f \"1\"", "file low/g \"2\"")
+		harness.Check(t, unix.Setxattr(filepath.Join(o.Lowers[0], "d"), "user.overlay.redirect", []byte("/low"), 0))
+		harness.Check(t, o.MountKernelWith("userxattr"))
+		_, err := os.ReadDir(o.Path("d"))
+		harness.WantErr(t, "the kernel", err, syscall.EPERM)
+		harness.Check(t, harness.UnmountAt(o.Point))
+		o.Opts = append(o.Opts, "userxattr")
+		o.Mount()
+		_, err = os.ReadDir(o.Path("d"))
+		harness.WantErr(t, "this program", err, syscall.EPERM)
+		harness.WantNames(t, o.Path("e"), "f")
 	})
 }
 
 // Files of a lower whose data is in a data-only layer are the exception: rootless mounts are made of them.
 func TestUserxattrAndDataOnlyLayers(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file d/f\nfile plain \"p\"", "file objects/f \"data\"")
-		f := filepath.Join(o.lowers[0], "d/f")
-		check(t, os.Truncate(f, 4))
-		check(t, unix.Setxattr(f, "user.overlay.metacopy", nil, 0))
-		check(t, unix.Setxattr(f, "user.overlay.redirect", []byte("/objects/f"), 0))
-		o.lowers = []string{o.lowers[0] + "::" + o.lowers[1]}
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file d/f\nfile plain \"p\"", "file objects/f \"data\"")
+		f := filepath.Join(o.Lowers[0], "d/f")
+		harness.Check(t, os.Truncate(f, 4))
+		harness.Check(t, unix.Setxattr(f, "user.overlay.metacopy", nil, 0))
+		harness.Check(t, unix.Setxattr(f, "user.overlay.redirect", []byte("/objects/f"), 0))
+		o.Lowers = []string{o.Lowers[0] + "::" + o.Lowers[1]}
 		want := "file d/f \"data\"\nfile plain \"p\""
-		check(t, o.kernelWith("userxattr"))
-		wantTree(t, "the kernel", o.mnt, want)
-		check(t, unmountAt(o.mnt))
-		o.opts = append(o.opts, "userxattr")
-		o.mount()
-		wantTree(t, "this program", o.mnt, want)
-		appendTo(t, o.path("d/f"), "+")
-		o.remount()
-		wantText(t, o.path("d/f"), "data+")
+		harness.Check(t, o.MountKernelWith("userxattr"))
+		harness.WantTree(t, "the kernel", o.Point, want)
+		harness.Check(t, harness.UnmountAt(o.Point))
+		o.Opts = append(o.Opts, "userxattr")
+		o.Mount()
+		harness.WantTree(t, "this program", o.Point, want)
+		harness.AppendTo(t, o.Path("d/f"), "+")
+		o.Remount()
+		harness.WantText(t, o.Path("d/f"), "data+")
 	})
 }

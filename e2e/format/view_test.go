@@ -1,4 +1,4 @@
-package e2e
+package format
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // sight is what a mount shows.
@@ -25,36 +27,36 @@ type sight struct {
 const inodeBits = 32
 
 // look tells all that there is in the mount of a cell; a fault is what no mount may show.
-func (c *cell) look(o *overlay) (*sight, string) {
+func (c *cell) look(o *harness.Overlay) (*sight, string) {
 	s := &sight{exact: map[string]string{}, inode: map[string]uint64{}}
 	first := map[uint64]string{} // of the names of an inode
-	v := exact
+	v := harness.ExactView
 	var faults strings.Builder
-	v.also = func(rel string, st *unix.Stat_t) string {
+	v.Also = func(rel string, st *unix.Stat_t) string {
 		s.exact[rel] = fmt.Sprintf("mtime %d.%09d atime %d.%09d", st.Mtim.Sec, st.Mtim.Nsec, st.Atim.Sec, st.Atim.Nsec)
 		s.inode[rel] = st.Ino
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
 		// D1; btrfs counts none, which shows where a directory is not merged
-		if isDir && !o.kernel && int(st.Nlink) != 2+subdirectories(o.path(rel)) && (st.Nlink != 1 || c.fstype != "btrfs") {
+		if isDir && !o.Kernel && int(st.Nlink) != 2+subdirectories(o.Path(rel)) && (st.Nlink != 1 || c.fstype != "btrfs") {
 			fmt.Fprintf(&faults, "%s: st_nlink is %d\n", rel, st.Nlink)
 		}
-		text := " atime " + timeClass(st.Atim)
+		text := " atime " + harness.TimeClass(st.Atim)
 		if c.identity {
 			text += " ino " + c.origin(st.Ino)
 		}
-		if other, ok := first[st.Ino]; ok && !isDir && c.e.mode == modeRoot { // the kernel decodes no handles in a user namespace
-			text += " one with " + word1(other)
+		if other, ok := first[st.Ino]; ok && !isDir && c.e.Mode == harness.ModeRoot { // the kernel decodes no handles in a user namespace
+			text += " one with " + harness.Word(other)
 		} else {
 			first[st.Ino] = rel
 		}
 		return text
 	}
 	var err error
-	if s.lines, err = snapshot(o.mnt, v); err != nil {
+	if s.lines, err = harness.Snapshot(o.Point, v); err != nil {
 		return nil, err.Error()
 	}
-	if c.identity || !o.kernel {
-		faults.WriteString(identityFaults(o.mnt))
+	if c.identity || !o.Kernel {
+		faults.WriteString(harness.IdentityFaults(o.Point))
 	}
 	if c.inside != nil {
 		inside, fault := c.inside(c, o)
@@ -66,12 +68,12 @@ func (c *cell) look(o *overlay) (*sight, string) {
 
 // subdirectories counts them.
 func subdirectories(dir string) (n int) {
-	entries, err := listDir(dir, 32<<10)
+	entries, err := harness.ListDir(dir, 32<<10)
 	if err != nil {
 		return -1
 	}
 	for _, entry := range entries {
-		if entry.kind == unix.DT_DIR && entry.name != "." && entry.name != ".." {
+		if entry.Kind == unix.DT_DIR && entry.Name != "." && entry.Name != ".." {
 			n++
 		}
 	}
@@ -88,9 +90,9 @@ func (c *cell) origin(ino uint64) string {
 }
 
 // findOrigins takes note of the inodes of the lowers that the cell begins with.
-func (c *cell) findOrigins(o *overlay) error {
+func (c *cell) findOrigins(o *harness.Overlay) error {
 	c.origins = map[uint64]string{}
-	for i, layer := range o.lowers {
+	for i, layer := range o.Lowers {
 		err := filepath.WalkDir(layer, func(path string, _ fs.DirEntry, err error) error {
 			if err != nil {
 				return err
@@ -100,7 +102,7 @@ func (c *cell) findOrigins(o *overlay) error {
 				return err
 			}
 			if rel, _ := filepath.Rel(layer, path); c.origins[st.Ino] == "" {
-				c.origins[st.Ino] = fmt.Sprintf("lower%d:%s", i, word1(rel))
+				c.origins[st.Ino] = fmt.Sprintf("lower%d:%s", i, harness.Word(rel))
 			}
 			return nil
 		})
@@ -113,8 +115,8 @@ func (c *cell) findOrigins(o *overlay) error {
 
 // differs tells how what a mount shows differs from what another mount of the same layers showed before it.
 func (s *sight) differs(before *sight, identity bool) string {
-	d := diffLines(before.lines, s.lines)
-	d += diffLines(withPaths(before.exact), withPaths(s.exact))
+	d := harness.DiffLines(before.lines, s.lines)
+	d += harness.DiffLines(withPaths(before.exact), withPaths(s.exact))
 	if !identity {
 		return d
 	}
@@ -129,7 +131,7 @@ func (s *sight) differs(before *sight, identity bool) string {
 func withPaths(lines map[string]string) map[string]string {
 	named := map[string]string{}
 	for rel, line := range lines {
-		named[rel] = word1(rel) + " " + line
+		named[rel] = harness.Word(rel) + " " + line
 	}
 	return named
 }

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"fmt"
@@ -13,29 +13,42 @@ import (
 	"unsafe"
 )
 
-// account is the unprivileged user of the modes userns and fusermount.
-type account struct {
-	name     string
-	uid, gid int
+func AtLeast(version string, major, minor int) bool {
+	parts := strings.Split(version, ".")
+	a, b := atoi(parts[0]), atoi(parts[1])
+	return a > major || a == major && b >= minor
 }
 
-var plainUser = &account{name: "fuse-overlay-e2e"}
+func atoi(s string) (n int) {
+	for _, c := range s {
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+// account is the unprivileged user of the modes userns and fusermount.
+type account struct {
+	Name     string
+	UID, GID int
+}
+
+var PlainUser = &account{Name: "fuse-overlay-e2e"}
 
 // prepare creates the user and its subordinate ids when missing.
 func (a *account) prepare() error {
-	u, err := user.Lookup(a.name)
+	u, err := user.Lookup(a.Name)
 	if err != nil {
-		if out, err := exec.Command("useradd", "-m", "-s", "/bin/bash", a.name).CombinedOutput(); err != nil {
-			return fmt.Errorf("useradd %s: %w: %s", a.name, err, out)
+		if out, err := exec.Command("useradd", "-m", "-s", "/bin/bash", a.Name).CombinedOutput(); err != nil {
+			return fmt.Errorf("useradd %s: %w: %s", a.Name, err, out)
 		}
-		if u, err = user.Lookup(a.name); err != nil {
+		if u, err = user.Lookup(a.Name); err != nil {
 			return err
 		}
 	}
-	if a.uid, err = strconv.Atoi(u.Uid); err != nil {
+	if a.UID, err = strconv.Atoi(u.Uid); err != nil {
 		return err
 	}
-	if a.gid, err = strconv.Atoi(u.Gid); err != nil {
+	if a.GID, err = strconv.Atoi(u.Gid); err != nil {
 		return err
 	}
 	for _, file := range []string{"/etc/subuid", "/etc/subgid"} {
@@ -43,14 +56,14 @@ func (a *account) prepare() error {
 		if err != nil && !os.IsNotExist(err) {
 			return err
 		}
-		if strings.Contains("\n"+string(text), "\n"+a.name+":") {
+		if strings.Contains("\n"+string(text), "\n"+a.Name+":") {
 			continue
 		}
 		f, err := os.OpenFile(file, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(f, "%s:700000:65536\n", a.name)
+		_, err = fmt.Fprintf(f, "%s:700000:65536\n", a.Name)
 		if e := f.Close(); err == nil {
 			err = e
 		}
@@ -61,20 +74,20 @@ func (a *account) prepare() error {
 	return nil
 }
 
-// as runs fn with the file system identity of another user: no capability over files, no supplementary group.
+// As runs fn with the file system identity of another user: no capability over files, no supplementary group.
 // The identity is that of one thread; fn must not start goroutines that touch files.
-func as(t *testing.T, uid, gid int, fn func()) {
+func As(t *testing.T, uid, gid int, fn func()) {
 	t.Helper()
-	asGroups(t, uid, gid, nil, fn)
+	AsGroups(t, uid, gid, nil, fn)
 }
 
-func asGroups(t *testing.T, uid, gid int, groups []uint32, fn func()) {
+func AsGroups(t *testing.T, uid, gid int, groups []uint32, fn func()) {
 	t.Helper()
 	old, err := syscall.Getgroups()
-	check(t, err)
+	Check(t, err)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	check(t, identity(uid, gid, groups))
+	Check(t, identity(uid, gid, groups))
 	defer func() {
 		back := make([]uint32, len(old))
 		for i, g := range old {

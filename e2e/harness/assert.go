@@ -1,10 +1,12 @@
-package e2e
+package harness
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -12,15 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func check(t *testing.T, err error) {
+func Check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// wantErr fails unless err is one of the wanted errors.
-func wantErr(t *testing.T, what string, err error, want ...syscall.Errno) {
+// WantErr fails unless err is one of the wanted errors.
+func WantErr(t *testing.T, what string, err error, want ...syscall.Errno) {
 	t.Helper()
 	for _, w := range want {
 		if errors.Is(err, w) {
@@ -29,12 +31,12 @@ func wantErr(t *testing.T, what string, err error, want ...syscall.Errno) {
 	}
 	names := make([]string, len(want))
 	for i, w := range want {
-		names[i] = errnoName(w)
+		names[i] = ErrnoName(w)
 	}
 	t.Errorf("%s: got %v, want %s", what, err, strings.Join(names, " or "))
 }
 
-func errnoName(err error) string {
+func ErrnoName(err error) string {
 	if err == nil {
 		return "ok"
 	}
@@ -45,7 +47,7 @@ func errnoName(err error) string {
 	return err.Error()
 }
 
-func wantText(t *testing.T, path, want string) {
+func WantText(t *testing.T, path, want string) {
 	t.Helper()
 	got, err := os.ReadFile(path)
 	if err != nil {
@@ -53,14 +55,14 @@ func wantText(t *testing.T, path, want string) {
 		return
 	}
 	if string(got) != want {
-		t.Errorf("%s holds %s, want %s", path, brief(string(got)), brief(want))
+		t.Errorf("%s holds %s, want %s", path, Brief(string(got)), Brief(want))
 	}
 }
 
-func wantNames(t *testing.T, dir string, want ...string) {
+func WantNames(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	check(t, err)
+	Check(t, err)
 	var got []string
 	for _, e := range entries {
 		got = append(got, e.Name())
@@ -71,56 +73,56 @@ func wantNames(t *testing.T, dir string, want ...string) {
 	}
 }
 
-func wantAbsent(t *testing.T, path string) {
+func WantAbsent(t *testing.T, path string) {
 	t.Helper()
 	_, err := os.Lstat(path)
-	wantErr(t, "lstat "+path, err, syscall.ENOENT)
+	WantErr(t, "lstat "+path, err, syscall.ENOENT)
 }
 
-func equal[T comparable](t *testing.T, what string, got, want T) {
+func Equal[T comparable](t *testing.T, what string, got, want T) {
 	t.Helper()
 	if got != want {
 		t.Errorf("%s: got %v, want %v", what, got, want)
 	}
 }
 
-func brief(s string) string {
+func Brief(s string) string {
 	if len(s) > 80 {
 		s = s[:80] + "..."
 	}
-	return strings.ReplaceAll(quote(s), "\n", `\n`)
+	return strings.ReplaceAll(strconv.Quote(s), "\n", `\n`)
 }
 
-func mkdir(t *testing.T, dirs ...string) {
+func Mkdir(t *testing.T, dirs ...string) {
 	t.Helper()
 	for _, d := range dirs {
-		check(t, os.MkdirAll(d, 0o755))
+		Check(t, os.MkdirAll(d, 0o755))
 	}
 }
 
-func write(t *testing.T, path, text string) {
+func Write(t *testing.T, path, text string) {
 	t.Helper()
-	check(t, os.WriteFile(path, []byte(text), 0o644))
+	Check(t, os.WriteFile(path, []byte(text), 0o644))
 }
 
-func appendTo(t *testing.T, path, text string) {
+func AppendTo(t *testing.T, path, text string) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	check(t, err)
+	Check(t, err)
 	_, err = io.WriteString(f, text)
-	check(t, err)
-	check(t, f.Close())
+	Check(t, err)
+	Check(t, f.Close())
 }
 
-func open(t *testing.T, path string, flags int) *os.File {
+func Open(t *testing.T, path string, flags int) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(path, flags, 0o644)
-	check(t, err)
+	Check(t, err)
 	t.Cleanup(func() { _ = f.Close() })
 	return f
 }
 
-func lstat(t *testing.T, path string) unix.Stat_t {
+func Lstat(t *testing.T, path string) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -129,9 +131,69 @@ func lstat(t *testing.T, path string) unix.Stat_t {
 	return st
 }
 
-func fstat(t *testing.T, f *os.File) unix.Stat_t {
+func Fstat(t *testing.T, f *os.File) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
-	check(t, unix.Fstat(int(f.Fd()), &st))
+	Check(t, unix.Fstat(int(f.Fd()), &st))
 	return st
+}
+
+func ReadText(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	Check(t, err)
+	return string(text)
+}
+
+// WantEmpty fails when a directory has entries.
+func WantEmpty(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	Check(t, err)
+	if len(entries) > 0 {
+		t.Errorf("%s holds %v", dir, entries)
+	}
+}
+
+const MiB = 1 << 20
+
+func Owner(t *testing.T, path string) string {
+	t.Helper()
+	st := Lstat(t, path)
+	return fmt.Sprintf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
+}
+
+// ModeAlone asks for the mode and no more, as exec and permission checks do: for size and times, which a write makes it
+// doubt, the kernel would ask the daemon, and learn the mode as well.
+func ModeAlone(t *testing.T, path string) uint16 {
+	t.Helper()
+	var st unix.Statx_t
+	Check(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MODE, &st))
+	return st.Mode & 0o7777
+}
+
+func AppendErr(p string) error {
+	f, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("more")
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
+}
+
+func XattrOf(path, name string) string {
+	v, err := GetXattr(path, name)
+	if err != nil {
+		return ErrnoName(err)
+	}
+	return v
+}
+
+// Listed is all that lies below a folder, in a line each.
+func Listed(t *testing.T, dir string) string {
+	t.Helper()
+	return Shell(t, dir, `find . -mindepth 1 -printf '%P\n' | sort`)
 }

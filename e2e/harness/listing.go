@@ -1,27 +1,93 @@
-package e2e
+package harness
 
 import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// getdents makes one getdents64 call: the next entries that fit a buffer of the given size.
-func getdents(f *os.File, size int) ([]dirent, error) {
+// IdentityFaults tells where d_ino is not st_ino, or objects of one mount have different device numbers.
+func IdentityFaults(root string) string {
+	var b strings.Builder
+	var top unix.Stat_t
+	if err := unix.Lstat(root, &top); err != nil {
+		return err.Error()
+	}
+	var walk func(dir string)
+	walk = func(dir string) {
+		entries, err := ListDir(dir, 32<<10)
+		if err != nil {
+			fmt.Fprintf(&b, "%s: %v\n", dir, err)
+			return
+		}
+		for _, entry := range entries {
+			if entry.Name == "." || entry.Name == ".." {
+				continue
+			}
+			path := filepath.Join(dir, entry.Name)
+			var st unix.Stat_t
+			if err := unix.Lstat(path, &st); err != nil {
+				fmt.Fprintf(&b, "%s: %v\n", path, err)
+				continue
+			}
+			if st.Ino != entry.ino || st.Dev != top.Dev {
+				fmt.Fprintf(&b, "%s: d_ino %d, st_ino %d, st_dev %d of %d\n", path, entry.ino, st.Ino, st.Dev, top.Dev)
+			}
+			if st.Mode&unix.S_IFMT != uint32(entry.Kind)<<12 {
+				fmt.Fprintf(&b, "%s: d_type %d, st_mode %o\n", path, entry.Kind, st.Mode)
+			}
+			if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+				walk(path)
+			}
+		}
+	}
+	walk(root)
+	return b.String()
+}
+
+// Dirent is one entry as getdents64 tells it.
+type Dirent struct {
+	Name string
+	ino  uint64
+	Off  int64
+	Kind uint8
+}
+
+// ListDir lists a directory with a buffer of the given size.
+func ListDir(dir string, size int) ([]Dirent, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var all []Dirent
+	for {
+		entries, err := Getdents(f, size)
+		if err != nil || len(entries) == 0 {
+			return all, err
+		}
+		all = append(all, entries...)
+	}
+}
+
+// Getdents makes one getdents64 call: the next entries that fit a buffer of the given size.
+func Getdents(f *os.File, size int) ([]Dirent, error) {
 	buf := make([]byte, size)
 	n, err := unix.Getdents(int(f.Fd()), buf)
 	if err != nil {
 		return nil, fmt.Errorf("getdents: %w", err)
 	}
-	var entries []dirent
+	var entries []Dirent
 	for rest := buf[:n]; len(rest) > 0; {
 		length := binary.LittleEndian.Uint16(rest[16:])
 		name, _, _ := bytes.Cut(rest[19:length], []byte{0})
-		entries = append(entries, dirent{
-			name: string(name), ino: binary.LittleEndian.Uint64(rest), off: int64(binary.LittleEndian.Uint64(rest[8:])), kind: rest[18],
+		entries = append(entries, Dirent{
+			Name: string(name), ino: binary.LittleEndian.Uint64(rest), Off: int64(binary.LittleEndian.Uint64(rest[8:])), Kind: rest[18],
 		})
 		rest = rest[length:]
 	}

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -7,33 +7,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
-
-	"github.com/fuse-overlay/fuse-overlay/e2e/fsx"
 )
+
+func EnvNumber(name string, otherwise uint64) uint64 {
+	n, err := strconv.ParseUint(os.Getenv(name), 10, 64)
+	if err != nil {
+		return otherwise
+	}
+	return n
+}
 
 const (
 	envBin    = "FUSE_OVERLAY_BIN"
 	envOracle = "FUSE_OVERLAY_ORACLE"
-	envCache  = "FUSE_OVERLAY_CACHE"
-	envSeed   = "FUSE_OVERLAY_SEED"
-	envSeqs   = "FUSE_OVERLAY_SEQS"
+	EnvCache  = "FUSE_OVERLAY_CACHE"
+	EnvSeed   = "FUSE_OVERLAY_SEED"
+	EnvSeqs   = "FUSE_OVERLAY_SEQS"
 	envKeep   = "FUSE_OVERLAY_KEEP"
-	envIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
+	EnvIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
 	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
+	envRaced  = "FUSE_OVERLAY_RACED"    // run only the tests that call Raced
 	envMode   = "FUSE_OVERLAY_E2E_MODE"
-	envBare   = "FUSE_OVERLAY_E2E_BARE"  // set for a child that serves a file system, see serveBare
-	envStall  = "FUSE_OVERLAY_E2E_STALL" // likewise, see serveStalling
-	envFsx    = "FUSE_OVERLAY_E2E_FSX"   // set for a child that makes operations for package fsx
 )
 
 var (
-	base    string // folder of this run, reachable by every user
-	binPath string // the program under test
-	oracle  = os.Getenv(envOracle) == "kernel"
+	RunDir  string // folder of this run, reachable by every user
+	Program string // the program under test
+	Oracle  = os.Getenv(envOracle) == "kernel"
 )
 
 // tools are the programs the tests call, and the Debian package of each.
@@ -49,61 +53,75 @@ var tools = map[string]string{
 	"podman": "podman", "buildah": "buildah", "crun": "crun", "conmon": "conmon", "nsenter": "util-linux",
 }
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+// Suite is what a package of tests adds to a run.
+type Suite struct {
+	// Roles are other lives of the test binary, by the environment variable that starts it as one. The function gets its value.
+	Roles map[string]func(value string) error
+	// Prepare runs before the tests, when RunDir is there.
+	Prepare func() error
+	// Close ends what the tests of the package share.
+	Close func() error
+	// LimitFactor multiplies the time that a child process of EachMode may take; 0 is 1.
+	LimitFactor int
+}
 
-func run(m *testing.M) int {
+// limitFactor is that of the suite that runs.
+var limitFactor = 1
+
+// Main runs the tests of a package, and ends the process. It is the body of TestMain.
+func Main(m *testing.M, s Suite) { os.Exit(run(m, s)) }
+
+func run(m *testing.M, s Suite) int {
 	flag.Parse()
 	syscall.Umask(0o022)
-	if words := os.Getenv(envBare); words != "" {
-		if err := serveBare(words); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e:", err)
-			return 1
+	limitFactor = max(1, s.LimitFactor)
+	for name, serve := range s.Roles {
+		if value := os.Getenv(name); value != "" {
+			return report("", serve(value))
 		}
-		return 0
-	}
-	if os.Getenv(envFsx) != "" {
-		if err := fsx.Serve(os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e:", err)
-			return 1
-		}
-		return 0
-	}
-	if words := os.Getenv(envStall); words != "" {
-		if err := serveStalling(words); err != nil {
-			fmt.Fprintln(os.Stderr, "e2e:", err)
-			return 1
-		}
-		return 0
 	}
 	if os.Getenv(envMode) != "" {
-		base, binPath = os.Getenv(envBase), os.Getenv(envBin)
-		if mode(os.Getenv(envMode)) == modePrivate {
+		RunDir, Program = os.Getenv(envBase), os.Getenv(envBin)
+		if Mode(os.Getenv(envMode)) == modePrivate {
 			if err := enterPrivate(); err != nil {
-				fmt.Fprintln(os.Stderr, "e2e:", err)
-				return 1
+				return report("", err)
 			}
 		}
 		return m.Run()
 	}
+	if os.Getenv(envRaced) != "" {
+		some, err := selectRaced()
+		if err != nil || !some {
+			return report("", err)
+		}
+	}
 	defer func() {
-		if base != "" && os.Getenv(envKeep) == "" {
-			removeTree(base)
+		if RunDir != "" && os.Getenv(envKeep) == "" {
+			RemoveTree(RunDir)
 		}
 	}()
-	if err := prepare(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		return 1
+	err := prepare()
+	if err == nil && s.Prepare != nil {
+		err = s.Prepare()
+	}
+	if err != nil {
+		return report("", err)
 	}
 	code := m.Run()
-	if err := errors.Join(closeEngines(), leaks(), releaseHost()); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e: leaked:", err)
-		code = 1
+	var closed error
+	if s.Close != nil {
+		closed = s.Close()
 	}
-	if err := races(); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-		code = 1
+	return max(code, report("leaked: ", errors.Join(closed, leaks(), releaseHost())), report("", races()))
+}
+
+// report prints an error, and returns the exit code.
+func report(what string, err error) int {
+	if err == nil {
+		return 0
 	}
-	return code
+	fmt.Fprintf(os.Stderr, "e2e: %s%v\n", what, err)
+	return 1
 }
 
 // prepare finds the tools, the user and the binary, and makes the folder of the run.
@@ -126,24 +144,24 @@ func prepare() error {
 	}
 	// Not in the TMPDIR of go test: the other users must be able to reach it, and a tmpfs would not do as an upper.
 	var err error
-	if base, err = os.MkdirTemp("/var/tmp", "fuse-overlay-e2e-"); err != nil {
+	if RunDir, err = os.MkdirTemp("/var/tmp", "fuse-overlay-e2e-"); err != nil {
 		return err
 	}
-	if err := os.Chmod(base, 0o755); err != nil {
+	if err := os.Chmod(RunDir, 0o755); err != nil {
 		return err
 	}
-	for _, m := range []mode{modeRoot, modeUserns, modeFusermount, modePrivate} {
-		d := filepath.Join(base, string(m))
+	for _, m := range []Mode{ModeRoot, ModeUserns, ModeFusermount, modePrivate} {
+		d := filepath.Join(RunDir, string(m))
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
 		}
-		if m == modeUserns || m == modeFusermount {
-			if err := os.Chown(d, plainUser.uid, plainUser.gid); err != nil {
+		if m == ModeUserns || m == ModeFusermount {
+			if err := os.Chown(d, PlainUser.UID, PlainUser.GID); err != nil {
 				return err
 			}
 		}
 	}
-	if err := errors.Join(prepareForeign(filepath.Join(base, "foreign")), prepareDocuments(), listenForRaces()); err != nil {
+	if err := errors.Join(prepareForeign(filepath.Join(RunDir, "foreign")), listenForRaces()); err != nil {
 		return err
 	}
 	return prepareBinary()
@@ -162,19 +180,19 @@ func prepareForeign(dir string) error {
 }
 
 func prepareBinary() error {
-	binPath = filepath.Join(base, "bin", "fuse-overlay")
-	if err := os.Mkdir(filepath.Dir(binPath), 0o755); err != nil {
+	Program = filepath.Join(RunDir, "bin", "fuse-overlay")
+	if err := os.Mkdir(filepath.Dir(Program), 0o755); err != nil {
 		return err
 	}
 	given := os.Getenv(envBin)
-	if oracle {
+	if Oracle {
 		given = "/bin/false"
 	}
 	if given != "" {
 		// A copy: daemons are known by their executable, and others may run the same binary on this machine.
-		return copyFile(given, binPath)
+		return CopyFile(given, Program)
 	}
-	cmd := exec.Command("go", "build", "-o", binPath, "github.com/fuse-overlay/fuse-overlay/cmd/fuse-overlay")
+	cmd := exec.Command("go", "build", "-o", Program, "github.com/fuse-overlay/fuse-overlay/cmd/fuse-overlay")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the binary: %w\n%s", err, out)
@@ -206,7 +224,7 @@ func prepareHost() error {
 			return err
 		}
 	}
-	return plainUser.prepare()
+	return PlainUser.prepare()
 }
 
 // releaseHost unmounts what prepareHost has mounted, and reports it if it stays.
@@ -221,39 +239,4 @@ func releaseHost() error {
 		return fmt.Errorf("mount %s (%s)", controlPoint, kind)
 	}
 	return nil
-}
-
-// leaks reports mounts and daemons that outlive the tests, and ends them.
-func leaks() error {
-	var errs []error
-	for _, m := range mountTable() {
-		if strings.HasPrefix(m.point, base+"/") { // others may mount elsewhere meanwhile
-			errs = append(errs, fmt.Errorf("mount %s (%s)", m.point, m.kind))
-			_ = syscall.Unmount(m.point, syscall.MNT_DETACH)
-		}
-	}
-	var pids []int
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if pids = processesOf(binPath); len(pids) == 0 {
-			break
-		}
-	}
-	for _, pid := range pids {
-		errs = append(errs, fmt.Errorf("process %d: %s", pid, strings.Join(cmdline(pid), " ")))
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
-	return errors.Join(errs...)
-}
-
-// removeTree removes a folder of the run, but never through a mount that is still there.
-func removeTree(dir string) {
-	for _, m := range mountTable() {
-		if strings.HasPrefix(m.point, dir+"/") {
-			fmt.Fprintf(os.Stderr, "e2e: %s is kept: %s is still mounted\n", dir, m.point)
-			return
-		}
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e:", err)
-	}
 }

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"context"
@@ -17,111 +17,114 @@ import (
 	"time"
 )
 
-// mode is who mounts, and how.
-type mode string
+// Mode is who mounts, and how.
+type Mode string
 
 const (
-	modeRoot       mode = "root"       // root, mount(2)
-	modeUserns     mode = "userns"     // uid 0 of a user namespace that maps subordinate ids, mount(2)
-	modeFusermount mode = "fusermount" // a plain user, fusermount3
+	ModeRoot       Mode = "root"       // root, mount(2)
+	ModeUserns     Mode = "userns"     // uid 0 of a user namespace that maps subordinate ids, mount(2)
+	ModeFusermount Mode = "fusermount" // a plain user, fusermount3
 )
 
 var (
-	allModes  = []mode{modeRoot, modeUserns, modeFusermount}
-	rootModes = []mode{modeRoot, modeUserns} // uid 0 of its namespace
-	onlyRoot  = []mode{modeRoot}
+	AllModes  = []Mode{ModeRoot, ModeUserns, ModeFusermount}
+	RootModes = []Mode{ModeRoot, ModeUserns} // uid 0 of its namespace
+	OnlyRoot  = []Mode{ModeRoot}
 )
 
-// env is the surrounding of one test: how it mounts, and a fresh folder.
-type env struct {
-	mode mode
-	dir  string
-	opts []string // given to every mount
+// Env is the surrounding of one test: how it mounts, and a fresh folder.
+type Env struct {
+	Mode Mode
+	Dir  string
+	Opts []string // given to every mount
 }
 
-// passthrough is the option for which the kernel does I/O on the upper's files itself.
-const passthrough = "io=passthrough"
+// Passthrough is the option for which the kernel does I/O on the upper's files itself.
+const Passthrough = "io=passthrough"
 
-// has reports whether all mounts get an option.
-func (e *env) has(opt string) bool { return slices.Contains(e.opts, opt) }
+// Has reports whether all mounts get an option.
+func (e *Env) Has(opt string) bool { return slices.Contains(e.Opts, opt) }
 
-// needCached leaves out what holds only where opens cost nothing.
-func (e *env) needCached(t *testing.T) {
+// NeedCached leaves out what holds only where opens cost nothing.
+func (e *Env) NeedCached(t *testing.T) {
 	t.Helper()
-	if e.has(passthrough) {
+	if e.Has(Passthrough) {
 		t.Skip("with io=passthrough the kernel tells of each open")
 	}
 }
 
-// writeThrough leaves out the writeback cache, with which the kernel sends GETATTR after each close
+// WriteThrough leaves out the writeback cache, with which the kernel sends GETATTR after each close
 // of a file and each removal. It is on by default where the kernel would lose data without it.
-func (e *env) writeThrough() {
-	if !oracle && !e.has(passthrough) && !slices.ContainsFunc(e.opts, func(opt string) bool { return strings.HasPrefix(opt, "writeback=") }) {
-		e.opts = append(e.opts, "writeback=0")
+func (e *Env) WriteThrough() {
+	if !Oracle && !e.Has(Passthrough) && !slices.ContainsFunc(e.Opts, func(opt string) bool { return strings.HasPrefix(opt, "writeback=") }) {
+		e.Opts = append(e.Opts, "writeback=0")
 	}
 }
 
-// eachIO is eachMode, once for each way the kernel may handle data.
-func eachIO(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
+// EachIO is eachMode, once for each way the kernel may handle data.
+func EachIO(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
-	eachMode(t, modes, func(t *testing.T, e *env) {
+	EachMode(t, modes, func(t *testing.T, e *Env) {
 		opts := []string{"writeback=0", "writeback=1"}
-		if e.mode == modeRoot && !oracle {
-			opts = append(opts, passthrough)
+		if e.Mode == ModeRoot && !Oracle {
+			opts = append(opts, Passthrough)
 		}
 		for _, opt := range opts {
-			if len(e.opts) > 0 && opt != passthrough {
+			if len(e.Opts) > 0 && opt != Passthrough {
 				continue
 			}
-			withOption(t, e.mode, opt, fn)
+			WithOption(t, e.Mode, opt, fn)
 		}
 	})
 }
 
-// eachPolicy is eachMode, and as root once more with passthrough.
-func eachPolicy(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
+// EachPolicy is eachMode, and as root once more with passthrough.
+func EachPolicy(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
-	eachMode(t, modes, func(t *testing.T, e *env) {
-		if e.mode != modeRoot || oracle || len(e.opts) > 0 {
+	EachMode(t, modes, func(t *testing.T, e *Env) {
+		if e.Mode != ModeRoot || Oracle || len(e.Opts) > 0 {
 			fn(t, e)
 			return
 		}
-		for _, opt := range []string{"io=cached", passthrough} {
-			withOption(t, e.mode, opt, fn)
+		for _, opt := range []string{"io=cached", Passthrough} {
+			WithOption(t, e.Mode, opt, fn)
 		}
 	})
 }
 
-// withOption runs fn in an environment of its own whose mounts have one option.
-func withOption(t *testing.T, m mode, opt string, fn func(t *testing.T, e *env)) {
+// WithOption runs fn in an environment of its own whose mounts have one option.
+func WithOption(t *testing.T, m Mode, opt string, fn func(t *testing.T, e *Env)) {
 	t.Helper()
 	t.Run(opt, func(t *testing.T) {
-		e := newEnv(t, m)
-		e.opts = []string{opt}
+		e := NewEnv(t, m)
+		e.Opts = []string{opt}
 		fn(t, e)
 	})
 }
 
-// eachMode runs fn once a mode. Modes other than root run in a second process of this test binary, so that the mount
+// InChild reports whether this process is one that eachMode has started.
+func InChild() bool { return os.Getenv(envMode) != "" }
+
+// EachMode runs fn once a mode. Modes other than root run in a second process of this test binary, so that the mount
 // and everything that looks at it have the same user and namespaces.
-func eachMode(t *testing.T, modes []mode, fn func(t *testing.T, e *env)) {
+func EachMode(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
-	child := mode(os.Getenv(envMode))
+	child := Mode(os.Getenv(envMode))
 	for _, m := range modes {
-		if child != "" && m != child || oracle && m == modeFusermount {
+		if child != "" && m != child || Oracle && m == ModeFusermount {
 			continue
 		}
 		t.Run(string(m), func(t *testing.T) {
-			if m != modeRoot && child == "" {
+			if m != ModeRoot && child == "" {
 				runInMode(t, m)
 				return
 			}
-			fn(t, newEnv(t, m))
+			fn(t, NewEnv(t, m))
 		})
 	}
 }
 
-func newEnv(t *testing.T, m mode) *env {
+func NewEnv(t *testing.T, m Mode) *Env {
 	t.Helper()
 	name := strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '-' || r == '.' {
@@ -129,17 +132,17 @@ func newEnv(t *testing.T, m mode) *env {
 		}
 		return '_'
 	}, strings.TrimPrefix(t.Name(), "Test"))
-	dir, err := os.MkdirTemp(filepath.Join(base, string(m)), name+"-")
-	check(t, err)
-	check(t, os.Chmod(dir, 0o755))
+	dir, err := os.MkdirTemp(filepath.Join(RunDir, string(m)), name+"-")
+	Check(t, err)
+	Check(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() {
 		if os.Getenv(envKeep) == "" {
-			removeTree(dir)
+			RemoveTree(dir)
 		}
 	})
-	e := &env{mode: m, dir: dir}
-	if io := os.Getenv(envIO); io != "" && m == modeRoot {
-		e.opts = []string{"io=" + io}
+	e := &Env{Mode: m, Dir: dir}
+	if io := os.Getenv(EnvIO); io != "" && m == ModeRoot {
+		e.Opts = []string{"io=" + io}
 	}
 	return e
 }
@@ -149,12 +152,12 @@ var copySelf = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(base, "e2e.test")
-	return path, copyFile(self, path)
+	path := filepath.Join(RunDir, "e2e.test")
+	return path, CopyFile(self, path)
 })
 
-// copyFile makes an executable copy that every user may read.
-func copyFile(from, to string) error {
+// CopyFile makes an executable copy that every user may read.
+func CopyFile(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -176,10 +179,10 @@ const (
 )
 
 // runInMode runs the calling subtest in a child process.
-func runInMode(t *testing.T, m mode) {
+func runInMode(t *testing.T, m Mode) {
 	t.Helper()
 	self, err := copySelf()
-	check(t, err)
+	Check(t, err)
 	parts := strings.Split(t.Name(), "/")
 	for i, p := range parts {
 		parts[i] = "^" + regexp.QuoteMeta(p) + "$"
@@ -188,10 +191,10 @@ func runInMode(t *testing.T, m mode) {
 	if m == modePrivate {
 		limit = privateLimit
 	}
-	limit *= time.Duration(max(1, envNumber(envFsxOps, fsxOps)/fsxOps)) // make fsx FSX_OPS=...
+	limit *= time.Duration(limitFactor)
 	args := []string{self, "-test.v", "-test.count=1", "-test.run=" + strings.Join(parts, "/"), "-test.timeout=" + limit.String()}
 	switch m {
-	case modeUserns:
+	case ModeUserns:
 		args = append([]string{"unshare", "--user", "--mount", "--map-root-user", "--map-auto", "--"}, args...)
 	case modePrivate:
 		args = append(slices.Clone(privateArgs), args...)
@@ -206,7 +209,7 @@ func runInMode(t *testing.T, m mode) {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = "/"
 	cmd.WaitDelay = 5 * time.Second
-	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+base, envBin+"="+binPath)
+	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+RunDir, envBin+"="+Program)
 	if m == modePrivate {
 		// It ends when we are killed. The signal is sent at the end of the thread that starts it.
 		runtime.LockOSThread()
@@ -214,9 +217,9 @@ func runInMode(t *testing.T, m mode) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	} else {
 		cmd.SysProcAttr = &syscall.SysProcAttr{
-			Credential: &syscall.Credential{Uid: uint32(plainUser.uid), Gid: uint32(plainUser.gid)},
+			Credential: &syscall.Credential{Uid: uint32(PlainUser.UID), Gid: uint32(PlainUser.GID)},
 		}
-		cmd.Env = append(cmd.Env, "HOME=/home/"+plainUser.name, "USER="+plainUser.name, "TMPDIR="+filepath.Join(base, string(m)))
+		cmd.Env = append(cmd.Env, "HOME=/home/"+PlainUser.Name, "USER="+PlainUser.Name, "TMPDIR="+filepath.Join(RunDir, string(m)))
 	}
 	out, err := cmd.CombinedOutput()
 	text := string(out)

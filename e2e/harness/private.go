@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -17,9 +17,9 @@ import (
 
 // modePrivate is root in namespaces of its own, for clients that run daemons and use fixed paths: nothing they start,
 // mount, or write to /run and /etc is seen outside, and all of it ends with the test's process, however that ends.
-const modePrivate mode = "private"
+const modePrivate Mode = "private"
 
-var privateModes = []mode{modePrivate}
+var PrivateModes = []Mode{modePrivate}
 
 // privateArgs enter modePrivate. The first process of the namespace is a shell: it reaps orphans, which the tests do not.
 var privateArgs = []string{"unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc", "--",
@@ -32,7 +32,7 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // enterPrivate prepares the namespaces for clients: the program under test is what the name fuse-overlayfs leads to.
 func enterPrivate() error {
-	dir := filepath.Join(base, string(modePrivate), "ns")
+	dir := filepath.Join(RunDir, string(modePrivate), "ns")
 	bin, home, upper, work := dir+"/bin", dir+"/home", dir+"/etc", dir+"/etc-work"
 	for _, d := range []string{bin, home, upper, work} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -80,11 +80,11 @@ func enterPrivate() error {
 // installName makes the program under test callable by the name that clients know. Clients have no place for an option of
 // the run: then the name is a script that adds it.
 func installName(path string) error {
-	io := os.Getenv(envIO)
+	io := os.Getenv(EnvIO)
 	if io == "" {
-		return os.Symlink(binPath, path)
+		return os.Symlink(Program, path)
 	}
-	script := fmt.Sprintf("#!/bin/bash\nexec -a fuse-overlayfs %s \"$@\" -o io=%s\n", binPath, io)
+	script := fmt.Sprintf("#!/bin/bash\nexec -a fuse-overlayfs %s \"$@\" -o io=%s\n", Program, io)
 	return os.WriteFile(path, []byte(script), 0o755)
 }
 
@@ -92,9 +92,9 @@ func installName(path string) error {
 // daemons alive, and their uppers taken, until our end.
 func dropInherited() error {
 	var errs []error
-	for _, m := range slices.Backward(mountTable()) {
-		if strings.HasPrefix(m.kind, "fuse.") {
-			errs = append(errs, syscall.Unmount(m.point, syscall.MNT_DETACH))
+	for _, m := range slices.Backward(MountTable()) {
+		if strings.HasPrefix(m.Kind, "fuse.") {
+			errs = append(errs, syscall.Unmount(m.Point, syscall.MNT_DETACH))
 		}
 	}
 	return errors.Join(errs...)
@@ -114,15 +114,15 @@ func hideOthers() error {
 	return nil
 }
 
-// cgroupName is the cgroup below which the containers of this run are.
-func cgroupName() string { return "/" + filepath.Base(base) }
+// CgroupName is the cgroup below which the containers of this run are.
+func CgroupName() string { return "/" + filepath.Base(RunDir) }
 
 // removeCgroups removes the cgroups of this run, which outlive their processes and the namespaces.
 func removeCgroups() error {
 	var errs []error
-	for _, m := range mountTable() {
-		if m.kind == "cgroup2" {
-			errs = append(errs, removeCgroup(m.point+cgroupName()))
+	for _, m := range MountTable() {
+		if m.Kind == "cgroup2" {
+			errs = append(errs, removeCgroup(m.Point+CgroupName()))
 		}
 	}
 	return errors.Join(errs...)
@@ -142,21 +142,21 @@ func removeCgroup(dir string) error {
 	slices.Reverse(dirs)
 	for _, d := range dirs {
 		// A dying process is in its cgroup until it is reaped.
-		if !eventually(5*time.Second, func() bool { err = syscall.Rmdir(d); return !errors.Is(err, syscall.EBUSY) }) || err != nil {
+		if !Eventually(5*time.Second, func() bool { err = syscall.Rmdir(d); return !errors.Is(err, syscall.EBUSY) }) || err != nil {
 			return fmt.Errorf("removing %s: %w", d, err)
 		}
 	}
 	return err
 }
 
-// nothingLeft has the end of a test in modePrivate look for what its client has left, and end it. Called first, it runs
+// NothingLeft has the end of a test in modePrivate look for what its client has left, and end it. Called first, it runs
 // after all other cleanups.
-func nothingLeft(t *testing.T) {
+func NothingLeft(t *testing.T) {
 	t.Helper()
 	before := processTable()
 	t.Cleanup(func() {
 		left := map[int]string{}
-		eventually(5*time.Second, func() bool {
+		Eventually(5*time.Second, func() bool {
 			left = processTable()
 			for pid := range before {
 				delete(left, pid)
@@ -165,15 +165,15 @@ func nothingLeft(t *testing.T) {
 		})
 		for pid, what := range left {
 			t.Errorf("left: process %d: %.100s", pid, what)
-			kill(pid, syscall.SIGKILL)
+			Kill(pid, syscall.SIGKILL)
 		}
-		for _, m := range mountTable() {
-			if strings.HasPrefix(m.point, base+"/") {
-				t.Errorf("left: mount %s (%s)", m.point, m.kind)
-				_ = syscall.Unmount(m.point, syscall.MNT_DETACH)
+		for _, m := range MountTable() {
+			if strings.HasPrefix(m.Point, RunDir+"/") {
+				t.Errorf("left: mount %s (%s)", m.Point, m.Kind)
+				_ = syscall.Unmount(m.Point, syscall.MNT_DETACH)
 			}
 		}
-		if err := removeCgroup(cgroupRoot + cgroupName()); err != nil {
+		if err := removeCgroup(cgroupRoot + CgroupName()); err != nil {
 			t.Errorf("left: %v", err)
 		}
 	})
@@ -184,8 +184,8 @@ func processTable() map[int]string {
 	table := map[int]string{}
 	entries, _ := os.ReadDir("/proc")
 	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil && alive(pid) {
-			table[pid] = strings.Join(cmdline(pid), " ")
+		if pid, err := strconv.Atoi(entry.Name()); err == nil && Alive(pid) {
+			table[pid] = strings.Join(Cmdline(pid), " ")
 		}
 	}
 	return table
@@ -193,34 +193,34 @@ func processTable() map[int]string {
 
 const serviceLimit = 20 * time.Second // for the start and for the end of a daemon
 
-// startService starts a client's daemon in the foreground, waits until it answers, and ends it with the test.
-func startService(t *testing.T, e *env, ready func() error, program string, args ...string) {
+// StartService starts a client's daemon in the foreground, waits until it answers, and ends it with the test.
+func StartService(t *testing.T, e *Env, ready func() error, program string, args ...string) {
 	t.Helper()
-	logPath := filepath.Join(e.dir, filepath.Base(program)+".log")
+	logPath := filepath.Join(e.Dir, filepath.Base(program)+".log")
 	log, err := os.Create(logPath)
-	check(t, err)
+	Check(t, err)
 	defer log.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
-	check(t, cmd.Start())
+	Check(t, cmd.Start())
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		kill(cmd.Process.Pid, syscall.SIGTERM)
+		Kill(cmd.Process.Pid, syscall.SIGTERM)
 		select {
 		case <-ended:
 		case <-time.After(serviceLimit):
 			t.Errorf("%s has not ended %v after SIGTERM", program, serviceLimit)
-			kill(cmd.Process.Pid, syscall.SIGKILL)
+			Kill(cmd.Process.Pid, syscall.SIGKILL)
 			<-ended
 		}
 		if t.Failed() {
 			text, _ := os.ReadFile(logPath)
-			t.Logf("the log of %s:\n%s", program, tail(string(text), 6000))
+			t.Logf("the log of %s:\n%s", program, Tail(string(text), 6000))
 		}
 	})
 	var answer error
-	eventually(serviceLimit, func() bool {
+	Eventually(serviceLimit, func() bool {
 		answer = ready()
 		select {
 		case <-ended:
@@ -234,7 +234,7 @@ func startService(t *testing.T, e *env, ready func() error, program string, args
 	}
 }
 
-func tail(s string, n int) string {
+func Tail(s string, n int) string {
 	if len(s) > n {
 		return "..." + s[len(s)-n:]
 	}

@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"crypto/sha256"
@@ -9,32 +9,59 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// view says what a snapshot shows of each object besides type, path, symlink target, device number and content.
-type view struct {
-	mode, owner, nlink, dirNlink, xattrs, mtime bool
+func KindOf(path string) uint32 {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil {
+		return 0
+	}
+	return st.Mode & unix.S_IFMT
+}
+
+func Digest(data []byte) string {
+	if len(data) < 40 {
+		return strconv.Quote(string(data))
+	}
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("%x", sum[:8])
+}
+
+// NoLinksView compares what users see, but for numbers of links.
+var NoLinksView = View{Mode: true, Owner: true, Xattrs: true}
+
+func Clip(s string) string {
+	if len(s) > 6000 {
+		return s[:6000] + "..."
+	}
+	return s
+}
+
+// View says what a snapshot shows of each object besides type, path, symlink target, device number and content.
+type View struct {
+	Mode, Owner, Nlink, DirNlink, Xattrs, Mtime bool
 	// skip leaves objects (and what is below them) out.
-	skip func(rel string) bool
+	Skip func(rel string) bool
 	// xattr leaves one attribute out, or shows it under another name; nil shows all as they are.
-	xattr func(rel, name string) (string, bool)
+	Xattr func(rel, name string) (string, bool)
 	// also tells more of an object; nil tells nothing.
-	also func(rel string, st *unix.Stat_t) string
+	Also func(rel string, st *unix.Stat_t) string
 }
 
 var (
-	plain = view{}                                                                // types and contents
-	full  = view{mode: true, owner: true, nlink: true, xattrs: true}              // what users see
-	exact = view{mode: true, owner: true, nlink: true, xattrs: true, mtime: true} // and the old mtimes
+	PlainView = View{}                                                                // types and contents
+	FullView  = View{Mode: true, Owner: true, Nlink: true, Xattrs: true}              // what users see
+	ExactView = View{Mode: true, Owner: true, Nlink: true, Xattrs: true, Mtime: true} // and the old mtimes
 )
 
-// snapshot walks a tree to canonical lines, in the words of the tables where there is one. A directory that carries an
+// Snapshot walks a tree to canonical lines, in the words of the tables where there is one. A directory that carries an
 // opaque mark reads "opaque", a whiteout "white".
-func snapshot(dir string, v view) (map[string]string, error) {
+func Snapshot(dir string, v View) (map[string]string, error) {
 	lines := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
 		if err != nil {
@@ -44,7 +71,7 @@ func snapshot(dir string, v view) (map[string]string, error) {
 		if err != nil {
 			return err
 		}
-		if v.skip != nil && v.skip(rel) {
+		if v.Skip != nil && v.Skip(rel) {
 			var st unix.Stat_t
 			if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 				return filepath.SkipDir
@@ -55,7 +82,7 @@ func snapshot(dir string, v view) (map[string]string, error) {
 		if err != nil {
 			return fmt.Errorf("%s: %w", rel, err)
 		}
-		if rel != "." || v.mode {
+		if rel != "." || v.Mode {
 			lines[rel] = line
 		}
 		return nil
@@ -63,12 +90,12 @@ func snapshot(dir string, v view) (map[string]string, error) {
 	return lines, err
 }
 
-func describe(path, rel string, v view) (string, error) {
+func describe(path, rel string, v View) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return "", err
 	}
-	names, err := xattrNames(path)
+	names, err := XattrNames(path)
 	if err != nil {
 		return "", err
 	}
@@ -79,50 +106,50 @@ func describe(path, rel string, v view) (string, error) {
 		isDir = true
 		word := "dir"
 		for _, n := range []string{"trusted.overlay.opaque", "user.overlay.opaque", "user.fuseoverlayfs.opaque"} {
-			if slices.Contains(names, n) && !v.xattrs {
+			if slices.Contains(names, n) && !v.Xattrs {
 				word = "opaque"
 			}
 		}
-		fmt.Fprintf(&b, "%s %s", word, word1(rel))
+		fmt.Fprintf(&b, "%s %s", word, Word(rel))
 	case unix.S_IFREG:
 		text, err := contentOf(path, st.Size)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "file %s %s", word1(rel), text)
+		fmt.Fprintf(&b, "file %s %s", Word(rel), text)
 	case unix.S_IFLNK:
 		target, err := os.Readlink(path)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&b, "symlink %s %s", word1(rel), word1(target))
+		fmt.Fprintf(&b, "symlink %s %s", Word(rel), Word(target))
 	case unix.S_IFIFO:
-		fmt.Fprintf(&b, "fifo %s", word1(rel))
+		fmt.Fprintf(&b, "fifo %s", Word(rel))
 	case unix.S_IFSOCK:
-		fmt.Fprintf(&b, "sock %s", word1(rel))
+		fmt.Fprintf(&b, "sock %s", Word(rel))
 	case unix.S_IFCHR, unix.S_IFBLK:
 		word := map[bool]string{true: "char", false: "block"}[st.Mode&unix.S_IFMT == unix.S_IFCHR]
 		if word == "char" && st.Rdev == 0 {
-			return "white " + word1(rel), nil
+			return "white " + Word(rel), nil
 		}
-		fmt.Fprintf(&b, "%s %s %d/%d", word, word1(rel), unix.Major(st.Rdev), unix.Minor(st.Rdev))
+		fmt.Fprintf(&b, "%s %s %d/%d", word, Word(rel), unix.Major(st.Rdev), unix.Minor(st.Rdev))
 	}
-	if v.mode && st.Mode&unix.S_IFMT != unix.S_IFLNK {
+	if v.Mode && st.Mode&unix.S_IFMT != unix.S_IFLNK {
 		fmt.Fprintf(&b, " %04o", st.Mode&0o7777)
 	}
-	if v.owner {
+	if v.Owner {
 		fmt.Fprintf(&b, " own %d:%d", st.Uid, st.Gid)
 	}
-	if v.nlink && !isDir || v.dirNlink && isDir {
+	if v.Nlink && !isDir || v.DirNlink && isDir {
 		fmt.Fprintf(&b, " nlink %d", st.Nlink)
 	}
-	if v.mtime {
-		b.WriteString(" mtime " + timeClass(st.Mtim))
+	if v.Mtime {
+		b.WriteString(" mtime " + TimeClass(st.Mtim))
 	}
-	if v.also != nil {
-		b.WriteString(v.also(rel, &st))
+	if v.Also != nil {
+		b.WriteString(v.Also(rel, &st))
 	}
-	if v.xattrs {
+	if v.Xattrs {
 		if err := describeXattrs(&b, path, rel, names, v); err != nil {
 			return "", err
 		}
@@ -130,36 +157,36 @@ func describe(path, rel string, v view) (string, error) {
 	return b.String(), nil
 }
 
-// timeClass is the time for times set by tests, all long ago, and "now" for those set by events.
-func timeClass(ts unix.Timespec) string {
-	if ts.Sec > oldTime.Unix()+1_000_000 {
+// TimeClass is the time for times set by tests, all long ago, and "now" for those set by events.
+func TimeClass(ts unix.Timespec) string {
+	if ts.Sec > OldTime.Unix()+1_000_000 {
 		return "now"
 	}
 	return fmt.Sprintf("%d.%09d", ts.Sec, ts.Nsec)
 }
 
-func describeXattrs(b *strings.Builder, path, rel string, names []string, v view) error {
+func describeXattrs(b *strings.Builder, path, rel string, names []string, v View) error {
 	var shown []string
 	for _, name := range names {
 		as, ok := name, true
-		if v.xattr != nil {
-			as, ok = v.xattr(rel, name)
+		if v.Xattr != nil {
+			as, ok = v.Xattr(rel, name)
 		}
 		if !ok {
 			continue
 		}
-		value, err := getXattr(path, name)
+		value, err := GetXattr(path, name)
 		if err != nil {
 			return fmt.Errorf("xattr %s: %w", name, err)
 		}
-		shown = append(shown, fmt.Sprintf(" %s=%s", as, brief(value)))
+		shown = append(shown, fmt.Sprintf(" %s=%s", as, Brief(value)))
 	}
 	slices.Sort(shown)
 	b.WriteString(strings.Join(shown, ""))
 	return nil
 }
 
-func xattrNames(path string) ([]string, error) {
+func XattrNames(path string) ([]string, error) {
 	buf := make([]byte, 4096)
 	n, err := unix.Llistxattr(path, buf)
 	if err == unix.ERANGE {
@@ -175,7 +202,7 @@ func xattrNames(path string) ([]string, error) {
 	return slices.DeleteFunc(strings.Split(string(buf[:n]), "\x00"), func(s string) bool { return s == "" }), nil
 }
 
-func getXattr(path, name string) (string, error) {
+func GetXattr(path, name string) (string, error) {
 	buf := make([]byte, 65536)
 	n, err := unix.Lgetxattr(path, name, buf)
 	if err != nil {
@@ -188,7 +215,7 @@ func getXattr(path, name string) (string, error) {
 func contentOf(path string, size int64) (string, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, unix.EACCES) && size == 0 {
-		return quote(""), nil // a whiteout in the tar form
+		return strconv.Quote(""), nil // a whiteout in the tar form
 	}
 	if err != nil {
 		return "", err
@@ -201,7 +228,7 @@ func contentOf(path string, size int64) (string, error) {
 		if int64(n) != size {
 			return "", fmt.Errorf("st_size is %d, but %d bytes can be read", size, n)
 		}
-		return quote(string(head[:n])), nil
+		return strconv.Quote(string(head[:n])), nil
 	}
 	if err != nil {
 		return "", err
@@ -220,22 +247,22 @@ func contentOf(path string, size int64) (string, error) {
 // shortText is how contentOf shows a text.
 func shortText(s string) string {
 	if len(s) < 49 {
-		return quote(s)
+		return strconv.Quote(s)
 	}
 	sum := sha256.Sum256([]byte(s))
 	return fmt.Sprintf("size %d sha %x", len(s), sum[:8])
 }
 
-// word1 quotes a word only where a table needs it.
-func word1(s string) string {
-	if q := quote(s); len(q) != len(s)+2 || s == "" || strings.ContainsAny(s, " #") {
+// Word quotes a word only where a table needs it.
+func Word(s string) string {
+	if q := strconv.Quote(s); len(q) != len(s)+2 || s == "" || strings.ContainsAny(s, " #") {
 		return q
 	}
 	return s
 }
 
-// diffLines tells the differences of two snapshots, sorted by path; empty when there is none.
-func diffLines(want, got map[string]string) string {
+// DiffLines tells the differences of two snapshots, sorted by path; empty when there is none.
+func DiffLines(want, got map[string]string) string {
 	var paths []string
 	for p := range want {
 		paths = append(paths, p)
@@ -263,32 +290,32 @@ func diffLines(want, got map[string]string) string {
 	return b.String()
 }
 
-// hidePrivate leaves the attributes out in which an upper keeps what only the overlay file system needs.
-func hidePrivate(_, name string) (string, bool) {
+// HidePrivate leaves the attributes out in which an upper keeps what only the overlay file system needs.
+func HidePrivate(_, name string) (string, bool) {
 	return name, !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// compareTrees fails when what lies in two folders does not look the same.
-func compareTrees(t *testing.T, what, wantDir, gotDir string, v view) {
+// CompareTrees fails when what lies in two folders does not look the same.
+func CompareTrees(t *testing.T, what, wantDir, gotDir string, v View) {
 	t.Helper()
-	want, err := snapshot(wantDir, v)
-	check(t, err)
-	got, err := snapshot(gotDir, v)
-	check(t, err)
+	want, err := Snapshot(wantDir, v)
+	Check(t, err)
+	got, err := Snapshot(gotDir, v)
+	Check(t, err)
 	delete(want, ".")
 	delete(got, ".")
-	if d := diffLines(want, got); d != "" {
+	if d := DiffLines(want, got); d != "" {
 		t.Errorf("%s differs:\n%s", what, d)
 	}
 }
 
-// wantTree compares types, names and contents under dir with a table; parents need not be named.
-func wantTree(t *testing.T, what, dir, table string) {
+// WantTree compares types, names and contents under dir with a table; parents need not be named.
+func WantTree(t *testing.T, what, dir, table string) {
 	t.Helper()
 	want := map[string]string{}
 	for line := range strings.SplitSeq(table, "\n") {
-		words, err := splitWords(line)
-		check(t, err)
+		words, err := SplitWords(line)
+		Check(t, err)
 		if len(words) < 2 {
 			continue
 		}
@@ -296,26 +323,26 @@ func wantTree(t *testing.T, what, dir, table string) {
 			if words[0] == "file" && i == 1 {
 				words[i+1] = shortText(words[i+1])
 			} else {
-				words[i+1] = word1(words[i+1])
+				words[i+1] = Word(words[i+1])
 			}
 		}
-		path, err := splitWords(words[1])
-		check(t, err)
+		path, err := SplitWords(words[1])
+		Check(t, err)
 		want[path[0]] = strings.Join(words, " ")
 		for p := filepath.Dir(path[0]); p != "."; p = filepath.Dir(p) {
 			if _, named := want[p]; !named {
-				want[p] = "dir " + word1(p)
+				want[p] = "dir " + Word(p)
 			}
 		}
 	}
-	got, err := snapshot(dir, plain)
-	check(t, err)
+	got, err := Snapshot(dir, PlainView)
+	Check(t, err)
 	for p, line := range got {
 		if word, ok := strings.CutPrefix(line, "opaque"); ok && want[p] == "dir"+word {
 			got[p] = want[p] // a mark on a new directory, which may hide nothing
 		}
 	}
-	if d := diffLines(want, got); d != "" {
+	if d := DiffLines(want, got); d != "" {
 		t.Errorf("%s differs:\n%s", what, d)
 	}
 }

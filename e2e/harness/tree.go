@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"fmt"
@@ -29,23 +29,23 @@ import (
 //	time    PATH SECONDS            atime and mtime
 //	size    PATH BYTES              truncates or extends with a hole
 
-// oldTime is the mtime of everything a table builds, so that a change of it shows.
-var oldTime = time.Unix(1_000_000_000, 0)
+// OldTime is the mtime of everything a table builds, so that a change of it shows.
+var OldTime = time.Unix(1_000_000_000, 0)
 
-// opaqueName is the xattr that marks opaque directories where the mode may write it.
-func (e *env) opaqueName() string {
-	if e.mode == modeRoot {
+// OpaqueName is the xattr that marks opaque directories where the mode may write it.
+func (e *Env) OpaqueName() string {
+	if e.Mode == ModeRoot {
 		return "trusted.overlay.opaque"
 	}
 	return "user.overlay.opaque"
 }
 
-// build makes the objects of a table under dir.
-func build(t *testing.T, e *env, dir, table string) {
+// Build makes the objects of a table under dir.
+func Build(t *testing.T, e *Env, dir, table string) {
 	t.Helper()
 	var paths, times []string
 	for line := range strings.SplitSeq(table, "\n") {
-		words, err := splitWords(line)
+		words, err := SplitWords(line)
 		if err != nil {
 			t.Fatalf("line %q: %v", line, err)
 		}
@@ -64,22 +64,22 @@ func build(t *testing.T, e *env, dir, table string) {
 		}
 	}
 	for _, p := range append(paths, ".") {
-		check(t, setTimes(filepath.Join(dir, p), oldTime))
+		Check(t, SetTimes(filepath.Join(dir, p), OldTime))
 	}
 	for _, line := range times {
-		words, _ := splitWords(line)
+		words, _ := SplitWords(line)
 		sec, err := strconv.ParseInt(words[2], 10, 64)
-		check(t, err)
-		check(t, setTimes(filepath.Join(dir, words[1]), time.Unix(sec, 0)))
+		Check(t, err)
+		Check(t, SetTimes(filepath.Join(dir, words[1]), time.Unix(sec, 0)))
 	}
 }
 
-func setTimes(path string, at time.Time) error {
+func SetTimes(path string, at time.Time) error {
 	ts := unix.NsecToTimespec(at.UnixNano())
 	return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func buildOne(e *env, dir string, words []string) error {
+func buildOne(e *Env, dir string, words []string) error {
 	if len(words) < 2 {
 		return fmt.Errorf("no path")
 	}
@@ -99,7 +99,7 @@ func buildOne(e *env, dir string, words []string) error {
 			return err
 		}
 		if words[0] == "opaque" {
-			if err := unix.Lsetxattr(path, e.opaqueName(), []byte("y"), 0); err != nil {
+			if err := unix.Lsetxattr(path, e.OpaqueName(), []byte("y"), 0); err != nil {
 				return err
 			}
 		}
@@ -183,8 +183,8 @@ func makeNode(path string, kind uint32, dev uint64, mode string) error {
 	return setMode(path, mode, 0o644)
 }
 
-// splitWords splits at blanks outside of Go quotes.
-func splitWords(line string) ([]string, error) {
+// SplitWords splits at blanks outside of Go quotes.
+func SplitWords(line string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
 		if rest[0] == '"' {

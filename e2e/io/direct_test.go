@@ -1,4 +1,4 @@
-package e2e
+package io
 
 import (
 	"bytes"
@@ -12,19 +12,22 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Who makes a file to write it writes past the page cache of the mount, and others read the file through it meanwhile. Once a write
 // has returned, everybody reads what was written, by read and by mapping.
 func TestReadersOfWhatIsJustWritten(t *testing.T) {
-	eachIO(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file below")
+	harness.Raced(t)
+	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file below")
 		const pages, page = 4, 4096
 		for round := range 8 {
-			p := fmt.Sprintf("%s/new%d", o.mnt, round)
+			p := fmt.Sprintf("%s/new%d", o.Point, round)
 			flags := []int{os.O_WRONLY | os.O_EXCL, os.O_RDWR | os.O_TRUNC}[round%2]
 			f, err := os.OpenFile(p, os.O_CREATE|flags, 0o644)
-			check(t, err)
+			harness.Check(t, err)
 			var written [pages]atomic.Uint32 // the last number that a write has put into the page
 			write := func(at int, number uint32) {
 				block := make([]byte, page-16*at) // not all of the page
@@ -32,7 +35,7 @@ func TestReadersOfWhatIsJustWritten(t *testing.T) {
 					binary.NativeEndian.PutUint32(block[i:], number)
 				}
 				_, err := f.WriteAt(block, int64(at*page))
-				check(t, err)
+				harness.Check(t, err)
 				written[at].Store(number)
 			}
 			for at := range pages {
@@ -53,7 +56,7 @@ func TestReadersOfWhatIsJustWritten(t *testing.T) {
 			}
 			done.Store(true)
 			readers.Wait()
-			check(t, f.Close())
+			harness.Check(t, f.Close())
 		}
 	})
 }
@@ -91,11 +94,12 @@ func lookAtPages(p string, page int, written []atomic.Uint32, mapped bool, done 
 
 // Who follows a file that grows by small pieces reads each of them, and no zeros in their place.
 func TestFollowerOfWhatIsJustWritten(t *testing.T) {
-	eachIO(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file below")
-		p := o.mnt + "/log"
+	harness.Raced(t)
+	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file below")
+		p := o.Point + "/log"
 		f, err := os.OpenFile(p, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
-		check(t, err)
+		harness.Check(t, err)
 		defer f.Close()
 		var size atomic.Int64
 		var done atomic.Bool
@@ -110,7 +114,7 @@ func TestFollowerOfWhatIsJustWritten(t *testing.T) {
 		until := time.Now().Add(time.Second)
 		for number := 1; time.Now().Before(until); number++ {
 			n, err := fmt.Fprintf(f, "line %d\n", number)
-			check(t, err)
+			harness.Check(t, err)
 			size.Add(int64(n))
 		}
 		done.Store(true)
@@ -149,8 +153,8 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 		data[i] = byte(i * i >> 7)
 	}
 	source := filepath.Join(t.TempDir(), "source")
-	check(t, os.WriteFile(source, data, 0o600))
-	from := open(t, source, os.O_RDONLY)
+	harness.Check(t, os.WriteFile(source, data, 0o600))
+	from := harness.Open(t, source, os.O_RDONLY)
 	defer from.Close()
 	ways := map[string]func(to *os.File, at, n int) (int, error){
 		"pwrite": func(to *os.File, at, n int) (int, error) { return to.WriteAt(data[at:at+n], int64(at)) },
@@ -166,18 +170,18 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 		},
 		"splice": func(to *os.File, at, n int) (int, error) { return throughPipe(to, from, int64(at), n) },
 	}
-	eachIO(t, []mode{modeRoot}, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file below")
+	harness.EachIO(t, []harness.Mode{harness.ModeRoot}, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file below")
 		both := func(f func(way string, flags int)) {
 			for way := range ways {
 				f(way, os.O_WRONLY|os.O_EXCL)
 				f(way, os.O_RDWR|os.O_TRUNC)
 			}
 		}
-		place := func(way string, flags int) string { return o.path(fmt.Sprintf("%s-%o", way, flags)) }
+		place := func(way string, flags int) string { return o.Path(fmt.Sprintf("%s-%o", way, flags)) }
 		both(func(way string, flags int) {
 			p, put := place(way, flags), ways[way]
-			to := open(t, p, os.O_CREATE|flags)
+			to := harness.Open(t, p, os.O_CREATE|flags)
 			sizes := []int{1, 4095, 4096, 70001, 1 << 20, 1500000}
 			for i, at := 0, 0; at < len(data); i++ {
 				n, err := put(to, at, min(sizes[i%len(sizes)], len(data)-at))
@@ -192,26 +196,26 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 				}
 			}
 			// What is mapped by another, and what is cut off, is seen by both.
-			other := open(t, p, os.O_RDWR)
+			other := harness.Open(t, p, os.O_RDWR)
 			mapped, err := unix.Mmap(int(other.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-			check(t, err)
+			harness.Check(t, err)
 			copy(mapped, "mapped")
 			_, err = to.WriteAt([]byte("written"), 6)
-			check(t, err)
-			equal(t, "the mapping", string(mapped[:13]), "mappedwritten")
-			check(t, unix.Munmap(mapped))
-			check(t, to.Truncate(6000))
+			harness.Check(t, err)
+			harness.Equal(t, "the mapping", string(mapped[:13]), "mappedwritten")
+			harness.Check(t, unix.Munmap(mapped))
+			harness.Check(t, to.Truncate(6000))
 			_, err = to.WriteAt([]byte("end"), 9000)
-			check(t, err)
+			harness.Check(t, err)
 			want := append(append([]byte("mappedwritten"), data[13:6000]...), make([]byte, 3000)...)
 			got, err := os.ReadFile(p)
 			if want = append(want, "end"...); err != nil || !bytes.Equal(got, want) {
 				t.Errorf("%s: %d bytes are read and are not what was written, or %v", way, len(got), err)
 			}
-			check(t, to.Close())
-			check(t, other.Close())
+			harness.Check(t, to.Close())
+			harness.Check(t, other.Close())
 		})
-		o.remount()
+		o.Remount()
 		both(func(way string, flags int) {
 			got, err := os.ReadFile(place(way, flags))
 			if err != nil || len(got) != 9003 || string(got[:13]) != "mappedwritten" {
@@ -223,42 +227,42 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 
 // Who makes a file to write and to read it sees one file, whether he writes, reads or maps it, and so do others.
 func TestMakersMapping(t *testing.T) {
-	eachIO(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file below")
+	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file below")
 		const page = 4096
-		f := open(t, o.path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
-		check(t, f.Truncate(4*page))
+		f := harness.Open(t, o.Path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		harness.Check(t, f.Truncate(4*page))
 		shared, err := unix.Mmap(int(f.Fd()), 0, 4*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		check(t, err)
+		harness.Check(t, err)
 		buf := make([]byte, page)
 		for number := range 300 {
 			at := number % 4 * page
 			mapped, written := fmt.Sprintf("mapped %d ", number), fmt.Sprintf("written %d ", number)
 			copy(shared[at:], mapped)
 			_, err := f.ReadAt(buf, int64(at))
-			check(t, err)
-			equal(t, "read of what was mapped", string(buf[:len(mapped)]), mapped)
+			harness.Check(t, err)
+			harness.Equal(t, "read of what was mapped", string(buf[:len(mapped)]), mapped)
 			_, err = f.WriteAt([]byte(written), int64(at+100))
-			check(t, err)
-			equal(t, "the mapping of what was written", string(shared[at+100:at+100+len(written)]), written)
-			equal(t, "the mapping beside it", string(shared[at:at+len(mapped)]), mapped)
+			harness.Check(t, err)
+			harness.Equal(t, "the mapping of what was written", string(shared[at+100:at+100+len(written)]), written)
+			harness.Equal(t, "the mapping beside it", string(shared[at:at+len(mapped)]), mapped)
 			private, err := unix.Mmap(int(f.Fd()), 0, 4*page, unix.PROT_READ, unix.MAP_PRIVATE)
-			check(t, err)
-			equal(t, "a private mapping", string(private[at+100:at+100+len(written)]), written)
-			check(t, unix.Munmap(private))
+			harness.Check(t, err)
+			harness.Equal(t, "a private mapping", string(private[at+100:at+100+len(written)]), written)
+			harness.Check(t, unix.Munmap(private))
 			if number%50 == 0 {
-				other, err := os.ReadFile(o.path("new"))
-				check(t, err)
+				other, err := os.ReadFile(o.Path("new"))
+				harness.Check(t, err)
 				if !bytes.Equal(other, shared) {
 					t.Fatalf("after %d rounds others read something else", number)
 				}
 			}
 		}
 		want := bytes.Clone(shared)
-		check(t, unix.Munmap(shared))
-		check(t, f.Close())
-		o.remount()
-		if got, err := os.ReadFile(o.path("new")); err != nil || !bytes.Equal(got, want) {
+		harness.Check(t, unix.Munmap(shared))
+		harness.Check(t, f.Close())
+		o.Remount()
+		if got, err := os.ReadFile(o.Path("new")); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("after a remount %d bytes are read and are not what was there, or %v", len(got), err)
 		}
 	})
@@ -266,27 +270,28 @@ func TestMakersMapping(t *testing.T) {
 
 // Who writes what is mapped of the same file, dirty, in pieces that cross pages, is not stopped by it.
 func TestMakerWritesFromHisMapping(t *testing.T) {
-	eachIO(t, []mode{modeRoot}, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file below")
+	harness.Raced(t)
+	harness.EachIO(t, []harness.Mode{harness.ModeRoot}, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file below")
 		const page, pages = 4096, 64
-		f := open(t, o.path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+		f := harness.Open(t, o.Path("new"), os.O_RDWR|os.O_CREATE|os.O_TRUNC)
 		defer f.Close()
-		check(t, f.Truncate(pages*page))
+		harness.Check(t, f.Truncate(pages*page))
 		shared, err := unix.Mmap(int(f.Fd()), 0, pages*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		check(t, err)
-		defer func() { check(t, unix.Munmap(shared)) }()
+		harness.Check(t, err)
+		defer func() { harness.Check(t, unix.Munmap(shared)) }()
 		for i := range shared {
 			shared[i] = byte(i / 7)
 		}
 		want := bytes.Clone(shared)
 		copy(want[10*page+100:], want[:8*page+50]) // from dirty pages to dirty pages
 		n, err := f.WriteAt(shared[:8*page+50], 10*page+100)
-		check(t, err)
-		equal(t, "bytes written", n, 8*page+50)
+		harness.Check(t, err)
+		harness.Equal(t, "bytes written", n, 8*page+50)
 		if !bytes.Equal(shared, want) {
 			t.Error("the mapping is not what was written")
 		}
-		if got, err := os.ReadFile(o.path("new")); err != nil || !bytes.Equal(got, want) {
+		if got, err := os.ReadFile(o.Path("new")); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("others read something else, or %v", err)
 		}
 	})

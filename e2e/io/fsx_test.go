@@ -1,4 +1,4 @@
-package e2e
+package io
 
 import (
 	"errors"
@@ -11,7 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/fsx"
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
+
+// envFsx is set for a process that makes operations for package fsx.
+const envFsx = "FUSE_OVERLAY_E2E_FSX"
+
+func serveFsx(string) error { return fsx.Serve(os.Stdin, os.Stdout) }
 
 const (
 	envFsxOps   = "FUSE_OVERLAY_FSX_OPS"   // operations of TestFsx in all
@@ -25,18 +31,18 @@ const (
 type fsxCase struct {
 	name  string
 	opts  []string
-	modes []mode
+	modes []harness.Mode
 }
 
 var fsxCases = []fsxCase{
-	{"default", nil, allModes},
-	{"writeback=1", []string{"writeback=1"}, allModes},
-	{"writeback=0", []string{"writeback=0"}, allModes},
-	{"passthrough", []string{passthrough}, onlyRoot},
-	{"default, metacopy", []string{"metacopy=on"}, allModes},
-	{"writeback=0, metacopy", []string{"writeback=0", "metacopy=on"}, onlyRoot},
-	{"passthrough, metacopy", []string{passthrough, "metacopy=on"}, onlyRoot},
-	{"default, index and volatile", []string{"index=on", "volatile"}, rootModes},
+	{"default", nil, harness.AllModes},
+	{"writeback=1", []string{"writeback=1"}, harness.AllModes},
+	{"writeback=0", []string{"writeback=0"}, harness.AllModes},
+	{"passthrough", []string{harness.Passthrough}, harness.OnlyRoot},
+	{"default, metacopy", []string{"metacopy=on"}, harness.AllModes},
+	{"writeback=0, metacopy", []string{"writeback=0", "metacopy=on"}, harness.OnlyRoot},
+	{"passthrough, metacopy", []string{harness.Passthrough, "metacopy=on"}, harness.OnlyRoot},
+	{"default, index and volatile", []string{"index=on", "volatile"}, harness.RootModes},
 }
 
 // fsxRuns is how many runs TestFsx makes: they share its operations.
@@ -50,19 +56,19 @@ func fsxRuns() (runs int) {
 // No byte and no size is lost or wrong after random operations by several descriptors, mappings and
 // processes. One million operations are shared by all I/O policies and all kinds of mounts.
 func TestFsx(t *testing.T) {
-	seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
-	ops := envNumber(envFsxOps, fsxOps)
+	seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))
+	ops := harness.EnvNumber(envFsxOps, fsxOps)
 	for _, c := range fsxCases {
 		t.Run(c.name, func(t *testing.T) {
-			eachMode(t, c.modes, func(t *testing.T, e *env) {
-				if oracle && (len(c.opts) > 0 || e.mode == modeFusermount) {
+			harness.EachMode(t, c.modes, func(t *testing.T, e *harness.Env) {
+				if harness.Oracle && (len(c.opts) > 0 || e.Mode == harness.ModeFusermount) {
 					t.Skip("an option of this program")
 				}
-				e.opts = c.opts
+				e.Opts = c.opts
 				const most = 300 // rounds of one mount
 				rounds := int(ops)/fsxRuns()/fsx.OpsOfRound + 1
 				if os.Getenv(envFsxRound) != "" {
-					runFsx(t, e, fsx.Config{Seed: seed, First: int(envNumber(envFsxRound, 0)), Rounds: 1})
+					runFsx(t, e, fsx.Config{Seed: seed, First: int(harness.EnvNumber(envFsxRound, 0)), Rounds: 1})
 					return
 				}
 				for first := 0; first < rounds && !t.Failed(); first += most {
@@ -74,24 +80,24 @@ func TestFsx(t *testing.T) {
 }
 
 // newEnvLike is a fresh folder with the options of e.
-func newEnvLike(t *testing.T, e *env) *env {
+func newEnvLike(t *testing.T, e *harness.Env) *harness.Env {
 	t.Helper()
-	fresh := newEnv(t, e.mode)
-	fresh.opts = e.opts
+	fresh := harness.NewEnv(t, e.Mode)
+	fresh.Opts = e.Opts
 	return fresh
 }
 
 // runFsx makes the rounds of cfg on a mount, and looks at what is left in the upper and in another mount of it.
-func runFsx(t *testing.T, e *env, cfg fsx.Config) {
+func runFsx(t *testing.T, e *harness.Env, cfg fsx.Config) {
 	t.Helper()
 	o, err := fsxOn(t, e, &cfg)
-	check(t, err)
+	harness.Check(t, err)
 	begin := time.Now()
 	done, err := fsx.Run(cfg)
 	var failure *fsx.Failure
 	switch {
 	case errors.As(err, &failure):
-		t.Errorf("again with %s=%d %s=%d: %v", envSeed, cfg.Seed, envFsxRound, failure.Round, failure)
+		t.Errorf("again with %s=%d %s=%d: %v", harness.EnvSeed, cfg.Seed, envFsxRound, failure.Round, failure)
 		return
 	case err != nil:
 		t.Error(err)
@@ -102,36 +108,36 @@ func runFsx(t *testing.T, e *env, cfg fsx.Config) {
 	if cfg.Rounds < 2 {
 		return
 	}
-	o.unmount()
-	if err := done.CheckKept(o.upper, false); err != nil {
+	o.Unmount()
+	if err := done.CheckKept(o.Upper, false); err != nil {
 		t.Errorf("in the upper, seed %d: %v", cfg.Seed, err)
 	}
-	if e.has("volatile") {
-		removeTree(o.work + "/work/incompat")
+	if e.Has("volatile") {
+		harness.RemoveTree(o.Work + "/work/incompat")
 	}
-	o.mount()
-	if err := done.CheckKept(o.mnt, true); err != nil {
+	o.Mount()
+	if err := done.CheckKept(o.Point, true); err != nil {
 		t.Errorf("after a remount, seed %d: %v", cfg.Seed, err)
 	}
-	o.unmount()
+	o.Unmount()
 }
 
 // fsxOn mounts an overlay for the rounds of cfg, and completes cfg.
-func fsxOn(t *testing.T, e *env, cfg *fsx.Config) (*overlay, error) {
+func fsxOn(t *testing.T, e *harness.Env, cfg *fsx.Config) (*harness.Overlay, error) {
 	t.Helper()
-	o := e.overlay(t, "")
-	if err := fsx.Prepare(o.lowers[0], cfg.Seed, cfg.First, cfg.Rounds); err != nil {
+	o := e.Overlay(t, "")
+	if err := fsx.Prepare(o.Lowers[0], cfg.Seed, cfg.First, cfg.Rounds); err != nil {
 		return nil, err
 	}
-	o.mount()
-	cfg.Dir, cfg.Lower, cfg.Upper, cfg.Helper, cfg.Align = o.mnt, o.lowers[0], o.upper, fsxHelper, 1
-	cfg.DropCaches = e.mode == modeRoot
+	o.Mount()
+	cfg.Dir, cfg.Lower, cfg.Upper, cfg.Helper, cfg.Align = o.Point, o.Lowers[0], o.Upper, fsxHelper, 1
+	cfg.DropCaches = e.Mode == harness.ModeRoot
 	switch {
-	case oracle:
+	case harness.Oracle:
 		cfg.WriteFirst, cfg.Align = 1, 4096 // D3
-	case e.has(passthrough):
+	case e.Has(harness.Passthrough):
 		cfg.WriteFirst, cfg.Align = 128<<10, 4096 // D19
-	case e.has("writeback=0"):
+	case e.Has("writeback=0"):
 		cfg.WriteBackFirst = mayLoseAppends(t)
 	}
 	return o, nil
@@ -148,7 +154,7 @@ func fsxHelper() *exec.Cmd {
 func mayLoseAppends(t *testing.T) bool {
 	t.Helper()
 	var u unix.Utsname
-	check(t, unix.Uname(&u))
+	harness.Check(t, unix.Uname(&u))
 	var major, minor int
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
@@ -160,21 +166,22 @@ func mayLoseAppends(t *testing.T) bool {
 // a mapping and others open, sync and close them. On a kernel that has the fault, writeback=0 must fail, or TestFsx would not
 // notice the loss either. All else must pass.
 func TestFsxAppends(t *testing.T) {
-	seed := envNumber(envSeed, uint64(time.Now().UnixNano()))
-	for _, opt := range []string{"default", "writeback=1", "writeback=0", passthrough} {
+	harness.Raced(t)
+	seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))
+	for _, opt := range []string{"default", "writeback=1", "writeback=0", harness.Passthrough} {
 		t.Run(opt, func(t *testing.T) {
-			modes := allModes
-			if opt == passthrough {
-				modes = onlyRoot
+			modes := harness.AllModes
+			if opt == harness.Passthrough {
+				modes = harness.OnlyRoot
 			}
-			eachMode(t, modes, func(t *testing.T, e *env) {
+			harness.EachMode(t, modes, func(t *testing.T, e *harness.Env) {
 				if opt != "default" {
-					needDaemon(t)
-					e.opts = []string{opt}
+					harness.NeedDaemon(t)
+					e.Opts = []string{opt}
 				}
 				cfg := fsx.Config{Seed: seed, Rounds: 30}
 				_, err := fsxOn(t, e, &cfg)
-				check(t, err)
+				harness.Check(t, err)
 				affected := cfg.WriteBackFirst
 				cfg.WriteBackFirst, cfg.Appends = false, true
 				_, err = fsx.Run(cfg)
@@ -185,7 +192,7 @@ func TestFsxAppends(t *testing.T) {
 				case affected:
 					t.Errorf("this kernel loses data with writeback=0, and nothing was noticed: %v", err)
 				case err != nil:
-					t.Errorf("again with %s=%d: %v", envSeed, seed, err)
+					t.Errorf("again with %s=%d: %v", harness.EnvSeed, seed, err)
 				}
 			})
 		})

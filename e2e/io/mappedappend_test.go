@@ -1,4 +1,4 @@
-package e2e
+package io
 
 import (
 	"bytes"
@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Data that is appended to a file whose last page is dirty by a shared mapping, while the page is written back (docs/design/mapped-append.md).
@@ -191,13 +193,13 @@ func TestAppendsToMappedFiles(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv(envAppends)); err == nil {
 		files = n
 	}
-	for _, opt := range []string{"", "writeback=1", "metacopy=on", "index=on", "volatile", "timeout=0", "max_write=4096", passthrough} {
-		modes := allModes
+	for _, opt := range []string{"", "writeback=1", "metacopy=on", "index=on", "volatile", "timeout=0", "max_write=4096", harness.Passthrough} {
+		modes := harness.AllModes
 		switch {
-		case oracle && opt != "":
+		case harness.Oracle && opt != "":
 			continue
-		case opt == passthrough:
-			modes = onlyRoot
+		case opt == harness.Passthrough:
+			modes = harness.OnlyRoot
 		}
 		// A run of the modes for each option and batch: the time of one is limited.
 		for done := 0; done < files; done += appendBatch {
@@ -206,9 +208,9 @@ func TestAppendsToMappedFiles(t *testing.T) {
 				name = fmt.Sprintf("%s,%d", name, done)
 			}
 			t.Run(name, func(t *testing.T) {
-				eachMode(t, modes, func(t *testing.T, e *env) {
+				harness.EachMode(t, modes, func(t *testing.T, e *harness.Env) {
 					if opt != "" {
-						e.opts = append(e.opts, opt)
+						e.Opts = append(e.Opts, opt)
 					}
 					appendOnOneMount(t, e, min(appendBatch, files-done))
 				})
@@ -218,23 +220,23 @@ func TestAppendsToMappedFiles(t *testing.T) {
 }
 
 // appendOnOneMount spreads so many files over the ways.
-func appendOnOneMount(t *testing.T, e *env, files int) {
+func appendOnOneMount(t *testing.T, e *harness.Env, files int) {
 	t.Helper()
 	each := (files + len(appendWays) - 1) / len(appendWays)
 	var lower strings.Builder
 	for _, w := range appendWays {
 		for i := range each {
 			if w.inLower {
-				fmt.Fprintf(&lower, "file %s %s\n", w.file(i), quote(string(start(i))))
+				fmt.Fprintf(&lower, "file %s %s\n", w.file(i), strconv.Quote(string(start(i))))
 			}
 		}
 	}
-	o := e.mounted(t, lower.String())
+	o := e.Mounted(t, lower.String())
 	var written []appended
 	for _, w := range appendWays {
 		written = append(written, w.try(t, o, each)...)
 	}
-	o.unmount()
+	o.Unmount()
 	wantInUpper(t, o, written)
 }
 
@@ -245,7 +247,7 @@ type appended struct {
 }
 
 // try appends to so many files in one way, and compares what is read through the mount.
-func (w *appendWay) try(t *testing.T, o *overlay, files int) []appended {
+func (w *appendWay) try(t *testing.T, o *harness.Overlay, files int) []appended {
 	t.Helper()
 	var mu sync.Mutex // guards what follows
 	var written []appended
@@ -256,10 +258,10 @@ func (w *appendWay) try(t *testing.T, o *overlay, files int) []appended {
 		workers.Go(func() {
 			for i := range next {
 				name := w.file(i)
-				want, err := w.appendTo(o.path(name), i)
+				want, err := w.appendTo(o.Path(name), i)
 				var diff error
 				if err == nil {
-					diff = differs(o.path(name), want)
+					diff = differs(o.Path(name), want)
 				}
 				mu.Lock()
 				switch {
@@ -290,11 +292,11 @@ func (w *appendWay) try(t *testing.T, o *overlay, files int) []appended {
 }
 
 // wantInUpper compares what has been read through the mount with what lies in the upper.
-func wantInUpper(t *testing.T, o *overlay, written []appended) {
+func wantInUpper(t *testing.T, o *harness.Overlay, written []appended) {
 	t.Helper()
 	lost := 0
 	for _, f := range written {
-		if err := differs(filepath.Join(o.upper, f.name), f.want); err != nil {
+		if err := differs(filepath.Join(o.Upper, f.name), f.want); err != nil {
 			if lost++; lost == 1 {
 				t.Error(err)
 			}

@@ -1,4 +1,4 @@
-package e2e
+package io
 
 import (
 	"bytes"
@@ -12,34 +12,37 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // What is closed and removed gives its space back at once: the kernel holds no backing file that nobody needs, nor does the
 // daemon a descriptor. The upper can be unmounted right after the overlay.
 func TestPassthroughLeaksNothing(t *testing.T) {
-	eachPassthrough(t, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d")
-		small := filepath.Join(e.dir, "small")
-		mkdir(t, small)
-		check(t, unix.Mount("small", small, "tmpfs", 0, "size=64m"))
-		defer func() { check(t, unix.Unmount(small, 0)) }()
-		o.upper, o.work = small+"/upper", small+"/work"
-		mkdir(t, o.upper)
-		o.mount()
-		defer o.unmount()
+	harness.Raced(t)
+	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d")
+		small := filepath.Join(e.Dir, "small")
+		harness.Mkdir(t, small)
+		harness.Check(t, unix.Mount("small", small, "tmpfs", 0, "size=64m"))
+		defer func() { harness.Check(t, unix.Unmount(small, 0)) }()
+		o.Upper, o.Work = small+"/upper", small+"/work"
+		harness.Mkdir(t, o.Upper)
+		o.Mount()
+		defer o.Unmount()
 		used := func() uint64 {
 			var st unix.Statfs_t
-			check(t, unix.Statfs(small, &st))
+			harness.Check(t, unix.Statfs(small, &st))
 			return st.Blocks - st.Bfree
 		}
-		fds := len(openFDs(o.pid))
+		fds := len(harness.OpenFDs(o.PID))
 		before := used()
-		mega := bytes.Repeat([]byte("x"), mib)
+		mega := bytes.Repeat([]byte("x"), harness.MiB)
 		var wg sync.WaitGroup
 		for w := range 4 {
 			wg.Go(func() {
 				for i := range 100 { // 400 MiB in all, on 64
-					if err := useAndRemove(fmt.Sprintf("%s/f%d", o.mnt, w), mega, i); err != nil {
+					if err := useAndRemove(fmt.Sprintf("%s/f%d", o.Point, w), mega, i); err != nil {
 						t.Error(err)
 						return
 					}
@@ -47,10 +50,10 @@ func TestPassthroughLeaksNothing(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if !eventually(5*time.Second, func() bool { return used() <= before+64 }) {
+		if !harness.Eventually(5*time.Second, func() bool { return used() <= before+64 }) {
 			t.Errorf("%d pages are still in use, %d before", used(), before)
 		}
-		if now := len(openFDs(o.pid)); now > fds+8 {
+		if now := len(harness.OpenFDs(o.PID)); now > fds+8 {
 			t.Errorf("%d descriptors, %d before", now, fds)
 		}
 	})
@@ -59,19 +62,20 @@ func TestPassthroughLeaksNothing(t *testing.T) {
 // The kernel makes EIO of an open that is not answered as those before: nobody meets that, however opens of both layers,
 // copy-ups and changes of the mode fall together.
 func TestPassthroughOpensAtTheSameTime(t *testing.T) {
-	eachPassthrough(t, func(t *testing.T, e *env) {
+	harness.Raced(t)
+	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
 		const files = 12
 		var table strings.Builder
 		for i := range files {
 			fmt.Fprintf(&table, "file f%d \"text\"\n", i)
 		}
-		o := e.mounted(t, table.String())
+		o := e.Mounted(t, table.String())
 		flags := []int{os.O_RDONLY, os.O_RDWR, os.O_RDONLY, os.O_WRONLY | os.O_TRUNC, os.O_RDONLY, os.O_WRONLY | os.O_APPEND}
 		var wg sync.WaitGroup
 		for w := range 6 {
 			wg.Go(func() {
 				for i := range 1500 {
-					path := o.path(fmt.Sprint("f", i/100%files))
+					path := o.Path(fmt.Sprint("f", i/100%files))
 					f, err := os.OpenFile(path, flags[(i+w)%len(flags)], 0)
 					if err == nil && i%9 == 0 {
 						err = f.Chmod([]os.FileMode{0o644, 0o755 | os.ModeSetuid}[w%2])
@@ -120,61 +124,63 @@ func useAndRemove(path string, data []byte, round int) error {
 
 // The kernel allows two levels of stacked file systems; a mount with passthrough is one, another is none.
 func TestPassthroughNested(t *testing.T) {
-	eachPassthrough(t, func(t *testing.T, e *env) {
-		inner := e.mounted(t, "file d/f \"inner\"")
-		mkdir(t, inner.path("upper"), inner.path("mnt"))
-		outer := func(name string) *overlay {
-			o := &overlay{t: t, env: e, log: filepath.Join(e.dir, name+".log"), opts: e.opts, mnt: filepath.Join(e.dir, name)}
-			o.lowers = []string{inner.path("d")}
-			mkdir(t, o.mnt)
+	harness.Raced(t)
+	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
+		inner := e.Mounted(t, "file d/f \"inner\"")
+		harness.Mkdir(t, inner.Path("upper"), inner.Path("mnt"))
+		outer := func(name string) *harness.Overlay {
+			o := &harness.Overlay{T: t, Env: e, Log: filepath.Join(e.Dir, name+".log"), Opts: e.Opts, Point: filepath.Join(e.Dir, name)}
+			o.Lowers = []string{inner.Path("d")}
+			harness.Mkdir(t, o.Point)
 			return o
 		}
 		o := outer("writable")
-		o.upper, o.work = inner.path("upper"), inner.path("work")
-		out, err := o.tryMount()
-		if exitCode(err) != 1 || !strings.Contains(out, "io=passthrough: the file system of the upperdir is itself stacked") || o.isMounted() {
-			t.Errorf("an upper on a mount with passthrough: exit %d, %q", exitCode(err), out)
+		o.Upper, o.Work = inner.Path("upper"), inner.Path("work")
+		out, err := o.TryMount()
+		if harness.ExitCode(err) != 1 || !strings.Contains(out, "io=passthrough: the file system of the upperdir is itself stacked") || o.IsMounted() {
+			t.Errorf("an upper on a mount with passthrough: exit %d, %q", harness.ExitCode(err), out)
 		}
 		o = outer("readonly") // each file for itself: there, through the page cache
-		o.mount()
-		wantText(t, o.path("f"), "inner")
-		o.unmount()
-		check(t, mountOverlayfs(o.mnt, 0, "lowerdir="+inner.path("d")+":"+inner.path("upper")))
-		wantText(t, o.path("f"), "inner")
-		check(t, unmountAt(o.mnt))
+		o.Mount()
+		harness.WantText(t, o.Path("f"), "inner")
+		o.Unmount()
+		harness.Check(t, harness.MountOverlayfs(o.Point, 0, "lowerdir="+inner.Path("d")+":"+inner.Path("upper")))
+		harness.WantText(t, o.Path("f"), "inner")
+		harness.Check(t, harness.UnmountAt(o.Point))
 
-		inner.unmount()
-		inner.opts = []string{"io=cached"}
-		inner.mount()
+		inner.Unmount()
+		inner.Opts = []string{"io=cached"}
+		inner.Mount()
 		o = outer("on a cached one")
-		o.upper, o.work = inner.path("upper"), inner.path("work")
-		o.mount()
-		write(t, o.path("new"), "passed through twice")
-		equal(t, "reads", o.closing(1, func() { wantText(t, o.path("new"), "passed through twice") })["READ"], 0)
-		o.unmount()
-		wantText(t, inner.path("upper/new"), "passed through twice")
+		o.Upper, o.Work = inner.Path("upper"), inner.Path("work")
+		o.Mount()
+		harness.Write(t, o.Path("new"), "passed through twice")
+		harness.Equal(t, "reads", duringClose(o, 1, func() { harness.WantText(t, o.Path("new"), "passed through twice") })["READ"], 0)
+		o.Unmount()
+		harness.WantText(t, inner.Path("upper/new"), "passed through twice")
 	})
 }
 
 // Who may not have it is told so, and nothing is mounted.
 func TestPassthroughRefused(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes[1:], func(t *testing.T, e *env) {
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes[1:], func(t *testing.T, e *harness.Env) {
 		for _, upper := range []bool{true, false} {
-			o := e.overlay(t, "file f \"x\"")
+			o := e.Overlay(t, "file f \"x\"")
 			if !upper {
-				o.upper, o.work = "", ""
+				o.Upper, o.Work = "", ""
 			}
-			o.opts = []string{passthrough}
-			out, err := o.tryMount()
+			o.Opts = []string{harness.Passthrough}
+			out, err := o.TryMount()
 			want := "fuse-overlay: io=passthrough: only root of the first user namespace may (CAP_SYS_ADMIN)\n"
-			if exitCode(err) != 1 || out != want {
-				t.Errorf("exit %d, %q, want %q", exitCode(err), out, want)
+			if harness.ExitCode(err) != 1 || out != want {
+				t.Errorf("exit %d, %q, want %q", harness.ExitCode(err), out, want)
 			}
-			if o.isMounted() {
+			if o.IsMounted() {
 				t.Error("mounted all the same")
 			}
-			if !eventually(5*time.Second, func() bool { return len(daemonsOf(o.mnt)) == 0 }) {
+			if !harness.Eventually(5*time.Second, func() bool { return len(harness.DaemonsOf(o.Point)) == 0 }) {
 				t.Error("a daemon is left")
 			}
 		}

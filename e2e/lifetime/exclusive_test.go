@@ -1,4 +1,4 @@
-package e2e
+package lifetime
 
 import (
 	"os"
@@ -6,52 +6,54 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // What the kernel's overlayfs has as upper or work directory is refused, by whatever path; and nothing is changed.
 func TestUpperInUseByTheKernel(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
-		check(t, o.kernelWith(e.userOption()))
-		write(t, o.path("g"), "by the kernel")
-		mkdir(t, e.dir+"/work2", e.dir+"/upper2", e.dir+"/mnt2", e.dir+"/bound")
-		check(t, os.Symlink(o.upper, e.dir+"/link"))
-		check(t, unix.Mount(e.dir, e.dir+"/bound", "", unix.MS_BIND, ""))
-		defer func() { check(t, unmountAt(e.dir+"/bound")) }()
-		before := listed(t, o.upper) + listed(t, o.work)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"")
+		harness.Check(t, o.MountKernelWith(e.KernelUserOption()))
+		harness.Write(t, o.Path("g"), "by the kernel")
+		harness.Mkdir(t, e.Dir+"/work2", e.Dir+"/upper2", e.Dir+"/mnt2", e.Dir+"/bound")
+		harness.Check(t, os.Symlink(o.Upper, e.Dir+"/link"))
+		harness.Check(t, unix.Mount(e.Dir, e.Dir+"/bound", "", unix.MS_BIND, ""))
+		defer func() { harness.Check(t, harness.UnmountAt(e.Dir+"/bound")) }()
+		before := harness.Listed(t, o.Upper) + harness.Listed(t, o.Work)
 		for what, c := range map[string]struct{ upper, work string }{
-			"both":                  {o.upper, o.work},
-			"the upper":             {o.upper, e.dir + "/work2"},
-			"the work directory":    {e.dir + "/upper2", o.work},
-			"by a symbolic link":    {e.dir + "/link", e.dir + "/work2"},
-			"through another mount": {e.dir + "/bound/upper", e.dir + "/bound/work2"},
+			"both":                  {o.Upper, o.Work},
+			"the upper":             {o.Upper, e.Dir + "/work2"},
+			"the work directory":    {e.Dir + "/upper2", o.Work},
+			"by a symbolic link":    {e.Dir + "/link", e.Dir + "/work2"},
+			"through another mount": {e.Dir + "/bound/upper", e.Dir + "/bound/work2"},
 		} {
-			second := &overlay{t: t, env: e, lowers: o.lowers, upper: c.upper, work: c.work, mnt: e.dir + "/mnt2"}
-			out, err := second.tryMount()
-			if exitCode(err) != 1 || !strings.Contains(out, "in use by the kernel's overlayfs on \""+o.mnt+"\" (EBUSY)") {
+			second := &harness.Overlay{T: t, Env: e, Lowers: o.Lowers, Upper: c.upper, Work: c.work, Point: e.Dir + "/mnt2"}
+			out, err := second.TryMount()
+			if harness.ExitCode(err) != 1 || !strings.Contains(out, "in use by the kernel's overlayfs on \""+o.Point+"\" (EBUSY)") {
 				t.Errorf("%s: %v, %q", what, err, out)
 			}
 		}
-		equal(t, "the layers", listed(t, o.upper)+listed(t, o.work), before)
-		other := &overlay{t: t, env: e, lowers: []string{o.lowers[0]}, upper: e.dir + "/upper2", work: e.dir + "/work2", mnt: e.dir + "/mnt2"}
-		other.mount() // of the same lower
-		other.unmount()
-		check(t, unmountAt(o.mnt))
-		o.mount()
-		wantText(t, o.path("g"), "by the kernel")
+		harness.Equal(t, "the layers", harness.Listed(t, o.Upper)+harness.Listed(t, o.Work), before)
+		other := &harness.Overlay{T: t, Env: e, Lowers: []string{o.Lowers[0]}, Upper: e.Dir + "/upper2", Work: e.Dir + "/work2", Point: e.Dir + "/mnt2"}
+		other.Mount() // of the same lower
+		other.Unmount()
+		harness.Check(t, harness.UnmountAt(o.Point))
+		o.Mount()
+		harness.WantText(t, o.Path("g"), "by the kernel")
 	})
 }
 
 // A mount in another namespace is known too, if it is of this program: the lock is the directory's.
 func TestUpperInUseInAnotherNamespace(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"x\"")
-		out, err := runCommand("unshare", "-m", binPath, "-o", "lowerdir="+o.lowers[0]+",upperdir="+o.upper+",workdir="+o.work, o.mnt)
-		if exitCode(err) != 1 || !strings.Contains(out, "(EBUSY)") {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"x\"")
+		out, err := harness.Run("unshare", "-m", harness.Program, "-o", "lowerdir="+o.Lowers[0]+",upperdir="+o.Upper+",workdir="+o.Work, o.Point)
+		if harness.ExitCode(err) != 1 || !strings.Contains(out, "(EBUSY)") {
 			t.Errorf("%v, %q", err, out)
 		}
-		wantText(t, o.path("f"), "x")
+		harness.WantText(t, o.Path("f"), "x")
 	})
 }

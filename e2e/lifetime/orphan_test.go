@@ -1,4 +1,4 @@
-package e2e
+package lifetime
 
 import (
 	"fmt"
@@ -13,51 +13,41 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A mount ends with the last process that can reach it, and its daemon with the mount.
-
-// daemonsWith lists the daemons that have an argument.
-func daemonsWith(arg string) (pids []int) {
-	for _, pid := range processesOf(binPath) {
-		if strings.Contains(strings.Join(cmdline(pid), " "), arg) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
-}
-
 // wantNoDaemon waits for the end of all daemons of an overlay.
-func (o *overlay) wantNoDaemon(what string) {
-	o.t.Helper()
-	if !eventually(5*time.Second, func() bool { return len(daemonsWith(o.upper)) == 0 }) {
-		o.t.Errorf("%s: the daemons %v are left", what, daemonsWith(o.upper))
-		for _, pid := range daemonsWith(o.upper) {
-			kill(pid, syscall.SIGKILL)
+func wantNoDaemon(o *harness.Overlay, what string) {
+	o.T.Helper()
+	if !harness.Eventually(5*time.Second, func() bool { return len(harness.DaemonsWith(o.Upper)) == 0 }) {
+		o.T.Errorf("%s: the daemons %v are left", what, harness.DaemonsWith(o.Upper))
+		for _, pid := range harness.DaemonsWith(o.Upper) {
+			harness.Kill(pid, syscall.SIGKILL)
 		}
 	}
 }
 
-// inside runs a script in a mount namespace of its own, with the overlay mounted.
-func (o *overlay) inside(foreground bool, script string) (string, error) {
-	program, args := o.command()
+// runInside runs a script in a mount namespace of its own, with the overlay mounted.
+func runInside(o *harness.Overlay, foreground bool, script string) (string, error) {
+	program, args := o.Command()
 	line := program + " " + strings.Join(args, " ")
 	if foreground {
-		line = fmt.Sprintf("%s -f %s & until mountpoint -q %s; do sleep 0.01; done", program, strings.Join(args, " "), o.mnt)
+		line = fmt.Sprintf("%s -f %s & until mountpoint -q %s; do sleep 0.01; done", program, strings.Join(args, " "), o.Point)
 	}
-	return runCommand("unshare", "-m", "sh", "-euc", line+"\n"+script)
+	return harness.Run("unshare", "-m", "sh", "-euc", line+"\n"+script)
 }
 
 // With the namespace in which it was made a mount ends, as does its daemon, also one in the foreground; and the next mount of the
 // upper comes up at once.
 func TestMountEndsWithItsNamespace(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for _, foreground := range []bool{false, true} {
-			o := newEnv(t, e.mode).overlay(t, "file f \"x\"\nfile d/g \"y\"")
+			o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"x\"\nfile d/g \"y\"")
 			for i := range 3 {
 				start := time.Now()
-				out, err := o.inside(foreground, fmt.Sprintf("echo %d >>%s/f; cat %s/d/g", i, o.mnt, o.mnt))
+				out, err := runInside(o, foreground, fmt.Sprintf("echo %d >>%s/f; cat %s/d/g", i, o.Point, o.Point))
 				if err != nil || out != "y" {
 					t.Fatalf("foreground %v, run %d: %v %q", foreground, i, err, out)
 				}
@@ -65,9 +55,9 @@ func TestMountEndsWithItsNamespace(t *testing.T) {
 					t.Errorf("foreground %v, run %d waited %v", foreground, i, took)
 				}
 			}
-			o.wantNoDaemon(fmt.Sprintf("foreground %v", foreground))
-			wantText(t, o.upper+"/f", "x0\n1\n2\n")
-			if log := readText(t, o.log); strings.Contains(log, "stays in the mount namespace") {
+			wantNoDaemon(o, fmt.Sprintf("foreground %v", foreground))
+			harness.WantText(t, o.Upper+"/f", "x0\n1\n2\n")
+			if log := harness.ReadText(t, o.Log); strings.Contains(log, "stays in the mount namespace") {
 				t.Errorf("the daemon had no namespace of its own:\n%s", log)
 			}
 		}
@@ -76,45 +66,45 @@ func TestMountEndsWithItsNamespace(t *testing.T) {
 
 // The same where the process that mounted is killed, and where one has the mount as its root.
 func TestMountEndsWithAKilledEngine(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"\ndir sub")
-		program, args := o.command()
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"\ndir sub")
+		program, args := o.Command()
 		engine := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-euc", program+" "+strings.Join(args, " ")+"; echo up; exec sleep 1000")
 		out, err := engine.StdoutPipe()
-		check(t, err)
-		check(t, engine.Start())
+		harness.Check(t, err)
+		harness.Check(t, engine.Start())
 		line := make([]byte, 3)
 		_, err = out.Read(line)
-		check(t, err)
-		if n := len(daemonsWith(o.upper)); n != 1 {
+		harness.Check(t, err)
+		if n := len(harness.DaemonsWith(o.Upper)); n != 1 {
 			t.Errorf("%d daemons, want 1", n)
 		}
-		check(t, engine.Process.Kill())
+		harness.Check(t, engine.Process.Kill())
 		_ = engine.Wait()
-		o.wantNoDaemon("the engine was killed")
-		o.mount()
-		wantText(t, o.path("f"), "x")
-		o.unmount()
+		wantNoDaemon(o, "the engine was killed")
+		o.Mount()
+		harness.WantText(t, o.Path("f"), "x")
+		o.Unmount()
 	})
 }
 
 // What is mounted on the layers' file system is not held by a daemon that has ended with its namespace, nor by one that runs: its
 // own namespace is empty.
 func TestDaemonHoldsNoMounts(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		disk, other := e.dir+"/disk", e.dir+"/other"
-		mkdir(t, disk, other)
-		check(t, unix.Mount("tmpfs", disk, "tmpfs", 0, ""))
-		check(t, unix.Mount("tmpfs", other, "tmpfs", 0, ""))
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		disk, other := e.Dir+"/disk", e.Dir+"/other"
+		harness.Mkdir(t, disk, other)
+		harness.Check(t, unix.Mount("tmpfs", disk, "tmpfs", 0, ""))
+		harness.Check(t, unix.Mount("tmpfs", other, "tmpfs", 0, ""))
 		otherDev := deviceOf(t, other)
-		o := e.overlay(t, "file f \"x\"")
-		o.upper, o.work = disk+"/upper", disk+"/work"
-		mkdir(t, o.upper, o.work)
-		o.mount()
-		check(t, unix.Unmount(other, 0))
-		table := readText(t, fmt.Sprintf("/proc/%d/mountinfo", o.pid))
+		o := e.Overlay(t, "file f \"x\"")
+		o.Upper, o.Work = disk+"/upper", disk+"/work"
+		harness.Mkdir(t, o.Upper, o.Work)
+		o.Mount()
+		harness.Check(t, unix.Unmount(other, 0))
+		table := harness.ReadText(t, fmt.Sprintf("/proc/%d/mountinfo", o.PID))
 		for _, line := range strings.Split(strings.TrimSpace(table), "\n") {
 			if f := strings.Fields(line); f[4] != "/" && !strings.HasPrefix(f[4], "/proc") {
 				t.Errorf("in the daemon's namespace: %s", line)
@@ -123,15 +113,15 @@ func TestDaemonHoldsNoMounts(t *testing.T) {
 		if strings.Contains(table, otherDev) {
 			t.Error("the daemon still has the other file system")
 		}
-		check(t, unix.Unmount(disk, unix.MNT_DETACH))
-		o.unmount()
+		harness.Check(t, unix.Unmount(disk, unix.MNT_DETACH))
+		o.Unmount()
 	})
 }
 
 func deviceOf(t *testing.T, path string) string {
 	t.Helper()
 	var st unix.Stat_t
-	check(t, unix.Stat(path, &st))
+	harness.Check(t, unix.Stat(path, &st))
 	return fmt.Sprintf(" %d:%d ", unix.Major(st.Dev), unix.Minor(st.Dev))
 }
 
@@ -140,8 +130,8 @@ func keeper(t *testing.T, script string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-euc", script+"; echo up; exec sleep 1000")
 	out, err := cmd.StdoutPipe()
-	check(t, err)
-	check(t, cmd.Start())
+	harness.Check(t, err)
+	harness.Check(t, cmd.Start())
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	line := make([]byte, 3)
 	if _, err := out.Read(line); err != nil {
@@ -154,44 +144,44 @@ func keeper(t *testing.T, script string) *exec.Cmd {
 // its upper over to the next mount. Earlier writes through it are in the upper. Later changes
 // through it are ESTALE. Reads go on.
 func TestCopyHandsItsUpperOver(t *testing.T) {
-	needDaemon(t)
-	eachIO(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"lower\"\nfile kept \"kept\"\nfile d/g \"g\"")
-		old, oldLog := o.pid, o.log
-		write(t, o.path("f"), "before")
+	harness.NeedDaemon(t)
+	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"lower\"\nfile kept \"kept\"\nfile d/g \"g\"")
+		old, oldLog := o.PID, o.Log
+		harness.Write(t, o.Path("f"), "before")
 		k := keeper(t, "true")
-		theirs := func(rel string) string { return fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.path(rel)) }
+		theirs := func(rel string) string { return fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.Path(rel)) }
 		// The last page of a file is dirty through a mapping, which nothing has written back.
-		f := open(t, theirs("kept"), os.O_RDWR)
+		f := harness.Open(t, theirs("kept"), os.O_RDWR)
 		var page []byte
-		if !e.has(passthrough) {
+		if !e.Has(harness.Passthrough) {
 			var err error
 			page, err = unix.Mmap(int(f.Fd()), 0, 4, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-			check(t, err)
+			harness.Check(t, err)
 			copy(page, "KEPT")
 		}
-		check(t, f.Close())
-		check(t, o.tryUnmount())
-		o.watchdog.Stop()
+		harness.Check(t, f.Close())
+		harness.Check(t, o.TryUnmount())
+		o.Watchdog.Stop()
 		time.Sleep(50 * time.Millisecond)
-		if !alive(old) {
+		if !harness.Alive(old) {
 			t.Fatal("the daemon left while another namespace has the mount")
 		}
 
-		o.log += "2"
+		o.Log += "2"
 		start := time.Now()
-		program, args := o.command()
-		if out, err := runCommand(program, args...); err != nil {
-			t.Fatalf("mounting again: %v\n%s\nthe old log:\n%s", err, out, readText(t, oldLog))
+		program, args := o.Command()
+		if out, err := harness.Run(program, args...); err != nil {
+			t.Fatalf("mounting again: %v\n%s\nthe old log:\n%s", err, out, harness.ReadText(t, oldLog))
 		}
-		o.pid = slices.DeleteFunc(daemonsOf(o.mnt), func(pid int) bool { return pid == old })[0]
+		o.PID = slices.DeleteFunc(harness.DaemonsOf(o.Point), func(pid int) bool { return pid == old })[0]
 		if took := time.Since(start); took > 2*time.Second {
 			t.Errorf("the next mount waited %v", took)
 		}
-		if !e.has(passthrough) {
-			wantText(t, o.path("kept"), "KEPT")
+		if !e.Has(harness.Passthrough) {
+			harness.WantText(t, o.Path("kept"), "KEPT")
 		}
-		wantText(t, o.path("f"), "before")
+		harness.WantText(t, o.Path("f"), "before")
 		for what, err := range map[string]error{
 			"create": os.WriteFile(theirs("new"), nil, 0o644), "remove": os.Remove(theirs("f")), "chmod": os.Chmod(theirs("d/g"), 0o600),
 			"mkdir": os.Mkdir(theirs("d/new"), 0o755), "rename": os.Rename(theirs("f"), theirs("e")), "truncate": os.Truncate(theirs("f"), 0),
@@ -202,67 +192,68 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 				t.Errorf("%s through the copy: %v, want ESTALE", what, err)
 			}
 		}
-		wantText(t, theirs("f"), "before")
-		wantText(t, theirs("d/g"), "g")
-		wantNames(t, theirs("d"), "g")
-		write(t, o.path("f"), "after")
-		if log := readText(t, oldLog); !strings.Contains(log, "another mount has got the upperdir") {
+		harness.WantText(t, theirs("f"), "before")
+		harness.WantText(t, theirs("d/g"), "g")
+		harness.WantNames(t, theirs("d"), "g")
+		harness.Write(t, o.Path("f"), "after")
+		if log := harness.ReadText(t, oldLog); !strings.Contains(log, "another mount has got the upperdir") {
 			t.Errorf("the log of the old mount:\n%s", log)
 		}
-		wantEmpty(t, filepath.Join(o.work, "work"))
-		o.unmount()
+		harness.WantEmpty(t, filepath.Join(o.Work, "work"))
+		o.Unmount()
 		if page != nil {
-			check(t, unix.Munmap(page))
+			harness.Check(t, unix.Munmap(page))
 		}
 		_ = k.Process.Kill()
 		_ = k.Wait()
-		if !waitGone(old, 5*time.Second) {
+		if !harness.WaitGone(old, 5*time.Second) {
 			t.Error("the daemon outlives the last copy")
 		}
-		wantText(t, o.upper+"/f", "after")
+		harness.WantText(t, o.Upper+"/f", "after")
 	})
 }
 
 // A mount that is in sight in the namespace where it was made keeps its upper, for a new mount in
 // any namespace.
 func TestMountInSightKeepsItsUpper(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
-		k := keeper(t, binPath+" -o "+o.options()+" "+o.mnt)
-		out, err := runCommand(binPath, "-o", o.options(), o.mnt)
-		pid := daemonsWith(o.upper)
-		if exitCode(err) != 1 || len(pid) != 1 || !strings.Contains(out, "in use") || !strings.Contains(out, "process "+strconv.Itoa(pid[0])) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"")
+		k := keeper(t, harness.Program+" -o "+o.MountOptions()+" "+o.Point)
+		out, err := harness.Run(harness.Program, "-o", o.MountOptions(), o.Point)
+		pid := harness.DaemonsWith(o.Upper)
+		if harness.ExitCode(err) != 1 || len(pid) != 1 || !strings.Contains(out, "in use") || !strings.Contains(out, "process "+strconv.Itoa(pid[0])) {
 			t.Errorf("daemons %v: %v %q", pid, err, out)
 		}
-		write(t, fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.path("f")), "still writable")
-		wantText(t, o.upper+"/f", "still writable")
+		harness.Write(t, fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.Path("f")), "still writable")
+		harness.WantText(t, o.Upper+"/f", "still writable")
 		_ = k.Process.Kill()
 		_ = k.Wait()
-		o.wantNoDaemon("its namespace has ended")
+		wantNoDaemon(o, "its namespace has ended")
 	})
 }
 
 // A signal unmounts in the namespace where the mount was made, wherever it has been moved to there.
 func TestSignalFindsTheMount(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f \"x\"")
-		moved := e.dir + "/moved"
-		mkdir(t, moved)
-		k := keeper(t, binPath+" -o "+o.options()+" "+o.mnt+"; mount -n --move "+o.mnt+" "+moved)
-		pids := daemonsWith(o.upper)
+	harness.Raced(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f \"x\"")
+		moved := e.Dir + "/moved"
+		harness.Mkdir(t, moved)
+		k := keeper(t, harness.Program+" -o "+o.MountOptions()+" "+o.Point+"; mount -n --move "+o.Point+" "+moved)
+		pids := harness.DaemonsWith(o.Upper)
 		if len(pids) != 1 {
 			t.Fatalf("daemons: %v", pids)
 		}
 		seen := func() bool {
-			return strings.Contains(readText(t, fmt.Sprintf("/proc/%d/mountinfo", k.Process.Pid)), " "+moved+" ")
+			return strings.Contains(harness.ReadText(t, fmt.Sprintf("/proc/%d/mountinfo", k.Process.Pid)), " "+moved+" ")
 		}
 		if !seen() {
 			t.Fatal("the mount is not where it was moved to")
 		}
-		check(t, syscall.Kill(pids[0], syscall.SIGTERM))
-		o.wantNoDaemon("after SIGTERM")
+		harness.Check(t, syscall.Kill(pids[0], syscall.SIGTERM))
+		wantNoDaemon(o, "after SIGTERM")
 		if seen() {
 			t.Error("the mount is still there")
 		}

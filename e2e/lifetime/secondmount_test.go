@@ -1,4 +1,4 @@
-package e2e
+package lifetime
 
 import (
 	"fmt"
@@ -8,79 +8,68 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
-
-// Container engines mount the upper of a running container a second time, to make a layer of it or to export it.
-
-// secondOf is another overlay of the same layers, to be mounted beside o.
-func secondOf(t *testing.T, o *overlay, opts ...string) *overlay {
-	t.Helper()
-	second := &overlay{
-		t: t, env: o.env, lowers: o.lowers, upper: o.upper, work: o.work, mnt: o.env.dir + "/second", log: o.env.dir + "/second.log",
-		opts: append(append([]string{}, o.opts...), opts...),
-	}
-	mkdir(t, second.mnt)
-	return second
-}
 
 // inodesOf are the inode numbers in a tree.
 func inodesOf(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	lines, err := snapshot(dir, view{also: func(_ string, st *unix.Stat_t) string { return fmt.Sprintf(" ino %d", st.Ino) }})
-	check(t, err)
+	lines, err := harness.Snapshot(dir, harness.View{Also: func(_ string, st *unix.Stat_t) string { return fmt.Sprintf(" ino %d", st.Ino) }})
+	harness.Check(t, err)
 	return lines
 }
 
 // With ro an upper in use is read beside the mount that has it, and a mount that writes comes up beside the reader. The reader
 // changes nothing on disk and needs no work directory; it shows the same objects under the same numbers.
 func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/f \"lower\"\nfile d/gone \"x\"\nfile kept \"k\"\ndir replaced\nfile replaced/x \"x\"")
-		write(t, o.path("d/f"), "upper")
-		write(t, o.path("d/new"), "new")
-		check(t, os.Remove(o.path("d/gone")))
-		check(t, os.RemoveAll(o.path("replaced")))
-		mkdir(t, o.path("replaced"))
-		for _, work := range []string{o.work, o.env.dir + "/none"} {
-			before := listed(t, o.upper) + listed(t, o.work)
-			reader := secondOf(t, o, "ro")
-			reader.work = work
-			reader.mount()
-			if d := diffLines(inodesOf(t, o.mnt), inodesOf(t, reader.mnt)); d != "" {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/f \"lower\"\nfile d/gone \"x\"\nfile kept \"k\"\ndir replaced\nfile replaced/x \"x\"")
+		harness.Write(t, o.Path("d/f"), "upper")
+		harness.Write(t, o.Path("d/new"), "new")
+		harness.Check(t, os.Remove(o.Path("d/gone")))
+		harness.Check(t, os.RemoveAll(o.Path("replaced")))
+		harness.Mkdir(t, o.Path("replaced"))
+		for _, work := range []string{o.Work, o.Env.Dir + "/none"} {
+			before := harness.Listed(t, o.Upper) + harness.Listed(t, o.Work)
+			reader := harness.SecondOf(t, o, "ro")
+			reader.Work = work
+			reader.Mount()
+			if d := harness.DiffLines(inodesOf(t, o.Point), inodesOf(t, reader.Point)); d != "" {
 				t.Errorf("the reader shows other objects:\n%s", d)
 			}
-			if err := os.WriteFile(reader.path("d/f"), nil, 0o644); !os.IsPermission(err) && !strings.Contains(err.Error(), "read-only") {
+			if err := os.WriteFile(reader.Path("d/f"), nil, 0o644); !os.IsPermission(err) && !strings.Contains(err.Error(), "read-only") {
 				t.Errorf("writing: %v", err)
 			}
-			if e.mode == modeRoot { // what the kernel lets root do, the daemon refuses
-				check(t, unix.Mount("", reader.mnt, "", unix.MS_REMOUNT, ""))
+			if e.Mode == harness.ModeRoot { // what the kernel lets root do, the daemon refuses
+				harness.Check(t, unix.Mount("", reader.Point, "", unix.MS_REMOUNT, ""))
 				for what, err := range map[string]error{
-					"create": os.WriteFile(reader.path("d/by reader"), nil, 0o644), "chmod": os.Chmod(reader.path("d/f"), 0o600),
-					"remove": os.Remove(reader.path("d/f")), "truncate": os.Truncate(reader.path("d/f"), 0),
+					"create": os.WriteFile(reader.Path("d/by reader"), nil, 0o644), "chmod": os.Chmod(reader.Path("d/f"), 0o600),
+					"remove": os.Remove(reader.Path("d/f")), "truncate": os.Truncate(reader.Path("d/f"), 0),
 				} {
 					if !strings.Contains(fmt.Sprint(err), "read-only file system") {
 						t.Errorf("%s on a reader that is mounted anew as rw: %v", what, err)
 					}
 				}
 			}
-			equal(t, "the upper and the work directory", listed(t, o.upper)+listed(t, o.work), before)
-			write(t, o.path("d/f"), "upper") // the mount that writes is not disturbed
+			harness.Equal(t, "the upper and the work directory", harness.Listed(t, o.Upper)+harness.Listed(t, o.Work), before)
+			harness.Write(t, o.Path("d/f"), "upper") // the mount that writes is not disturbed
 
-			o.unmount()
-			o.mount() // beside the reader
-			wantText(t, o.path("d/f"), "upper")
-			reader.unmount()
-			wantAbsent(t, o.env.dir+"/none")
+			o.Unmount()
+			o.Mount() // beside the reader
+			harness.WantText(t, o.Path("d/f"), "upper")
+			reader.Unmount()
+			harness.WantAbsent(t, o.Env.Dir+"/none")
 		}
 	})
 }
 
 // compatProgram is the program by the name of fuse-overlayfs.
-func compatProgram(t *testing.T, e *env) string {
+func compatProgram(t *testing.T, e *harness.Env) string {
 	t.Helper()
-	link := filepath.Join(e.dir, "fuse-overlayfs")
-	check(t, os.Symlink(binPath, link))
+	link := filepath.Join(e.Dir, "fuse-overlayfs")
+	harness.Check(t, os.Symlink(harness.Program, link))
 	return link
 }
 
@@ -88,19 +77,19 @@ func compatProgram(t *testing.T, e *env) string {
 // read-only, and the log contains a warning. It leaves the staged files of the first mount's
 // copy-ups in place.
 func TestSecondMountAsFuseOverlayfs(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		table := ""
 		for i := range 200 {
 			table += fmt.Sprintf("file d/%d \"lower %d\"\n", i, i)
 		}
-		o := e.mounted(t, table)
-		second := secondOf(t, o)
-		second.name = compatProgram(t, e)
+		o := e.Mounted(t, table)
+		second := harness.SecondOf(t, o)
+		second.Program = compatProgram(t, e)
 		done := make(chan error, 1)
 		go func() {
 			for i := range 200 {
-				if err := os.Chmod(o.path(fmt.Sprintf("d/%d", i)), 0o600); err != nil {
+				if err := os.Chmod(o.Path(fmt.Sprintf("d/%d", i)), 0o600); err != nil {
 					done <- err
 					return
 				}
@@ -108,41 +97,31 @@ func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 			done <- nil
 		}()
 		for range 5 {
-			second.mount()
-			if text := readText(t, second.path("d/7")); text != "lower 7" {
+			second.Mount()
+			if text := harness.ReadText(t, second.Path("d/7")); text != "lower 7" {
 				t.Errorf("the second mount reads %q", text)
 			}
-			if err := os.WriteFile(second.path("d/other"), nil, 0o644); err == nil || !strings.Contains(err.Error(), "read-only") {
+			if err := os.WriteFile(second.Path("d/other"), nil, 0o644); err == nil || !strings.Contains(err.Error(), "read-only") {
 				t.Errorf("writing to the second mount: %v", err)
 			}
-			second.unmount()
+			second.Unmount()
 		}
 		if err := <-done; err != nil {
 			t.Errorf("the first mount: %v", err)
 		}
-		holder := fmt.Sprintf("the mount on \\\"%s\\\", process %d ", o.mnt, o.pid)
-		if log := readText(t, second.log); !strings.Contains(log, "WARN") || !strings.Contains(log, holder) {
+		holder := fmt.Sprintf("the mount on \\\"%s\\\", process %d ", o.Point, o.PID)
+		if log := harness.ReadText(t, second.Log); !strings.Contains(log, "WARN") || !strings.Contains(log, holder) {
 			t.Errorf("the log does not name %q:\n%s", holder, log)
 		}
-		wantEmpty(t, filepath.Join(o.work, "work"))
-		o.unmount()
+		harness.WantEmpty(t, filepath.Join(o.Work, "work"))
+		o.Unmount()
 
-		second.mount() // now it is the only one
-		write(t, second.path("d/other"), "written")
-		second.unmount()
-		wantText(t, o.upper+"/d/other", "written")
-		names, err := os.ReadDir(o.upper + "/d")
-		check(t, err)
-		equal(t, "copies in the upper", len(names), 201)
+		second.Mount() // now it is the only one
+		harness.Write(t, second.Path("d/other"), "written")
+		second.Unmount()
+		harness.WantText(t, o.Upper+"/d/other", "written")
+		names, err := os.ReadDir(o.Upper + "/d")
+		harness.Check(t, err)
+		harness.Equal(t, "copies in the upper", len(names), 201)
 	})
-}
-
-// wantEmpty fails when a directory has entries.
-func wantEmpty(t *testing.T, dir string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	check(t, err)
-	if len(entries) > 0 {
-		t.Errorf("%s holds %v", dir, entries)
-	}
 }

@@ -1,4 +1,4 @@
-package e2e
+package lifetime
 
 import (
 	"os/exec"
@@ -8,39 +8,41 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // A daemon that may not make a namespace, or not leave the mounts of its own, stays in that of its
 // caller and logs that. It serves and unmounts as usual.
 func TestDaemonStaysWithItsCaller(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for what, c := range map[string]struct{ call, errno uint32 }{
 			"pivot_root is refused": {unix.SYS_PIVOT_ROOT, uint32(unix.EPERM)},
 			"fsopen is not there":   {unix.SYS_FSOPEN, uint32(unix.ENOSYS)},
 			"setns is refused":      {unix.SYS_SETNS, uint32(unix.EPERM)},
 		} {
 			t.Run(strings.ReplaceAll(what, " ", "_"), func(t *testing.T) {
-				o := newEnv(t, e.mode).overlay(t, "file f \"x\"")
-				program, args := o.command()
+				o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"x\"")
+				program, args := o.Command()
 				out, err := filtered(t, c.call, c.errno, exec.Command(program, args...))
 				if err != nil {
 					t.Fatalf("%v: %s", err, out)
 				}
-				o.guard()
-				pids := daemonsOf(o.mnt)
+				o.Guard()
+				pids := harness.DaemonsOf(o.Point)
 				if len(pids) != 1 {
 					t.Fatalf("daemons: %v", pids)
 				}
-				o.pid = pids[0]
-				appendTo(t, o.path("f"), "+")
-				check(t, unix.Kill(o.pid, unix.SIGTERM))
-				o.expectEnd()
-				if o.isMounted() {
+				o.PID = pids[0]
+				harness.AppendTo(t, o.Path("f"), "+")
+				harness.Check(t, unix.Kill(o.PID, unix.SIGTERM))
+				o.WaitEnd()
+				if o.IsMounted() {
 					t.Error("still mounted")
 				}
-				wantText(t, o.upper+"/f", "x+")
-				if log := readText(t, o.log); !strings.Contains(log, "stays in the mount namespace of its caller") {
+				harness.WantText(t, o.Upper+"/f", "x+")
+				if log := harness.ReadText(t, o.Log); !strings.Contains(log, "stays in the mount namespace of its caller") {
 					t.Errorf("the log:\n%s", log)
 				}
 			})

@@ -1,127 +1,150 @@
-package e2e
+package operation
 
 import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// op is one operation of a random sequence. A slot is a descriptor kept over several operations.
-type op struct {
-	name        string
-	path, path2 string
-	text        string // content, xattr value or link target
-	key         string // xattr name
-	n, m        int64  // offset, length, mode, flags
-	slot        int
-	uid         int // who asks: 0 or an unprivileged user
+// DropSuid takes the bits away that a write may have taken away.
+func (s *Side) DropSuid(o Op) {
+	fd := -1
+	switch o.Name {
+	case "slot-open", "slot-write":
+		fd = s.FDs[o.Slot]
+	case "overwrite", "append", "pwrite":
+		var err error
+		if fd, err = unix.Open(s.Overlay.Path(o.Path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(fd)
+	}
+	var st unix.Stat_t
+	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		_ = unix.Fchmod(fd, st.Mode&0o1777)
+	}
 }
 
-func (o op) String() string {
-	s := o.name
-	if strings.HasPrefix(o.name, "slot") {
-		s += fmt.Sprintf("[%d]", o.slot)
+// Op is one operation of a random sequence. A slot is a descriptor kept over several operations.
+type Op struct {
+	Name        string
+	Path, Path2 string
+	Text        string // content, xattr value or link target
+	Key         string // xattr name
+	N, M        int64  // offset, length, mode, flags
+	Slot        int
+	UID         int // who asks: 0 or an unprivileged user
+}
+
+func (o Op) String() string {
+	s := o.Name
+	if strings.HasPrefix(o.Name, "slot") {
+		s += fmt.Sprintf("[%d]", o.Slot)
 	}
-	for _, p := range []string{o.path, o.path2, o.key} {
+	for _, p := range []string{o.Path, o.Path2, o.Key} {
 		if p != "" {
-			s += " " + word1(p)
+			s += " " + harness.Word(p)
 		}
 	}
-	if o.text != "" {
-		s += " " + brief(o.text)
+	if o.Text != "" {
+		s += " " + harness.Brief(o.Text)
 	}
-	if o.n != 0 || o.m != 0 {
-		s += fmt.Sprintf(" %#o %d", o.n, o.m)
+	if o.N != 0 || o.M != 0 {
+		s += fmt.Sprintf(" %#o %d", o.N, o.M)
 	}
-	if o.uid != 0 {
-		s += fmt.Sprintf(" (uid %d)", o.uid)
+	if o.UID != 0 {
+		s += fmt.Sprintf(" (uid %d)", o.UID)
 	}
 	return s
 }
 
-const slots = 3
+const Slots = 3
 
-// side is one of the two mounts a sequence runs on.
-type side struct {
-	o  *overlay
-	fd [slots]int // -1: closed
+// Side is one of the two mounts a sequence runs on.
+type Side struct {
+	Overlay *harness.Overlay
+	FDs     [Slots]int // -1: closed
 }
 
-func newSide(o *overlay) *side { return &side{o: o, fd: [slots]int{-1, -1, -1}} }
+func NewSide(o *harness.Overlay) *Side { return &Side{Overlay: o, FDs: [Slots]int{-1, -1, -1}} }
 
-// close closes the kept descriptors.
-func (s *side) close() {
-	for i, fd := range s.fd {
+// Close closes the kept descriptors.
+func (s *Side) Close() {
+	for i, fd := range s.FDs {
 		if fd >= 0 {
 			_ = unix.Close(fd)
-			s.fd[i] = -1
+			s.FDs[i] = -1
 		}
 	}
 }
 
-// do runs one operation and tells the result in a form that must be equal on both sides.
-func (s *side) do(t *testing.T, o op) string {
+// Do runs one operation and tells the result in a form that must be equal on both sides.
+func (s *Side) Do(t *testing.T, o Op) string {
 	result := ""
-	run := func() { result = s.run(o) }
-	if o.uid != 0 {
-		as(t, o.uid, 1000, run)
+	run := func() { result = s.Run(o) }
+	if o.UID != 0 {
+		harness.As(t, o.UID, 1000, run)
 	} else {
 		run()
 	}
 	return result
 }
 
-func (s *side) run(o op) string {
-	p := s.o.mnt + "/" + o.path
-	switch o.name {
+func (s *Side) Run(o Op) string {
+	p := s.Overlay.Point + "/" + o.Path
+	switch o.Name {
 	case "create":
-		return s.writeFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(o.n), o.text, -1)
+		return s.writeFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(o.N), o.Text, -1)
 	case "overwrite":
-		return s.writeFile(p, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY, uint32(o.n), o.text, -1)
+		return s.writeFile(p, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY, uint32(o.N), o.Text, -1)
 	case "append":
-		return s.writeFile(p, unix.O_APPEND|unix.O_WRONLY, 0, o.text, -1)
+		return s.writeFile(p, unix.O_APPEND|unix.O_WRONLY, 0, o.Text, -1)
 	case "pwrite":
-		return s.writeFile(p, unix.O_WRONLY, 0, o.text, o.n)
+		return s.writeFile(p, unix.O_WRONLY, 0, o.Text, o.N)
 	case "truncate":
 		var st unix.Stat_t
 		known := unix.Stat(p, &st) == nil
-		if err := unix.Truncate(p, o.n); err != nil || !known || st.Size != o.n {
-			return res(err)
+		if err := unix.Truncate(p, o.N); err != nil || !known || st.Size != o.N {
+			return Result(err)
 		}
-		return sizeWasThat
+		return SizeUnchanged
 	case "mkdir":
-		return res(unix.Mkdir(p, uint32(o.n)))
+		return Result(unix.Mkdir(p, uint32(o.N)))
 	case "rmdir":
-		return res(unix.Rmdir(p))
+		return Result(unix.Rmdir(p))
 	case "unlink":
-		return res(unix.Unlink(p))
+		return Result(unix.Unlink(p))
 	case "rename":
-		return res(unix.Renameat2(unix.AT_FDCWD, p, unix.AT_FDCWD, s.o.path(o.path2), uint(o.n)))
+		return Result(unix.Renameat2(unix.AT_FDCWD, p, unix.AT_FDCWD, s.Overlay.Path(o.Path2), uint(o.N)))
 	case "link":
-		return res(unix.Linkat(unix.AT_FDCWD, p, unix.AT_FDCWD, s.o.path(o.path2), 0))
+		return Result(unix.Linkat(unix.AT_FDCWD, p, unix.AT_FDCWD, s.Overlay.Path(o.Path2), 0))
 	case "symlink":
-		return res(unix.Symlink(o.text, p))
+		return Result(unix.Symlink(o.Text, p))
 	case "mknod":
-		return res(unix.Mknod(p, uint32(o.n), int(o.m)))
+		return Result(unix.Mknod(p, uint32(o.N), int(o.M)))
 	case "chmod":
-		return res(unix.Chmod(p, uint32(o.n)))
+		return Result(unix.Chmod(p, uint32(o.N)))
 	case "chown":
-		return res(unix.Lchown(p, int(o.n), int(o.m)))
+		return Result(unix.Lchown(p, int(o.N), int(o.M)))
 	case "utimes":
-		ts := []unix.Timespec{{Sec: o.n, Nsec: o.m}, {Sec: o.n, Nsec: o.m}}
-		return res(unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW))
+		ts := []unix.Timespec{{Sec: o.N, Nsec: o.M}, {Sec: o.N, Nsec: o.M}}
+		return Result(unix.UtimesNanoAt(unix.AT_FDCWD, p, ts, unix.AT_SYMLINK_NOFOLLOW))
 	case "setxattr":
-		return res(unix.Lsetxattr(p, o.key, []byte(o.text), int(o.n)))
+		return Result(unix.Lsetxattr(p, o.Key, []byte(o.Text), int(o.N)))
 	case "removexattr":
-		return res(unix.Lremovexattr(p, o.key))
+		return Result(unix.Lremovexattr(p, o.Key))
 	case "getxattr":
-		value, err := getXattr(p, o.key)
-		return res(err) + " " + quote(value)
+		value, err := harness.GetXattr(p, o.Key)
+		return Result(err) + " " + strconv.Quote(value)
 	case "listxattr":
 		return s.listXattrs(p)
 	case "readdir":
@@ -130,76 +153,76 @@ func (s *side) run(o op) string {
 		return readAll(p)
 	case "readlink":
 		target, err := os.Readlink(p)
-		return res(err) + " " + strings.ReplaceAll(target, s.o.mnt, "MNT")
+		return Result(err) + " " + strings.ReplaceAll(target, s.Overlay.Point, "MNT")
 	case "stat":
 		return statText(p)
 	}
 	return s.runSlot(o, p)
 }
 
-// sizeWasThat is the result of a truncation to the size that the file had.
-const sizeWasThat = "ok, the size was that"
+// SizeUnchanged is the result of a truncation to the size that the file had.
+const SizeUnchanged = "ok, the size was that"
 
 // runSlot runs the operations on kept descriptors.
-func (s *side) runSlot(o op, p string) string {
-	fd := s.fd[o.slot]
-	if o.name == "slot-open" {
+func (s *Side) runSlot(o Op, p string) string {
+	fd := s.FDs[o.Slot]
+	if o.Name == "slot-open" {
 		// One byte is written at once: the kernel copies up at the open already, the daemon at the first write that it sees. With the
 		// writeback cache that is the one of fsync.
 		if fd >= 0 {
 			_ = unix.Close(fd)
-			s.fd[o.slot] = -1
+			s.FDs[o.Slot] = -1
 		}
-		fd, err := unix.Open(p, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|int(o.n), 0o644)
+		fd, err := unix.Open(p, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|int(o.N), 0o644)
 		if err != nil {
-			return res(err)
+			return Result(err)
 		}
-		s.fd[o.slot] = fd
+		s.FDs[o.Slot] = fd
 		_, err = unix.Pwrite(fd, []byte("!"), 0)
 		var st unix.Stat_t
 		if err == nil && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
 			err = unix.Fsync(fd)
 		}
-		return res(err)
+		return Result(err)
 	}
 	if fd < 0 {
 		return "closed"
 	}
-	switch o.name {
+	switch o.Name {
 	case "slot-write":
-		n, err := unix.Pwrite(fd, []byte(o.text), o.n)
-		return fmt.Sprint(res(err), " ", n)
+		n, err := unix.Pwrite(fd, []byte(o.Text), o.N)
+		return fmt.Sprint(Result(err), " ", n)
 	case "slot-read":
 		return readFD(fd)
 	case "slot-truncate":
-		return res(unix.Ftruncate(fd, o.n))
+		return Result(unix.Ftruncate(fd, o.N))
 	case "slot-stat":
 		var st unix.Stat_t
 		err := unix.Fstat(fd, &st)
-		return res(err) + " " + statFormat(&st)
+		return Result(err) + " " + statFormat(&st)
 	case "slot-sync":
-		return res(unix.Fsync(fd))
+		return Result(unix.Fsync(fd))
 	case "slot-chmod":
-		return res(unix.Fchmod(fd, uint32(o.n)))
+		return Result(unix.Fchmod(fd, uint32(o.N)))
 	case "slot-fallocate":
 		var st unix.Stat_t
 		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
 			return "not a file"
 		}
-		return res(unix.Fallocate(fd, uint32(o.n), o.m, int64(len(o.text))*1000))
+		return Result(unix.Fallocate(fd, uint32(o.N), o.M, int64(len(o.Text))*1000))
 	case "slot-close":
-		s.fd[o.slot] = -1
-		return res(unix.Close(fd))
+		s.FDs[o.Slot] = -1
+		return Result(unix.Close(fd))
 	}
-	panic("unknown operation " + o.name)
+	panic("unknown operation " + o.Name)
 }
 
-func res(err error) string { return errnoName(err) }
+func Result(err error) string { return harness.ErrnoName(err) }
 
-func (s *side) writeFile(p string, flags int, mode uint32, text string, offset int64) string {
+func (s *Side) writeFile(p string, flags int, mode uint32, text string, offset int64) string {
 	fd, err := unix.Open(p, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	if err != nil {
-		return "open " + res(err)
+		return "open " + Result(err)
 	}
 	var n int
 	if offset >= 0 {
@@ -207,9 +230,9 @@ func (s *side) writeFile(p string, flags int, mode uint32, text string, offset i
 	} else {
 		n, err = unix.Write(fd, []byte(text))
 	}
-	result := fmt.Sprint("write ", res(err), " ", n)
+	result := fmt.Sprint("write ", Result(err), " ", n)
 	if err := unix.Close(fd); err != nil {
-		result += " close " + res(err)
+		result += " close " + Result(err)
 	}
 	return result
 }
@@ -219,7 +242,7 @@ const readLimit = 4 << 20 // devices have no end
 func readAll(p string) string {
 	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return "open " + res(err)
+		return "open " + Result(err)
 	}
 	defer unix.Close(fd)
 	return readFD(fd)
@@ -231,36 +254,36 @@ func readFD(fd int) string {
 	for len(all) < readLimit {
 		n, err := unix.Pread(fd, buf, int64(len(all)))
 		if err != nil {
-			return "read " + res(err)
+			return "read " + Result(err)
 		}
 		if n == 0 {
 			break
 		}
 		all = append(all, buf[:n]...)
 	}
-	return fmt.Sprintf("%d bytes %s", len(all), digest(all))
+	return fmt.Sprintf("%d bytes %s", len(all), harness.Digest(all))
 }
 
-func (s *side) listXattrs(p string) string {
-	names, err := xattrNames(p)
+func (s *Side) listXattrs(p string) string {
+	names, err := harness.XattrNames(p)
 	slices.Sort(names)
-	return res(err) + " " + strings.Join(names, " ")
+	return Result(err) + " " + strings.Join(names, " ")
 }
 
 // readDir lists names and types.
-func (s *side) readDir(p string) string {
+func (s *Side) readDir(p string) string {
 	entries, err := os.ReadDir(p)
 	var list []string
 	for _, e := range entries {
 		list = append(list, e.Name()+":"+e.Type().String())
 	}
-	return res(err) + " " + strings.Join(list, " ")
+	return Result(err) + " " + strings.Join(list, " ")
 }
 
 func statText(p string) string {
 	var st unix.Stat_t
 	if err := unix.Lstat(p, &st); err != nil {
-		return res(err)
+		return Result(err)
 	}
 	return statFormat(&st)
 }
@@ -276,16 +299,38 @@ func statFormat(st *unix.Stat_t) string {
 	default:
 		s += fmt.Sprintf(" nlink %d rdev %d", st.Nlink, st.Rdev)
 	}
-	return s + " mtime " + timeClass(st.Mtim)
+	return s + " mtime " + harness.TimeClass(st.Mtim)
 }
 
-// probe is what is compared after an operation besides its result: the objects it names and their parents.
-func (s *side) probe(o op) string {
+// Probe is what is compared after an operation besides its result: the objects it names and their parents.
+func (s *Side) Probe(o Op) string {
 	var b strings.Builder
-	for _, p := range []string{o.path, o.path2} {
+	for _, p := range []string{o.Path, o.Path2} {
 		if p != "" {
-			fmt.Fprintf(&b, "[%s: %s] [parent: %s] ", p, statText(s.o.path(p)), statText(filepath.Dir(s.o.path(p))))
+			fmt.Fprintf(&b, "[%s: %s] [parent: %s] ", p, statText(s.Overlay.Path(p)), statText(filepath.Dir(s.Overlay.Path(p))))
 		}
 	}
 	return b.String()
+}
+
+// Failure matches the result of an operation that did nothing.
+var Failure = regexp.MustCompile(`^(open |write |read )?E[A-Z]+|^closed|^not a file`)
+
+func (s *Side) Remount() {
+	s.Close()
+	s.Overlay.Unmount()
+	s.Mount()
+}
+
+// Mount mounts again, whatever a volatile mount has left.
+func (s *Side) Mount() {
+	s.Overlay.ForgetVolatile()
+	s.Overlay.Mount()
+}
+
+func (s *Side) Finish() {
+	s.Close()
+	if s.Overlay.IsMounted() {
+		s.Overlay.Unmount()
+	}
 }

@@ -1,4 +1,4 @@
-package e2e
+package rights
 
 import (
 	"fmt"
@@ -10,12 +10,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Ids are shown as others, and what is made or changed is stored under those of the layers.
 func TestIDMapping(t *testing.T) {
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, `
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, `
 			file zero 0644 "z"
 			file five 4755 "f"
 			own five 5 6
@@ -26,147 +28,147 @@ func TestIDMapping(t *testing.T) {
 			own far 70000 80000
 			symlink link five
 			own link 8 9`)
-		o.opts = append(o.opts, "uidmapping=:0:200000:65536", "gidmapping=:0:300000:65536")
-		check(t, os.Chmod(filepath.Join(o.lowers[0], "five"), 0o755|os.ModeSetuid)) // chown took it away
-		o.mount()
+		o.Opts = append(o.Opts, "uidmapping=:0:200000:65536", "gidmapping=:0:300000:65536")
+		harness.Check(t, os.Chmod(filepath.Join(o.Lowers[0], "five"), 0o755|os.ModeSetuid)) // chown took it away
+		o.Mount()
 		for name, want := range map[string]string{
 			"zero": "200000:300000 0644", "five": "200005:300006 4755", "group": "200000:300007 2777",
 			"far": "65534:65534 0644", "link": "200008:300009 0777",
 		} {
-			equal(t, name, owner(t, o.path(name)), want)
+			harness.Equal(t, name, harness.Owner(t, o.Path(name)), want)
 		}
-		as(t, 200005, 300006, func() {
-			appendTo(t, o.path("five"), "+")
-			check(t, os.WriteFile(o.path("open/mine"), nil, 0o640))
-			check(t, os.WriteFile(o.path("group/inherits"), nil, 0o640))
-			check(t, os.Mkdir(o.path("group/dir"), 0o750))
-			check(t, os.Symlink("x", o.path("open/symlink")))
+		harness.As(t, 200005, 300006, func() {
+			harness.AppendTo(t, o.Path("five"), "+")
+			harness.Check(t, os.WriteFile(o.Path("open/mine"), nil, 0o640))
+			harness.Check(t, os.WriteFile(o.Path("group/inherits"), nil, 0o640))
+			harness.Check(t, os.Mkdir(o.Path("group/dir"), 0o750))
+			harness.Check(t, os.Symlink("x", o.Path("open/symlink")))
 		})
-		as(t, 99, 99, func() { check(t, os.WriteFile(o.path("open/nobody"), nil, 0o640)) }) // has no id on disk
-		check(t, os.Lchown(o.path("zero"), 200033, -1))
-		check(t, os.Lchown(o.path("link"), 200001, 300001))
-		check(t, os.Chmod(o.path("far"), 0o600)) // a copy-up of what the mount cannot show
+		harness.As(t, 99, 99, func() { harness.Check(t, os.WriteFile(o.Path("open/nobody"), nil, 0o640)) }) // has no id on disk
+		harness.Check(t, os.Lchown(o.Path("zero"), 200033, -1))
+		harness.Check(t, os.Lchown(o.Path("link"), 200001, 300001))
+		harness.Check(t, os.Chmod(o.Path("far"), 0o600)) // a copy-up of what the mount cannot show
 		for range 2 {
 			for name, want := range map[string]string{
 				"five": "200005:300006 0755", "open/mine": "200005:300006 0640", "group/inherits": "200005:300007 0640",
 				"group/dir": "200005:300007 2750", "open/symlink": "200005:300006 0777", "zero": "200033:300000 0644",
 				"link": "200001:300001 0777", "open/nobody": "265534:365534 0640", "far": "65534:65534 0600",
 			} {
-				equal(t, name, owner(t, o.path(name)), want)
+				harness.Equal(t, name, harness.Owner(t, o.Path(name)), want)
 			}
-			o.remount()
+			o.Remount()
 		}
 		for name, want := range map[string]string{
 			"five": "5:6 0755", "open/mine": "5:6 0640", "group/inherits": "5:7 0640", "group/dir": "5:7 2750",
 			"open/symlink": "5:6 0777", "zero": "33:0 0644", "link": "1:1 0777", "open/nobody": "65534:65534 0640",
 			"far": "70000:80000 0600", // not the overflow id
 		} {
-			equal(t, name+" on disk", owner(t, filepath.Join(o.upper, name)), want)
+			harness.Equal(t, name+" on disk", harness.Owner(t, filepath.Join(o.Upper, name)), want)
 		}
 	})
 }
 
 // Ids lie in values of attributes too.
 func TestIDMappingOfValues(t *testing.T) {
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f 0640 \"x\"\nown f 5 6\ndir d 0777\nfile caps 0755 \"x\"")
-		sh(t, o.lowers[0], "setfacl -m u:7:r,g:8:r f; setfacl -d -m u:7:rwx d")
-		o.opts = append(o.opts, "uidmapping=0:200000:65536", "gidmapping=0:300000:65536")
-		o.mount()
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f 0640 \"x\"\nown f 5 6\ndir d 0777\nfile caps 0755 \"x\"")
+		harness.Shell(t, o.Lowers[0], "setfacl -m u:7:r,g:8:r f; setfacl -d -m u:7:rwx d")
+		o.Opts = append(o.Opts, "uidmapping=0:200000:65536", "gidmapping=0:300000:65536")
+		o.Mount()
 		for _, want := range []string{"user:200007:r--", "group:300008:r--"} {
-			if acl := sh(t, o.mnt, "getfacl -n f"); !strings.Contains(acl, want) {
+			if acl := harness.Shell(t, o.Point, "getfacl -n f"); !strings.Contains(acl, want) {
 				t.Errorf("no %s in the ACL:\n%s", want, acl)
 			}
 		}
-		as(t, 200007, 300001, func() { wantText(t, o.path("f"), "x") })
-		sh(t, o.mnt, "setfacl -m u:200009:rw f; touch d/new")
-		if acl := sh(t, o.upper, "getfacl -n f d/new"); !strings.Contains(acl, "user:9:rw-") || strings.Count(acl, "user:7:r") != 2 {
+		harness.As(t, 200007, 300001, func() { harness.WantText(t, o.Path("f"), "x") })
+		harness.Shell(t, o.Point, "setfacl -m u:200009:rw f; touch d/new")
+		if acl := harness.Shell(t, o.Upper, "getfacl -n f d/new"); !strings.Contains(acl, "user:9:rw-") || strings.Count(acl, "user:7:r") != 2 {
 			t.Errorf("on disk the ACLs are:\n%s", acl)
 		}
 		// Capabilities for the root of a container are, on disk, for its root too.
 		caps := "\x01\x00\x00\x03\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40\x0d\x03\x00" // root 200000
-		check(t, unix.Lsetxattr(o.path("caps"), "security.capability", []byte(caps), 0))
-		equal(t, "capabilities on disk", xattrOf(filepath.Join(o.upper, "caps"), "security.capability"), "\x01\x00\x00\x02"+caps[4:20])
+		harness.Check(t, unix.Lsetxattr(o.Path("caps"), "security.capability", []byte(caps), 0))
+		harness.Equal(t, "capabilities on disk", harness.XattrOf(filepath.Join(o.Upper, "caps"), "security.capability"), "\x01\x00\x00\x02"+caps[4:20])
 	})
 }
 
 // The mapping of podman's --userns=keep-id, in the user namespace that it makes.
 func TestIDMappingInUserNamespace(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file root\nfile user\nown user 1001 1001\nfile other\nown other 1500 1500\ndir open 0777")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file root\nfile user\nown user 1001 1001\nfile other\nown other 1500 1500\ndir open 0777")
 		keep := "mapping=:0:1:1001:1001:0:1:1002:1002:64534"
-		o.opts = append(o.opts, "uid"+keep, "gid"+keep)
-		o.mount()
-		equal(t, "root's", owner(t, o.path("root")), "1:1 0644")
-		equal(t, "the user's", owner(t, o.path("user")), "0:0 0644")
-		equal(t, "another's", owner(t, o.path("other")), "1500:1500 0644")
-		check(t, os.WriteFile(o.path("open/new"), nil, 0o644))
-		equal(t, "mine", owner(t, o.path("open/new")), "0:0 0644")
-		equal(t, "mine on disk", owner(t, filepath.Join(o.upper, "open/new")), "1001:1001 0644")
+		o.Opts = append(o.Opts, "uid"+keep, "gid"+keep)
+		o.Mount()
+		harness.Equal(t, "root's", harness.Owner(t, o.Path("root")), "1:1 0644")
+		harness.Equal(t, "the user's", harness.Owner(t, o.Path("user")), "0:0 0644")
+		harness.Equal(t, "another's", harness.Owner(t, o.Path("other")), "1500:1500 0644")
+		harness.Check(t, os.WriteFile(o.Path("open/new"), nil, 0o644))
+		harness.Equal(t, "mine", harness.Owner(t, o.Path("open/new")), "0:0 0644")
+		harness.Equal(t, "mine on disk", harness.Owner(t, filepath.Join(o.Upper, "open/new")), "1001:1001 0644")
 	})
 }
 
 // With squash_to_* everything belongs to one id, and who may not give files away can still change everything.
 func TestSquash(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir open 0777\nfile f 0666 \"x\"")
-		if e.mode == modeFusermount {
-			o.lowers = append(o.lowers, foreignLower(t))
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir open 0777\nfile f 0666 \"x\"")
+		if e.Mode == harness.ModeFusermount {
+			o.Lowers = append(o.Lowers, foreignLower(t))
 		} else {
-			build(t, e, o.lowers[0], "file theirs 0666 \"t\"\nown theirs 3 4")
+			harness.Build(t, e, o.Lowers[0], "file theirs 0666 \"t\"\nown theirs 3 4")
 		}
-		o.opts = append(o.opts, "squash_to_uid=7,squash_to_gid=8")
-		o.mount()
-		equal(t, "a lower's", owner(t, o.path("theirs"))[:4], "7:8 ")
-		appendTo(t, o.path("theirs"), "+")
-		check(t, os.WriteFile(o.path("open/new"), nil, 0o644))
-		if e.mode != modeFusermount { // there the kernel asks who may
-			check(t, os.Lchown(o.path("open/new"), 33, 33)) // is no error, as tar and dpkg would have it
+		o.Opts = append(o.Opts, "squash_to_uid=7,squash_to_gid=8")
+		o.Mount()
+		harness.Equal(t, "a lower's", harness.Owner(t, o.Path("theirs"))[:4], "7:8 ")
+		harness.AppendTo(t, o.Path("theirs"), "+")
+		harness.Check(t, os.WriteFile(o.Path("open/new"), nil, 0o644))
+		if e.Mode != harness.ModeFusermount { // there the kernel asks who may
+			harness.Check(t, os.Lchown(o.Path("open/new"), 33, 33)) // is no error, as tar and dpkg would have it
 		}
 		for range 2 {
-			wantText(t, o.path("theirs"), "t+")
-			equal(t, "a lower's", owner(t, o.path("theirs"))[:4], "7:8 ")
-			equal(t, "new", owner(t, o.path("open/new")), "7:8 0644")
-			equal(t, "the root", owner(t, o.mnt)[:4], "7:8 ")
-			o.remount()
+			harness.WantText(t, o.Path("theirs"), "t+")
+			harness.Equal(t, "a lower's", harness.Owner(t, o.Path("theirs"))[:4], "7:8 ")
+			harness.Equal(t, "new", harness.Owner(t, o.Path("open/new")), "7:8 0644")
+			harness.Equal(t, "the root", harness.Owner(t, o.Point)[:4], "7:8 ")
+			o.Remount()
 		}
 		onDisk := "7:8 0644"
-		if e.mode == modeFusermount {
+		if e.Mode == harness.ModeFusermount {
 			onDisk = fmt.Sprintf("%d:%d 0644", os.Getuid(), os.Getgid())
 		}
-		equal(t, "new on disk", owner(t, filepath.Join(o.upper, "open/new")), onDisk)
+		harness.Equal(t, "new on disk", harness.Owner(t, filepath.Join(o.Upper, "open/new")), onDisk)
 	})
 }
 
 // foreignLower is a lower of root's that a plain user may read: a file in the folder of the run.
 func foreignLower(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(base, "foreign")
-	wantText(t, filepath.Join(dir, "theirs"), "t")
+	dir := filepath.Join(harness.RunDir, "foreign")
+	harness.WantText(t, filepath.Join(dir, "theirs"), "t")
 	return dir
 }
 
 func TestSquashToRoot(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file f 0644\nown f 3 4")
-		o.opts = append(o.opts, "squash_to_root")
-		o.mount()
-		equal(t, "owner", owner(t, o.path("f")), "0:0 0644")
-		check(t, os.Lchown(o.path("f"), 5, 5))
-		equal(t, "owner", owner(t, o.path("f")), "0:0 0644")
-		equal(t, "owner on disk", owner(t, filepath.Join(o.upper, "f")), "0:0 0644")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file f 0644\nown f 3 4")
+		o.Opts = append(o.Opts, "squash_to_root")
+		o.Mount()
+		harness.Equal(t, "owner", harness.Owner(t, o.Path("f")), "0:0 0644")
+		harness.Check(t, os.Lchown(o.Path("f"), 5, 5))
+		harness.Equal(t, "owner", harness.Owner(t, o.Path("f")), "0:0 0644")
+		harness.Equal(t, "owner on disk", harness.Owner(t, filepath.Join(o.Upper, "f")), "0:0 0644")
 	})
 }
 
 func TestSmallInodeNumbers(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir d\nfile d/f\nfile g", "file h")
-		o.opts = append(o.opts, "ino32_t")
-		o.mount()
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir d\nfile d/f\nfile g", "file h")
+		o.Opts = append(o.Opts, "ino32_t")
+		o.Mount()
 		seen := map[uint64]string{}
-		check(t, filepath.WalkDir(o.mnt, func(path string, _ os.DirEntry, err error) error {
-			check(t, err)
-			st := lstat(t, path)
+		harness.Check(t, filepath.WalkDir(o.Point, func(path string, _ os.DirEntry, err error) error {
+			harness.Check(t, err)
+			st := harness.Lstat(t, path)
 			if st.Ino>>32 != 0 {
 				t.Errorf("%s has number %d", path, st.Ino)
 			}
@@ -176,14 +178,14 @@ func TestSmallInodeNumbers(t *testing.T) {
 			seen[st.Ino] = path
 			return nil
 		}))
-		equal(t, "objects", len(seen), 5)
+		harness.Equal(t, "objects", len(seen), 5)
 	})
 }
 
 // A mount of the tree may map ids itself (FUSE_ALLOW_IDMAP, Linux 6.12).
 func TestIdmappedMountOfTheTree(t *testing.T) {
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f 0644 \"x\"\nown f 5 6\ndir open 0777\nfile suid 4777 \"s\"")
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f 0644 \"x\"\nown f 5 6\ndir open 0777\nfile suid 4777 \"s\"")
 		// A user namespace is the kernel's notation of a mapping.
 		holder := exec.Command("sleep", "60")
 		holder.SysProcAttr = &syscall.SysProcAttr{
@@ -191,40 +193,40 @@ func TestIdmappedMountOfTheTree(t *testing.T) {
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 400000, Size: 65536}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 500000, Size: 65536}},
 		}
-		check(t, holder.Start())
+		harness.Check(t, holder.Start())
 		defer func() { _ = holder.Process.Kill(); _ = holder.Wait() }()
-		userns := open(t, fmt.Sprintf("/proc/%d/ns/user", holder.Process.Pid), os.O_RDONLY)
+		userns := harness.Open(t, fmt.Sprintf("/proc/%d/ns/user", holder.Process.Pid), os.O_RDONLY)
 		defer userns.Close()
-		tree, err := unix.OpenTree(unix.AT_FDCWD, o.mnt, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		check(t, err)
+		tree, err := unix.OpenTree(unix.AT_FDCWD, o.Point, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		harness.Check(t, err)
 		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-		check(t, unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr))
+		harness.Check(t, unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr))
 		view := fmt.Sprintf("/proc/self/fd/%d", tree)
-		equal(t, "a lower's file", owner(t, view+"/f"), "400005:500006 0644")
-		as(t, 400005, 500006, func() {
-			appendTo(t, view+"/f", "+")
-			check(t, os.WriteFile(view+"/open/mine", nil, 0o640))
-			check(t, os.Mkdir(view+"/open/dir", 0o750))
-			check(t, os.Symlink("x", view+"/open/link"))
-			check(t, os.Chmod(view+"/open/mine", 0o600))
+		harness.Equal(t, "a lower's file", harness.Owner(t, view+"/f"), "400005:500006 0644")
+		harness.As(t, 400005, 500006, func() {
+			harness.AppendTo(t, view+"/f", "+")
+			harness.Check(t, os.WriteFile(view+"/open/mine", nil, 0o640))
+			harness.Check(t, os.Mkdir(view+"/open/dir", 0o750))
+			harness.Check(t, os.Symlink("x", view+"/open/link"))
+			harness.Check(t, os.Chmod(view+"/open/mine", 0o600))
 		})
 		for name, want := range map[string]string{"f": "0644", "open/mine": "0600", "open/dir": "0750", "open/link": "0777"} {
-			equal(t, name, owner(t, view+"/"+name), "400005:500006 "+want)
-			equal(t, name+" without mapping", owner(t, o.path(name)), "5:6 "+want)
-			equal(t, name+" on disk", owner(t, filepath.Join(o.upper, name)), "5:6 "+want)
+			harness.Equal(t, name, harness.Owner(t, view+"/"+name), "400005:500006 "+want)
+			harness.Equal(t, name+" without mapping", harness.Owner(t, o.Path(name)), "5:6 "+want)
+			harness.Equal(t, name+" on disk", harness.Owner(t, filepath.Join(o.Upper, name)), "5:6 "+want)
 		}
 		// Without a mapping everything is as before, also what only root may: keep a suid bit.
-		check(t, os.Chmod(o.path("suid"), 0o777|os.ModeSetuid))
+		harness.Check(t, os.Chmod(o.Path("suid"), 0o777|os.ModeSetuid))
 		allocate := func(bytes int64) {
-			f := open(t, o.path("suid"), os.O_RDWR)
+			f := harness.Open(t, o.Path("suid"), os.O_RDWR)
 			defer f.Close()
-			check(t, unix.Fallocate(int(f.Fd()), 0, 0, bytes))
+			harness.Check(t, unix.Fallocate(int(f.Fd()), 0, 0, bytes))
 		}
 		allocate(10)
-		equal(t, "fallocate by root", owner(t, o.path("suid")), "0:0 4777")
-		as(t, 1000, 1000, func() { allocate(20) })
-		equal(t, "fallocate by another", owner(t, o.path("suid")), "0:0 0777")
-		check(t, unix.Close(tree)) // which keeps the daemon
-		o.unmount()
+		harness.Equal(t, "fallocate by root", harness.Owner(t, o.Path("suid")), "0:0 4777")
+		harness.As(t, 1000, 1000, func() { allocate(20) })
+		harness.Equal(t, "fallocate by another", harness.Owner(t, o.Path("suid")), "0:0 0777")
+		harness.Check(t, unix.Close(tree)) // which keeps the daemon
+		o.Unmount()
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package rights
 
 import (
 	"os"
@@ -9,25 +9,27 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // What the kernel does with files of every FUSE file system, without a request to the daemon.
 
 // A regular file can be waited for by epoll, and is always ready (D38).
 func TestEpollOfRegularFiles(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f 0644 \"x\"")
-		f := open(t, o.path("f"), os.O_RDWR)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f 0644 \"x\"")
+		f := harness.Open(t, o.Path("f"), os.O_RDWR)
 		defer f.Close()
 		ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-		check(t, err)
+		harness.Check(t, err)
 		defer unix.Close(ep)
 		err = unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, int(f.Fd()), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT})
-		if o.kernel {
-			wantErr(t, "epoll_ctl in the kernel's overlayfs", err, syscall.EPERM)
+		if o.Kernel {
+			harness.WantErr(t, "epoll_ctl in the kernel's overlayfs", err, syscall.EPERM)
 			return
 		}
-		check(t, err)
+		harness.Check(t, err)
 		events := make([]unix.EpollEvent, 1)
 		n, err := unix.EpollWait(ep, events, 1000)
 		if n != 1 || err != nil || events[0].Events != unix.EPOLLIN|unix.EPOLLOUT {
@@ -39,27 +41,27 @@ func TestEpollOfRegularFiles(t *testing.T) {
 // In a user namespace an object whose owner or group is not mapped cannot be removed or renamed where the overflow id is not
 // mapped either (may_delete); squash_to_gid shows the group as one that is (D36).
 func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		for opt, want := range map[string]string{"": "EOVERFLOW", ",squash_to_gid=0": ""} {
-			o := e.overlay(t, "")
-			o.log = ""
-			for _, dir := range []string{o.lowers[0], o.upper, o.work} { // from the turn before
-				check(t, os.RemoveAll(dir))
-				mkdir(t, dir)
+			o := e.Overlay(t, "")
+			o.Log = ""
+			for _, dir := range []string{o.Lowers[0], o.Upper, o.Work} { // from the turn before
+				harness.Check(t, os.RemoveAll(dir))
+				harness.Mkdir(t, dir)
 			}
 			for _, name := range []string{"removed", "renamed"} {
-				path := filepath.Join(o.lowers[0], name)
-				write(t, path, "x")
-				check(t, os.Lchown(path, plainUser.uid, 0))
+				path := filepath.Join(o.Lowers[0], name)
+				harness.Write(t, path, "x")
+				harness.Check(t, os.Lchown(path, harness.PlainUser.UID, 0))
 			}
-			for _, dir := range []string{o.lowers[0], o.upper, o.work} {
-				check(t, os.Chown(dir, plainUser.uid, plainUser.gid))
+			for _, dir := range []string{o.Lowers[0], o.Upper, o.Work} {
+				harness.Check(t, os.Chown(dir, harness.PlainUser.UID, harness.PlainUser.GID))
 			}
 			const script = `"$1" -o "$2" "$3"; cd "$3"; perl -MErrno -e '
 				for (["removed", unlink "removed"], ["renamed", rename "renamed", "other"]) { print "$$_[0] ", ($$_[1] ? "ok" : $!+0 == Errno::EOVERFLOW() ? "EOVERFLOW" : $!), "\n" }'; cd /; umount "$3"`
-			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", binPath, o.options()+opt, o.mnt)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(plainUser.uid), Gid: uint32(plainUser.gid)}}
+			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", harness.Program, o.MountOptions()+opt, o.Point)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(harness.PlainUser.UID), Gid: uint32(harness.PlainUser.GID)}}
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -67,7 +69,7 @@ func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
 			if want == "" {
 				want = "ok"
 			}
-			equal(t, "with "+opt, string(out), "removed "+want+"\nrenamed "+want+"\n")
+			harness.Equal(t, "with "+opt, string(out), "removed "+want+"\nrenamed "+want+"\n")
 		}
 	})
 }
@@ -75,22 +77,22 @@ func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
 // The work directory is closed to all but its owner, an impure mark stays when what it was written for is gone, and a directory
 // that takes no entries is no work directory (D35).
 func TestWorkDirectoryAndMarksThatStay(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/f 0644 \"x\"")
-		appendTo(t, o.path("d/f"), "+")
-		check(t, os.Remove(o.path("d/f")))
-		check(t, os.Remove(o.path("d")))
-		check(t, os.Mkdir(o.path("d"), 0o755))
-		equal(t, "mode of the staging directory", owner(t, filepath.Join(o.work, "work")), "0:0 0700")
-		equal(t, "impure", xattrOf(o.upper, "trusted.overlay.impure"), "y")
-		o.remount()
-		equal(t, "impure after a remount", xattrOf(o.upper, "trusted.overlay.impure"), "y")
-		o.unmount()
-		check(t, os.RemoveAll(filepath.Join(o.work, "work")))
-		sh(t, e.dir, "chattr +i work")
-		defer sh(t, e.dir, "chattr -i work")
-		out, err := o.tryMount()
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/f 0644 \"x\"")
+		harness.AppendTo(t, o.Path("d/f"), "+")
+		harness.Check(t, os.Remove(o.Path("d/f")))
+		harness.Check(t, os.Remove(o.Path("d")))
+		harness.Check(t, os.Mkdir(o.Path("d"), 0o755))
+		harness.Equal(t, "mode of the staging directory", harness.Owner(t, filepath.Join(o.Work, "work")), "0:0 0700")
+		harness.Equal(t, "impure", harness.XattrOf(o.Upper, "trusted.overlay.impure"), "y")
+		o.Remount()
+		harness.Equal(t, "impure after a remount", harness.XattrOf(o.Upper, "trusted.overlay.impure"), "y")
+		o.Unmount()
+		harness.Check(t, os.RemoveAll(filepath.Join(o.Work, "work")))
+		harness.Shell(t, e.Dir, "chattr +i work")
+		defer harness.Shell(t, e.Dir, "chattr -i work")
+		out, err := o.TryMount()
 		if err == nil || !strings.Contains(out, "workdir") || !strings.Contains(out, "operation not permitted") {
 			t.Errorf("an immutable work directory: %v\n%s", err, out)
 		}

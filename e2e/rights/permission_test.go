@@ -1,4 +1,4 @@
-package e2e
+package rights
 
 import (
 	"fmt"
@@ -8,18 +8,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-func owner(t *testing.T, path string) string {
-	t.Helper()
-	st := lstat(t, path)
-	return fmt.Sprintf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
-}
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+)
 
 // The kernel checks the caller against the merged view; the layers are reached with the daemon's rights.
 func TestPermissions(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, `
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, `
 			file secret 0600 "s"
 			dir closed 0700
 			file closed/f 0666 "x"
@@ -33,67 +29,67 @@ func TestPermissions(t *testing.T) {
 			own sticky/user 1000 1000
 			dir open 0777
 			file open/f 0444 "f"`)
-		asGroups(t, 1000, 1000, []uint32{1002}, func() {
-			_, err := os.ReadFile(o.path("secret"))
-			wantErr(t, "reading another's file", err, syscall.EACCES)
-			_, err = os.ReadFile(o.path("closed/f"))
-			wantErr(t, "a path through a closed directory", err, syscall.EACCES)
-			wantText(t, o.path("theirs"), "t")
-			wantText(t, o.path("group"), "g")
-			wantErr(t, "chmod of another's file", os.Chmod(o.path("group"), 0o666), syscall.EPERM)
-			wantErr(t, "chown", os.Lchown(o.path("theirs"), 1001, 1000), syscall.EPERM)
-			wantErr(t, "sticky: another's file", os.Remove(o.path("sticky/root")), syscall.EPERM)
-			wantErr(t, "sticky: rename over another's", os.Rename(o.path("sticky/user"), o.path("sticky/root")), syscall.EPERM)
-			check(t, os.Remove(o.path("sticky/user")))
-			wantErr(t, "create in another's directory", os.WriteFile(o.path("new"), nil, 0o644), syscall.EACCES)
-			_, err = os.OpenFile(o.path("open/f"), os.O_WRONLY, 0)
-			wantErr(t, "writing a read-only file", err, syscall.EACCES)
-			check(t, os.Remove(o.path("open/f"))) // the directory is what counts
-			appendTo(t, o.path("theirs"), "+")
-			check(t, os.WriteFile(o.path("open/mine"), nil, 0o666))
-			check(t, os.Mkdir(o.path("open/dir"), 0o777))
-			check(t, os.Symlink("x", o.path("open/link")))
-			check(t, unix.Mknod(o.path("open/fifo"), unix.S_IFIFO|0o600, 0))
+		harness.AsGroups(t, 1000, 1000, []uint32{1002}, func() {
+			_, err := os.ReadFile(o.Path("secret"))
+			harness.WantErr(t, "reading another's file", err, syscall.EACCES)
+			_, err = os.ReadFile(o.Path("closed/f"))
+			harness.WantErr(t, "a path through a closed directory", err, syscall.EACCES)
+			harness.WantText(t, o.Path("theirs"), "t")
+			harness.WantText(t, o.Path("group"), "g")
+			harness.WantErr(t, "chmod of another's file", os.Chmod(o.Path("group"), 0o666), syscall.EPERM)
+			harness.WantErr(t, "chown", os.Lchown(o.Path("theirs"), 1001, 1000), syscall.EPERM)
+			harness.WantErr(t, "sticky: another's file", os.Remove(o.Path("sticky/root")), syscall.EPERM)
+			harness.WantErr(t, "sticky: rename over another's", os.Rename(o.Path("sticky/user"), o.Path("sticky/root")), syscall.EPERM)
+			harness.Check(t, os.Remove(o.Path("sticky/user")))
+			harness.WantErr(t, "create in another's directory", os.WriteFile(o.Path("new"), nil, 0o644), syscall.EACCES)
+			_, err = os.OpenFile(o.Path("open/f"), os.O_WRONLY, 0)
+			harness.WantErr(t, "writing a read-only file", err, syscall.EACCES)
+			harness.Check(t, os.Remove(o.Path("open/f"))) // the directory is what counts
+			harness.AppendTo(t, o.Path("theirs"), "+")
+			harness.Check(t, os.WriteFile(o.Path("open/mine"), nil, 0o666))
+			harness.Check(t, os.Mkdir(o.Path("open/dir"), 0o777))
+			harness.Check(t, os.Symlink("x", o.Path("open/link")))
+			harness.Check(t, unix.Mknod(o.Path("open/fifo"), unix.S_IFIFO|0o600, 0))
 		})
 		for name, want := range map[string]string{"mine": "1000:1000 0644", "dir": "1000:1000 0755", "link": "1000:1000 0777", "fifo": "1000:1000 0600"} {
-			equal(t, "owner of a new "+name, owner(t, o.path("open/"+name)), want)
-			equal(t, "owner of a new "+name+" in the upper", owner(t, filepath.Join(o.upper, "open", name)), want)
+			harness.Equal(t, "owner of a new "+name, harness.Owner(t, o.Path("open/"+name)), want)
+			harness.Equal(t, "owner of a new "+name+" in the upper", harness.Owner(t, filepath.Join(o.Upper, "open", name)), want)
 		}
-		equal(t, "owner after copy-up", owner(t, filepath.Join(o.upper, "theirs")), "1000:1000 0600")
+		harness.Equal(t, "owner after copy-up", harness.Owner(t, filepath.Join(o.Upper, "theirs")), "1000:1000 0600")
 	})
 }
 
 func TestSetgidDirectories(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "dir s 2777\nown s 0 1002\ndir s/sub 2777\nown s/sub 0 1003")
-		as(t, 1000, 1000, func() {
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "dir s 2777\nown s 0 1002\ndir s/sub 2777\nown s/sub 0 1003")
+		harness.As(t, 1000, 1000, func() {
 			for _, d := range []string{"s", "s/sub"} {
-				check(t, os.WriteFile(o.path(d+"/file"), nil, 0o666))
-				check(t, syscall.Mkdir(o.path(d+"/dir"), 0o777))
-				check(t, os.Symlink("x", o.path(d+"/link")))
-				check(t, unix.Mknod(o.path(d+"/fifo"), unix.S_IFIFO|0o644, 0))
-				check(t, syscall.Mkdir(o.path(d+"/dir/deeper"), 0o700))
+				harness.Check(t, os.WriteFile(o.Path(d+"/file"), nil, 0o666))
+				harness.Check(t, syscall.Mkdir(o.Path(d+"/dir"), 0o777))
+				harness.Check(t, os.Symlink("x", o.Path(d+"/link")))
+				harness.Check(t, unix.Mknod(o.Path(d+"/fifo"), unix.S_IFIFO|0o644, 0))
+				harness.Check(t, syscall.Mkdir(o.Path(d+"/dir/deeper"), 0o700))
 			}
 		})
 		for d, gid := range map[string]int{"s": 1002, "s/sub": 1003} {
 			for name, mode := range map[string]string{"file": "0644", "dir": "2755", "link": "0777", "fifo": "0644", "dir/deeper": "2700"} {
 				want := fmt.Sprintf("1000:%d %s", gid, mode)
-				equal(t, d+"/"+name, owner(t, o.path(d+"/"+name)), want)
-				equal(t, d+"/"+name+" in the upper", owner(t, filepath.Join(o.upper, d, name)), want)
+				harness.Equal(t, d+"/"+name, harness.Owner(t, o.Path(d+"/"+name)), want)
+				harness.Equal(t, d+"/"+name+" in the upper", harness.Owner(t, filepath.Join(o.Upper, d, name)), want)
 			}
 		}
 		// A group that the caller is not in takes the setgid bit of an executable away.
-		as(t, 1000, 1000, func() {
-			check(t, os.WriteFile(o.path("s/x"), nil, 0o666))
-			check(t, syscall.Chmod(o.path("s/x"), 0o2755))
+		harness.As(t, 1000, 1000, func() {
+			harness.Check(t, os.WriteFile(o.Path("s/x"), nil, 0o666))
+			harness.Check(t, syscall.Chmod(o.Path("s/x"), 0o2755))
 		})
-		equal(t, "chmod g+s by a stranger to the group", owner(t, o.path("s/x")), "1000:1002 0755")
+		harness.Equal(t, "chmod g+s by a stranger to the group", harness.Owner(t, o.Path("s/x")), "1000:1002 0755")
 	})
 }
 
 // A write, truncate or chown by a caller without the right drops suid, sgid and file capabilities.
 func TestPrivilegeDropping(t *testing.T) {
-	eachIO(t, rootModes, func(t *testing.T, e *env) {
+	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		changes := map[string]func(path string) error{
 			"write": func(p string) error {
 				f, err := os.OpenFile(p, os.O_WRONLY, 0)
@@ -106,7 +102,7 @@ func TestPrivilegeDropping(t *testing.T) {
 				}
 				return err
 			},
-			"append":   func(p string) error { return appendErr(p) },
+			"append":   func(p string) error { return harness.AppendErr(p) },
 			"truncate": func(p string) error { return os.Truncate(p, 1) },
 			"otrunc":   func(p string) error { return os.WriteFile(p, []byte("n"), 0) },
 			"fallocate": func(p string) error {
@@ -125,86 +121,65 @@ func TestPrivilegeDropping(t *testing.T) {
 				table = table + fmt.Sprintf("file cap-%s-%s 0777 \"text\"\n", name, layer)
 			}
 		}
-		o := e.overlay(t, "dir x")
-		build(t, e, o.lowers[0], table)
+		o := e.Overlay(t, "dir x")
+		harness.Build(t, e, o.Lowers[0], table)
 		for name := range changes {
 			for _, layer := range []string{"low", "root"} {
-				p := filepath.Join(o.lowers[0], name+"-"+layer)
-				check(t, os.Chmod(p, 0o777|os.ModeSetuid|os.ModeSetgid)) // chown took them away
-				sh(t, o.lowers[0], fmt.Sprintf("setcap cap_net_raw+ep cap-%s-%s", name, layer))
+				p := filepath.Join(o.Lowers[0], name+"-"+layer)
+				harness.Check(t, os.Chmod(p, 0o777|os.ModeSetuid|os.ModeSetgid)) // chown took them away
+				harness.Shell(t, o.Lowers[0], fmt.Sprintf("setcap cap_net_raw+ep cap-%s-%s", name, layer))
 			}
 		}
-		o.mount()
+		o.Mount()
 		for name, change := range changes {
 			for _, file := range []string{name + "-low", "cap-" + name + "-low"} {
-				as(t, 1000, 1000, func() {
-					if err := change(o.path(file)); err != nil {
+				harness.As(t, 1000, 1000, func() {
+					if err := change(o.Path(file)); err != nil {
 						t.Errorf("%s: %v", file, err)
 					}
 				})
 			}
-			if err := change(o.path(name + "-root")); err != nil {
+			if err := change(o.Path(name + "-root")); err != nil {
 				t.Errorf("%s by root: %v", name, err)
 			}
 		}
 		for range 2 {
 			for name := range changes {
-				equal(t, name+" by a user: mode", modeAlone(t, o.path(name+"-low")), 0o777)
-				equal(t, name+" by a user", owner(t, o.path(name+"-low")), "0:0 0777")
+				harness.Equal(t, name+" by a user: mode", harness.ModeAlone(t, o.Path(name+"-low")), 0o777)
+				harness.Equal(t, name+" by a user", harness.Owner(t, o.Path(name+"-low")), "0:0 0777")
 				kept := "0:0 6777"
-				if e.mode == modeUserns {
+				if e.Mode == harness.ModeUserns {
 					kept = "0:0 0777" // root of a user namespace lacks the right, on every file system
 				}
-				equal(t, name+" by root", owner(t, o.path(name+"-root")), kept)
-				equal(t, name+": file capability", xattrOf(o.path("cap-"+name+"-low"), "security.capability"), "ENODATA")
+				harness.Equal(t, name+" by root", harness.Owner(t, o.Path(name+"-root")), kept)
+				harness.Equal(t, name+": file capability", harness.XattrOf(o.Path("cap-"+name+"-low"), "security.capability"), "ENODATA")
 			}
-			o.remount()
+			o.Remount()
 		}
 	})
 }
 
-// modeAlone asks for the mode and no more, as exec and permission checks do: for size and times, which a write makes it
-// doubt, the kernel would ask the daemon, and learn the mode as well.
-func modeAlone(t *testing.T, path string) uint16 {
-	t.Helper()
-	var st unix.Statx_t
-	check(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MODE, &st))
-	return st.Mode & 0o7777
-}
-
-func appendErr(p string) error {
-	f, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString("more")
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
-}
-
 // Copy-up by another keeps what a file is: suid, capabilities, owner.
 func TestCopyUpKeepsPrivileges(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file suid 0755 \"x\"\nown suid 1000 1000\nfile caps 0755 \"x\"\nfile linked 0755 \"x\"")
-		check(t, os.Chmod(filepath.Join(o.lowers[0], "suid"), 0o755|os.ModeSetuid|os.ModeSetgid))
-		sh(t, o.lowers[0], "setcap cap_net_raw+ep caps")
-		o.mount()
-		caps := xattrOf(o.path("caps"), "security.capability")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file suid 0755 \"x\"\nown suid 1000 1000\nfile caps 0755 \"x\"\nfile linked 0755 \"x\"")
+		harness.Check(t, os.Chmod(filepath.Join(o.Lowers[0], "suid"), 0o755|os.ModeSetuid|os.ModeSetgid))
+		harness.Shell(t, o.Lowers[0], "setcap cap_net_raw+ep caps")
+		o.Mount()
+		caps := harness.XattrOf(o.Path("caps"), "security.capability")
 		for _, name := range []string{"suid", "caps"} {
-			check(t, setTimes(o.path(name), oldTime)) // a change that drops nothing
-			check(t, os.Rename(o.path(name), o.path(name+"2")))
+			harness.Check(t, harness.SetTimes(o.Path(name), harness.OldTime)) // a change that drops nothing
+			harness.Check(t, os.Rename(o.Path(name), o.Path(name+"2")))
 		}
 		for range 2 {
-			equal(t, "suid", owner(t, o.path("suid2")), "1000:1000 6755")
-			equal(t, "caps", xattrOf(o.path("caps2"), "security.capability"), caps)
-			o.remount()
+			harness.Equal(t, "suid", harness.Owner(t, o.Path("suid2")), "1000:1000 6755")
+			harness.Equal(t, "caps", harness.XattrOf(o.Path("caps2"), "security.capability"), caps)
+			o.Remount()
 		}
 		// chown drops them, even by root, as on every file system.
-		check(t, os.Lchown(o.path("suid2"), 1001, 1001))
-		check(t, os.Lchown(o.path("caps2"), 1001, 1001))
-		equal(t, "suid after chown", owner(t, o.path("suid2")), "1001:1001 0755")
-		equal(t, "caps after chown", xattrOf(o.path("caps2"), "security.capability"), "ENODATA")
+		harness.Check(t, os.Lchown(o.Path("suid2"), 1001, 1001))
+		harness.Check(t, os.Lchown(o.Path("caps2"), 1001, 1001))
+		harness.Equal(t, "suid after chown", harness.Owner(t, o.Path("suid2")), "1001:1001 0755")
+		harness.Equal(t, "caps after chown", harness.XattrOf(o.Path("caps2"), "security.capability"), "ENODATA")
 	})
 }

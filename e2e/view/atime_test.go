@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"os"
@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // longAgo is an access time that reading replaces by now, unless it is not to change.
@@ -16,7 +18,7 @@ var longAgo = time.Unix(1_000_000_000, 0)
 func readBy(t *testing.T, path string, flags int) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
-	check(t, err)
+	harness.Check(t, err)
 	defer unix.Close(fd)
 	buf := make([]byte, 4096)
 	if flags&unix.O_DIRECTORY != 0 {
@@ -26,7 +28,7 @@ func readBy(t *testing.T, path string, flags int) {
 	} else {
 		_, err = unix.Pread(fd, buf, 0)
 	}
-	check(t, err)
+	harness.Check(t, err)
 }
 
 // Access times of the upper change by the mount's options, not by those of the upper's own mount.
@@ -35,36 +37,36 @@ func TestAccessTimes(t *testing.T) {
 	for _, c := range []struct {
 		opt                        string
 		flag                       uintptr // of mount(2), for the kernel's overlayfs
-		modes                      []mode
+		modes                      []harness.Mode
 		file, again, dir, dirAgain bool // whether the first and the second reading count
 	}{
-		{"noatime", unix.MS_NOATIME, allModes, false, false, false, false},
-		{"relatime", unix.MS_RELATIME, onlyRoot, true, false, true, false},
-		{"nodiratime", unix.MS_NODIRATIME, onlyRoot, true, false, false, false},
-		{"strictatime", unix.MS_STRICTATIME, onlyRoot, true, true, true, true},
+		{"noatime", unix.MS_NOATIME, harness.AllModes, false, false, false, false},
+		{"relatime", unix.MS_RELATIME, harness.OnlyRoot, true, false, true, false},
+		{"nodiratime", unix.MS_NODIRATIME, harness.OnlyRoot, true, false, false, false},
+		{"strictatime", unix.MS_STRICTATIME, harness.OnlyRoot, true, true, true, true},
 	} {
 		t.Run(c.opt, func(t *testing.T) {
-			eachPolicy(t, c.modes, func(t *testing.T, e *env) {
-				o := e.overlay(t, "file low \"low\"\nfile other \"other\"")
-				build(t, e, o.upper, "file up \"up\"\nfile d/f \"f\"\nfile quiet \"q\"")
+			harness.EachPolicy(t, c.modes, func(t *testing.T, e *harness.Env) {
+				o := e.Overlay(t, "file low \"low\"\nfile other \"other\"")
+				harness.Build(t, e, o.Upper, "file up \"up\"\nfile d/f \"f\"\nfile quiet \"q\"")
 				for _, name := range []string{"up", "d", "quiet"} {
-					check(t, os.Chtimes(filepath.Join(o.upper, name), longAgo, longAgo))
+					harness.Check(t, os.Chtimes(filepath.Join(o.Upper, name), longAgo, longAgo))
 				}
-				check(t, os.Chtimes(filepath.Join(o.lowers[0], "low"), longAgo, longAgo))
-				o.opts = append(o.opts, c.opt)
-				o.kernelFlags = c.flag
-				o.mount()
+				harness.Check(t, os.Chtimes(filepath.Join(o.Lowers[0], "low"), longAgo, longAgo))
+				o.Opts = append(o.Opts, c.opt)
+				o.KernelFlags = c.flag
+				o.Mount()
 				count := func(name string, flags int, first, second bool) {
 					t.Helper()
 					last := longAgo.UnixNano()
 					for i, counts := range []bool{first, second} {
 						time.Sleep(20 * time.Millisecond)
-						readBy(t, o.path(name), flags)
-						now := atime(t, o.path(name))
+						readBy(t, o.Path(name), flags)
+						now := atime(t, o.Path(name))
 						if (now != last) != counts {
 							t.Errorf("reading %s, time %d: st_atime was %d, is %d", name, i+1, last, now)
 						}
-						if lying := atime(t, filepath.Join(o.upper, name)); lying != now {
+						if lying := atime(t, filepath.Join(o.Upper, name)); lying != now {
 							t.Errorf("reading %s: st_atime is %d in the upper, %d in the mount", name, lying, now)
 						}
 						last = now
@@ -72,12 +74,12 @@ func TestAccessTimes(t *testing.T) {
 				}
 				count("up", 0, c.file, c.again)
 				count("d", unix.O_DIRECTORY, c.dir, c.dirAgain)
-				if e.mode == modeRoot {
+				if e.Mode == harness.ModeRoot {
 					count("quiet", unix.O_NOATIME, false, false)
 				}
-				readBy(t, o.path("low"), 0)
-				if e.mode != modeFusermount {
-					equal(t, "st_atime of a lower", atime(t, filepath.Join(o.lowers[0], "low")), longAgo.UnixNano())
+				readBy(t, o.Path("low"), 0)
+				if e.Mode != harness.ModeFusermount {
+					harness.Equal(t, "st_atime of a lower", atime(t, filepath.Join(o.Lowers[0], "low")), longAgo.UnixNano())
 				}
 			})
 		})
@@ -86,19 +88,19 @@ func TestAccessTimes(t *testing.T) {
 
 // What is read from the page cache of the mount is not seen by the daemon, and counts only with strictatime (D44).
 func TestAccessTimesOfWhatIsCached(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		e.needCached(t)
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		e.NeedCached(t)
 		for _, opt := range []string{"relatime", "strictatime"} {
 			t.Run(opt, func(t *testing.T) {
-				e := newEnv(t, e.mode)
-				e.opts = []string{opt}
-				o := e.mounted(t, "dir d")
-				write(t, o.path("f"), "text")
-				readBy(t, o.path("f"), 0)
-				check(t, os.Chtimes(o.path("f"), longAgo, longAgo))
-				readBy(t, o.path("f"), 0)
-				equal(t, "the reading counts", atime(t, o.path("f")) != longAgo.UnixNano(), opt == "strictatime")
+				e := harness.NewEnv(t, e.Mode)
+				e.Opts = []string{opt}
+				o := e.Mounted(t, "dir d")
+				harness.Write(t, o.Path("f"), "text")
+				readBy(t, o.Path("f"), 0)
+				harness.Check(t, os.Chtimes(o.Path("f"), longAgo, longAgo))
+				readBy(t, o.Path("f"), 0)
+				harness.Equal(t, "the reading counts", atime(t, o.Path("f")) != longAgo.UnixNano(), opt == "strictatime")
 			})
 		}
 	})
@@ -106,6 +108,6 @@ func TestAccessTimesOfWhatIsCached(t *testing.T) {
 
 func atime(t *testing.T, path string) int64 {
 	t.Helper()
-	st := lstat(t, path)
+	st := harness.Lstat(t, path)
 	return unix.TimespecToNsec(st.Atim)
 }

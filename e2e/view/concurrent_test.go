@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"fmt"
@@ -11,42 +11,45 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // Many users at once: nothing hangs, nothing is torn, and what is seen at the end is what a remount shows.
 func TestConcurrentUse(t *testing.T) {
-	eachIO(t, allModes, func(t *testing.T, e *env) {
+	harness.Raced(t)
+	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var low, mid strings.Builder
 		for i := range 200 {
 			fmt.Fprintf(&low, "file d%d/s%d/f%d %q\n", i%4, i%3, i, strings.Repeat("low", 1000))
 			fmt.Fprintf(&mid, "file d%d/s%d/g%d \"mid\"\n", i%5, i%2, i)
 		}
-		o := e.mounted(t, mid.String(), low.String())
+		o := e.Mounted(t, mid.String(), low.String())
 		stop := time.Now().Add(1500 * time.Millisecond)
 		var wg sync.WaitGroup
 		for worker := range 8 {
-			wg.Go(func() { disturb(o.mnt, rand.New(rand.NewPCG(7, uint64(worker))), worker, stop) })
+			wg.Go(func() { disturb(o.Point, rand.New(rand.NewPCG(7, uint64(worker))), worker, stop) })
 		}
 		done := make(chan struct{})
 		go func() { wg.Wait(); close(done) }()
 		select {
 		case <-done:
 		case <-time.After(60 * time.Second):
-			if o.pid != 0 {
-				abortConnection(o.minor)
+			if o.PID != 0 {
+				harness.AbortConnection(o.Minor)
 			}
 			t.Fatal("the workers hang")
 		}
-		want, err := snapshot(o.mnt, exact)
-		check(t, err)
-		if d := identityFaults(o.mnt); d != "" && !oracle {
-			t.Error(brief2(d))
+		want, err := harness.Snapshot(o.Point, harness.ExactView)
+		harness.Check(t, err)
+		if d := harness.IdentityFaults(o.Point); d != "" && !harness.Oracle {
+			t.Error(harness.Clip(d))
 		}
-		o.remount()
-		got, err := snapshot(o.mnt, exact)
-		check(t, err)
-		if d := diffLines(want, got); d != "" {
-			t.Errorf("a remount shows something else:\n%s", brief2(d))
+		o.Remount()
+		got, err := harness.Snapshot(o.Point, harness.ExactView)
+		harness.Check(t, err)
+		if d := harness.DiffLines(want, got); d != "" {
+			t.Errorf("a remount shows something else:\n%s", harness.Clip(d))
 		}
 		for p, line := range got {
 			if strings.HasPrefix(line, "file") && strings.HasSuffix(p, ".whole") && !strings.Contains(line, `"whole"`) {
@@ -67,7 +70,7 @@ func disturb(root string, r *rand.Rand, worker int, stop time.Time) {
 		case 0:
 			_ = os.Chmod(name, 0o600)
 		case 1:
-			_ = appendErr(name)
+			_ = harness.AppendErr(name)
 		case 2:
 			_ = os.Remove(name)
 		case 3:

@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // manyLayers makes n tables, the topmost first, and what they merge to. Every layer has a file of its own; half of the
@@ -46,38 +48,38 @@ func manyLayers(n int) (tables []string, merged string) {
 
 // (e) 128 and 500 lowers.
 func TestWalkManyLowers(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		for _, n := range []int{128, 500} {
-			t.Run(fmt.Sprint(n), func(t *testing.T) { manyLowers(t, newEnv(t, e.mode), n) })
+			t.Run(fmt.Sprint(n), func(t *testing.T) { manyLowers(t, harness.NewEnv(t, e.Mode), n) })
 		}
 	})
 }
 
-func manyLowers(t *testing.T, e *env, n int) {
+func manyLowers(t *testing.T, e *harness.Env, n int) {
 	tables, merged := manyLayers(n)
-	o := e.mounted(t, tables...)
-	wantTree(t, "merged", o.mnt, merged)
+	o := e.Mounted(t, tables...)
+	harness.WantTree(t, "merged", o.Point, merged)
 	last := fmt.Sprintf("own/f%03d", n-1)
-	appendTo(t, o.path(last), " changed")
-	check(t, os.Remove(o.path("pairs/p000")))
-	check(t, os.RemoveAll(o.path("stack/d1")))
-	check(t, os.Mkdir(o.path("stack/d1"), 0o755))
-	write(t, o.path("stack/d1/new"), "new")
-	o.remount()
-	wantText(t, o.path(last), fmt.Sprintf("layer %d changed", n-1))
-	wantAbsent(t, o.path("pairs/p000"))
-	wantNames(t, o.path("stack/d1"), "new")
-	o.unmount()
-	wantTree(t, "the upper", o.upper, fmt.Sprintf(
+	harness.AppendTo(t, o.Path(last), " changed")
+	harness.Check(t, os.Remove(o.Path("pairs/p000")))
+	harness.Check(t, os.RemoveAll(o.Path("stack/d1")))
+	harness.Check(t, os.Mkdir(o.Path("stack/d1"), 0o755))
+	harness.Write(t, o.Path("stack/d1/new"), "new")
+	o.Remount()
+	harness.WantText(t, o.Path(last), fmt.Sprintf("layer %d changed", n-1))
+	harness.WantAbsent(t, o.Path("pairs/p000"))
+	harness.WantNames(t, o.Path("stack/d1"), "new")
+	o.Unmount()
+	harness.WantTree(t, "the upper", o.Upper, fmt.Sprintf(
 		"file %s \"layer %d changed\"\nwhite pairs/p000\nopaque stack/d1\nfile stack/d1/new \"new\"", last, n-1))
-	wantText(t, filepath.Join(o.lowers[n-1], last), fmt.Sprintf("layer %d", n-1))
+	harness.WantText(t, filepath.Join(o.Lowers[n-1], last), fmt.Sprintf("layer %d", n-1))
 }
 
 // Whiteouts and opaque marks in every form that other programs write are read, in any layer.
 func TestWhiteoutFormsRead(t *testing.T) {
-	needDaemon(t) // the kernel does not read the tar forms
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t) // the kernel does not read the tar forms
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		bottom := `
 			file a "a"
 			file d/x "x"
@@ -108,78 +110,78 @@ func TestWhiteoutFormsRead(t *testing.T) {
 			file fuse/own "o"
 			file xw/f2 "2"`
 		t.Run("lower", func(t *testing.T) {
-			o := newEnv(t, e.mode).mounted(t, top, bottom)
-			wantTree(t, "merged", o.mnt, want)
+			o := harness.NewEnv(t, e.Mode).Mounted(t, top, bottom)
+			harness.WantTree(t, "merged", o.Point, want)
 			for _, name := range []string{".wh.a", "a", "d/.wh.x", "d/x", "gone", "aufs/.wh..wh..opq", "xw/f1"} {
-				wantAbsent(t, o.path(name))
+				harness.WantAbsent(t, o.Path(name))
 			}
 			// What was whited out can be made again, and hides the lower then.
-			check(t, os.MkdirAll(o.path("gone/deep"), 0o755))
-			write(t, o.path("a"), "new")
-			write(t, o.path("aufs/below"), "new")
-			o.remount()
-			wantTree(t, "after a remount", o.mnt, want+"\nfile a \"new\"\ndir gone/deep\nfile aufs/below \"new\"")
+			harness.Check(t, os.MkdirAll(o.Path("gone/deep"), 0o755))
+			harness.Write(t, o.Path("a"), "new")
+			harness.Write(t, o.Path("aufs/below"), "new")
+			o.Remount()
+			harness.WantTree(t, "after a remount", o.Point, want+"\nfile a \"new\"\ndir gone/deep\nfile aufs/below \"new\"")
 		})
 		t.Run("upper", func(t *testing.T) {
-			e := newEnv(t, e.mode)
-			o := e.overlay(t, bottom)
-			build(t, e, o.upper, top)
-			o.mount()
-			wantTree(t, "merged", o.mnt, want)
-			write(t, o.path("a"), "new")
-			check(t, os.Remove(o.path("op/own")))
-			check(t, os.Remove(o.path("aufs/own")))
-			check(t, os.Remove(o.path("aufs")))
-			check(t, os.Remove(o.path("xw/f2")))
-			o.remount()
-			wantTree(t, "after a remount", o.mnt, "file a \"new\"\nfile d/y \"y\"\ndir op\ndir xw\nfile fuse/own \"o\"")
+			e := harness.NewEnv(t, e.Mode)
+			o := e.Overlay(t, bottom)
+			harness.Build(t, e, o.Upper, top)
+			o.Mount()
+			harness.WantTree(t, "merged", o.Point, want)
+			harness.Write(t, o.Path("a"), "new")
+			harness.Check(t, os.Remove(o.Path("op/own")))
+			harness.Check(t, os.Remove(o.Path("aufs/own")))
+			harness.Check(t, os.Remove(o.Path("aufs")))
+			harness.Check(t, os.Remove(o.Path("xw/f2")))
+			o.Remount()
+			harness.WantTree(t, "after a remount", o.Point, "file a \"new\"\nfile d/y \"y\"\ndir op\ndir xw\nfile fuse/own \"o\"")
 		})
 	})
 }
 
 func TestWhiteoutFormsReadTrusted(t *testing.T) {
-	eachMode(t, onlyRoot, func(t *testing.T, e *env) {
-		o := e.mounted(t,
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t,
 			"opaque op\nfile op/own \"o\"\nfile xw/f1 \"\"\nxattr xw/f1 trusted.overlay.whiteout y\nxattr xw trusted.overlay.opaque x\nwhite c",
 			"file op/below \"b\"\nfile xw/f1 \"1\"\nfile xw/f2 \"2\"\nfile c \"c\"")
-		wantTree(t, "merged", o.mnt, "file op/own \"o\"\nfile xw/f2 \"2\"")
+		harness.WantTree(t, "merged", o.Point, "file op/own \"o\"\nfile xw/f2 \"2\"")
 	})
 }
 
 // Where 0/0 devices are not wanted, whiteouts are written in the tar form.
 func TestWhiteoutWrittenAsTarForm(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		t.Setenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT", "y")
-		o := e.mounted(t, "file a \"a\"\nfile d/x \"x\"\nfile b \"b\"")
-		check(t, os.Remove(o.path("a")))
-		check(t, os.RemoveAll(o.path("d")))
-		check(t, os.Remove(o.path("b")))
-		write(t, o.path("b"), "again")
-		wantTree(t, "merged", o.mnt, "file b \"again\"")
-		o.remount()
-		wantTree(t, "merged after a remount", o.mnt, "file b \"again\"")
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "file b \"again\"\nfile .wh.a \"\"\nfile .wh.d \"\"")
+		o := e.Mounted(t, "file a \"a\"\nfile d/x \"x\"\nfile b \"b\"")
+		harness.Check(t, os.Remove(o.Path("a")))
+		harness.Check(t, os.RemoveAll(o.Path("d")))
+		harness.Check(t, os.Remove(o.Path("b")))
+		harness.Write(t, o.Path("b"), "again")
+		harness.WantTree(t, "merged", o.Point, "file b \"again\"")
+		o.Remount()
+		harness.WantTree(t, "merged after a remount", o.Point, "file b \"again\"")
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "file b \"again\"\nfile .wh.a \"\"\nfile .wh.d \"\"")
 	})
 }
 
 // A FIFO of that name, a whiteout's own name and private attributes are refused or hidden, never half there.
 func TestPrivateNames(t *testing.T) {
-	needDaemon(t)
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file a \"a\"")
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file a \"a\"")
 		for _, name := range []string{".wh.a", ".wh.new", ".wh..wh..opq"} {
-			if err := os.WriteFile(o.path(name), nil, 0o644); err == nil {
+			if err := os.WriteFile(o.Path(name), nil, 0o644); err == nil {
 				t.Errorf("creating %s worked, though it means a whiteout", name)
 			}
-			if err := os.Mkdir(o.path(name), 0o755); err == nil {
+			if err := os.Mkdir(o.Path(name), 0o755); err == nil {
 				t.Errorf("mkdir %s worked, though it means a whiteout", name)
 			}
-			if err := os.Rename(o.path("a"), o.path(name)); err == nil {
+			if err := os.Rename(o.Path("a"), o.Path(name)); err == nil {
 				t.Errorf("renaming to %s worked", name)
 			}
 		}
-		wantTree(t, "merged", o.mnt, "file a \"a\"")
+		harness.WantTree(t, "merged", o.Point, "file a \"a\"")
 	})
 }

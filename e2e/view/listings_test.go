@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"fmt"
@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // reading is one listing of a directory under way, by a descriptor of its own.
@@ -17,7 +19,7 @@ type reading struct {
 
 func begin(t *testing.T, dir string, there map[string]bool) *reading {
 	t.Helper()
-	r := &reading{f: open(t, dir, os.O_RDONLY), seen: map[string]int{}, must: map[string]bool{}}
+	r := &reading{f: harness.Open(t, dir, os.O_RDONLY), seen: map[string]int{}, must: map[string]bool{}}
 	for name := range there {
 		r.must[name] = true
 	}
@@ -27,11 +29,11 @@ func begin(t *testing.T, dir string, there map[string]bool) *reading {
 // read makes one getdents call, and reports false at the end.
 func (r *reading) read(t *testing.T, size int) bool {
 	t.Helper()
-	entries, err := getdents(r.f, size)
-	check(t, err)
+	entries, err := harness.Getdents(r.f, size)
+	harness.Check(t, err)
 	for _, e := range entries {
-		if e.name != "." && e.name != ".." {
-			r.seen[e.name]++
+		if e.Name != "." && e.Name != ".." {
+			r.seen[e.Name]++
 		}
 	}
 	return len(entries) > 0
@@ -42,7 +44,7 @@ func (r *reading) end(t *testing.T, what string) {
 	t.Helper()
 	for r.read(t, 2000) {
 	}
-	check(t, r.f.Close())
+	harness.Check(t, r.f.Close())
 	for name, n := range r.seen {
 		if n > 1 {
 			t.Errorf("%s: %s was listed %d times", what, name, n)
@@ -72,7 +74,7 @@ func numbered(n int, dirs ...string) (table string, there map[string]bool) {
 // A name that is removed and made again while one process lists the directory is not listed again, though another process lists the
 // directory in between, whatever else comes and goes.
 func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		kinds := []string{"same", "more", "less", "moved", "warm-same", "warm-more", "warm-less", "warm-moved"}
 		sizes := []int{60, 125, 126, 254, 300} // with entries of 32 bytes, 126 names, "." and ".." fill a page of the kernel's
 		var top, below strings.Builder
@@ -83,27 +85,27 @@ func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 				fmt.Fprintf(&below, "file %s%d/low \"\"\n", kind, n)
 			}
 		}
-		o := e.mounted(t, top.String(), below.String())
+		o := e.Mounted(t, top.String(), below.String())
 		for _, n := range sizes {
 			for _, kind := range kinds {
-				dir := o.path(fmt.Sprint(kind, n))
+				dir := o.Path(fmt.Sprint(kind, n))
 				_, there := numbered(n)
 				kind, warm := strings.CutPrefix(kind, "warm-")
 				if warm { // else the kernel has no copy of the listing
 					_, err := os.ReadDir(dir)
-					check(t, err)
+					harness.Check(t, err)
 				}
 				r := begin(t, dir, there)
 				r.read(t, 400)
 				remove := func(name string) {
 					delete(r.must, name)
-					check(t, os.Remove(dir+"/"+name))
+					harness.Check(t, os.Remove(dir+"/"+name))
 				}
 				remove("n2")
 				switch kind {
 				case "more":
 					for i := range 128 {
-						write(t, fmt.Sprintf("%s/x%d", dir, i), "")
+						harness.Write(t, fmt.Sprintf("%s/x%d", dir, i), "")
 					}
 				case "less":
 					for i := range n / 2 {
@@ -111,12 +113,12 @@ func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 					}
 				case "moved":
 					delete(r.must, "n7")
-					check(t, os.Rename(dir+"/n7", dir+"/elsewhere"))
-					check(t, os.Rename(dir+"/elsewhere", dir+"/n7"))
+					harness.Check(t, os.Rename(dir+"/n7", dir+"/elsewhere"))
+					harness.Check(t, os.Rename(dir+"/elsewhere", dir+"/n7"))
 				}
-				write(t, dir+"/n2", "")
+				harness.Write(t, dir+"/n2", "")
 				_, err := os.ReadDir(dir)
-				check(t, err)
+				harness.Check(t, err)
 				r.end(t, fmt.Sprintf("%s, %d names, listed before: %v", kind, n, warm))
 			}
 		}
@@ -125,15 +127,15 @@ func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 
 // Any number of listings, each begun and read at its own pace, while names come and go.
 func TestManyListingsOfOneDirectory(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		seed := rand.Uint64()
 		t.Log("seed", seed)
 		r := rand.New(rand.NewPCG(seed, 7))
 		table, there := numbered(200+r.IntN(200), "d")
-		o := e.mounted(t, "dir d", table)
+		o := e.Mounted(t, "dir d", table)
 		made := 0
 		create := func(name string) {
-			write(t, o.path("d/"+name), "")
+			harness.Write(t, o.Path("d/"+name), "")
 			there[name] = true
 		}
 		var readings []*reading
@@ -156,13 +158,13 @@ func TestManyListingsOfOneDirectory(t *testing.T) {
 		for step := range 3000 {
 			switch k := r.IntN(20); {
 			case k == 0 && len(readings) < 6:
-				readings = append(readings, begin(t, o.path("d"), there))
+				readings = append(readings, begin(t, o.Path("d"), there))
 			case k == 1 && len(readings) > 0:
 				i := r.IntN(len(readings))
 				readings[i].end(t, fmt.Sprintf("step %d", step))
 				readings = append(readings[:i], readings[i+1:]...)
 			case k == 2:
-				l := begin(t, o.path("d"), there)
+				l := begin(t, o.Path("d"), there)
 				l.end(t, fmt.Sprintf("step %d, at once", step))
 			case k < 8 && len(readings) > 0:
 				readings[r.IntN(len(readings))].read(t, 100+r.IntN(1500))
@@ -171,7 +173,7 @@ func TestManyListingsOfOneDirectory(t *testing.T) {
 				create(fmt.Sprintf("m%d", made))
 			case k < 16 && len(there) > 20:
 				name := pick()
-				check(t, os.Remove(o.path("d/"+name)))
+				harness.Check(t, os.Remove(o.Path("d/"+name)))
 				gone(name)
 				removed = append(removed, name)
 			case k < 18 && len(removed) > 0:
@@ -182,7 +184,7 @@ func TestManyListingsOfOneDirectory(t *testing.T) {
 				from := pick()
 				made++
 				to := fmt.Sprintf("m%d", made)
-				check(t, os.Rename(o.path("d/"+from), o.path("d/"+to)))
+				harness.Check(t, os.Rename(o.Path("d/"+from), o.Path("d/"+to)))
 				gone(from)
 				there[to] = true
 			}
@@ -195,20 +197,20 @@ func TestManyListingsOfOneDirectory(t *testing.T) {
 
 // A listing ends though names are made faster than it is read, and others begin to list the directory all the time.
 func TestListingEndsWhileOthersListAndCreate(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		const n = 300
 		table, there := numbered(n, "d")
-		o := e.mounted(t, "dir d", table)
-		r := begin(t, o.path("d"), there)
+		o := e.Mounted(t, "dir d", table)
+		r := begin(t, o.Path("d"), there)
 		for part := 0; r.read(t, 400); part++ { // some twelve names
 			if len(r.seen) > n {
 				t.Fatalf("a listing of %d names goes on after %d", n, len(r.seen))
 			}
 			for i := range 20 {
-				write(t, o.path(fmt.Sprintf("d/new%d-%d", part, i)), "")
+				harness.Write(t, o.Path(fmt.Sprintf("d/new%d-%d", part, i)), "")
 			}
-			_, err := os.ReadDir(o.path("d"))
-			check(t, err)
+			_, err := os.ReadDir(o.Path("d"))
+			harness.Check(t, err)
 		}
 		r.end(t, "the listing")
 	})

@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"fmt"
@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 func oddNames() []string {
@@ -22,60 +24,60 @@ func oddNames() []string {
 }
 
 func TestOddNames(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var table strings.Builder
 		for _, name := range oddNames() {
 			fmt.Fprintf(&table, "file %q %q\nfile %q %q\n", name, name, "dir "+name+"/"+name, name)
 		}
-		o := e.mounted(t, table.String())
-		wantTree(t, "the lower's names", o.mnt, table.String())
+		o := e.Mounted(t, table.String())
+		harness.WantTree(t, "the lower's names", o.Point, table.String())
 		for _, name := range oddNames() {
-			appendTo(t, o.path(name), "+")
-			check(t, os.Rename(o.path(name), o.path("n"+name)))
-			check(t, os.Remove(o.path("dir "+name+"/"+name)))
-			write(t, o.path("dir "+name+"/2"+name), name)
+			harness.AppendTo(t, o.Path(name), "+")
+			harness.Check(t, os.Rename(o.Path(name), o.Path("n"+name)))
+			harness.Check(t, os.Remove(o.Path("dir "+name+"/"+name)))
+			harness.Write(t, o.Path("dir "+name+"/2"+name), name)
 		}
 		table.Reset()
 		for _, name := range oddNames() {
 			fmt.Fprintf(&table, "file %q %q\nfile %q %q\n", "n"+name, name+"+", "dir "+name+"/2"+name, name)
 		}
-		wantTree(t, "changed names", o.mnt, table.String())
-		o.remount()
-		wantTree(t, "changed names after a remount", o.mnt, table.String())
+		harness.WantTree(t, "changed names", o.Point, table.String())
+		o.Remount()
+		harness.WantTree(t, "changed names after a remount", o.Point, table.String())
 	})
 }
 
 // Names of 255 bytes, which other programs refuse because of what they add to them.
 func TestLongNames(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		long := func(c string) string { return strings.Repeat(c, 255) }
-		o := e.mounted(t, fmt.Sprintf("file %s \"x\"\nfile %s \"x\"\nfile %s/%s \"x\"\nsymlink %s x",
+		o := e.Mounted(t, fmt.Sprintf("file %s \"x\"\nfile %s \"x\"\nfile %s/%s \"x\"\nsymlink %s x",
 			long("a"), long("b"), long("d"), long("e"), long("s")))
-		appendTo(t, o.path(long("a")), "+")
-		check(t, os.Remove(o.path(long("b"))))
-		check(t, os.Remove(o.path(long("s"))))
-		check(t, os.RemoveAll(o.path(long("d"))))
-		check(t, os.Mkdir(o.path(long("d")), 0o755))
-		write(t, o.path(long("n")), "new")
-		check(t, os.Rename(o.path(long("n")), o.path(long("b"))))
-		check(t, os.Link(o.path(long("b")), o.path(long("l"))))
+		harness.AppendTo(t, o.Path(long("a")), "+")
+		harness.Check(t, os.Remove(o.Path(long("b"))))
+		harness.Check(t, os.Remove(o.Path(long("s"))))
+		harness.Check(t, os.RemoveAll(o.Path(long("d"))))
+		harness.Check(t, os.Mkdir(o.Path(long("d")), 0o755))
+		harness.Write(t, o.Path(long("n")), "new")
+		harness.Check(t, os.Rename(o.Path(long("n")), o.Path(long("b"))))
+		harness.Check(t, os.Link(o.Path(long("b")), o.Path(long("l"))))
 		want := fmt.Sprintf("file %s \"x+\"\nfile %s \"new\"\nfile %s \"new\"\ndir %s", long("a"), long("b"), long("l"), long("d"))
-		wantTree(t, "merged", o.mnt, want)
-		o.remount()
-		wantTree(t, "merged after a remount", o.mnt, want)
-		_, err := os.Lstat(o.path(long("x") + "x"))
-		wantErr(t, "256 bytes: lstat", err, syscall.ENAMETOOLONG)
-		wantErr(t, "256 bytes: mkdir", os.Mkdir(o.path(long("x")+"x"), 0o755), syscall.ENAMETOOLONG)
-		wantErr(t, "256 bytes: create", os.WriteFile(o.path(long("x")+"x"), nil, 0o644), syscall.ENAMETOOLONG)
+		harness.WantTree(t, "merged", o.Point, want)
+		o.Remount()
+		harness.WantTree(t, "merged after a remount", o.Point, want)
+		_, err := os.Lstat(o.Path(long("x") + "x"))
+		harness.WantErr(t, "256 bytes: lstat", err, syscall.ENAMETOOLONG)
+		harness.WantErr(t, "256 bytes: mkdir", os.Mkdir(o.Path(long("x")+"x"), 0o755), syscall.ENAMETOOLONG)
+		harness.WantErr(t, "256 bytes: create", os.WriteFile(o.Path(long("x")+"x"), nil, 0o644), syscall.ENAMETOOLONG)
 	})
 }
 
 // Names of up to 255 bytes can be removed, renamed and made again, in whichever form whiteouts are written.
 func TestLongNamesInEachForm(t *testing.T) {
-	needDaemon(t)
+	harness.NeedDaemon(t)
 	for form, variable := range map[string]string{"": "", "markers": "y", "xattr_whiteouts": "y"} {
 		t.Run(form, func(t *testing.T) {
-			eachPolicy(t, allModes, func(t *testing.T, e *env) {
+			harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 				t.Setenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT", variable)
 				var table strings.Builder
 				names := map[int]func(string) string{}
@@ -85,42 +87,42 @@ func TestLongNamesInEachForm(t *testing.T) {
 					fmt.Fprintf(&table, "file %s \"x\"\nfile %s \"x\"\nfile %s/f \"x\"\ndir %s\nfile %s \"x\"\nfile %s \"x\"\nsymlink %s x\nfile %s \"x\"\n",
 						n("f"), n("u"), n("d"), n("e"), n("m"), n("o"), n("s"), n("k"))
 				}
-				o := e.overlay(t, table.String(), table.String())
+				o := e.Overlay(t, table.String(), table.String())
 				if form == "xattr_whiteouts" {
-					o.opts = append(o.opts, form)
+					o.Opts = append(o.Opts, form)
 				}
-				o.mount()
+				o.Mount()
 				var want strings.Builder
 				for length, n := range names {
-					check(t, os.Remove(o.path(n("f"))))
-					appendTo(t, o.path(n("u")), "+")
-					check(t, os.Remove(o.path(n("u"))))
-					write(t, o.path(n("d"))+"/new", "x")
-					check(t, os.RemoveAll(o.path(n("d"))))
-					check(t, os.Remove(o.path(n("e"))))
-					check(t, os.Remove(o.path(n("s"))))
-					check(t, os.Rename(o.path(n("m")), o.path(n("t")))) // to a free name
-					check(t, os.Rename(o.path(n("o")), o.path(n("k")))) // over another
-					check(t, os.Mkdir(o.path(n("f")), 0o755))           // over whiteouts
-					write(t, o.path(n("d")), "new")
-					check(t, os.Rename(o.path(n("d")), o.path(n("u"))))
-					check(t, os.Link(o.path(n("u")), o.path(n("s"))))
+					harness.Check(t, os.Remove(o.Path(n("f"))))
+					harness.AppendTo(t, o.Path(n("u")), "+")
+					harness.Check(t, os.Remove(o.Path(n("u"))))
+					harness.Write(t, o.Path(n("d"))+"/new", "x")
+					harness.Check(t, os.RemoveAll(o.Path(n("d"))))
+					harness.Check(t, os.Remove(o.Path(n("e"))))
+					harness.Check(t, os.Remove(o.Path(n("s"))))
+					harness.Check(t, os.Rename(o.Path(n("m")), o.Path(n("t")))) // to a free name
+					harness.Check(t, os.Rename(o.Path(n("o")), o.Path(n("k")))) // over another
+					harness.Check(t, os.Mkdir(o.Path(n("f")), 0o755))           // over whiteouts
+					harness.Write(t, o.Path(n("d")), "new")
+					harness.Check(t, os.Rename(o.Path(n("d")), o.Path(n("u"))))
+					harness.Check(t, os.Link(o.Path(n("u")), o.Path(n("s"))))
 					fmt.Fprintf(&want, "dir %s\nfile %s \"x\"\nfile %s \"x\"\nfile %s \"new\"\nfile %s \"new\"\n",
 						n("f"), n("t"), n("k"), n("u"), n("s"))
-					_, marker := os.Lstat(filepath.Join(o.upper, ".wh."+n("e")))
-					equal(t, fmt.Sprintf("%d bytes: a marker", length), marker == nil, form == "markers" && length+4 <= 255)
+					_, marker := os.Lstat(filepath.Join(o.Upper, ".wh."+n("e")))
+					harness.Equal(t, fmt.Sprintf("%d bytes: a marker", length), marker == nil, form == "markers" && length+4 <= 255)
 				}
-				wantTree(t, "merged", o.mnt, want.String())
-				o.remount()
-				wantTree(t, "merged after a remount", o.mnt, want.String())
-				o.unmount()
+				harness.WantTree(t, "merged", o.Point, want.String())
+				o.Remount()
+				harness.WantTree(t, "merged after a remount", o.Point, want.String())
+				o.Unmount()
 				if variable != "" {
-					equal(t, "devices in the upper", sh(t, o.upper, "find . -type c | wc -l"), "0\n")
+					harness.Equal(t, "devices in the upper", harness.Shell(t, o.Upper, "find . -type c | wc -l"), "0\n")
 				}
 				os.Unsetenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT")
-				o.lowers, o.upper, o.opts = append([]string{o.upper}, o.lowers...), "", nil
-				o.mount()
-				wantTree(t, "as a lower", o.mnt, want.String())
+				o.Lowers, o.Upper, o.Opts = append([]string{o.Upper}, o.Lowers...), "", nil
+				o.Mount()
+				harness.WantTree(t, "as a lower", o.Point, want.String())
 			})
 		})
 	}
@@ -128,19 +130,19 @@ func TestLongNamesInEachForm(t *testing.T) {
 
 // A tree deeper than PATH_MAX, reached step by step, read and changed.
 func TestDeepPaths(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		const depth = 40 // of 200 bytes: 8,000
 		name := strings.Repeat("d", 200)
-		o := e.overlay(t, "dir x")
+		o := e.Overlay(t, "dir x")
 		deepen := func(root string) (int, func()) {
 			fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY, 0)
-			check(t, err)
+			harness.Check(t, err)
 			for range depth {
 				if err := unix.Mkdirat(fd, name, 0o755); err != nil && err != unix.EEXIST {
 					t.Fatal(err)
 				}
 				next, err := unix.Openat(fd, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-				check(t, err)
+				harness.Check(t, err)
 				_ = unix.Close(fd)
 				fd = next
 			}
@@ -148,65 +150,65 @@ func TestDeepPaths(t *testing.T) {
 		}
 		put := func(fd int, name, text string, flags int) {
 			f, err := unix.Openat(fd, name, flags, 0o644)
-			check(t, err)
+			harness.Check(t, err)
 			_, err = unix.Write(f, []byte(text))
-			check(t, err)
-			check(t, unix.Close(f))
+			harness.Check(t, err)
+			harness.Check(t, unix.Close(f))
 		}
 		get := func(fd int, name string) string {
 			f, err := unix.Openat(fd, name, unix.O_RDONLY, 0)
-			check(t, err)
+			harness.Check(t, err)
 			defer unix.Close(f)
 			buf := make([]byte, 100)
 			n, err := unix.Read(f, buf)
-			check(t, err)
+			harness.Check(t, err)
 			return string(buf[:n])
 		}
-		low, done := deepen(o.lowers[0])
+		low, done := deepen(o.Lowers[0])
 		put(low, "file", "deep", unix.O_CREAT|unix.O_WRONLY)
 		put(low, "gone", "deep", unix.O_CREAT|unix.O_WRONLY)
 		done()
-		o.mount()
-		fd, done := deepen(o.mnt)
-		equal(t, "the lower's file", get(fd, "file"), "deep")
+		o.Mount()
+		fd, done := deepen(o.Point)
+		harness.Equal(t, "the lower's file", get(fd, "file"), "deep")
 		put(fd, "file", "er", unix.O_WRONLY|unix.O_APPEND)
 		put(fd, "new", "new", unix.O_CREAT|unix.O_WRONLY)
-		check(t, unix.Unlinkat(fd, "gone", 0))
+		harness.Check(t, unix.Unlinkat(fd, "gone", 0))
 		done()
-		o.remount()
-		fd, done = deepen(o.mnt)
-		equal(t, "after a remount", get(fd, "file")+get(fd, "new"), "deepernew")
+		o.Remount()
+		fd, done = deepen(o.Point)
+		harness.Equal(t, "after a remount", get(fd, "file")+get(fd, "new"), "deepernew")
 		_, err := unix.Openat(fd, "gone", unix.O_RDONLY, 0)
-		wantErr(t, "the removed file", err, syscall.ENOENT)
+		harness.WantErr(t, "the removed file", err, syscall.ENOENT)
 		done()
 		// A path of just PATH_MAX-1 bytes by name.
-		path := o.mnt
+		path := o.Point
 		for 4094-len(path) > 220 {
 			path += "/" + name
 		}
 		path += "/" + strings.Repeat("f", 4095-1-len(path))
-		write(t, path, "at PATH_MAX")
-		wantText(t, path, "at PATH_MAX")
+		harness.Write(t, path, "at PATH_MAX")
+		harness.WantText(t, path, "at PATH_MAX")
 		_, err = os.Lstat(path + "x")
-		wantErr(t, "a path of PATH_MAX bytes", err, syscall.ENAMETOOLONG)
+		harness.WantErr(t, "a path of PATH_MAX bytes", err, syscall.ENAMETOOLONG)
 	})
 }
 
 // Symlinks of layers lead nowhere outside of the mount's own tree, and layers may be full of them.
 func TestSymlinksOfLayersStayInside(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		write(t, e.dir+"/outside", "secret")
-		mkdir(t, e.dir+"/outdir")
-		o := e.overlay(t, "file d/x \"top\"\ndir u/sub", "symlink d ../outdir\nsymlink u "+e.dir+"/outdir")
-		write(t, e.dir+"/outdir/leak", "secret")
-		check(t, os.Symlink(e.dir+"/outdir", filepath.Join(o.upper, "v")))
-		o.mount()
-		wantNames(t, o.path("d"), "x")
-		wantNames(t, o.path("u"), "sub")
-		write(t, o.path("u/new"), "inside")
-		target, err := os.Readlink(o.path("v"))
-		check(t, err)
-		equal(t, "a symlink is shown as it is", target, e.dir+"/outdir")
-		wantNames(t, e.dir+"/outdir", "leak")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		harness.Write(t, e.Dir+"/outside", "secret")
+		harness.Mkdir(t, e.Dir+"/outdir")
+		o := e.Overlay(t, "file d/x \"top\"\ndir u/sub", "symlink d ../outdir\nsymlink u "+e.Dir+"/outdir")
+		harness.Write(t, e.Dir+"/outdir/leak", "secret")
+		harness.Check(t, os.Symlink(e.Dir+"/outdir", filepath.Join(o.Upper, "v")))
+		o.Mount()
+		harness.WantNames(t, o.Path("d"), "x")
+		harness.WantNames(t, o.Path("u"), "sub")
+		harness.Write(t, o.Path("u/new"), "inside")
+		target, err := os.Readlink(o.Path("v"))
+		harness.Check(t, err)
+		harness.Equal(t, "a symlink is shown as it is", target, e.Dir+"/outdir")
+		harness.WantNames(t, e.Dir+"/outdir", "leak")
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"errors"
@@ -12,100 +12,102 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-func rename(o *overlay, from, to string, flags uint) error {
-	return unix.Renameat2(unix.AT_FDCWD, o.path(from), unix.AT_FDCWD, o.path(to), flags)
+func rename(o *harness.Overlay, from, to string, flags uint) error {
+	return unix.Renameat2(unix.AT_FDCWD, o.Path(from), unix.AT_FDCWD, o.Path(to), flags)
 }
 
 func TestRenameFlags(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file a \"a\"\nfile b \"b\"\nsymlink s a\nfile d/low \"l\"\ndir empty\nfile c \"c\"")
-		wantErr(t, "noreplace over a file", rename(o, "a", "b", unix.RENAME_NOREPLACE), syscall.EEXIST)
-		check(t, rename(o, "a", "a2", unix.RENAME_NOREPLACE))
-		check(t, rename(o, "a2", "b", unix.RENAME_EXCHANGE))
-		wantText(t, o.path("a2"), "b")
-		wantText(t, o.path("b"), "a")
-		check(t, rename(o, "s", "c", unix.RENAME_EXCHANGE))
-		wantErr(t, "exchange with nothing", rename(o, "b", "missing", unix.RENAME_EXCHANGE), syscall.ENOENT)
-		wantErr(t, "whiteout flag", rename(o, "b", "w", unix.RENAME_WHITEOUT), syscall.EINVAL, syscall.EPERM)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file a \"a\"\nfile b \"b\"\nsymlink s a\nfile d/low \"l\"\ndir empty\nfile c \"c\"")
+		harness.WantErr(t, "noreplace over a file", rename(o, "a", "b", unix.RENAME_NOREPLACE), syscall.EEXIST)
+		harness.Check(t, rename(o, "a", "a2", unix.RENAME_NOREPLACE))
+		harness.Check(t, rename(o, "a2", "b", unix.RENAME_EXCHANGE))
+		harness.WantText(t, o.Path("a2"), "b")
+		harness.WantText(t, o.Path("b"), "a")
+		harness.Check(t, rename(o, "s", "c", unix.RENAME_EXCHANGE))
+		harness.WantErr(t, "exchange with nothing", rename(o, "b", "missing", unix.RENAME_EXCHANGE), syscall.ENOENT)
+		harness.WantErr(t, "whiteout flag", rename(o, "b", "w", unix.RENAME_WHITEOUT), syscall.EINVAL, syscall.EPERM)
 		// Directories with lower parts cannot move; those of the upper can, over what is empty as well.
-		wantErr(t, "a lower directory", rename(o, "d", "d2", 0), syscall.EXDEV)
-		wantErr(t, "exchange with a lower directory", rename(o, "b", "d", unix.RENAME_EXCHANGE), syscall.EXDEV)
-		sh(t, o.mnt, "mv d d2; mkdir -p new/sub; echo x >new/sub/f; mv new moved") // mv copies on EXDEV
-		check(t, rename(o, "moved", "empty", 0))
-		wantErr(t, "over a directory that is not empty", rename(o, "d2", "empty", 0), syscall.ENOTEMPTY, syscall.EEXIST)
-		wantErr(t, "a directory over a file", rename(o, "d2", "b", 0), syscall.ENOTDIR)
-		wantErr(t, "a file over a directory", rename(o, "b", "d2", 0), syscall.EISDIR)
-		wantErr(t, "into itself", rename(o, "empty", "empty/sub/x", 0), syscall.EINVAL)
+		harness.WantErr(t, "a lower directory", rename(o, "d", "d2", 0), syscall.EXDEV)
+		harness.WantErr(t, "exchange with a lower directory", rename(o, "b", "d", unix.RENAME_EXCHANGE), syscall.EXDEV)
+		harness.Shell(t, o.Point, "mv d d2; mkdir -p new/sub; echo x >new/sub/f; mv new moved") // mv copies on EXDEV
+		harness.Check(t, rename(o, "moved", "empty", 0))
+		harness.WantErr(t, "over a directory that is not empty", rename(o, "d2", "empty", 0), syscall.ENOTEMPTY, syscall.EEXIST)
+		harness.WantErr(t, "a directory over a file", rename(o, "d2", "b", 0), syscall.ENOTDIR)
+		harness.WantErr(t, "a file over a directory", rename(o, "b", "d2", 0), syscall.EISDIR)
+		harness.WantErr(t, "into itself", rename(o, "empty", "empty/sub/x", 0), syscall.EINVAL)
 		want := "file a2 \"b\"\nfile b \"a\"\nfile s \"c\"\nsymlink c a\nfile d2/low \"l\"\nfile empty/sub/f \"x\\n\""
-		wantTree(t, "merged", o.mnt, want)
-		o.remount()
-		wantTree(t, "merged after a remount", o.mnt, want)
-		check(t, os.RemoveAll(o.path("empty")))
-		check(t, os.Mkdir(o.path("d"), 0o755))
-		check(t, rename(o, "d", "empty", 0)) // made again: of the upper only
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "file a2 \"b\"\nfile b \"a\"\nfile s \"c\"\nsymlink c a\nfile d2/low \"l\"\nopaque empty\nwhite d\nwhite a")
+		harness.WantTree(t, "merged", o.Point, want)
+		o.Remount()
+		harness.WantTree(t, "merged after a remount", o.Point, want)
+		harness.Check(t, os.RemoveAll(o.Path("empty")))
+		harness.Check(t, os.Mkdir(o.Path("d"), 0o755))
+		harness.Check(t, rename(o, "d", "empty", 0)) // made again: of the upper only
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "file a2 \"b\"\nfile b \"a\"\nfile s \"c\"\nsymlink c a\nfile d2/low \"l\"\nopaque empty\nwhite d\nwhite a")
 	})
 }
 
 // An open directory and open files keep working while they, and their parents, are renamed.
 func TestRenameOfOpenObjects(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file low \"low\"\nfile victim \"victim\"")
-		check(t, os.MkdirAll(o.path("p/q"), 0o755))
-		write(t, o.path("p/q/f"), "f")
-		f, d := open(t, o.path("p/q/f"), os.O_RDWR), open(t, o.path("p/q"), os.O_RDONLY)
-		low, victim := open(t, o.path("low"), os.O_RDWR), open(t, o.path("victim"), os.O_RDONLY)
-		check(t, os.Rename(o.path("p"), o.path("p2")))
-		check(t, os.Rename(o.path("low"), o.path("victim")))
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file low \"low\"\nfile victim \"victim\"")
+		harness.Check(t, os.MkdirAll(o.Path("p/q"), 0o755))
+		harness.Write(t, o.Path("p/q/f"), "f")
+		f, d := harness.Open(t, o.Path("p/q/f"), os.O_RDWR), harness.Open(t, o.Path("p/q"), os.O_RDONLY)
+		low, victim := harness.Open(t, o.Path("low"), os.O_RDWR), harness.Open(t, o.Path("victim"), os.O_RDONLY)
+		harness.Check(t, os.Rename(o.Path("p"), o.Path("p2")))
+		harness.Check(t, os.Rename(o.Path("low"), o.Path("victim")))
 		for _, file := range []*os.File{f, low} {
 			_, err := file.WriteAt([]byte("XY"), 0)
-			check(t, err)
+			harness.Check(t, err)
 		}
-		wantText(t, o.path("p2/q/f"), "XY")
-		wantText(t, o.path("victim"), "XYw")
+		harness.WantText(t, o.Path("p2/q/f"), "XY")
+		harness.WantText(t, o.Path("victim"), "XYw")
 		buf := make([]byte, 6)
 		_, err := victim.ReadAt(buf, 0)
-		check(t, err)
-		equal(t, "what was renamed over", string(buf), "victim")
+		harness.Check(t, err)
+		harness.Equal(t, "what was renamed over", string(buf), "victim")
 		entries, err := d.ReadDir(0)
-		check(t, err)
-		equal(t, "entries of the moved directory", len(entries), 1)
+		harness.Check(t, err)
+		harness.Equal(t, "entries of the moved directory", len(entries), 1)
 		fd, err := unix.Openat(int(d.Fd()), "made", unix.O_CREAT|unix.O_WRONLY, 0o644)
-		check(t, err)
-		check(t, unix.Close(fd))
-		wantNames(t, o.path("p2/q"), "f", "made")
+		harness.Check(t, err)
+		harness.Check(t, unix.Close(fd))
+		harness.WantNames(t, o.Path("p2/q"), "f", "made")
 		for _, file := range []*os.File{f, d, low, victim} {
-			check(t, file.Close())
+			harness.Check(t, file.Close())
 		}
 	})
 }
 
 func TestLocks(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file f \"x\"")
-		a, b := open(t, o.path("f"), os.O_RDWR), open(t, o.path("f"), os.O_RDWR)
-		check(t, unix.Flock(int(a.Fd()), unix.LOCK_EX|unix.LOCK_NB))
-		wantErr(t, "second flock", unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB), syscall.EWOULDBLOCK)
-		check(t, unix.Flock(int(a.Fd()), unix.LOCK_UN))
-		check(t, unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file f \"x\"")
+		a, b := harness.Open(t, o.Path("f"), os.O_RDWR), harness.Open(t, o.Path("f"), os.O_RDWR)
+		harness.Check(t, unix.Flock(int(a.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+		harness.WantErr(t, "second flock", unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB), syscall.EWOULDBLOCK)
+		harness.Check(t, unix.Flock(int(a.Fd()), unix.LOCK_UN))
+		harness.Check(t, unix.Flock(int(b.Fd()), unix.LOCK_EX|unix.LOCK_NB))
 		lock := func(f *os.File, kind int16, start, length int64) error {
 			return unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: kind, Start: start, Len: length})
 		}
-		check(t, lock(a, unix.F_WRLCK, 0, 10))
-		wantErr(t, "an overlapping lock", lock(b, unix.F_WRLCK, 5, 10), syscall.EAGAIN)
-		check(t, lock(b, unix.F_WRLCK, 10, 10))
+		harness.Check(t, lock(a, unix.F_WRLCK, 0, 10))
+		harness.WantErr(t, "an overlapping lock", lock(b, unix.F_WRLCK, 5, 10), syscall.EAGAIN)
+		harness.Check(t, lock(b, unix.F_WRLCK, 10, 10))
 		// Copy-up between two locks does not part them.
-		appendTo(t, o.path("f"), "copied up")
-		c := open(t, o.path("f"), os.O_RDWR)
-		if !oracle {
-			wantErr(t, "a lock after the copy-up", lock(c, unix.F_RDLCK, 0, 1), syscall.EAGAIN)
+		harness.AppendTo(t, o.Path("f"), "copied up")
+		c := harness.Open(t, o.Path("f"), os.O_RDWR)
+		if !harness.Oracle {
+			harness.WantErr(t, "a lock after the copy-up", lock(c, unix.F_RDLCK, 0, 1), syscall.EAGAIN)
 		}
-		check(t, lock(a, unix.F_UNLCK, 0, 0))
-		check(t, lock(c, unix.F_RDLCK, 0, 1))
-		out, err := runCommand("flock", "-n", "-E", "7", o.path("f"), "true")
+		harness.Check(t, lock(a, unix.F_UNLCK, 0, 0))
+		harness.Check(t, lock(c, unix.F_RDLCK, 0, 1))
+		out, err := harness.Run("flock", "-n", "-E", "7", o.Path("f"), "true")
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != 7 {
 			t.Errorf("flock(1) of another process: %v %s, want exit 7", err, out)
@@ -114,138 +116,127 @@ func TestLocks(t *testing.T) {
 }
 
 func TestExecFromTheMount(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file script 0755 \"#!/bin/sh\\necho script\\n\"")
-		text, err := os.ReadFile(busybox(t))
-		check(t, err)
-		check(t, os.WriteFile(filepath.Join(o.lowers[0], "busybox"), text, 0o755))
-		o.mount()
-		equal(t, "script", sh(t, o.mnt, "./script"), "script\n")
-		equal(t, "binary of the lower", sh(t, o.mnt, "./busybox echo lower"), "lower\n")
-		check(t, os.WriteFile(o.path("copy"), text, 0o755))
-		equal(t, "binary of the upper", sh(t, o.mnt, "cp copy echo; ./echo upper"), "upper\n")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file script 0755 \"#!/bin/sh\\necho script\\n\"")
+		text, err := os.ReadFile(harness.Busybox(t))
+		harness.Check(t, err)
+		harness.Check(t, os.WriteFile(filepath.Join(o.Lowers[0], "busybox"), text, 0o755))
+		o.Mount()
+		harness.Equal(t, "script", harness.Shell(t, o.Point, "./script"), "script\n")
+		harness.Equal(t, "binary of the lower", harness.Shell(t, o.Point, "./busybox echo lower"), "lower\n")
+		harness.Check(t, os.WriteFile(o.Path("copy"), text, 0o755))
+		harness.Equal(t, "binary of the upper", harness.Shell(t, o.Point, "cp copy echo; ./echo upper"), "upper\n")
 		for _, name := range []string{"busybox", "copy"} {
-			cmd := exec.Command(o.path(name), "sleep", "30")
+			cmd := exec.Command(o.Path(name), "sleep", "30")
 			if name == "copy" {
-				check(t, os.Rename(o.path("copy"), o.path("sleep")))
-				cmd = exec.Command(o.path("sleep"), "30")
+				harness.Check(t, os.Rename(o.Path("copy"), o.Path("sleep")))
+				cmd = exec.Command(o.Path("sleep"), "30")
 				name = "sleep"
 			}
-			check(t, cmd.Start())
-			_, err := os.OpenFile(o.path(name), os.O_WRONLY, 0)
-			wantErr(t, "writing a running binary", err, syscall.ETXTBSY)
-			wantErr(t, "truncating a running binary", os.Truncate(o.path(name), 0), syscall.ETXTBSY)
-			check(t, os.Remove(o.path(name))) // still running
-			if !alive(cmd.Process.Pid) {
+			harness.Check(t, cmd.Start())
+			_, err := os.OpenFile(o.Path(name), os.O_WRONLY, 0)
+			harness.WantErr(t, "writing a running binary", err, syscall.ETXTBSY)
+			harness.WantErr(t, "truncating a running binary", os.Truncate(o.Path(name), 0), syscall.ETXTBSY)
+			harness.Check(t, os.Remove(o.Path(name))) // still running
+			if !harness.Alive(cmd.Process.Pid) {
 				t.Errorf("%s died when its file was removed", name)
 			}
-			check(t, cmd.Process.Kill())
+			harness.Check(t, cmd.Process.Kill())
 			_ = cmd.Wait()
 		}
-		w := open(t, o.path("script"), os.O_WRONLY)
-		err = exec.Command(o.path("script")).Run()
-		wantErr(t, "running what is open for writing", err, syscall.ETXTBSY)
-		check(t, w.Close())
+		w := harness.Open(t, o.Path("script"), os.O_WRONLY)
+		err = exec.Command(o.Path("script")).Run()
+		harness.WantErr(t, "running what is open for writing", err, syscall.ETXTBSY)
+		harness.Check(t, w.Close())
 	})
 }
 
-// busybox is the path of the static busybox.
-func busybox(t *testing.T) string {
-	t.Helper()
-	p, err := exec.LookPath("busybox")
-	check(t, err)
-	if out, err := exec.Command("ldd", p).CombinedOutput(); err == nil || !strings.Contains(string(out), "not a dynamic") {
-		t.Fatalf("%s is not static (package busybox-static): %s", p, out)
-	}
-	return p
-}
-
 func TestChattr(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file low \"x\"\ndir dir")
-		write(t, o.path("up"), "u")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file low \"x\"\ndir dir")
+		harness.Write(t, o.Path("up"), "u")
 		for _, name := range []string{"low", "up", "dir"} {
-			sh(t, o.mnt, "chattr +d "+name)
-			for _, p := range []string{o.path(name), filepath.Join(o.upper, name)} {
-				flags, _, _ := strings.Cut(sh(t, "", "lsattr -d "+p), " ")
+			harness.Shell(t, o.Point, "chattr +d "+name)
+			for _, p := range []string{o.Path(name), filepath.Join(o.Upper, name)} {
+				flags, _, _ := strings.Cut(harness.Shell(t, "", "lsattr -d "+p), " ")
 				if !strings.Contains(flags, "d") {
 					t.Errorf("lsattr %s: %s, want the flag d", p, flags)
 				}
 			}
-			sh(t, o.mnt, "chattr -d "+name)
+			harness.Shell(t, o.Point, "chattr -d "+name)
 		}
-		wantText(t, o.path("low"), "x")
-		f := open(t, o.path("up"), os.O_RDONLY)
+		harness.WantText(t, o.Path("low"), "x")
+		f := harness.Open(t, o.Path("up"), os.O_RDONLY)
 		_, err := unix.IoctlGetInt(int(f.Fd()), unix.TCGETS)
-		wantErr(t, "another ioctl", err, syscall.ENOTTY)
+		harness.WantErr(t, "another ioctl", err, syscall.ENOTTY)
 	})
 }
 
 // An unnamed file works or is refused by the errno programs know.
 func TestTmpfileAndHandles(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/f \"text\"")
-		fd, err := unix.Open(o.path("d"), unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/f \"text\"")
+		fd, err := unix.Open(o.Path("d"), unix.O_TMPFILE|unix.O_RDWR, 0o600)
 		if err == nil {
 			_, err = unix.Write(fd, []byte("named later"))
-			check(t, err)
-			check(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, o.path("d/linked"), unix.AT_SYMLINK_FOLLOW))
-			check(t, unix.Close(fd))
-			wantText(t, o.path("d/linked"), "named later")
+			harness.Check(t, err)
+			harness.Check(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, o.Path("d/linked"), unix.AT_SYMLINK_FOLLOW))
+			harness.Check(t, unix.Close(fd))
+			harness.WantText(t, o.Path("d/linked"), "named later")
 		} else {
-			wantErr(t, "O_TMPFILE", err, syscall.EOPNOTSUPP, syscall.EISDIR)
-			wantNames(t, o.path("d"), "f")
+			harness.WantErr(t, "O_TMPFILE", err, syscall.EOPNOTSUPP, syscall.EISDIR)
+			harness.WantNames(t, o.Path("d"), "f")
 		}
-		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, o.path("d/f"), 0)
+		handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, o.Path("d/f"), 0)
 		if err != nil {
-			wantErr(t, "name_to_handle_at", err, syscall.EOPNOTSUPP)
+			harness.WantErr(t, "name_to_handle_at", err, syscall.EOPNOTSUPP)
 			return
 		}
-		m := open(t, o.mnt, os.O_RDONLY)
+		m := harness.Open(t, o.Point, os.O_RDONLY)
 		fd, err = unix.OpenByHandleAt(int(m.Fd()), handle, unix.O_RDONLY)
 		if err != nil {
-			wantErr(t, "open_by_handle_at", err, syscall.ESTALE, syscall.EOPNOTSUPP, syscall.EPERM)
+			harness.WantErr(t, "open_by_handle_at", err, syscall.ESTALE, syscall.EOPNOTSUPP, syscall.EPERM)
 			return
 		}
 		f := os.NewFile(uintptr(fd), "by handle")
 		defer f.Close()
-		equal(t, "the object of the handle", fstat(t, f).Ino, lstat(t, o.path("d/f")).Ino)
+		harness.Equal(t, "the object of the handle", harness.Fstat(t, f).Ino, harness.Lstat(t, o.Path("d/f")).Ino)
 	})
 }
 
 // Times: parents change as on a plain file system; copy-up keeps them; nanoseconds are kept.
 func TestTimes(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file d/f \"x\"\nfile d/g \"x\"\nfile e/f \"x\"\nfile c/f \"x\"")
-		mtime := func(name string) string { return timeClass(lstat(t, o.path(name)).Mtim) }
-		old := timeClass(unix.Timespec{Sec: oldTime.Unix()})
-		check(t, os.Chmod(o.path("d/f"), 0o600))
-		equal(t, "file after chmod", mtime("d/f"), old)
-		equal(t, "parent after a copy-up", mtime("d"), old)
-		appendTo(t, o.path("d/f"), "+")
-		equal(t, "file after a write", mtime("d/f"), "now")
-		equal(t, "parent after a write", mtime("d"), old)
-		check(t, os.Remove(o.path("d/g")))
-		equal(t, "parent after a removal", mtime("d"), "now")
-		write(t, o.path("e/new"), "x")
-		equal(t, "parent after a creation", mtime("e"), "now")
-		check(t, os.Rename(o.path("c/f"), o.path("c/g")))
-		equal(t, "parent after a rename", mtime("c"), "now")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file d/f \"x\"\nfile d/g \"x\"\nfile e/f \"x\"\nfile c/f \"x\"")
+		mtime := func(name string) string { return harness.TimeClass(harness.Lstat(t, o.Path(name)).Mtim) }
+		old := harness.TimeClass(unix.Timespec{Sec: harness.OldTime.Unix()})
+		harness.Check(t, os.Chmod(o.Path("d/f"), 0o600))
+		harness.Equal(t, "file after chmod", mtime("d/f"), old)
+		harness.Equal(t, "parent after a copy-up", mtime("d"), old)
+		harness.AppendTo(t, o.Path("d/f"), "+")
+		harness.Equal(t, "file after a write", mtime("d/f"), "now")
+		harness.Equal(t, "parent after a write", mtime("d"), old)
+		harness.Check(t, os.Remove(o.Path("d/g")))
+		harness.Equal(t, "parent after a removal", mtime("d"), "now")
+		harness.Write(t, o.Path("e/new"), "x")
+		harness.Equal(t, "parent after a creation", mtime("e"), "now")
+		harness.Check(t, os.Rename(o.Path("c/f"), o.Path("c/g")))
+		harness.Equal(t, "parent after a rename", mtime("c"), "now")
 		ts := []unix.Timespec{{Sec: 12345, Nsec: 678_901_234}, {Sec: 23456, Nsec: 789_012_345}}
 		for _, name := range []string{"e/f", "e/new", "e"} {
-			check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.path(name), ts, 0))
+			harness.Check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.Path(name), ts, 0))
 		}
 		for range 2 {
 			for _, name := range []string{"e/f", "e/new", "e"} {
-				st := lstat(t, o.path(name))
-				equal(t, name, fmt.Sprint(st.Atim, st.Mtim), fmt.Sprint(ts[0], ts[1]))
+				st := harness.Lstat(t, o.Path(name))
+				harness.Equal(t, name, fmt.Sprint(st.Atim, st.Mtim), fmt.Sprint(ts[0], ts[1]))
 			}
-			equal(t, "file after a write", mtime("d/f"), "now")
-			o.remount()
+			harness.Equal(t, "file after a write", mtime("d/f"), "now")
+			o.Remount()
 		}
-		check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.path("e/f"), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}, 0))
-		st := lstat(t, o.path("e/f"))
-		equal(t, "UTIME_OMIT", fmt.Sprint(st.Atim), fmt.Sprint(ts[0]))
+		harness.Check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.Path("e/f"), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}, 0))
+		st := harness.Lstat(t, o.Path("e/f"))
+		harness.Equal(t, "UTIME_OMIT", fmt.Sprint(st.Atim), fmt.Sprint(ts[0]))
 		if age := time.Since(time.Unix(st.Mtim.Unix())); age < -time.Minute || age > time.Minute {
 			t.Errorf("UTIME_NOW set %v", time.Unix(st.Mtim.Unix()))
 		}
@@ -254,32 +245,32 @@ func TestTimes(t *testing.T) {
 
 // st_ino is stable over copy-up, and hard links are one object.
 func TestInodeNumbers(t *testing.T) {
-	needDaemon(t) // xino=off
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file a \"x\"\nlink b a\nfile c \"x\"\ndir d\nfile d/f \"x\"\nsymlink s c", "dir d\nfile d/g \"x\"\nfile h \"x\"")
-		equal(t, "hard links", lstat(t, o.path("a")).Ino, lstat(t, o.path("b")).Ino)
+	harness.NeedDaemon(t) // xino=off
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file a \"x\"\nlink b a\nfile c \"x\"\ndir d\nfile d/f \"x\"\nsymlink s c", "dir d\nfile d/g \"x\"\nfile h \"x\"")
+		harness.Equal(t, "hard links", harness.Lstat(t, o.Path("a")).Ino, harness.Lstat(t, o.Path("b")).Ino)
 		before := map[string]uint64{}
 		for _, name := range []string{"c", "d", "d/f", "d/g", "s", "h"} {
-			before[name] = lstat(t, o.path(name)).Ino
+			before[name] = harness.Lstat(t, o.Path(name)).Ino
 		}
 		for _, name := range []string{"c", "d/g", "h"} {
-			appendTo(t, o.path(name), "+")
+			harness.AppendTo(t, o.Path(name), "+")
 		}
-		check(t, os.Chmod(o.path("d"), 0o700))
-		check(t, os.Lchown(o.path("s"), os.Getuid(), os.Getgid()))
-		check(t, os.Rename(o.path("d/f"), o.path("d/f2")))
+		harness.Check(t, os.Chmod(o.Path("d"), 0o700))
+		harness.Check(t, os.Lchown(o.Path("s"), os.Getuid(), os.Getgid()))
+		harness.Check(t, os.Rename(o.Path("d/f"), o.Path("d/f2")))
 		for name, ino := range before {
 			if name == "d/f" {
 				name = "d/f2"
 			}
-			equal(t, name+": inode number after copy-up", lstat(t, o.path(name)).Ino, ino)
+			harness.Equal(t, name+": inode number after copy-up", harness.Lstat(t, o.Path(name)).Ino, ino)
 		}
-		if d := identityFaults(o.mnt); d != "" {
+		if d := harness.IdentityFaults(o.Point); d != "" {
 			t.Error(d)
 		}
 		seen := map[uint64]string{}
 		for _, name := range []string{"a", "c", "d", "d/f2", "d/g", "s", "h", "."} {
-			ino := lstat(t, o.path(name)).Ino
+			ino := harness.Lstat(t, o.Path(name)).Ino
 			if seen[ino] != "" {
 				t.Errorf("%s and %s have the inode number %d", name, seen[ino], ino)
 			}

@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"fmt"
@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // wrongCases fail on every file system: go-fuse's own run of the suite leaves them out as well.
@@ -21,18 +23,18 @@ func posixCases() []string {
 
 // TestPosix runs all cases of go-fuse's posixtest, each in a fresh directory of the upper and in one of the lower.
 func TestPosix(t *testing.T) {
-	eachPolicy(t, allModes, func(t *testing.T, e *env) {
+	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var lower strings.Builder
 		for name := range posixtest.All {
 			fmt.Fprintf(&lower, "dir lower/%s 0777\n", name)
 		}
-		o := e.mounted(t, lower.String())
+		o := e.Mounted(t, lower.String())
 		for _, name := range posixCases() {
 			t.Run("upper/"+name, func(t *testing.T) {
-				mkdir(t, o.path("upper/"+name))
-				posixtest.All[name](t, o.path("upper/"+name))
+				harness.Mkdir(t, o.Path("upper/"+name))
+				posixtest.All[name](t, o.Path("upper/"+name))
 			})
-			t.Run("lower/"+name, func(t *testing.T) { posixtest.All[name](t, o.path("lower/"+name)) })
+			t.Run("lower/"+name, func(t *testing.T) { posixtest.All[name](t, o.Path("lower/"+name)) })
 		}
 	})
 }
@@ -47,17 +49,17 @@ var onLowerFiles = map[string]string{
 }
 
 func TestPosixOnLowerFiles(t *testing.T) {
-	eachPolicy(t, allModes, func(t *testing.T, e *env) {
+	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var lower strings.Builder
 		for name, file := range onLowerFiles {
 			fmt.Fprintf(&lower, "file %s/%s 0755 %q\n", name, file, strings.Repeat("what the lower holds ", 1000))
 		}
-		o := e.mounted(t, lower.String())
+		o := e.Mounted(t, lower.String())
 		for _, name := range slices.Sorted(maps.Keys(onLowerFiles)) {
-			t.Run(name, func(t *testing.T) { posixtest.All[name](t, o.path(name)) })
+			t.Run(name, func(t *testing.T) { posixtest.All[name](t, o.Path(name)) })
 		}
 		for name, file := range onLowerFiles {
-			wantText(t, o.lowers[0]+"/"+name+"/"+file, strings.Repeat("what the lower holds ", 1000))
+			harness.WantText(t, o.Lowers[0]+"/"+name+"/"+file, strings.Repeat("what the lower holds ", 1000))
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package e2e
+package view
 
 import (
 	"os"
@@ -6,80 +6,82 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
 // (a) The tutorial: a file in the lower, one in the upper, one in both.
 func TestWalkInLowerInUpperInBoth(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "file in_lower.txt \"from lower\"\nfile in_both.txt \"from lower\"\nfile sub/in_lower \"low\"")
-		build(t, e, o.upper, "file in_upper.txt \"from upper\"\nfile in_both.txt \"from upper\"\nfile sub/in_upper \"up\"")
-		o.mount()
-		wantTree(t, "the merged tree", o.mnt, `
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "file in_lower.txt \"from lower\"\nfile in_both.txt \"from lower\"\nfile sub/in_lower \"low\"")
+		harness.Build(t, e, o.Upper, "file in_upper.txt \"from upper\"\nfile in_both.txt \"from upper\"\nfile sub/in_upper \"up\"")
+		o.Mount()
+		harness.WantTree(t, "the merged tree", o.Point, `
 			file in_lower.txt "from lower"
 			file in_upper.txt "from upper"
 			file in_both.txt "from upper"
 			file sub/in_lower "low"
 			file sub/in_upper "up"`)
-		write(t, o.path("new_file"), "new")
-		check(t, os.Remove(o.path("in_both.txt")))
-		check(t, os.Remove(o.path("in_upper.txt")))
-		appendTo(t, o.path("in_lower.txt"), " and more")
-		check(t, os.Remove(o.path("sub/in_lower")))
+		harness.Write(t, o.Path("new_file"), "new")
+		harness.Check(t, os.Remove(o.Path("in_both.txt")))
+		harness.Check(t, os.Remove(o.Path("in_upper.txt")))
+		harness.AppendTo(t, o.Path("in_lower.txt"), " and more")
+		harness.Check(t, os.Remove(o.Path("sub/in_lower")))
 		merged := `
 			file in_lower.txt "from lower and more"
 			file new_file "new"
 			file sub/in_upper "up"`
-		wantTree(t, "the changed tree", o.mnt, merged)
-		o.unmount()
-		wantTree(t, "the lower", o.lowers[0], `
+		harness.WantTree(t, "the changed tree", o.Point, merged)
+		o.Unmount()
+		harness.WantTree(t, "the lower", o.Lowers[0], `
 			file in_lower.txt "from lower"
 			file in_both.txt "from lower"
 			file sub/in_lower "low"`)
-		wantTree(t, "the upper", o.upper, `
+		harness.WantTree(t, "the upper", o.Upper, `
 			file in_lower.txt "from lower and more"
 			file new_file "new"
 			white in_both.txt
 			white sub/in_lower
 			file sub/in_upper "up"`)
-		wantTree(t, "the empty mount point", o.mnt, "")
-		o.mount()
-		wantTree(t, "the tree after a remount", o.mnt, merged)
+		harness.WantTree(t, "the empty mount point", o.Point, "")
+		o.Mount()
+		harness.WantTree(t, "the tree after a remount", o.Point, merged)
 	})
 }
 
 // (b) Two lowers with a file in both: the upper one of them wins.
 func TestWalkTwoLowers(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		o := e.mounted(t, "file foo \"A\"\nfile onlyA \"a\"", "file foo \"B\"\nfile onlyB \"b\"\nfile both/x \"B\"")
-		wantTree(t, "merged", o.mnt, "file foo \"A\"\nfile onlyA \"a\"\nfile onlyB \"b\"\nfile both/x \"B\"")
-		check(t, os.Remove(o.path("foo")))
-		wantAbsent(t, o.path("foo"))
-		check(t, os.WriteFile(o.path("onlyB"), []byte("over"), 0o644))
-		check(t, os.RemoveAll(o.path("both")))
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "white foo\nfile onlyB \"over\"\nwhite both")
-		wantTree(t, "lower B", o.lowers[1], "file foo \"B\"\nfile onlyB \"b\"\nfile both/x \"B\"")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o := e.Mounted(t, "file foo \"A\"\nfile onlyA \"a\"", "file foo \"B\"\nfile onlyB \"b\"\nfile both/x \"B\"")
+		harness.WantTree(t, "merged", o.Point, "file foo \"A\"\nfile onlyA \"a\"\nfile onlyB \"b\"\nfile both/x \"B\"")
+		harness.Check(t, os.Remove(o.Path("foo")))
+		harness.WantAbsent(t, o.Path("foo"))
+		harness.Check(t, os.WriteFile(o.Path("onlyB"), []byte("over"), 0o644))
+		harness.Check(t, os.RemoveAll(o.Path("both")))
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "white foo\nfile onlyB \"over\"\nwhite both")
+		harness.WantTree(t, "lower B", o.Lowers[1], "file foo \"B\"\nfile onlyB \"b\"\nfile both/x \"B\"")
 	})
 }
 
 // (c) A root made of bash, ls and the libraries ldd names, in three layers, entered by chroot.
 func TestWalkChroot(t *testing.T) {
-	eachMode(t, rootModes, func(t *testing.T, e *env) {
-		o := e.overlay(t, "dir bin", "dir lib", "file etc/motd \"hello\"")
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		o := e.Overlay(t, "dir bin", "dir lib", "file etc/motd \"hello\"")
 		install := func(root, path string) {
-			mkdir(t, filepath.Dir(root+path))
+			harness.Mkdir(t, filepath.Dir(root+path))
 			text, err := os.ReadFile(path)
-			check(t, err)
-			check(t, os.WriteFile(root+path, text, 0o755))
+			harness.Check(t, err)
+			harness.Check(t, os.WriteFile(root+path, text, 0o755))
 		}
 		for _, program := range []string{"/bin/bash", "/bin/ls"} {
-			install(o.lowers[0], program)
+			install(o.Lowers[0], program)
 			for _, library := range libraries(program) {
-				install(o.lowers[1], library)
+				install(o.Lowers[1], library)
 			}
 		}
-		o.mount()
-		out, err := runCommand("chroot", o.mnt, "/bin/bash", "-c", "ls / && read x </etc/motd; echo got $x; echo new >/etc/new && >/bin/touched")
+		o.Mount()
+		out, err := harness.Run("chroot", o.Point, "/bin/bash", "-c", "ls / && read x </etc/motd; echo got $x; echo new >/etc/new && >/bin/touched")
 		if err != nil {
 			t.Fatalf("chroot: %v\n%s", err, out)
 		}
@@ -88,8 +90,8 @@ func TestWalkChroot(t *testing.T) {
 				t.Errorf("chroot wrote %q, which lacks %q", out, want)
 			}
 		}
-		o.unmount()
-		wantTree(t, "the upper", o.upper, "file etc/new \"new\\n\"\nfile bin/touched \"\"")
+		o.Unmount()
+		harness.WantTree(t, "the upper", o.Upper, "file etc/new \"new\\n\"\nfile bin/touched \"\"")
 	})
 }
 
@@ -106,30 +108,30 @@ func libraries(program string) (paths []string) {
 
 // (d) The layer store of container engines: short links, an init layer, relative lowers.
 func TestWalkLayerStore(t *testing.T) {
-	eachMode(t, allModes, func(t *testing.T, e *env) {
-		store := filepath.Join(e.dir, "overlay")
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		store := filepath.Join(e.Dir, "overlay")
 		ids := []string{strings.Repeat("a1", 32), strings.Repeat("b2", 32), strings.Repeat("c3", 32), strings.Repeat("c3", 32) + "-init"}
 		short := map[string]string{}
 		for i, id := range ids {
 			name := strings.Repeat(string(rune('A'+i)), 26)
-			mkdir(t, filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"), filepath.Join(store, "l"))
-			check(t, os.Symlink("../"+id+"/diff", filepath.Join(store, "l", name)))
-			write(t, filepath.Join(store, id, "link"), name)
+			harness.Mkdir(t, filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"), filepath.Join(store, "l"))
+			harness.Check(t, os.Symlink("../"+id+"/diff", filepath.Join(store, "l", name)))
+			harness.Write(t, filepath.Join(store, id, "link"), name)
 			short[id] = "l/" + name
 		}
-		build(t, e, filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
-		build(t, e, filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
-		build(t, e, filepath.Join(store, ids[3], "diff"), "file etc/hostname \"\"\nfile etc/resolv.conf \"\"\ndir dev")
+		harness.Build(t, e, filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
+		harness.Build(t, e, filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
+		harness.Build(t, e, filepath.Join(store, ids[3], "diff"), "file etc/hostname \"\"\nfile etc/resolv.conf \"\"\ndir dev")
 		id := ids[2]
 		lowers := []string{short[ids[3]], short[ids[1]], short[ids[0]]}
-		write(t, filepath.Join(store, id, "lower"), strings.Join(lowers, ":"))
+		harness.Write(t, filepath.Join(store, id, "lower"), strings.Join(lowers, ":"))
 
-		o := e.overlay(t)
-		o.lowers = lowers
-		o.upper, o.work, o.mnt = filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"), filepath.Join(store, id, "merged")
-		mkdir(t, o.mnt)
+		o := e.Overlay(t)
+		o.Lowers = lowers
+		o.Upper, o.Work, o.Point = filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"), filepath.Join(store, id, "merged")
+		harness.Mkdir(t, o.Point)
 		t.Chdir(store)
-		o.mount()
+		o.Mount()
 		t.Chdir("/")
 		merged := `
 			file etc/base "base"
@@ -139,13 +141,13 @@ func TestWalkLayerStore(t *testing.T) {
 			dir bin
 			dir dev
 			dir var/cache`
-		wantTree(t, "merged", o.mnt, merged)
-		write(t, o.path("touched"), "here")
-		wantTree(t, "diff while mounted", o.upper, "file touched \"here\"")
-		o.unmount()
-		wantTree(t, "diff", o.upper, "file touched \"here\"")
-		wantTree(t, "merged after unmount", o.mnt, "")
-		wantTree(t, "the base layer", filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
-		wantTree(t, "the app layer", filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
+		harness.WantTree(t, "merged", o.Point, merged)
+		harness.Write(t, o.Path("touched"), "here")
+		harness.WantTree(t, "diff while mounted", o.Upper, "file touched \"here\"")
+		o.Unmount()
+		harness.WantTree(t, "diff", o.Upper, "file touched \"here\"")
+		harness.WantTree(t, "merged after unmount", o.Point, "")
+		harness.WantTree(t, "the base layer", filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
+		harness.WantTree(t, "the app layer", filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
 	})
 }

@@ -1,0 +1,11 @@
+package faults
+
+import (
+	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+)
+
+func TestMain(m *testing.M) {
+	harness.Main(m, harness.Suite{Roles: map[string]func(string) error{envBare: serveBare, envStall: serveStalling}})
+}
