@@ -8,8 +8,8 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // meeting is the way from a name in a directory to its node, in three steps. With the directory's
@@ -31,7 +31,7 @@ type meeting struct {
 	open   bool  // the upper has to be opened, and the meeting to begin anew
 	fresh  *Node // a new directory with one reference, the only one; settleDir follows before finish
 
-	handle     whiteout.Handle // of what the upper's object is a copy of
+	handle     ondisk.Handle // of what the upper's object is a copy of
 	hasHandle  bool
 	origin     inodecache.Key // of that, if it was found
 	hasOrigin  bool

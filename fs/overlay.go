@@ -12,8 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/readers"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Overlay is one stack of layers, served or ready to be. Its methods may be called at any time by any number of callers.
@@ -22,7 +22,7 @@ type Overlay struct {
 
 	cfg     Config
 	stack   *stack.Stack
-	names   whiteout.Names
+	names   ondisk.Names
 	root    *Node
 	nodes   *inodecache.Table[*Node]
 	numbers *inodecache.Numbers

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // The data of a file of the upper that has attributes alone is found by its name, or by a redirect. Both are settled here when
@@ -37,7 +37,7 @@ func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
 // kept.
 func (at placed) pathOfData(data *stack.Data) (string, error) {
 	where := strings.TrimSuffix(at.parent.pathBelow(), "/") + "/" + cmp.Or(data.Redirect, at.name)
-	if len(where) > whiteout.MaxRedirect {
+	if len(where) > ondisk.MaxRedirect {
 		return "", unix.EXDEV
 	}
 	return where, nil
@@ -128,7 +128,7 @@ func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	default:
 		redirect = n.pathBelow()
 	}
-	if len(redirect) > whiteout.MaxRedirect {
+	if len(redirect) > ondisk.MaxRedirect {
 		return "", unix.EXDEV
 	}
 	return redirect, nil

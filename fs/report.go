@@ -12,6 +12,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 )
 
 // Report is what the mount has found and decided, as fields of the line that the log gets. Precondition: mounted.
@@ -80,21 +81,10 @@ func fileSystemName(magic uint32) string {
 }
 
 func (o *Overlay) reportWhiteouts() string {
-	f := o.stack.Format()
-	form := "devices 0/0"
-	switch {
-	case !o.stack.Writable():
+	if !o.stack.Writable() {
 		return "none are written"
-	case f.WhiteoutXattr != "":
-		form = "attributes " + f.WhiteoutXattr
-	case !f.Devices:
-		form = "files .wh.NAME"
 	}
-	opaque := "files .wh..wh..opq"
-	if f.OpaqueXattr != "" {
-		opaque = f.OpaqueXattr
-	}
-	return form + ", opaque directories by " + opaque
+	return o.stack.Format().String()
 }
 
 func (o *Overlay) reportCopyUps() string {
@@ -172,7 +162,7 @@ func (o *Overlay) doneWithout(writable bool) []string {
 	add(!o.stack.KeepsMode(), "POSIX ACLs: owner and mode of objects are attributes")
 	if o.stack.Writable() {
 		f := o.stack.Format()
-		add(f.OpaqueXattr == "", "redirects, metacopies and origins: the upper takes no extended attributes")
+		add(f.Xattrs == ondisk.NoXattrs, "redirects, metacopies and origins: the upper takes no extended attributes")
 		add(!f.Devices, "whiteout devices: the upper takes none, cannot exchange names, or files were asked for")
 		add(!o.cfg.Volatile && !o.stack.OrdersCopyUps(), "copy-ups without fsync: the upper's file system does not prove to keep their order")
 	}

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 floor=85
-packages=(copyup whiteout inodecache fs/stack)
+packages=(copyup whiteout internal/ondisk inodecache fs/stack)
 
 profile=${1:?usage: coverage.sh PROFILE}
 module=$(awk '$1 == "module" {print $2; exit}' go.mod)

@@ -1,10 +1,9 @@
 package whiteout
 
 import (
-	"strings"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -13,25 +12,34 @@ type Format struct {
 	// Devices: a whiteout is the character device 0/0; else it is a [Marker] file. Only where names can be exchanged too
 	// (RENAME_EXCHANGE): without that a directory and a device cannot take each other's place in one step.
 	Devices bool
-	// WhiteoutXattr: where devices cannot be made and this is wanted, or .wh. files cannot be made either, as on the mount of
-	// another overlay, a whiteout is an empty file with this extended attribute, in a directory prepared by [Format.Admit].
-	// Else empty.
-	WhiteoutXattr string
+	// WhiteoutXattrs: where devices cannot be made and this is wanted, or .wh. files cannot be made either, as on the mount of
+	// another overlay, a whiteout is an empty file with an extended attribute, in a directory prepared by [Format.Admit].
+	// Only with Xattrs.
+	WhiteoutXattrs bool
 	// RenameWhiteout: renameat2(RENAME_WHITEOUT) leaves such a device behind. Only with Devices.
 	RenameWhiteout bool
-	// OpaqueXattr is the extended attribute that makes a directory opaque; empty: the [OpaqueMarker] file does.
-	OpaqueXattr string
+	// Xattrs is the namespace of the overlay's extended attributes in this upper, by which a directory is made opaque too;
+	// [ondisk.NoXattrs]: the [OpaqueMarker] file makes it so.
+	Xattrs ondisk.Namespace
 }
 
 // InPlace reports whether a whiteout stands under the name that it hides; a [Marker] stands beside it.
-func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattr != "" }
+func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattrs }
 
-// Xattr is the name of the overlay's own extended attribute what, in the namespace that this upper takes. Precondition:
-// OpaqueXattr is not empty.
-func (f Format) Xattr(what string) string { return strings.TrimSuffix(f.OpaqueXattr, "opaque") + what }
-
-// Trusted reports whether the overlay's attributes are those of namespace trusted., which any object takes.
-func (f Format) Trusted() bool { return strings.HasPrefix(f.OpaqueXattr, trustedOverlay) }
+// String describes the format for a log.
+func (f Format) String() string {
+	form, opaque := "files "+Marker("NAME"), "files "+OpaqueMarker
+	switch {
+	case f.WhiteoutXattrs:
+		form = "attributes " + f.Xattrs.Name(ondisk.Whiteout)
+	case f.Devices:
+		form = "devices 0/0"
+	}
+	if f.Xattrs != ondisk.NoXattrs {
+		opaque = f.Xattrs.Name(ondisk.Opaque)
+	}
+	return form + ", opaque directories by " + opaque
+}
 
 // Stage makes a whiteout of an in-place form under a name of the work directory.
 func (f Format) Stage(work *sys.Dir, name string) error {
@@ -41,15 +49,15 @@ func (f Format) Stage(work *sys.Dir, name string) error {
 	if err := touch(work, name); err != nil {
 		return err
 	}
-	return work.At(name).SetXattr(f.WhiteoutXattr, nil, 0)
+	return work.At(name).SetXattr(f.Xattrs.Name(ondisk.Whiteout), nil, 0)
 }
 
 // Admit prepares the directory d for a whiteout of an in-place form. One that is opaque has nothing to hide and stays so.
 func (f Format) Admit(d *sys.Dir) error {
-	if f.WhiteoutXattr == "" {
+	if !f.WhiteoutXattrs {
 		return nil
 	}
-	err := d.Ref().SetXattr(f.OpaqueXattr, []byte(opaqueWhiteouts), unix.XATTR_CREATE)
+	err := d.Ref().SetXattr(f.Xattrs.Name(ondisk.Opaque), []byte(opaqueWhiteouts), unix.XATTR_CREATE)
 	if err == unix.EEXIST {
 		return nil
 	}
@@ -58,8 +66,8 @@ func (f Format) Admit(d *sys.Dir) error {
 
 // MarkOpaque makes d opaque. For a directory that nobody sees yet, or that nothing lies below.
 func (f Format) MarkOpaque(d *sys.Dir) error {
-	if f.OpaqueXattr != "" {
-		return d.Ref().SetXattr(f.OpaqueXattr, []byte(opaqueYes), 0)
+	if f.Xattrs != ondisk.NoXattrs {
+		return d.Ref().SetXattr(f.Xattrs.Name(ondisk.Opaque), []byte(opaqueYes), 0)
 	}
 	return touch(d, OpaqueMarker)
 }
@@ -77,15 +85,6 @@ func touch(d *sys.Dir, name string) error {
 	return nil
 }
 
-// ReadingFormat is the format of an upper that is only read, as far as reading needs it: the namespace of its attributes. trusted:
-// the daemon may read attributes of namespace trusted.
-func ReadingFormat(names Names, trusted bool) Format {
-	if trusted && names.mean(trustedOpaque) {
-		return Format{OpaqueXattr: trustedOpaque}
-	}
-	return Format{OpaqueXattr: userOpaque}
-}
-
 // Names of the trials, outside the numbered names of staged objects.
 const (
 	trialDevice = "#probe-device"
@@ -97,7 +96,7 @@ const (
 
 // Wanted is what the user says of the format; what cannot be had is done without.
 type Wanted struct {
-	Names Names
+	Names ondisk.Names
 	// Markers leaves devices untried.
 	Markers bool
 	// Xattrs prefers attributes to .wh. files where there are no devices.
@@ -128,10 +127,10 @@ func Probe(work *sys.Dir, wanted Wanted) (f Format, err error) {
 			return Format{}, err
 		}
 	}
-	if f.OpaqueXattr, err = probeOpaque(work, wanted.Names); err != nil {
+	if f.Xattrs, err = probeOpaque(work, wanted.Names); err != nil {
 		return Format{}, err
 	}
-	if f.Devices || f.OpaqueXattr == "" {
+	if f.Devices || f.Xattrs == ondisk.NoXattrs {
 		return f, nil
 	}
 	if !wanted.Xattrs {
@@ -142,11 +141,7 @@ func Probe(work *sys.Dir, wanted Wanted) (f Format, err error) {
 			return f, err
 		}
 	}
-	name := f.Xattr("whiteout")
-	ok, err := available(tryXattrWhiteout(work, name))
-	if ok {
-		f.WhiteoutXattr = name
-	}
+	f.WhiteoutXattrs, err = available(tryXattrWhiteout(work, f.Xattrs))
 	return f, err
 }
 
@@ -166,12 +161,12 @@ func ProbeLong(work *sys.Dir, f Format) (long Format, err error) {
 		}
 	}()
 	long = f
-	if f.OpaqueXattr != "" {
-		long.WhiteoutXattr = f.Xattr("whiteout")
+	if f.Xattrs != ondisk.NoXattrs {
+		long.WhiteoutXattrs = true
 		if ok, err := available(long.Stage(work, trialFile)); err != nil || ok {
 			return long, err
 		}
-		long.WhiteoutXattr = ""
+		long.WhiteoutXattrs = false
 	}
 	if err := work.Mknod(trialDevice, DeviceMode, DeviceRdev); err != nil {
 		_, err = available(err)
@@ -184,25 +179,25 @@ func ProbeLong(work *sys.Dir, f Format) (long Format, err error) {
 	return long, err
 }
 
-// probeOpaque makes a directory and finds out by which extended attribute it can be made opaque; empty: by none.
-func probeOpaque(work *sys.Dir, names Names) (string, error) {
+// probeOpaque makes a directory and finds out in which namespace it takes the attribute that makes it opaque.
+func probeOpaque(work *sys.Dir, names ondisk.Names) (ondisk.Namespace, error) {
 	if err := work.Mkdir(trialDir, 0o700); err != nil {
-		return "", err
+		return ondisk.NoXattrs, err
 	}
 	d, err := work.OpenDir(trialDir)
 	if err != nil {
-		return "", err
+		return ondisk.NoXattrs, err
 	}
 	defer d.Close()
-	for _, name := range []string{trustedOpaque, userOpaque} {
-		if !names.mean(name) {
+	for _, ns := range ondisk.Written {
+		if !names.Own(ns) {
 			continue
 		}
-		if ok, err := available(tryXattr(d, name)); err != nil || ok {
-			return name, err
+		if ok, err := available(tryXattr(d, ns.Name(ondisk.Opaque))); err != nil || ok {
+			return ns, err
 		}
 	}
-	return "", nil
+	return ondisk.NoXattrs, nil
 }
 
 func tryMarker(work *sys.Dir) error {
@@ -213,8 +208,8 @@ func tryMarker(work *sys.Dir) error {
 }
 
 // tryXattrWhiteout makes one and exchanges it for a directory, which is how a directory gets whited out.
-func tryXattrWhiteout(work *sys.Dir, name string) error {
-	if err := (Format{WhiteoutXattr: name}).Stage(work, trialFile); err != nil {
+func tryXattrWhiteout(work *sys.Dir, ns ondisk.Namespace) error {
+	if err := (Format{Xattrs: ns, WhiteoutXattrs: true}).Stage(work, trialFile); err != nil {
 		return err
 	}
 	return work.Rename(trialFile, work, trialDir, unix.RENAME_EXCHANGE)

@@ -39,7 +39,7 @@ func (s *Stack) loadAnew(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		m, err := s.names.ReadMarks(h, true)
+		m, err := whiteout.ReadDir(s.names, h)
 		if err != nil {
 			return err
 		}

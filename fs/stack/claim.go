@@ -130,7 +130,7 @@ func (s *Stack) openForReading(c Config) error {
 	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}
-	s.format = whiteout.ReadingFormat(s.names, host.IsHostRoot())
+	s.format = whiteout.Format{Xattrs: s.names.Reading(host.IsHostRoot())}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -102,13 +103,13 @@ func TestProtection(t *testing.T) {
 	if got, err := s.Protection(1, up); got != 0 || err != nil {
 		t.Errorf("the attribute counts in a lower: %x, %v", got, err)
 	}
-	if mark, ok := s.protectionMark(both); !ok || mark.Name != s.format.ProtectionXattr() || len(mark.Value) == 0 {
+	if mark, ok := s.protectionMark(both); !ok || mark.Name != s.format.Xattrs.Name(ondisk.Protattr) || len(mark.Value) == 0 {
 		t.Errorf("a copy gets %+v, %v", mark, ok)
 	}
 	if err := failing("getxattr", unix.EIO, func() error { _, err := s.Protection(Upper, up); return err }); err != unix.EIO {
 		t.Errorf("an attribute that cannot be read: %v", err)
 	}
-	s.format.OpaqueXattr = ""
+	s.format.Xattrs = ondisk.NoXattrs
 	if err := s.SetProtection(up, both); err != unix.EPERM {
 		t.Errorf("an upper without attributes: %v", err)
 	}

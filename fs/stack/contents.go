@@ -9,7 +9,7 @@ import (
 
 // Contents is what one layer has in a directory, read before it is known whether it counts.
 type Contents struct {
-	marks   whiteout.Marks
+	marks   whiteout.DirXattrs
 	entries []sys.Dirent
 	hidden  []string
 	opaque  bool // by a marker file
@@ -25,7 +25,7 @@ func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys
 	c, from := Contents{}, len(buf)
 	h, err := o.Layer(int(d.layers[i]))
 	if err == nil {
-		c.marks, err = s.names.ReadMarks(h, false)
+		c.marks, err = whiteout.ReadDirXattrs(s.names, h)
 	}
 	if err == nil {
 		c.hidden, c.opaque, err = s.list(h, d.layers[i], c.marks.XattrWhiteouts, func(e sys.Dirent) { buf = append(buf, e) })
@@ -118,5 +118,5 @@ func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, 
 	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
 		return false, nil
 	}
-	return s.names.IsXattrWhiteout(r, st)
+	return whiteout.IsXattrWhiteout(s.names, r, st)
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
@@ -17,20 +18,22 @@ var formats = map[string]func(*site){
 	"devices":            func(*site) {},
 	"no RENAME_WHITEOUT": func(s *site) { s.format.RenameWhiteout = false },
 	"xattr whiteouts": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.format.WhiteoutXattr = false, false, "trusted.overlay.whiteout"
+		s.format.Devices, s.format.RenameWhiteout, s.format.WhiteoutXattrs = false, false, true
 	},
-	"devices, no xattrs": func(s *site) { s.format.OpaqueXattr = "" },
+	"devices, no xattrs": func(s *site) { s.format.Xattrs = ondisk.NoXattrs },
 	"markers":            func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false },
-	"markers, no xattrs": func(s *site) { s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, "" },
-	"markers, no flags":  func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false; s.refuseRenameFlags() },
+	"markers, no xattrs": func(s *site) {
+		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs = false, false, ondisk.NoXattrs
+	},
+	"markers, no flags": func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false; s.refuseRenameFlags() },
 	// Every name is one whose marker would be too long.
 	"long names, xattrs": func(s *site) {
 		s.format.Devices, s.format.RenameWhiteout, s.nameMax = false, false, 0
 		s.long = s.format
-		s.long.WhiteoutXattr = "trusted.overlay.whiteout"
+		s.long.WhiteoutXattrs = true
 	},
 	"long names, devices": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr, s.nameMax = false, false, "", 0
+		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs, s.nameMax = false, false, ondisk.NoXattrs, 0
 		s.long = s.format
 		s.long.Devices, s.long.RenameWhiteout = true, true
 	},
@@ -39,7 +42,7 @@ var formats = map[string]func(*site){
 		s.long = s.format
 	},
 	"nothing": func(s *site) { // as NFS
-		s.format.Devices, s.format.RenameWhiteout, s.format.OpaqueXattr = false, false, ""
+		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs = false, false, ondisk.NoXattrs
 		s.refuseRenameFlags()
 	},
 }
@@ -112,7 +115,7 @@ func TestCreate(t *testing.T) {
 					}
 					s.wantView("made", want)
 					if left := testkit.Snapshot(t, s.cfg.Upper); marker && findLine(left, ".wh.") {
-						if s.format.OpaqueXattr != "" {
+						if s.format.Xattrs != ondisk.NoXattrs {
 							t.Errorf("a marker is left:\n%s", left)
 						}
 					}

@@ -53,7 +53,7 @@ func (s *Stack) Damaged(d *Dir, o Opened, name string) Damage {
 		}
 		opaque := false
 		if !loaded || name == "" {
-			var m whiteout.Marks
+			var m whiteout.DirXattrs
 			var damage Damage
 			if m, damage = s.damagedMarks(at, h, o.Path(at)); damage.Found() {
 				return damage
@@ -130,7 +130,7 @@ func (s *Stack) damagedFile(d *Dir, o Opened, layer int, r sys.Ref, name string,
 			layer, r, st = Upper, s.Copy(f.Shared), &f.Stat
 		}
 	}
-	m, err := s.names.ReadFileMarks(r)
+	m, err := s.names.ReadFile(r)
 	if err == nil && m.Metacopy {
 		_, err = s.findData(d, o, name, layer, &m, st)
 	}
@@ -161,8 +161,8 @@ func (s *Stack) damagedDir(layer int, h *sys.Dir, name, where string) (damage Da
 }
 
 // damagedMarks reads the marks of a directory of a layer, and its content.
-func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.Marks, damage Damage) {
-	m, err := s.names.ReadMarks(part, true)
+func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.DirXattrs, damage Damage) {
+	m, err := whiteout.ReadDir(s.names, part)
 	if err == nil {
 		_, _, err = s.list(part, uint16(layer), m.XattrWhiteouts, func(sys.Dirent) {})
 	}

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Upper is the number of the writable layer. Lowers follow from 1, the topmost first; a read-only stack begins with 1.
@@ -132,7 +133,7 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 	if err != nil {
 		return err
 	}
-	m, err := s.names.ReadMarks(h, false) // below the only part there is nothing to be hidden
+	m, err := whiteout.ReadDirXattrs(s.names, h) // below the only part there is nothing to be hidden
 	if err != nil {
 		return err
 	}
@@ -217,7 +218,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		m, err := s.names.ReadMarks(h, false)
+		m, err := whiteout.ReadDirXattrs(s.names, h)
 		if err != nil {
 			return err
 		}

@@ -4,8 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // With index=on a lower's object with several links stays one object. Its copy is made in the directory index beside the
@@ -35,7 +35,7 @@ func (s *Stack) Warnings() []string { return s.warnings }
 // linksOf is how many links an object has in all, whose copy is r and has copied ones, and whose lower's object has lower ones.
 // Where the copy does not say, as many as it has itself (ovl_get_nlink). settled: it says so by its own number.
 func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, settled bool, err error) {
-	l, ok, err := s.format.Links(r)
+	l, ok, err := s.format.Xattrs.LinkCount(r)
 	if err != nil {
 		return 0, false, err
 	}
@@ -54,7 +54,7 @@ func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 	if s.index == nil || !manyLinks(st) {
 		return nil, nil
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG && !s.format.Trusted() {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG && !s.format.Xattrs.OnAnyType() {
 		return nil, nil // the copy could not say how many links there are: no attributes user.* on what is no file
 	}
 	h, ok, err := s.handleOf(r, st.Dev)
@@ -137,7 +137,7 @@ func addLinks[T uint16 | uint32 | uint64](count *T, diff int) { *count = T(max(0
 func (s *Stack) Copy(x *Shared) sys.Ref { return s.index.At(x.name) }
 
 // isCopy reports whether the upper's object f, which says that it is a copy of h, is the one in the index.
-func (s *Stack) isCopy(h *whiteout.Handle, f *Found) (*Shared, error) {
+func (s *Stack) isCopy(h *ondisk.Handle, f *Found) (*Shared, error) {
 	if s.index == nil || f.Stat.Nlink < 2 {
 		return nil, nil
 	}
@@ -171,7 +171,7 @@ func (s *Stack) linksMarks(x *Shared) []copyup.Mark {
 	if x == nil {
 		return nil
 	}
-	return []copyup.Mark{{Name: s.format.LinksXattr(), Value: whiteout.Links{Diff: x.links - 1}.Encode()}}
+	return []copyup.Mark{{Name: s.format.Xattrs.Name(ondisk.Nlink), Value: ondisk.LinkCount{Diff: x.links - 1}.Encode()}}
 }
 
 // LinkUp makes a name that only a lower has of an object with a copy a link of that (ovl_link_up). Each step leaves a count
@@ -190,7 +190,7 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	}
 	if x.links != 0 {
 		x.Settled = false
-		if err := s.format.SetLinks(r, whiteout.Links{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
+		if err := s.format.Xattrs.SetLinkCount(r, ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
 			return err
 		}
 	}
@@ -210,7 +210,7 @@ func (s *Stack) Settle(x *Shared) error {
 	if x.Settled {
 		return nil
 	}
-	err := s.format.SetLinks(s.Copy(x), whiteout.Links{Diff: x.Diff})
+	err := s.format.Xattrs.SetLinkCount(s.Copy(x), ondisk.LinkCount{Diff: x.Diff})
 	x.Settled = err == nil
 	return err
 }

@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // The index is opened, and cleared of what is of no use, when the layers are (fs/stack/links.go says what it is for).
@@ -40,7 +40,7 @@ func (s *Stack) openIndex(c Config) error {
 	}
 	upper.Upper = true
 	switch {
-	case s.format.OpaqueXattr == "":
+	case s.format.Xattrs == ondisk.NoXattrs:
 		why = "the upperdir has no extended attributes"
 	case s.overridesSome:
 		why = "owner and type of objects are attributes"
@@ -72,7 +72,7 @@ func (s *Stack) tryClosed() (why string, err error) {
 		return "", err
 	}
 	f.Close()
-	err = s.format.SetLinks(s.staging.At(name), whiteout.Links{})
+	err = s.format.Xattrs.SetLinkCount(s.staging.At(name), ondisk.LinkCount{})
 	if err == unix.EACCES {
 		why, err = "attributes of files that their owner may not write to cannot be changed", nil
 	}
@@ -83,7 +83,7 @@ func (s *Stack) tryClosed() (why string, err error) {
 }
 
 // rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
-func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error) {
+func (s *Stack) rootHandle(layer int) (h ondisk.Handle, why string, err error) {
 	root := s.layers[layer].root
 	fuse, _, err := kindOf(root)
 	if err != nil || fuse {
@@ -102,7 +102,7 @@ func (s *Stack) rootHandle(layer int) (h whiteout.Handle, why string, err error)
 }
 
 // useIndex checks everything before it changes anything.
-func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
+func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	root := s.layers[Upper].root.Ref()
 	known := s.belongs(root, first)
 	if known == unix.ESTALE {
@@ -132,7 +132,7 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 		}
 	}
 	if known != nil {
-		if err := s.format.SetBelongs(root, first); err != nil {
+		if err := s.format.Xattrs.SetHandle(root, first); err != nil {
 			return &Error{roleUpper, c.Upper, err}
 		}
 	}
@@ -145,7 +145,7 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 		}
 	}
 	if mine != nil {
-		if err := s.format.SetBelongs(s.index.Ref(), upper); err != nil {
+		if err := s.format.Xattrs.SetHandle(s.index.Ref(), upper); err != nil {
 			return fail(err)
 		}
 	}
@@ -158,14 +158,14 @@ func (s *Stack) useIndex(c Config, first, upper whiteout.Handle) error {
 	return nil
 }
 
-// belongs is whiteout.Format.Belongs for handles that may lack the UUID: such a one is ENODATA, so that it is written anew.
-func (s *Stack) belongs(r sys.Ref, to whiteout.Handle) error {
-	err := s.format.Belongs(r, to)
+// belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID: such a one is ENODATA, so that it is written anew.
+func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
+	err := s.format.Xattrs.VerifyHandle(r, to)
 	if err != unix.ESTALE || s.bareHandles {
 		return err
 	}
 	to.UUID = sys.UUID{}
-	switch bare := s.format.Belongs(r, to); bare {
+	switch bare := s.format.Xattrs.VerifyHandle(r, to); bare {
 	case nil:
 		return unix.ENODATA
 	case unix.ESTALE:
@@ -228,7 +228,7 @@ func (s *Stack) completeIndex() error {
 // completeEntry completes the origin of an entry, then its name. After a stop between them the next mount goes on: an entry with the
 // UUID in its name alone would be useless.
 func (s *Stack) completeEntry(name string) error {
-	h, ok := whiteout.ParseIndexName(name)
+	h, ok := ondisk.ParseIndexName(name)
 	if !ok {
 		return nil
 	}
@@ -245,11 +245,11 @@ func (s *Stack) completeEntry(name string) error {
 	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil // see uselessEntry
 	}
-	switch own, ok, err := s.format.Origin(r); {
+	switch own, ok, err := s.format.Xattrs.Origin(r); {
 	case err != nil || !ok:
 		return err
 	case own == h:
-		if err := s.format.SetOrigin(r, whole); err != nil {
+		if err := s.format.Xattrs.SetOrigin(r, whole); err != nil {
 			return err
 		}
 	case own != whole:
@@ -264,7 +264,7 @@ func (s *Stack) completeEntry(name string) error {
 
 // uselessEntry judges one entry of the index (ovl_verify_index).
 func (s *Stack) uselessEntry(name string) (bool, error) {
-	h, ok := whiteout.ParseIndexName(name)
+	h, ok := ondisk.ParseIndexName(name)
 	if !ok {
 		return false, unix.EINVAL
 	}
@@ -276,7 +276,7 @@ func (s *Stack) uselessEntry(name string) (bool, error) {
 	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return false, nil // of an upper that was mounted with nfs_export=on
 	}
-	own, ok, err := s.format.Origin(r)
+	own, ok, err := s.format.Xattrs.Origin(r)
 	switch {
 	case err != nil:
 		return false, err

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
@@ -135,7 +136,7 @@ func TestLinksOfUserAttributes(t *testing.T) {
 	if f := s.dir("d").lookup("l"); f.Shared == nil {
 		t.Error("a symbolic link is not shared")
 	}
-	s.format.OpaqueXattr = "user.overlay.opaque"
+	s.format.Xattrs = ondisk.User
 	if f := s.dir("d").lookup("l"); f.Shared != nil {
 		t.Error("a symbolic link is shared")
 	}

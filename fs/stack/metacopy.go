@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -67,7 +68,7 @@ func (s *Stack) lookForData(d *Dir, o Opened, name string, layer int, f *Found) 
 
 // readData fills in where the data of the regular file r is, which a layer has under a name, if that is elsewhere.
 func (s *Stack) readData(d *Dir, o Opened, name string, layer int, r sys.Ref, f *Found) error {
-	m, err := s.names.ReadFileMarks(r)
+	m, err := s.names.ReadFile(r)
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
 		return nil
 	}
@@ -79,12 +80,12 @@ func (s *Stack) readData(d *Dir, o Opened, name string, layer int, r sys.Ref, f 
 
 // findData looks for the data of a metacopy: EIO where no layer has it, EPERM where it is not to be looked for, EINVAL for a
 // redirect that is none. Compare ovl_lookup of fs/overlayfs/namei.c.
-func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *whiteout.FileMarks, st *sys.Stat) (*Data, error) {
+func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
 	case m.ByUser && !s.followsUsers(layer):
 		return nil, unix.EPERM
-	case !whiteout.ValidRedirect(w.to):
+	case !ondisk.ValidRedirect(w.to):
 		return nil, unix.EINVAL
 	case s.metacopy:
 	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute(): // to data-only layers a lower may lead in any case
@@ -121,22 +122,22 @@ func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *whiteout.F
 }
 
 // lookFile is lookOne for the file at the end of the walk.
-func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.Marks, found bool, err error) {
+func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.DirXattrs, found bool, err error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		w.stop = true
 		return m, false, nil
 	}
-	absent, err := w.s.names.IsXattrWhiteout(r, st)
+	absent, err := whiteout.IsXattrWhiteout(w.s.names, r, st)
 	if absent || err != nil {
 		w.stop = absent
 		return m, false, err
 	}
-	of, err := w.s.names.ReadFileMarks(r)
+	of, err := w.s.names.ReadFile(r)
 	if err == nil && of.ByUser && !w.s.followsUsers(layer) {
 		err = unix.EPERM
 	}
 	w.metacopy, w.st = of.Metacopy, *st
-	return whiteout.Marks{Redirect: of.Redirect, ByUser: of.ByUser}, true, err
+	return whiteout.DirXattrs{DirXattrs: ondisk.DirXattrs{Redirect: of.Redirect, ByUser: of.ByUser}}, true, err
 }
 
 // OpenData opens the file with the data of a metacopy for reading. EIO where it is not there, or not what it should be.
@@ -221,7 +222,7 @@ func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Sta
 			return nil, nil, err
 		}
 		if data != nil {
-			name, value := s.format.Metacopy(data.digest)
+			name, value := s.format.Xattrs.MetacopyXattr(data.digest)
 			marks := append(s.linksMarks(src.Shared), copyup.Mark{Name: name, Value: value})
 			staged, err = s.copier.Stage(from, st, copyup.Data{Size: size}, marks...)
 			return staged, data, err
@@ -242,7 +243,7 @@ func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Sta
 // metacopyOf tells where the data of a metacopy of src will be; nil where the copy had better be whole
 // (ovl_need_meta_copy_up): there is no data, or no digest though one is required.
 func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
-	if !s.metacopy || s.format.OpaqueXattr == "" || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+	if !s.metacopy || s.format.Xattrs == ondisk.NoXattrs || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
 		return nil, nil
 	}
 	data := Data{Layer: src.Layer, Path: src.Path, Size: st.Size, Blocks: st.Blocks, Linked: st.Nlink > 1}
@@ -273,7 +274,7 @@ func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err err
 		return d, err
 	}
 	defer from.Close()
-	marker, _ := s.format.Metacopy(sys.Digest{})
+	marker, _ := s.format.Xattrs.MetacopyXattr(sys.Digest{})
 	if err := s.copier.Complete(to, from, size, marker); err != nil {
 		cut := *d
 		var st sys.Stat
@@ -297,5 +298,5 @@ func (d *Data) Redirected(redirect string) *Data {
 
 // SetRedirect writes the redirect of a metacopy in the upper.
 func (s *Stack) SetRedirect(r sys.Ref, redirect string) error {
-	return s.format.SetRedirect(r, redirect)
+	return s.format.Xattrs.SetRedirect(r, redirect)
 }

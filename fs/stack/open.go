@@ -12,6 +12,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
@@ -106,7 +107,7 @@ func Open(c Config) (*Stack, error) {
 	s := &Stack{
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
-		names:     whiteout.Names{UserOnly: c.Features.UserXattr},
+		names:     ondisk.Names{UserOnly: c.Features.UserXattr},
 		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
 	}
 	s.overflow, _ = host.OverflowIDs()

@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // An object of the upper that was copied up remembers what it is a copy of, by a file handle, so that it can keep its inode
@@ -104,7 +104,7 @@ func (s *Stack) NumberBits() uint {
 const fileIDIno32Gen = 1
 
 // handleOf is the handle that is kept of a lower's object; ok is false where there is none.
-func (s *Stack) handleOf(r sys.Ref, dev uint64) (h whiteout.Handle, ok bool, err error) {
+func (s *Stack) handleOf(r sys.Ref, dev uint64) (h ondisk.Handle, ok bool, err error) {
 	i := slices.IndexFunc(s.sources, func(src source) bool { return src.dev == dev })
 	if i < 0 || s.sources[i].silent {
 		return h, false, nil
@@ -141,10 +141,10 @@ func mayNotOpen(err error) bool {
 
 // origin is what a copy of a lower's object says of itself. One of several links says nothing, where the copy is another object.
 func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, err error) {
-	name = s.format.OriginXattr()
-	if name == "" || manyLinks(st) && s.index == nil {
+	if s.format.Xattrs == ondisk.NoXattrs || manyLinks(st) && s.index == nil {
 		return "", nil, nil
 	}
+	name = s.format.Xattrs.Name(ondisk.Origin)
 	h, ok, err := s.handleOf(src, st.Dev)
 	if err != nil {
 		return "", nil, err
@@ -162,7 +162,7 @@ func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
 	if d.impure {
 		return nil
 	}
-	if err := s.format.MarkImpure(up); err != nil {
+	if err := s.format.Xattrs.SetImpure(up); err != nil {
 		return err
 	}
 	d.impure = true
@@ -177,8 +177,8 @@ func (d *Dir) Impure() bool {
 // OriginHandle returns the handle of the object that the upper's object r is a copy of, by its
 // attribute. ok is false if r has no such attribute, or a handle that no lower can have. It makes
 // no call on a lower.
-func (s *Stack) OriginHandle(r sys.Ref) (h whiteout.Handle, ok bool, err error) {
-	h, ok, err = s.format.Origin(r)
+func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
+	h, ok, err = s.format.Xattrs.Origin(r)
 	return h, ok && err == nil && s.sourceOf(&h) != nil, err
 }
 
@@ -186,7 +186,7 @@ func (s *Stack) OriginHandle(r sys.Ref) (h whiteout.Handle, ok bool, err error) 
 // copy of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
 // would have broken off. A copy in the index keeps them: then f says so, too. Precondition: d is loaded.
 // It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
-func (s *Stack) Origin(d *Dir, o Opened, name string, h *whiteout.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
+func (s *Stack) Origin(d *Dir, o Opened, name string, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
 	src := s.sourceOf(h)
 	incomplete = s.complete(h, src)
 	if found, err = s.findOrigin(d, o, name, h, src, st); err != nil {
@@ -207,10 +207,10 @@ func (s *Stack) Origin(d *Dir, o Opened, name string, h *whiteout.Handle, f *Fou
 }
 
 // SetOrigin has an object of the upper keep a completed handle. An error does no harm: the next mount tries again.
-func (s *Stack) SetOrigin(r sys.Ref, h whiteout.Handle) { _ = s.format.SetOrigin(r, h) }
+func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.format.Xattrs.SetOrigin(r, h) }
 
 // findOrigin looks for the object of a handle.
-func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, src *source, st *sys.Stat) (found bool, err error) {
+func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
 	switch err := src.root.StatHandle(h.Handle, st); {
 	case err == nil:
 		return true, nil
@@ -224,7 +224,7 @@ func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *whiteout.Handle, sr
 }
 
 // sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.
-func (s *Stack) sourceOf(h *whiteout.Handle) *source {
+func (s *Stack) sourceOf(h *ondisk.Handle) *source {
 	if s.bareHandles {
 		if h.UUID != (sys.UUID{}) {
 			return nil
@@ -258,7 +258,7 @@ func (s *Stack) unnamedSource() *source {
 }
 
 // complete gives a handle of src the UUID, and reports whether it lacked that.
-func (s *Stack) complete(h *whiteout.Handle, src *source) bool {
+func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
 	if s.bareHandles || h.UUID == src.uuid {
 		return false
 	}
@@ -267,7 +267,7 @@ func (s *Stack) complete(h *whiteout.Handle, src *source) bool {
 }
 
 // originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
-func (s *Stack) originByName(d *Dir, o Opened, name string, h *whiteout.Handle, st *sys.Stat) (found bool, err error) {
+func (s *Stack) originByName(d *Dir, o Opened, name string, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
 	for _, p := range d.parts {
 		if p.layer == Upper {
 			continue
@@ -300,5 +300,5 @@ func (s *Stack) setUUID(uuid UUID) {
 	_, _ = rand.Read(id[:])   // never fails
 	id[6] = id[6]&0x0f | 4<<4 // of random numbers,
 	id[8] = id[8]&0x3f | 2<<6 // as RFC 9562 writes that
-	_ = s.format.SetUUID(s.layers[Upper].root, id, uuid == UUIDOn)
+	_ = s.format.Xattrs.SetUUID(s.layers[Upper].root, id, uuid == UUIDOn)
 }

@@ -2,8 +2,8 @@ package stack
 
 import (
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Protection returns [sys.FlagImmutable] and [sys.FlagAppend] of an object of a layer: the flags of
@@ -14,17 +14,19 @@ func (s *Stack) Protection(layer int, r sys.Ref) (flags uint32, err error) {
 	if err != nil || layer != Upper {
 		return flags, err
 	}
-	kept, err := s.format.Protection(r)
+	kept, err := s.format.Xattrs.Protection(r)
 	return flags | kept, err
 }
 
 // SetProtection sets those of an object of the upper in its attribute. EPERM if the upper takes no attributes.
-func (s *Stack) SetProtection(r sys.Ref, flags uint32) error { return s.format.SetProtection(r, flags) }
+func (s *Stack) SetProtection(r sys.Ref, flags uint32) error {
+	return s.format.Xattrs.SetProtection(r, flags)
+}
 
 // protectionMark is the attribute for the copy of an object with such flags.
 func (s *Stack) protectionMark(flags uint32) (mark copyup.Mark, ok bool) {
-	if s.format.OpaqueXattr == "" {
+	if s.format.Xattrs == ondisk.NoXattrs {
 		return copyup.Mark{}, false
 	}
-	return copyup.Mark{Name: s.format.ProtectionXattr(), Value: whiteout.EncodeProtection(flags)}, true
+	return copyup.Mark{Name: s.format.Xattrs.Name(ondisk.Protattr), Value: ondisk.EncodeProtection(flags)}, true
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -79,11 +80,11 @@ func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1
 func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
 
 // admit checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
-func (s *Stack) admit(layer int, m *whiteout.Marks) error {
+func (s *Stack) admit(layer int, m *whiteout.DirXattrs) error {
 	switch {
 	case s.redirects == RedirectsNoFollow, m.ByUser && !s.followsUsers(layer):
 		return unix.EPERM
-	case !whiteout.ValidRedirect(m.Redirect):
+	case !ondisk.ValidRedirect(m.Redirect):
 		return unix.EINVAL
 	}
 	return nil
@@ -91,7 +92,7 @@ func (s *Stack) admit(layer int, m *whiteout.Marks) error {
 
 // follow puts in place of d's layers after the i-th those that its redirect leads to, if it is admitted. Compare ovl_lookup and
 // ovl_lookup_layer of fs/overlayfs/namei.c.
-func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.Marks) error {
+func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.DirXattrs) error {
 	at := int(d.layers[i])
 	if !s.MayBeRedirected(at) {
 		return nil // nothing is below
@@ -191,7 +192,7 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 
 // lookOne tells whether the directory h of a layer has a directory, or a file, of that name, and what it says of the layers
 // below.
-func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.Marks, found bool, err error) {
+func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.DirXattrs, found bool, err error) {
 	var st sys.Stat
 	switch err := w.s.Shown(layer, h.At(name)).Stat(&st); {
 	case err == unix.ENOENT:
@@ -217,7 +218,7 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 		return m, false, err
 	}
 	defer d.Close()
-	m, err = w.s.names.ReadMarks(d, true)
+	m, err = whiteout.ReadDir(w.s.names, d)
 	return m, true, err
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 )
 
 const redirectAttr = "trusted.overlay.redirect"
@@ -173,7 +175,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	s.wantListed("moved", "a", "b")
 	s.wantListed("p")
 	// Where there are no attributes it is as without redirects.
-	s.format.OpaqueXattr = ""
+	s.format.Xattrs = ondisk.NoXattrs
 	end := s.dir("").end("moved")
 	end.Merged, end.Redirect = true, "/elsewhere"
 	if err := s.Rename(end, s.dir("").end("again")); err != unix.EXDEV {

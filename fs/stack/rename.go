@@ -3,6 +3,7 @@ package stack
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -63,7 +64,7 @@ func (s *Stack) Rename(from, to *End) error {
 // with; where it still lies nothing is below it that shows, so the mark changes nothing there.
 func (s *Stack) leave(from, to *End) error {
 	if from.Redirect != "" {
-		err := s.format.SetRedirect(from.Up.At(from.Name), from.Redirect)
+		err := s.format.Xattrs.SetRedirect(from.Up.At(from.Name), from.Redirect)
 		if err == unix.EOPNOTSUPP {
 			err = unix.EXDEV // as without redirects
 		}
@@ -151,7 +152,7 @@ func (s *Stack) fitWhiteout(form whiteout.Format, from, to *End) error {
 	if !form.InPlace() {
 		form = s.long
 	}
-	if form.WhiteoutXattr != "" {
+	if form.WhiteoutXattrs {
 		return form.Admit(from.Up)
 	}
 	var st sys.Stat
@@ -197,7 +198,7 @@ func (s *Stack) emptyDir(e *End) (former string, err error) {
 	if err := h.List(func(sys.Dirent) error { empty = false; return nil }); err != nil || empty {
 		return "", err
 	}
-	if s.format.OpaqueXattr == "" && e.Found.Below { // a marker inside would keep it from being renamed over
+	if s.format.Xattrs == ondisk.NoXattrs && e.Found.Below { // a marker inside would keep it from being renamed over
 		if err := mark(e.Up, e.Name); err != nil {
 			return "", err
 		}
@@ -245,7 +246,7 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
 		return err
 	}
 	defer h.Close()
-	if s.format.OpaqueXattr != "" {
+	if s.format.Xattrs != ondisk.NoXattrs {
 		if err := s.format.MarkOpaque(h); err != nil {
 			return err
 		}

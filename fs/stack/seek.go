@@ -117,7 +117,7 @@ func (s *Stack) Glance(q *Sought, o Opened, f *Found) (complete bool, err error)
 	if err != nil {
 		return false, err
 	}
-	m, err := s.names.ReadFileMarks(h.At(q.name))
+	m, err := s.names.ReadFile(h.At(q.name))
 	if err == unix.ENOENT {
 		err = nil
 	}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
@@ -23,7 +24,7 @@ type Stack struct {
 	format   whiteout.Format
 	long     whiteout.Format // of names whose markers would be longer than nameMax
 	nameMax  int             // the longest name in the upper
-	names    whiteout.Names
+	names    ondisk.Names
 	acl      bool
 
 	shared   atomic.Pointer[string] // the name of the device in the work directory whose links the whiteouts are; nil: none yet
@@ -71,7 +72,7 @@ type layer struct {
 func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].shown.On(r) }
 
 // Names says which extended attributes are the overlay's own.
-func (s *Stack) Names() whiteout.Names { return s.names }
+func (s *Stack) Names() ondisk.Names { return s.names }
 
 // Overlap reports whether layers lie inside each other, so that one object of a layer can show in two places.
 func (s *Stack) Overlap() bool { return s.overlap }

@@ -76,7 +76,7 @@ func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
 
 // flatPart tells the marks and the size of a directory's part in a layer, and ok if it has no directory in it, for its link count is 2 (1
 // where the file system does not count), and nothing else speaks against leaving it unlisted.
-func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.Marks, size int64, ok bool) {
+func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.DirXattrs, size int64, ok bool) {
 	if s.layers[layer].shown.Overrides() {
 		return m, 0, false
 	}
@@ -88,7 +88,7 @@ func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.Marks, size int64, 
 	if err := h.Ref().Stat(&st); err != nil || st.Nlink != 2 {
 		return m, 0, false
 	}
-	m, err = s.names.ReadMarks(h, true)
+	m, err = whiteout.ReadDir(s.names, h)
 	return m, st.Size, err == nil && m.Redirect == ""
 }
 

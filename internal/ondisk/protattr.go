@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"golang.org/x/sys/unix"
@@ -10,8 +10,6 @@ import (
 // overlay.protattr and not in its inode. An immutable inode could get no attributes of the overlay
 // and no further link. An immutable directory could get no copies of the objects in it
 // (ovl_set_protattr, ovl_check_protattr).
-
-const protectionMark = "protattr"
 
 // maxProtection is the longest value that the kernel reads.
 const maxProtection = 32
@@ -46,15 +44,12 @@ func ParseProtection(value []byte) (flags uint32) {
 	return flags
 }
 
-// ProtectionXattr is the name of the attribute. Precondition: OpaqueXattr is not empty.
-func (f Format) ProtectionXattr() string { return f.Xattr(protectionMark) }
-
 // Protection returns the flags that the attribute of an object of the upper gives.
-func (f Format) Protection(r sys.Ref) (flags uint32, err error) {
-	if f.OpaqueXattr == "" {
+func (ns Namespace) Protection(r sys.Ref) (flags uint32, err error) {
+	if ns == NoXattrs {
 		return 0, nil
 	}
-	value, err := r.GetXattr(f.ProtectionXattr())
+	value, err := r.GetXattr(ns.Name(Protattr))
 	switch err {
 	case nil:
 		return ParseProtection(value), nil
@@ -65,21 +60,21 @@ func (f Format) Protection(r sys.Ref) (flags uint32, err error) {
 }
 
 // SetProtection writes or removes the attribute. EPERM without attributes in the upper.
-func (f Format) SetProtection(r sys.Ref, flags uint32) error {
+func (ns Namespace) SetProtection(r sys.Ref, flags uint32) error {
 	value := EncodeProtection(flags)
 	switch {
-	case f.OpaqueXattr == "" && value == nil:
+	case ns == NoXattrs && value == nil:
 		return nil
-	case f.OpaqueXattr == "":
+	case ns == NoXattrs:
 		return unix.EPERM
 	case value != nil:
-		err := r.SetXattr(f.ProtectionXattr(), value, 0)
+		err := r.SetXattr(ns.Name(Protattr), value, 0)
 		if err == unix.EOPNOTSUPP {
 			err = unix.EPERM
 		}
 		return err
 	}
-	err := r.RemoveXattr(f.ProtectionXattr())
+	err := r.RemoveXattr(ns.Name(Protattr))
 	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
 		return nil
 	}

@@ -1,11 +1,8 @@
-package whiteout
+package ondisk
 
 import "strings"
 
 const (
-	trustedOverlay = "trusted.overlay."
-	userOverlay    = "user.overlay."
-
 	// escape is what the kernel puts between the prefix and the rest of a private name that the mount was asked to
 	// store, so that an overlay may lie inside an overlay (fs/overlayfs/xattrs.c, ovl_xattr_escape_name).
 	escape = "overlay."
@@ -23,9 +20,9 @@ var privateNames = []struct {
 }{
 	{trustedOverlay, true},
 	{userOverlay, true},
-	{"user.fuseoverlayfs.", false},
-	{"security.fuseoverlayfs.", false},
-	{"user.containers.override_", false},
+	{userFuseoverlayfs, false},
+	{securityFuseoverlayfs, false},
+	{OverrideContainersPrefix, false},
 }
 
 // Names says which extended attributes are the overlay's own. The zero value: those of all namespaces.
@@ -38,6 +35,31 @@ type Names struct {
 // mean reports whether an attribute of a layer may be a mark.
 func (n Names) mean(onDisk string) bool {
 	return !n.UserOnly || !strings.HasPrefix(onDisk, trustedOverlay)
+}
+
+// Own reports whether attributes of the namespace are the overlay's own.
+func (n Names) Own(ns Namespace) bool { return ns != NoXattrs && n.mean(prefixes[ns]) }
+
+// Reading is the namespace in which an upper that is only read has its attributes. trusted: the daemon may read attributes of
+// namespace trusted.
+func (n Names) Reading(trusted bool) Namespace {
+	if trusted && n.Own(Trusted) {
+		return Trusted
+	}
+	return User
+}
+
+// Parse splits the name of an extended attribute of a layer that is one of the overlay's own. ok is false for any other.
+func (n Names) Parse(onDisk string) (ns Namespace, a Attr, ok bool) {
+	if !n.mean(onDisk) {
+		return NoXattrs, "", false
+	}
+	for ns := Trusted; ns <= Fuseoverlayfs; ns++ {
+		if rest, ok := strings.CutPrefix(onDisk, prefixes[ns]); ok {
+			return ns, Attr(rest), ns != Fuseoverlayfs || Attr(rest) == Opaque
+		}
+	}
+	return NoXattrs, "", false
 }
 
 // Private reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An

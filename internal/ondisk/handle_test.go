@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"encoding/hex"
@@ -83,47 +83,52 @@ func FuzzParseHandle(f *testing.F) {
 }
 
 func TestOriginAttributes(t *testing.T) {
-	for _, opaque := range []string{"trusted.overlay.opaque", "user.overlay.opaque", ""} {
-		d, f := open(t, t.TempDir()), Format{OpaqueXattr: opaque}
+	for _, f := range []Namespace{Trusted, User, NoXattrs} {
+		d := open(t, t.TempDir())
 		must(t, d.Mkdir("d", 0o755))
 		sub, err := d.OpenDir("d")
 		must(t, err)
 		defer sub.Close()
-		must(t, f.MarkImpure(sub))
-		if m, err := both.ReadMarks(sub, false); err != nil || m.Impure != (opaque != "") {
-			t.Errorf("%q: %+v, %v", opaque, m, err)
+		must(t, f.SetImpure(sub))
+		names, err := sub.Ref().ListXattr()
+		must(t, err)
+		var x DirXattrs
+		for _, name := range names {
+			if ns, attr, ok := both.Parse(name); ok {
+				must(t, x.Read(sub.Ref(), ns, attr))
+			}
+		}
+		if x.Impure != (f != NoXattrs) {
+			t.Errorf("%d: %+v", f, x)
 		}
 		if _, ok, err := f.Origin(d.At("d")); ok || err != nil {
-			t.Errorf("%q: an origin where there is none: %v", opaque, err)
+			t.Errorf("%d: an origin where there is none: %v", f, err)
 		}
-		if (f.OriginXattr() == "") != (opaque == "") {
-			t.Errorf("%q: %q", opaque, f.OriginXattr())
-		}
-		if opaque == "" {
+		if f == NoXattrs {
 			continue
 		}
-		must(t, d.At("d").SetXattr(f.OriginXattr(), bytesOf(t, kernelWrote), 0))
+		must(t, d.At("d").SetXattr(f.Name(Origin), bytesOf(t, kernelWrote), 0))
 		if h, ok, err := f.Origin(d.At("d")); !ok || err != nil || h.Type != 1 {
-			t.Errorf("%q: %+v, %v, %v", opaque, h, ok, err)
+			t.Errorf("%d: %+v, %v, %v", f, h, ok, err)
 		}
 		for call, errno := range map[string]unix.Errno{"setxattr": unix.EIO, "getxattr": unix.EIO} {
 			refusing(func(op sys.Op) bool { return op.Call == call }, errno, func() {
 				_, _, err := f.Origin(d.At("d"))
 				if call == "setxattr" {
-					err = f.MarkImpure(sub)
+					err = f.SetImpure(sub)
 				}
 				if err != errno {
-					t.Errorf("%q, failing %s: %v", opaque, call, err)
+					t.Errorf("%d, failing %s: %v", f, call, err)
 				}
 			})
 		}
-		refusing(func(op sys.Op) bool { return op.Call == "setxattr" }, unix.EOPNOTSUPP, func() { must(t, f.MarkImpure(sub)) })
+		refusing(func(op sys.Op) bool { return op.Call == "setxattr" }, unix.EOPNOTSUPP, func() { must(t, f.SetImpure(sub)) })
 	}
 }
 
 // A number is given once; with auto only to an upper in which nothing has been copied up yet.
 func TestSetUUID(t *testing.T) {
-	f := Format{OpaqueXattr: "trusted.overlay.opaque"}
+	f := Trusted
 	number := func(d *sys.Dir) string {
 		value, err := d.Ref().GetXattr("trusted.overlay.uuid")
 		if err == unix.ENODATA {
@@ -139,7 +144,7 @@ func TestSetUUID(t *testing.T) {
 	}{{false, false, string(one[:])}, {false, true, string(one[:])}, {true, false, ""}, {true, true, string(one[:])}} {
 		d := open(t, t.TempDir())
 		if c.impure {
-			must(t, f.MarkImpure(d))
+			must(t, f.SetImpure(d))
 		}
 		must(t, f.SetUUID(d, one, c.always))
 		if got := number(d); got != c.want {
@@ -155,7 +160,7 @@ func TestSetUUID(t *testing.T) {
 	if err := f.SetUUID(d, one, true); err != unix.EINVAL || number(d) != "short" {
 		t.Errorf("a number of another length: %v", err)
 	}
-	if err := (Format{}).SetUUID(d, one, true); err != unix.EOPNOTSUPP {
+	if err := NoXattrs.SetUUID(d, one, true); err != unix.EOPNOTSUPP {
 		t.Errorf("without attributes: %v", err)
 	}
 }

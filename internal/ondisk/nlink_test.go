@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"strings"
@@ -29,10 +29,10 @@ func TestIndexNames(t *testing.T) {
 }
 
 func TestLinkCounts(t *testing.T) {
-	for text, want := range map[string]Links{
+	for text, want := range map[string]LinkCount{
 		"U+0": {}, "U+1": {Diff: 1}, "U-3": {Diff: -3}, "L+0": {OfLower: true}, "L-2": {OfLower: true, Diff: -2}, "U+12345": {Diff: 12345},
 	} {
-		if l, ok := ParseLinks([]byte(text)); !ok || l != want {
+		if l, ok := ParseLinkCount([]byte(text)); !ok || l != want {
 			t.Errorf("%s: %+v, %v", text, l, ok)
 		}
 		if got := string(want.Encode()); got != text {
@@ -40,56 +40,56 @@ func TestLinkCounts(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "U", "U+", "U1", "X+1", "U+x", "U+-1", "U+99999999999", "U+1234567890123", "L 1"} {
-		if l, ok := ParseLinks([]byte(bad)); ok {
+		if l, ok := ParseLinkCount([]byte(bad)); ok {
 			t.Errorf("%q: %+v", bad, l)
 		}
 	}
 }
 
 func TestLinkAttributes(t *testing.T) {
-	d, f := open(t, t.TempDir()), Format{OpaqueXattr: "trusted.overlay.opaque"}
+	d, f := open(t, t.TempDir()), Trusted
 	must(t, d.Mknod("f", unix.S_IFREG|0o600, 0))
 	r := d.At("f")
-	if _, ok, err := f.Links(r); ok || err != nil {
+	if _, ok, err := f.LinkCount(r); ok || err != nil {
 		t.Errorf("a count where there is none: %v", err)
 	}
-	must(t, f.SetLinks(r, Links{Diff: 2}))
-	if l, ok, err := f.Links(r); l.Diff != 2 || !ok || err != nil {
+	must(t, f.SetLinkCount(r, LinkCount{Diff: 2}))
+	if l, ok, err := f.LinkCount(r); l.Diff != 2 || !ok || err != nil {
 		t.Errorf("%+v, %v, %v", l, ok, err)
 	}
-	must(t, r.SetXattr(f.LinksXattr(), []byte("nonsense"), 0))
-	if _, ok, err := f.Links(r); ok || err != nil {
+	must(t, r.SetXattr(f.Name(Nlink), []byte("nonsense"), 0))
+	if _, ok, err := f.LinkCount(r); ok || err != nil {
 		t.Errorf("nonsense: %v, %v", ok, err)
 	}
 	refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.EIO, func() {
-		if _, _, err := f.Links(r); err != unix.EIO {
+		if _, _, err := f.LinkCount(r); err != unix.EIO {
 			t.Errorf("failing: %v", err)
 		}
 	})
-	if f.Trusted() == (Format{OpaqueXattr: "user.overlay.opaque"}).Trusted() || (Format{}).Trusted() {
+	if !Trusted.OnAnyType() || User.OnAnyType() || NoXattrs.OnAnyType() {
 		t.Error("the namespace is not told")
 	}
 }
 
 // A directory belongs to another for good.
 func TestBelongs(t *testing.T) {
-	f := Format{OpaqueXattr: "trusted.overlay.opaque"}
+	f := Trusted
 	one, _ := ParseHandle(bytesOf(t, kernelWrote))
 	other := one
 	other.ID = "12345678"
 	for _, upper := range []bool{false, true} {
 		d := open(t, t.TempDir())
 		one.Upper, other.Upper = upper, upper
-		if err := f.Belongs(d.Ref(), one); err != unix.ENODATA {
+		if err := f.VerifyHandle(d.Ref(), one); err != unix.ENODATA {
 			t.Errorf("before: %v", err)
 		}
-		must(t, d.Ref().SetXattr(f.belongsXattr(one), nil, 0))
-		if err := f.Belongs(d.Ref(), one); err != unix.ENODATA {
+		must(t, d.Ref().SetXattr(f.handleXattr(one), nil, 0))
+		if err := f.VerifyHandle(d.Ref(), one); err != unix.ENODATA {
 			t.Errorf("to what is not known: %v", err)
 		}
-		must(t, f.SetBelongs(d.Ref(), one))
-		must(t, f.Belongs(d.Ref(), one))
-		if err := f.Belongs(d.Ref(), other); err != unix.ESTALE {
+		must(t, f.SetHandle(d.Ref(), one))
+		must(t, f.VerifyHandle(d.Ref(), one))
+		if err := f.VerifyHandle(d.Ref(), other); err != unix.ESTALE {
 			t.Errorf("to another: %v", err)
 		}
 	}

@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"strings"
@@ -31,7 +31,7 @@ func TestProtectionValues(t *testing.T) {
 }
 
 func TestProtectionAttribute(t *testing.T) {
-	d, f := open(t, t.TempDir()), Format{OpaqueXattr: "trusted.overlay.opaque"}
+	d, f := open(t, t.TempDir()), Trusted
 	must(t, d.Mknod("f", unix.S_IFREG|0o600, 0))
 	r := d.At("f")
 	for _, flags := range []uint32{0, sys.FlagImmutable, 0, sys.FlagAppend | sys.FlagImmutable, sys.FlagAppend, 0} {
@@ -43,7 +43,7 @@ func TestProtectionAttribute(t *testing.T) {
 	if names, err := r.ListXattr(); len(names) > 0 || err != nil {
 		t.Errorf("attributes are left: %q, %v", names, err)
 	}
-	none := Format{}
+	none := NoXattrs
 	if err := none.SetProtection(r, sys.FlagImmutable); err != unix.EPERM {
 		t.Errorf("without attributes: %v", err)
 	}

@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"encoding/binary"
@@ -10,12 +10,6 @@ import (
 
 // The attribute overlay.origin says which object of a lower one of the upper is a copy of, by a file handle; those of the root
 // of the upper and of the directory of the index say which directories these belong to.
-const (
-	originMark = "origin"
-	impureMark = "impure"
-	uuidMark   = "uuid"
-)
-
 // Handle is a file handle as the kernel's overlayfs keeps it on disk (struct ovl_fb of fs/overlayfs/overlayfs.h).
 type Handle struct {
 	sys.Handle
@@ -79,20 +73,12 @@ func ParseHandle(value []byte) (h Handle, ok bool) {
 	return h, true
 }
 
-// OriginXattr is the attribute that says what an object of the upper is a copy of; empty where the upper has none.
-func (f Format) OriginXattr() string {
-	if f.OpaqueXattr == "" {
-		return ""
-	}
-	return f.Xattr(originMark)
-}
-
 // Origin reads what the upper's object r is a copy of. ok is false where that is not known.
-func (f Format) Origin(r sys.Ref) (h Handle, ok bool, err error) {
-	if f.OpaqueXattr == "" {
+func (ns Namespace) Origin(r sys.Ref) (h Handle, ok bool, err error) {
+	if ns == NoXattrs {
 		return Handle{}, false, nil
 	}
-	value, err := r.GetXattr(f.Xattr(originMark))
+	value, err := r.GetXattr(ns.Name(Origin))
 	switch err {
 	case nil:
 		h, ok = ParseHandle(value)
@@ -105,17 +91,17 @@ func (f Format) Origin(r sys.Ref) (h Handle, ok bool, err error) {
 }
 
 // SetOrigin replaces the origin of the upper's object r, which has one already.
-func (f Format) SetOrigin(r sys.Ref, h Handle) error {
-	return r.SetXattr(f.Xattr(originMark), h.Encode(), unix.XATTR_REPLACE)
+func (ns Namespace) SetOrigin(r sys.Ref, h Handle) error {
+	return r.SetXattr(ns.Name(Origin), h.Encode(), unix.XATTR_REPLACE)
 }
 
-// MarkImpure says of the upper's directory d that objects in it have an origin, so that it is looked for there alone
+// SetImpure says of the upper's directory d that objects in it have an origin, so that it is looked for there alone
 // (ovl_set_impure). Where it cannot be said nothing is worse than that they get other inode numbers at the next mount.
-func (f Format) MarkImpure(d *sys.Dir) error {
-	if f.OpaqueXattr == "" {
+func (ns Namespace) SetImpure(d *sys.Dir) error {
+	if ns == NoXattrs {
 		return nil
 	}
-	switch err := d.Ref().SetXattr(f.Xattr(impureMark), []byte("y"), 0); err {
+	switch err := d.Ref().SetXattr(ns.Name(Impure), []byte("y"), 0); err {
 	case unix.EOPNOTSUPP, unix.EPERM, unix.EACCES:
 		return nil
 	default:
@@ -125,11 +111,11 @@ func (f Format) MarkImpure(d *sys.Dir) error {
 
 // SetUUID gives the upper whose root is d the number that the kernel's overlayfs shows as that of the file system, unless it
 // has one. Without always only a new upper gets one: others have been mounted without (ovl_init_uuid_xattr).
-func (f Format) SetUUID(d *sys.Dir, uuid [16]byte, always bool) error {
-	if f.OpaqueXattr == "" {
+func (ns Namespace) SetUUID(d *sys.Dir, uuid [16]byte, always bool) error {
+	if ns == NoXattrs {
 		return unix.EOPNOTSUPP
 	}
-	name := f.Xattr(uuidMark)
+	name := ns.Name(UUID)
 	if old, err := d.Ref().GetXattr(name); err != unix.ENODATA {
 		if err == nil && len(old) != len(uuid) {
 			err = unix.EINVAL
@@ -137,7 +123,7 @@ func (f Format) SetUUID(d *sys.Dir, uuid [16]byte, always bool) error {
 		return err
 	}
 	if !always {
-		if _, err := d.Ref().GetXattr(f.Xattr(impureMark)); err != unix.ENODATA {
+		if _, err := d.Ref().GetXattr(ns.Name(Impure)); err != unix.ENODATA {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"golang.org/x/sys/unix"
@@ -6,69 +6,55 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-const (
-	trustedMetacopy = trustedOverlay + "metacopy"
-	userMetacopy    = userOverlay + "metacopy"
-)
-
-// FileMarks is what a regular file of a layer says of the layers below it.
-type FileMarks struct {
+// FileXattrs is what a regular file of a layer says of the layers below it.
+type FileXattrs struct {
 	// Metacopy: the file has its attributes and its size, but not its data; a layer below has that.
 	Metacopy bool
 	// Digest is the digest that the file with the data must have (fs-verity); zero: none is known.
 	Digest sys.Digest
-	// Redirect is where the layers below have the file, as [Marks].Redirect. Read with Metacopy only.
+	// Redirect is where the layers below have the file, as [DirXattrs].Redirect. Read with Metacopy only.
 	Redirect string
 	// ByUser: Metacopy or Redirect is an attribute of namespace user., which the owner of the file may write.
 	ByUser bool
 }
 
-// ReadFileMarks reads the marks of a regular file. One without extended attributes costs one call. EINVAL for a metacopy mark
-// that makes no sense.
-func (n Names) ReadFileMarks(r sys.Ref) (m FileMarks, err error) {
+// ReadFile reads the attributes of a regular file. One without extended attributes costs one call. EINVAL for a metacopy
+// attribute that makes no sense.
+func (n Names) ReadFile(r sys.Ref) (x FileXattrs, err error) {
 	names, err := r.ListXattr()
 	if err != nil {
-		return FileMarks{}, err
+		return FileXattrs{}, err
 	}
-	metacopy, redirect := "", ""
+	metacopy, redirect := NoXattrs, NoXattrs
 	for _, name := range names { // what only root may write goes before what everybody may
-		if !n.mean(name) {
-			continue
-		}
-		switch name {
-		case trustedMetacopy:
-			metacopy = name
-		case trustedRedirect:
-			redirect = name
-		case userMetacopy:
-			if metacopy == "" {
-				metacopy = name
-			}
-		case userRedirect:
-			if redirect == "" {
-				redirect = name
-			}
+		ns, attr, ok := n.Parse(name)
+		switch {
+		case !ok:
+		case attr == Metacopy && (metacopy == NoXattrs || metacopy > ns):
+			metacopy = ns
+		case attr == Redirect && (redirect == NoXattrs || redirect > ns):
+			redirect = ns
 		}
 	}
-	if metacopy == "" {
-		return FileMarks{}, nil
+	if metacopy == NoXattrs {
+		return FileXattrs{}, nil
 	}
-	value, err := r.GetXattr(metacopy)
+	value, err := r.GetXattr(metacopy.Name(Metacopy))
 	if err != nil {
-		return FileMarks{}, ignoreNoData(err) // removed meanwhile
+		return FileXattrs{}, ignoreNoData(err) // removed meanwhile
 	}
-	m.Metacopy, m.ByUser = true, metacopy == userMetacopy || redirect == userRedirect
-	if m.Digest, err = parseMetacopy(value); err != nil {
-		return FileMarks{}, err
+	x.Metacopy, x.ByUser = true, metacopy.ByOwner() || redirect.ByOwner()
+	if x.Digest, err = parseMetacopy(value); err != nil {
+		return FileXattrs{}, err
 	}
-	if redirect != "" {
-		value, err := r.GetXattr(redirect)
+	if redirect != NoXattrs {
+		value, err := r.GetXattr(redirect.Name(Redirect))
 		if ignoreNoData(err) != nil {
-			return FileMarks{}, err
+			return FileXattrs{}, err
 		}
-		m.Redirect = string(value)
+		x.Redirect = string(value)
 	}
-	return m, nil
+	return x, nil
 }
 
 func ignoreNoData(err error) error {
@@ -97,10 +83,10 @@ func parseMetacopy(value []byte) (sys.Digest, error) {
 }
 
 // Metacopy is the mark, as an extended attribute, of a file whose data is in a layer below, and must have that digest if it is
-// not zero. Precondition: OpaqueXattr is not empty.
-func (f Format) Metacopy(digest sys.Digest) (name string, value []byte) {
+// not zero. Precondition: ns is not [NoXattrs].
+func (ns Namespace) MetacopyXattr(digest sys.Digest) (name string, value []byte) {
 	if algorithm, sum := digest.Parts(); algorithm != 0 {
 		value = append([]byte{metacopyVersion, byte(metacopyHeader + len(sum)), 0, algorithm}, sum...)
 	}
-	return f.Xattr("metacopy"), value
+	return ns.Name(Metacopy), value
 }

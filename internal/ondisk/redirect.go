@@ -1,4 +1,4 @@
-package whiteout
+package ondisk
 
 import (
 	"strings"
@@ -27,9 +27,9 @@ func ValidRedirect(redirect string) bool {
 }
 
 // SetRedirect says where the layers below have the directory d. EOPNOTSUPP where the upper has no attributes.
-func (f Format) SetRedirect(d sys.Ref, redirect string) error {
-	if f.OpaqueXattr == "" {
+func (ns Namespace) SetRedirect(d sys.Ref, redirect string) error {
+	if ns == NoXattrs {
 		return unix.EOPNOTSUPP
 	}
-	return d.SetXattr(f.Xattr("redirect"), []byte(redirect), 0)
+	return d.SetXattr(ns.Name(Redirect), []byte(redirect), 0)
 }

@@ -1,0 +1,117 @@
+package ondisk
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+func TestMain(m *testing.M) {
+	unix.Umask(0) // as in the daemon
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests set attributes of namespace trusted: run them as root")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open opens a folder for writing.
+func open(t *testing.T, path string) *sys.Dir {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Join(path, "up"), 0o755))
+	must(t, os.MkdirAll(filepath.Join(path, "work"), 0o755))
+	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
+	must(t, err)
+	up.Close()
+	t.Cleanup(work.Close)
+	return work
+}
+
+// refusing makes the matching calls fail while f runs.
+func refusing(match func(sys.Op) bool, err error, f func()) {
+	sys.SetFault(func(op sys.Op) error {
+		if match(op) {
+			return err
+		}
+		return nil
+	})
+	defer sys.SetFault(nil)
+	f()
+}
+
+// both are the names of a mount without userxattr.
+var both Names
+
+func TestXattrNames(t *testing.T) {
+	const refused = ""
+	for _, c := range []struct{ onDisk, shown string }{ // as the mount shows what is on disk
+		{"user.a", "user.a"}, {"trusted.a", "trusted.a"}, {"security.selinux", "security.selinux"},
+		{"system.posix_acl_access", "system.posix_acl_access"}, {"user.containers.x", "user.containers.x"},
+		{"trusted.overlayxxx", "trusted.overlayxxx"}, {"trusted.overlay", "trusted.overlay"}, // xfstests overlay/026
+		{"user.overlay", "user.overlay"}, {"user.fuseoverlayfs", "user.fuseoverlayfs"},
+		{"trusted.overlay.opaque", refused}, {"trusted.overlay.", refused}, {"trusted.overlay.overlay", refused},
+		{"user.overlay.origin", refused}, {"user.fuseoverlayfs.opaque", refused}, {"user.fuseoverlayfs.overlay.x", refused},
+		{"security.fuseoverlayfs.override_stat", refused},
+		{"trusted.overlay.overlay.opaque", "trusted.overlay.opaque"}, {"user.overlay.overlay.x", "user.overlay.x"},
+		{"trusted.overlay.overlay.", "trusted.overlay."},
+		{"trusted.overlay.overlay.overlay.opaque", "trusted.overlay.overlay.opaque"}, // an overlay in an overlay in an overlay
+	} {
+		shown, ok := both.Visible(c.onDisk)
+		if shown != c.shown || ok != (c.shown != refused) {
+			t.Errorf("VisibleXattr(%q) = %q, %v; want %q", c.onDisk, shown, ok, c.shown)
+		}
+		if got := both.Private(c.onDisk); got == ok {
+			t.Errorf("PrivateXattr(%q) = %v", c.onDisk, got)
+		}
+		if !ok {
+			continue
+		}
+		if got, ok := both.Stored(c.shown); got != c.onDisk || !ok {
+			t.Errorf("StoredXattr(%q) = %q, %v; want %q", c.shown, got, ok, c.onDisk)
+		}
+	}
+	for _, shown := range []string{
+		"user.fuseoverlayfs.opaque", "security.fuseoverlayfs.override_stat", "user.fuseoverlayfs.overlay.x",
+		"trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay.")+1),
+	} {
+		if got, ok := both.Stored(shown); ok {
+			t.Errorf("StoredXattr(%q) = %q", shown, got)
+		}
+	}
+	if _, ok := both.Stored("trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay."))); !ok {
+		t.Error("the longest name that fits is refused")
+	}
+}
+
+// With userxattr trusted.overlay.* is content like any other: shown, stored and read as it is, and no mark.
+func TestUserNamesOnly(t *testing.T) {
+	user := Names{UserOnly: true}
+	for _, name := range []string{"trusted.overlay.opaque", "trusted.overlay.overlay.opaque", "trusted.overlay.", "user.a"} {
+		shown, ok := user.Visible(name)
+		stored, ok2 := user.Stored(name)
+		if !ok || !ok2 || shown != name || stored != name || user.Private(name) {
+			t.Errorf("%s: shown as %q, stored as %q, private %v", name, shown, stored, user.Private(name))
+		}
+	}
+	for _, name := range []string{"user.overlay.opaque", "user.fuseoverlayfs.opaque", "security.fuseoverlayfs.override_stat"} {
+		if shown, ok := user.Visible(name); ok || !user.Private(name) {
+			t.Errorf("%s: shown as %q, private %v", name, shown, user.Private(name))
+		}
+	}
+	if stored, ok := user.Stored("user.overlay.opaque"); !ok || stored != "user.overlay.overlay.opaque" {
+		t.Errorf("stored as %q, %v", stored, ok)
+	}
+}

@@ -1,0 +1,106 @@
+package whiteout
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+)
+
+// The device form of a whiteout, to be made with mknod: character device 0/0 without permissions, which needs no
+// privilege since Linux 5.8.
+const (
+	DeviceMode uint32 = unix.S_IFCHR
+	DeviceRdev uint64 = 0
+)
+
+// Values of the opaque attribute.
+const (
+	opaqueYes       = "y" // the directory hides what lies below it
+	opaqueWhiteouts = "x" // the directory may hold whiteouts in extended attribute form (Linux 6.8)
+)
+
+// DirXattrs is what a layer's directory says of the layers below it and of its own entries.
+type DirXattrs struct {
+	// Opaque: nothing of the layers below shows in this directory.
+	Opaque bool
+	// XattrWhiteouts: an empty regular file in this directory may be a whiteout; see [IsXattrWhiteout].
+	XattrWhiteouts bool
+	ondisk.DirXattrs
+}
+
+// ReadDir reads what the opened directory d says, by its extended attributes and by the [OpaqueMarker] file. A directory
+// without extended attributes costs two calls.
+func ReadDir(names ondisk.Names, d *sys.Dir) (DirXattrs, error) {
+	x, err := ReadDirXattrs(names, d)
+	if err != nil || x.Opaque {
+		return x, err
+	}
+	var st sys.Stat
+	switch err := d.At(OpaqueMarker).Stat(&st); err {
+	case nil:
+		x.Opaque = true
+	case unix.ENOENT:
+	default:
+		return DirXattrs{}, err
+	}
+	return x, nil
+}
+
+// ReadDirXattrs is [ReadDir] without the look for the [OpaqueMarker] file: a caller that lists the directory finds it there.
+func ReadDirXattrs(names ondisk.Names, d *sys.Dir) (DirXattrs, error) {
+	r := d.Ref()
+	onDisk, err := r.ListXattr()
+	if err != nil {
+		return DirXattrs{}, err
+	}
+	var x DirXattrs
+	for _, name := range onDisk {
+		ns, attr, ok := names.Parse(name)
+		if !ok {
+			continue
+		}
+		if attr == ondisk.Opaque {
+			err = x.readOpaque(r, ns)
+		} else {
+			err = x.Read(r, ns, attr)
+		}
+		if err != nil && err != unix.ENODATA { // ENODATA: removed meanwhile
+			return DirXattrs{}, err
+		}
+	}
+	return x, nil
+}
+
+func (x *DirXattrs) readOpaque(r sys.Ref, ns ondisk.Namespace) error {
+	value, err := r.GetXattr(ns.Name(ondisk.Opaque))
+	if err != nil {
+		return err
+	}
+	switch {
+	case string(value) == opaqueYes:
+		x.Opaque = true
+	case string(value) == opaqueWhiteouts && ns != ondisk.Fuseoverlayfs:
+		x.XattrWhiteouts = true
+	}
+	return nil
+}
+
+// IsXattrWhiteout reports whether the object r with the given attributes is a whiteout in extended attribute form: an
+// empty regular file with the attribute overlay.whiteout, whatever its value (fs/overlayfs/util.c,
+// ovl_path_check_xwhiteout_xattr). It means so only in a directory with [DirXattrs].XattrWhiteouts.
+func IsXattrWhiteout(names ondisk.Names, r sys.Ref, st *sys.Stat) (bool, error) {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return false, nil
+	}
+	onDisk, err := r.ListXattr()
+	if err != nil {
+		return false, err
+	}
+	for _, name := range onDisk {
+		if _, attr, ok := names.Parse(name); ok && attr == ondisk.Whiteout {
+			return true, nil
+		}
+	}
+	return false, nil
+}
