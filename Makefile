@@ -28,7 +28,7 @@ VALE         := .tools/vale-$(VALE_VERSION)
 
 # Folders (without their subfolders) and files whose English `make lint` checks. DIRS replaces them.
 PROSE := .ci/run .github .golangci.yml CHANGELOG.md CONTRIBUTING.md Makefile README.md SECURITY.md docs \
-	docs/design/mapped-append.md docs/design/tried.md docs/examples/* docs/examples/kubernetes/* scripts
+	docs/design docs/examples/* docs/examples/kubernetes/* scripts
 DIRS  ?= $(PROSE)
 
 # All packages but the end-to-end tests, which need a built program and the right to mount.
