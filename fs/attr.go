@@ -121,7 +121,7 @@ func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
 	if !merges {
 		return uint32(st.Nlink), nil
 	}
-	if err := o.lockLoaded(n, &toLook); err != nil {
+	if err := o.lockLoaded(n, stack.ToLookUp); err != nil {
 		return 0, err
 	}
 	defer n.dir.mu.Unlock()

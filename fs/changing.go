@@ -23,15 +23,15 @@ import (
 const justNow = 50 * time.Microsecond
 
 // meetAnew is the meeting of a mount whose layers change. It looks the name up in the layers, even
-// if the node is known. Preconditions: no directory's mu is held, the name has been sought in p.
+// if the node is known. Preconditions: no directory's mu is held, the query needs the layers.
 func (o *Overlay) meetAnew(p *Node, d *openDir, m *meeting) (done bool, err error) {
-	if _, err := o.stack.Ask(&m.sought, d, &m.found); err != nil {
+	if err := o.stack.LookUpInLayers(&m.query, d, &m.found); err != nil {
 		return false, err
 	}
 	p.dir.mu.Lock()
 	known := p.dir.children[m.name]
 	still := known != nil && known.isStill(&m.found)
-	if !still && m.found.Exists() && m.found.Shared == nil && m.found.Layer == stack.Upper && o.wantsOrigin(p, &m.found) && d.has(stack.Upper) {
+	if !still && m.found.Exists() && m.found.Shared == nil && m.found.Layer == stack.Upper && o.wantsOrigin(p, &m.found) && d.Has(stack.Upper) {
 		up, errUp := d.upper()
 		if err = errUp; err == nil {
 			m.handle, m.hasHandle, err = o.stack.OriginHandle(up.At(m.name))
@@ -41,7 +41,7 @@ func (o *Overlay) meetAnew(p *Node, d *openDir, m *meeting) (done bool, err erro
 	var kept *sys.Object
 	if !still && err == nil {
 		kept = o.stillOpen(known)
-		m.asked = true
+		m.need = stack.NeedNothing
 		if o.askAside(p, d, m); m.fresh != nil && m.err == nil {
 			m.err = o.settleOne(m.fresh, nil)
 		}
@@ -62,7 +62,7 @@ func (o *Overlay) meetAnew(p *Node, d *openDir, m *meeting) (done bool, err erro
 // those of begin.
 func (o *Overlay) finishAnew(p *Node, d *openDir, m *meeting, known *Node, still bool, kept **sys.Object) (done bool, err error) {
 	switch {
-	case !m.sought.AsItWas(&p.dir.Dir) || p.dir.children[m.name] != known:
+	case !m.query.IsUnchanged(&p.dir.Dir) || p.dir.children[m.name] != known:
 		return false, nil
 	case still && o.nodes.Ref(known):
 		m.node = known
@@ -171,7 +171,7 @@ func (o *Overlay) refresh(n *Node) {
 	at.parent.dir.mu.Lock()
 	defer at.parent.dir.mu.Unlock()
 	switch {
-	case !d.answer.asked || !d.answer.sought.AsItWas(&at.parent.dir.Dir), n.place() != at:
+	case !d.answer.query.IsUnchanged(&at.parent.dir.Dir), n.place() != at:
 		if kept != nil {
 			kept.Close()
 		}

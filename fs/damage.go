@@ -130,9 +130,9 @@ func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 	d := o.open(dir)
 	defer d.release()
 	dir.dir.mu.Lock()
-	view := o.stack.View(&dir.dir.Dir)
+	was := dir.dir.Dir
 	dir.dir.mu.Unlock()
-	damage := o.stack.Damaged(view.Dir(), d, name)
+	damage := o.stack.Damaged(&was, d, name)
 	if !damage.Found() {
 		damage.Layer, damage.Path = p.layer, path.Join(d.Path(p.layer), name)
 	}

@@ -4,54 +4,40 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 )
 
-// loading is how much is to be known of a directory. It is a step of [stack.Stack] and the question whether it has been done.
-type loading struct {
-	load func(*stack.Stack, *stack.Dir, stack.Opened) error
-	done func(*stack.Stack, *stack.Dir) bool
-}
-
-var (
-	toLook   = loading{(*stack.Stack).LoadToLook, (*stack.Stack).ReadyToLook}
-	toChange = loading{(*stack.Stack).Load, (*stack.Stack).Loaded}
-	toList   = loading{(*stack.Stack).Index, func(_ *stack.Stack, d *stack.Dir) bool { return d.Indexed() }}
-	listAnew = loading{(*stack.Stack).ListAnew, func(*stack.Stack, *stack.Dir) bool { return false }}
-)
-
 // lockListed is lockLoaded for a listing that begins now: where layers change, the directory is listed once more.
 func (o *Overlay) lockListed(n *Node) error {
 	if o.cfg.LayersChange {
-		if err := o.load(n, &listAnew); err != nil {
+		if err := o.load(n, stack.ToListAnew); err != nil {
 			return err
 		}
 	}
-	return o.lockLoaded(n, &toList)
+	return o.lockLoaded(n, stack.ToList)
 }
 
-// lockLoaded locks n's directory as soon as so much is known of it; after an error it is not locked. Precondition: no directory's mu
-// is held.
-func (o *Overlay) lockLoaded(n *Node, much *loading) error {
+// lockLoaded locks n's directory once it is loaded for a use; after an error it is not locked. Precondition: no directory's mu is held.
+func (o *Overlay) lockLoaded(n *Node, use stack.Use) error {
 	for {
 		n.dir.mu.Lock()
-		if much.done(o.stack, &n.dir.Dir) {
+		if o.stack.Loaded(&n.dir.Dir, use) {
 			return nil
 		}
 		n.dir.mu.Unlock()
-		if err := o.load(n, much); err != nil {
+		if err := o.load(n, use); err != nil {
 			return err
 		}
 	}
 }
 
-// load finds out about n's directory. Others use the directory meanwhile, unless all that is to be known is in the upper.
+// load loads n's directory for a use. Others use the directory meanwhile, unless all that is to be known is in the upper.
 // Precondition: no directory's mu is held.
-func (o *Overlay) load(n *Node, much *loading) error {
+func (o *Overlay) load(n *Node, use stack.Use) error {
 	dir := n.dir
 	dir.loadMu.Lock()
 	defer dir.loadMu.Unlock()
 	d := o.open(n)
 	defer d.release()
 	dir.mu.Lock()
-	for much != &listAnew && dir.OnlyUpper() && !d.has(stack.Upper) {
+	for use != stack.ToListAnew && dir.OnlyUpper() && !d.Has(stack.Upper) {
 		dir.mu.Unlock()
 		if _, err := d.upper(); err != nil {
 			return err
@@ -59,17 +45,17 @@ func (o *Overlay) load(n *Node, much *loading) error {
 		dir.mu.Lock()
 	}
 	switch {
-	case much.done(o.stack, &dir.Dir):
+	case o.stack.Loaded(&dir.Dir, use):
 		dir.mu.Unlock()
 		return nil
-	case much != &listAnew && dir.OnlyUpper(): // what is made in it meanwhile would be missed
+	case use != stack.ToListAnew && dir.OnlyUpper(): // what is made in it meanwhile would be missed
 		defer dir.mu.Unlock()
-		return much.load(o.stack, &dir.Dir, d)
+		return o.stack.Load(&dir.Dir, d, use)
 	}
 	loaded := dir.Aside()
 	dir.mu.Unlock()
 	d.aside = &loaded
-	err := much.load(o.stack, &loaded, d)
+	err := o.stack.Load(&loaded, d, use)
 	dir.mu.Lock()
 	defer dir.mu.Unlock()
 	n.mu.Lock() // guards where the directory lies

@@ -17,7 +17,7 @@ func (o *Overlay) settleDir(n *Node) error {
 	defer n.dir.mu.Unlock()
 	from := n.dir.Top()
 	if n.dir.MayMerge() || o.stack.MayBeRedirected(from) {
-		if err := o.stack.LoadToLook(&n.dir.Dir, d); err != nil {
+		if err := o.stack.Load(&n.dir.Dir, d, stack.ToLookUp); err != nil {
 			return err
 		}
 	}

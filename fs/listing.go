@@ -27,7 +27,6 @@ type listing struct {
 	drop []*Node // whose reference the kernel does not get
 
 	entries []listed
-	view    stack.View
 	waiting []meeting // those of entries that need calls on layers
 }
 
@@ -89,10 +88,10 @@ func (l *listing) lock(offset uint64) error {
 		l.n.dir.mu.Unlock()
 	}
 	for {
-		if err := l.o.lockLoaded(l.n, &toList); err != nil {
+		if err := l.o.lockLoaded(l.n, stack.ToList); err != nil {
 			return err
 		}
-		if !l.n.dir.HasUpper() || l.d.has(stack.Upper) {
+		if !l.n.dir.HasUpper() || l.d.Has(stack.Upper) {
 			return nil
 		}
 		l.n.dir.mu.Unlock()
@@ -123,7 +122,6 @@ func (l *listing) gather(thread uint32, offset uint64) {
 	if l.plus {
 		tell = l.tell(thread, place)
 	}
-	l.view = o.stack.View(&dir.Dir)
 	dir.List(place, end, func(e *stack.Listed) bool {
 		if !l.takes(e.Name) {
 			return false
@@ -142,7 +140,7 @@ func (l *listing) gather(thread uint32, offset uint64) {
 		}
 		l.waiting = append(l.waiting, meeting{})
 		m := &l.waiting[len(l.waiting)-1]
-		m.name, m.keep, m.sought = e.Name, true, dir.SeekListed(&l.view, e)
+		m.name, m.keep, m.query = e.Name, true, e.Query()
 		var done bool
 		var err error
 		if !o.cfg.LayersChange {
@@ -211,7 +209,7 @@ func (l *listing) askAll() {
 		if !o.cfg.LayersChange {
 			done, m.err = o.finish(l.n, l.d, m)
 		}
-		m.open = !done && m.err == nil // to begin anew
+		m.anew = !done && m.err == nil
 	}
 	l.n.dir.mu.Unlock()
 	last := l.err
@@ -241,7 +239,7 @@ func (l *listing) afterAsking(e *listed) bool {
 	}
 	m := &l.waiting[e.wait-1]
 	l.o.abandon(m)
-	if m.open && l.err == nil {
+	if m.anew && l.err == nil {
 		m.node, m.err = l.o.child(l.n, m.name, &m.found.Stat)
 		m.found.Shared = nil // child has seen to that
 	}

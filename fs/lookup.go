@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -41,23 +42,15 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 	o.refresh(p)
 	d := o.open(p)
 	defer d.release()
-	much := &toLook
+	use := stack.ToLookUp
 	for {
-		if err := o.lockLoaded(p, much); err != nil {
+		if err := o.lockLoaded(p, use); err != nil {
 			return nil, err
 		}
-		if o.stack.TiredOfLooking(&p.dir.Dir) {
-			p.dir.mu.Unlock()
-			much = &toList
-			continue
-		}
-		d.now = o.stack.View(&p.dir.Dir)
-		m := meeting{name: name, sought: p.dir.Seek(&d.now, name)}
+		m := meeting{name: name, query: stack.Query{Name: name, Use: use}}
 		done, err := o.start(p, d, &m)
 		o.abandon(&m)
-		if m.list {
-			much = &toList
-		}
+		use = m.query.Use
 		if !done && err == nil {
 			continue
 		}
@@ -78,7 +71,11 @@ func (o *Overlay) child(p *Node, name string, st *sys.Stat) (*Node, error) {
 // p.dir.mu is held before the call and released after it. Preconditions: those of begin.
 func (o *Overlay) start(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	if o.cfg.LayersChange {
+		need, err := o.stack.Resolve(&m.query, &p.dir.Dir, d, &m.found)
 		p.dir.mu.Unlock()
+		if need != stack.NeedLayers || err != nil {
+			return need == stack.NeedNothing, err
+		}
 		return o.meetAnew(p, d, m)
 	}
 	done, err = o.begin(p, d, m)

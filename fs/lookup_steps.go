@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,12 +22,12 @@ type meeting struct {
 	node  *Node       // the answer, with a reference; nil: there is nothing
 	found stack.Found // Stat: the attributes
 
-	sought stack.Sought
-	known  *Node // was the name's node, with a reference, and lay at place
-	former *Node // a node with a reference that is of no use
+	query  stack.Query
+	need   stack.Need // what the query needs
+	known  *Node      // was the name's node, with a reference, and lay at place
+	former *Node      // a node with a reference that is of no use
 	place  place
-	asked  bool  // no further call on the layers is needed
-	open   bool  // the upper has to be opened, and the meeting to begin anew
+	anew   bool  // of a listing: the meeting has to begin anew
 	fresh  *Node // a new directory with one reference, the only one; settleDir follows before finish
 
 	handle     ondisk.Handle // of what the upper's object is a copy of
@@ -37,19 +36,19 @@ type meeting struct {
 	hasOrigin  bool
 	incomplete bool // the upper's object is to keep the handle as it is now
 
-	list bool  // the directory has to be listed first
-	err  error // what askAside met with
+	err error // what askAside met with
 }
 
-// begin does what needs no lower, after the name has been sought. done is false if askAside and
-// finish have to follow. Preconditions: p.dir.mu held, p loaded, d opens p.
+// begin does what needs no lower. done is false if askAside and finish have to follow.
+// Preconditions: p.dir.mu held, d opens p.
 func (o *Overlay) begin(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	if n := p.dir.children[m.name]; n != nil && o.nodes.Ref(n) {
 		m.known, m.place = n, n.place()
 		if !m.place.inUpperDir() {
 			return false, nil
 		}
-		if m.open = !d.has(stack.Upper); m.open {
+		if !d.Has(stack.Upper) {
+			m.need = stack.NeedUpper
 			return false, nil
 		}
 		met, err := o.metKnown(p, m, o.statAt(d, stack.Upper, m.name, &m.found.Stat))
@@ -57,15 +56,12 @@ func (o *Overlay) begin(p *Node, d *openDir, m *meeting) (done bool, err error) 
 			return met, err
 		}
 	}
-	if !m.sought.Local() {
-		return false, nil
+	m.need, err = o.stack.Resolve(&m.query, &p.dir.Dir, d, &m.found)
+	if err != nil || !m.need.Resolved() {
+		return false, err
 	}
-	if m.open = m.sought.NeedsUpper() && !d.has(stack.Upper); m.open {
-		return false, nil
-	}
-	complete, err := o.stack.Glance(&m.sought, d, &m.found)
-	if err != nil || !m.found.Exists() {
-		return err == nil, err
+	if !m.found.Exists() {
+		return true, nil
 	}
 	if o.wantsOrigin(p, &m.found) {
 		up, err := d.upper()
@@ -76,8 +72,7 @@ func (o *Overlay) begin(p *Node, d *openDir, m *meeting) (done bool, err error) 
 			return false, err
 		}
 	}
-	if !complete || m.found.IsDir() || m.hasHandle {
-		m.asked = complete
+	if m.need == stack.NeedData || m.found.IsDir() || m.hasHandle {
 		return false, nil
 	}
 	m.node, err = o.meet(p, m)
@@ -117,25 +112,27 @@ func (o *Overlay) metKnown(p *Node, m *meeting, err error) (met bool, _ error) {
 // For a new directory the caller calls settleDir. Precondition: no directory's mu is held.
 func (o *Overlay) askAside(p *Node, d *openDir, m *meeting) {
 	switch {
-	case m.open:
+	case m.need == stack.NeedLoad: // the caller does that before the meeting begins anew
+		return
+	case m.need == stack.NeedUpper:
 		_, m.err = d.upper()
 		return
 	case m.known != nil:
 		m.err = o.statKnown(m.known, &m.place, d, m.name, &m.found.Stat)
 		return
-	case !m.asked:
-		m.list, m.err = o.stack.Ask(&m.sought, d, &m.found)
+	case m.need != stack.NeedNothing:
+		m.err = o.stack.LookUpInLayers(&m.query, d, &m.found)
 	}
-	if m.err != nil || m.list || !m.found.Exists() {
+	if m.err != nil || !m.found.Exists() {
 		return
 	}
 	if m.hasHandle {
 		var st sys.Stat
-		m.hasOrigin, m.incomplete, m.err = o.stack.Origin(m.sought.Was(), d, m.name, &m.handle, &m.found, &st)
+		m.hasOrigin, m.incomplete, m.err = o.stack.Origin(&m.query, d, &m.handle, &m.found, &st)
 		m.origin = keyOf(&st)
 	}
 	if m.found.IsDir() && m.err == nil {
-		m.fresh = o.newNode(p, m.ownName(), &m.found, m.sought.Was())
+		m.fresh = o.newNode(p, m.ownName(), &m.found, &m.query)
 	}
 }
 
@@ -151,19 +148,17 @@ func (o *Overlay) statKnown(n *Node, p *place, d *openDir, name string, st *sys.
 // Preconditions: those of begin.
 func (o *Overlay) finish(p *Node, d *openDir, m *meeting) (done bool, err error) {
 	switch {
-	case m.open:
+	case m.need == stack.NeedUpper:
 		return false, m.err
 	case m.known != nil && m.known.place() != m.place:
 		return false, nil
 	case m.known != nil:
 		return o.metKnown(p, m, m.err)
-	case m.list:
-		return false, nil
 	}
 	if n := p.dir.children[m.name]; n != nil && !o.nodes.Dropped(n) {
 		return false, nil // another request was first
 	}
-	if counts, err := o.stillCounts(p, d, m); !counts || err != nil {
+	if counts, err := o.stack.Confirm(&m.query, &p.dir.Dir, d, &m.found); !counts || err != nil {
 		return false, err
 	}
 	if m.err != nil {
@@ -198,32 +193,6 @@ func (m *meeting) ownName() string {
 		return m.name
 	}
 	return strings.Clone(m.name)
-}
-
-// stillCounts reports whether what has been found is what the name means now. Preconditions: those of begin.
-func (o *Overlay) stillCounts(p *Node, d *openDir, m *meeting) (bool, error) {
-	if m.sought.AsItWas(&p.dir.Dir) {
-		return true, nil
-	}
-	if !m.sought.Local() {
-		return m.sought.Still(&p.dir.Dir), nil
-	}
-	d.answer.view = o.stack.View(&p.dir.Dir)
-	again := p.dir.Seek(&d.answer.view, m.name)
-	if !again.Local() || again.NeedsUpper() && !d.has(stack.Upper) {
-		return false, nil
-	}
-	var now stack.Found
-	if _, err := o.stack.Glance(&again, d, &now); err != nil {
-		return false, err
-	}
-	if now.State != m.found.State || keyOf(&now.Stat) != keyOf(&m.found.Stat) || !slices.Equal(now.Dirs, m.found.Dirs) {
-		return false, nil
-	}
-	if m.found.Shared == nil { // else the link count is that of all names
-		m.found.Stat = now.Stat
-	}
-	return true, nil
 }
 
 // abandon gives back what a meeting has not used. Precondition: no directory's mu is held.
@@ -282,9 +251,9 @@ func (o *Overlay) meet(p *Node, m *meeting) (*Node, error) {
 }
 
 // newNode makes the node of what has been found under a name, with one reference. For a directory
-// the caller calls settleDir or reject before any other goroutine has a reference. above is the
-// directory in which it was found.
-func (o *Overlay) newNode(p *Node, name string, f *stack.Found, above *stack.Dir) *Node {
+// the caller calls settleDir or reject before any other goroutine has a reference. q is the look-up that
+// found it.
+func (o *Overlay) newNode(p *Node, name string, f *stack.Found, q *stack.Query) *Node {
 	n := &Node{kind: f.Stat.Mode & unix.S_IFMT, parent: p, name: name, layer: int32(f.Layer)}
 	if f.Layer == stack.Upper {
 		n.key = keyOf(&f.Stat)
@@ -301,7 +270,7 @@ func (o *Overlay) newNode(p *Node, name string, f *stack.Found, above *stack.Dir
 	}
 	n.ino.Store(o.numbers.Of(keyOf(&f.Stat)))
 	if f.IsDir() {
-		n.dir = newDirState(stack.NewDir(f.Dirs, above))
+		n.dir = newDirState(stack.NewDir(f.Dirs, q))
 	} else if manyLinks(&f.Stat) {
 		n.flags.Or(manyNames)
 	}

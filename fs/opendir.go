@@ -18,8 +18,7 @@ type openDir struct {
 	layers []int
 	held   []*held
 
-	// Room for what the request finds out, which is too large to be made anew each time.
-	now    stack.View
+	// answer is room for what the request finds out, which is too large to be made anew each time.
 	answer answer
 }
 
@@ -33,12 +32,12 @@ func (o *Overlay) open(n *Node) *openDir {
 	return d
 }
 
-// Layer opens the directory in a layer. Precondition: no directory's mu is held, unless has is true.
+// Layer opens the directory in a layer. Precondition: no directory's mu is held, unless Has returns true.
 func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 	if d.n == d.o.root {
 		return d.o.stack.Root(layer), nil
 	}
-	if d.has(layer) {
+	if d.Has(layer) {
 		return d.held[len(d.held)-1].Value.dir, nil
 	}
 	if d.n.place().gone {
@@ -60,8 +59,8 @@ func (d *openDir) Layer(layer int) (*sys.Dir, error) {
 // upper opens the directory in the upper, where it must lie. Precondition: that of Layer.
 func (d *openDir) upper() (*sys.Dir, error) { return d.Layer(stack.Upper) }
 
-// has reports whether the directory is open in a layer already, and then makes it the one held last.
-func (d *openDir) has(layer int) bool {
+// Has reports whether the directory is open in a layer already, and then makes it the one held last.
+func (d *openDir) Has(layer int) bool {
 	if d.n == d.o.root {
 		return true
 	}
@@ -143,7 +142,7 @@ func (d *openDir) release() {
 		d.o.handles.Release(h)
 	}
 	clear(d.held)
-	if d.answer.asked {
+	if d.answer.query.IsUsed() {
 		d.answer = answer{}
 	}
 	d.o, d.n, d.aside, d.held, d.layers = nil, nil, nil, d.held[:0], d.layers[:0]

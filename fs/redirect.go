@@ -101,7 +101,7 @@ func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
 	}
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
-	if !r.o.stack.Loaded(&n.dir.Dir) {
+	if !r.o.stack.Loaded(&n.dir.Dir, stack.ToChange) {
 		return errAside
 	}
 	if !n.dir.HasLower() {

@@ -170,7 +170,7 @@ func (r *rename) movable(end placed) (*Node, error) {
 		return n, nil
 	}
 	if err == nil {
-		err = o.lockLoaded(n, &toChange)
+		err = o.lockLoaded(n, stack.ToChange)
 	}
 	if err == nil {
 		if n.dir.HasLower() && !o.stack.WritesRedirects() {
@@ -200,7 +200,7 @@ func (r *rename) ask() error {
 		}
 		lock := o.lockListed
 		if n == r.src || r.exchange() {
-			lock = func(n *Node) error { return o.lockLoaded(n, &toChange) }
+			lock = func(n *Node) error { return o.lockLoaded(n, stack.ToChange) }
 		}
 		if err := lock(n); err != nil {
 			return err

@@ -16,51 +16,49 @@ var errAside = errors.New("a layer has to be asked first")
 
 // answer is what a look-up of a name in the layers returned. An [openDir] has room for one.
 type answer struct {
-	view   stack.View
-	sought stack.Sought
-	found  stack.Found
-	asked  bool
+	query stack.Query
+	found stack.Found
 }
 
 // ask finds out what has to be known of a name for resolve. Precondition: no directory's mu is held.
 func (o *Overlay) ask(p *Node, d *openDir, name string) (err error) {
 	a := &d.answer
-	if err := o.lockLoaded(p, &toChange); err != nil {
-		return err
-	}
-	a.view = o.stack.View(&p.dir.Dir)
-	a.sought, a.asked = p.dir.Seek(&a.view, name), false
-	inUpper := p.dir.HasUpper()
-	p.dir.mu.Unlock()
-	if inUpper {
-		if _, err := d.upper(); err != nil {
+	a.query = stack.Query{Name: name, Use: stack.ToChange}
+	for {
+		p.dir.mu.Lock()
+		need := o.stack.Needs(&a.query, &p.dir.Dir, d)
+		p.dir.mu.Unlock()
+		switch need {
+		case stack.NeedLoad:
+			err = o.load(p, a.query.Use)
+		case stack.NeedUpper:
+			_, err = d.upper()
+		case stack.NeedLayers:
+			return o.stack.LookUpInLayers(&a.query, d, &a.found)
+		default:
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 	}
-	if !a.sought.Local() {
-		_, err = o.stack.Ask(&a.sought, d, &a.found)
-		a.asked = err == nil
-	}
-	return err
 }
 
 // resolve fills f with what a name means, but not with where the data of a file of the upper is; errAside: only after ask. Preconditions:
 // p.dir.mu is held, d opens p.
 func (o *Overlay) resolve(p *Node, d *openDir, name string, f *stack.Found) error {
-	if !o.stack.Loaded(&p.dir.Dir) || p.dir.HasUpper() && !d.has(stack.Upper) {
-		return errAside
-	}
-	d.now = o.stack.View(&p.dir.Dir)
-	if q := p.dir.Seek(&d.now, name); q.Local() {
-		_, err := o.stack.Glance(&q, d, f)
-		return err
-	}
 	a := &d.answer
-	if !a.asked || !a.sought.Still(&p.dir.Dir) {
-		return errAside
+	if a.query.Name != name {
+		a.query = stack.Query{Name: name, Use: stack.ToChange}
 	}
-	*f = a.found
-	return nil
+	need, err := o.stack.Resolve(&a.query, &p.dir.Dir, d, &a.found)
+	if err == nil && !need.Resolved() {
+		err = errAside
+	}
+	if err == nil {
+		*f = a.found
+	}
+	return err
 }
 
 // lockEntry locks p's directory and fills f as resolve does; after an error it is not locked. p is open in the upper then, if it lies

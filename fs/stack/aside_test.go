@@ -38,21 +38,21 @@ func TestAdoptAfterChanges(t *testing.T) {
 			s := newSite(t, asideUpper, asideLower)
 			s.toLook = true
 			m := s.dir("d")
-			if !s.ReadyToLook(&m.Dir) || s.Loaded(&m.Dir) {
+			if !s.Loaded(&m.Dir, ToLookUp) || s.Loaded(&m.Dir, ToChange) {
 				t.Fatalf("parts %v, index %v", m.parts, m.index)
 			}
-			load := s.Load
+			use := ToChange
 			if anew {
 				m.indexed()
-				load = s.ListAnew
+				use = ToListAnew
 			}
 			loaded := m.Aside()
 			if before {
-				must(t, load(&loaded, m))
+				must(t, s.Load(&loaded, m, use))
 			}
 			m.changeAll()
 			if !before {
-				must(t, load(&loaded, m))
+				must(t, s.Load(&loaded, m, use))
 			}
 			if !anew && m.Indexed() {
 				t.Error("the load aside has listed the directory itself")
@@ -60,7 +60,7 @@ func TestAdoptAfterChanges(t *testing.T) {
 			if !m.Adopt(&loaded) {
 				t.Error("not taken over")
 			}
-			if !s.Loaded(&m.Dir) {
+			if !s.Loaded(&m.Dir, ToChange) {
 				t.Error("not loaded")
 			}
 			m.wantExact("adopted")
@@ -84,7 +84,7 @@ func TestAdoptKeepsPlaces(t *testing.T) {
 	left := slices.DeleteFunc(m.names(), func(name string) bool { return slices.Contains(told, name) })
 	testkit.Build(t, s.folder(1), "file d/late")
 	loaded := m.Aside()
-	must(t, s.ListAnew(&loaded, m))
+	must(t, s.Load(&loaded, m, ToListAnew))
 	m.make("new")
 	if !m.Adopt(&loaded) {
 		t.Fatal("not taken over")
@@ -111,9 +111,9 @@ func TestAdoptNothing(t *testing.T) {
 		s := newSite(t, "", asideLower, "file d/below")
 		root := s.dir("")
 		f := root.lookup("d")
-		d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
+		d := s.unloaded(root.newDir(f.Dirs), "d")
 		loaded := d.Aside()
-		must(t, s.Load(&loaded, d))
+		must(t, s.Load(&loaded, d, ToChange))
 		testkit.Build(t, s.folder(Upper), "file d/u")
 		d.AddUpper()
 		result := &loaded
@@ -121,10 +121,10 @@ func TestAdoptNothing(t *testing.T) {
 			result = nil
 		}
 		adopted := d.Adopt(result)
-		if adopted || s.Loaded(&d.Dir) || !slices.Equal(d.Layers(), []uint16{0, 1, 2}) {
-			t.Errorf("taken over: %v, loaded: %v, layers %v", adopted, s.Loaded(&d.Dir), d.Layers())
+		if adopted || s.Loaded(&d.Dir, ToChange) || !slices.Equal(d.Layers(), []uint16{0, 1, 2}) {
+			t.Errorf("taken over: %v, loaded: %v, layers %v", adopted, s.Loaded(&d.Dir, ToChange), d.Layers())
 		}
-		must(t, s.Load(&d.Dir, d))
+		must(t, s.Load(&d.Dir, d, ToChange))
 		d.wantExact("loaded again")
 		if f := d.lookup("u"); f.State != InUpper {
 			t.Errorf("u: %+v", f)
@@ -138,7 +138,7 @@ func TestNewEmptyDir(t *testing.T) {
 	root := s.dir("").indexed()
 	must(t, root.mkdir("e"))
 	e := s.unloaded(NewEmptyDir(), "e")
-	if !s.Loaded(&e.Dir) || !e.OnlyUpper() || !e.Indexed() || !e.Empty() || e.HasLower() || e.TopLower() != Upper {
+	if !s.Loaded(&e.Dir, ToChange) || !e.OnlyUpper() || !e.Indexed() || !e.Empty() || e.HasLower() || e.TopLower() != Upper {
 		t.Errorf("%+v", e.Dir)
 	}
 	e.make("f")

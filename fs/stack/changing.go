@@ -63,23 +63,6 @@ func goneMeanwhile(err error) bool {
 	return err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP
 }
 
-// Relist is [Stack.Index] for a listing that begins now: where layers change, the names are read once more. They keep their places.
-func (s *Stack) Relist(d *Dir, o Opened) error {
-	if !s.changing {
-		return s.Index(d, o)
-	}
-	old := d.index
-	d.index = nil
-	if err := s.Index(d, o); err != nil {
-		d.index = old
-		return err
-	}
-	if old != nil {
-		d.index.follow(old)
-	}
-	return nil
-}
-
 // follow puts the names of x in the places that they have in the index before, and others behind them.
 func (x *index) follow(old *index) {
 	x.next, x.first, x.changed = old.next, old.first, true
@@ -99,21 +82,21 @@ func (x *index) follow(old *index) {
 }
 
 // lookAnew is Lookup for layers that change. The topmost part that has the name, or hides it,
-// decides. For a directory, f.Parts holds all parts that may take part. Precondition: d is loaded.
-func (s *Stack) lookAnew(d *Dir, o Opened, name string, f *Found) error {
+// decides. For a directory, f.Parts holds all parts that may take part. parts are those of the directory.
+func (s *Stack) lookAnew(parts []part, o Opened, name string, f *Found) error {
 	var err error
-	if len(d.parts) == 1 {
-		err = s.look(d, o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
+	if len(parts) == 1 {
+		err = s.look(parts, o, name, int(parts[0].layer), parts[0].xattrWhiteouts, f)
 	} else {
-		err = s.lookUnlisted(d, o, name, f)
+		err = s.lookUnlisted(parts, o, name, f)
 	}
 	if err != nil || !f.IsDir() {
 		return err
 	}
 	f.Parts = []Part{{uint16(f.Layer), f.Stat.Dev, f.Stat.Ino}}
 	hidden := f.Marker
-	for i := range d.parts {
-		p := &d.parts[i]
+	for i := range parts {
+		p := &parts[i]
 		switch layer := int(p.layer); {
 		case layer < f.Layer:
 			continue

@@ -96,11 +96,11 @@ func TestFaultsWithChanges(t *testing.T) {
 	d := s.dir("d")
 	found := root.lookup("d")
 	for what, f := range map[string]func() error{
-		"the look-up": func() error { return s.Lookup(&d.Dir, d, "x", new(Found)) },
+		"the look-up": func() error { return s.lookup(&d.Dir, d, "x", new(Found)) },
 		"the load": func() error {
-			fresh := s.unloaded(NewDir(found.Dirs, &root.Dir), "d")
+			fresh := s.unloaded(root.newDir(found.Dirs), "d")
 			defer fresh.close()
-			return s.Load(&fresh.Dir, fresh)
+			return s.Load(&fresh.Dir, fresh, ToChange)
 		},
 	} {
 		i := 0
@@ -130,11 +130,11 @@ func TestRenew(t *testing.T) {
 		d.close()
 		f := root.lookup("d")
 		d.Renew(f.Dirs, &root.Dir)
-		if s.Loaded(&d.Dir) || s.ReadyToLook(&d.Dir) {
+		if s.Loaded(&d.Dir, ToChange) || s.Loaded(&d.Dir, ToLookUp) {
 			t.Error("it is loaded before Load")
 		}
-		must(t, s.Load(&d.Dir, d))
-		if !s.Loaded(&d.Dir) || !s.ReadyToLook(&d.Dir) {
+		must(t, s.Load(&d.Dir, d, ToChange))
+		if !s.Loaded(&d.Dir, ToChange) || !s.Loaded(&d.Dir, ToLookUp) {
 			t.Error("it is not loaded after Load")
 		}
 	}
@@ -184,13 +184,13 @@ func TestPartsGoBeforeLoad(t *testing.T) {
 			s := newSite(t, "", "file d/f", "file d/f", "file d/f").expectChanges()
 			root := s.dir("")
 			f := root.lookup("d")
-			d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
+			d := s.unloaded(root.newDir(f.Dirs), "d")
 			s.change(c.layer, "d", table)
 			want := c.want
 			if want != nil && table != "" {
 				want = unix.ENOTDIR
 			}
-			if err := s.Load(&d.Dir, d); err != want || len(d.parts) != c.parts {
+			if err := s.Load(&d.Dir, d, ToChange); err != want || len(d.parts) != c.parts {
 				t.Errorf("layer %d loses it for %q: %v, parts %v", c.layer, table, err, d.parts)
 			}
 		}
@@ -215,12 +215,26 @@ func TestRenewKeepsRedirect(t *testing.T) {
 		}
 		f := root.lookup("p")
 		p.Renew(f.Dirs, &root.Dir)
-		must(t, s.Load(&p.Dir, p))
+		must(t, s.Load(&p.Dir, p, ToChange))
 	}
-	must(t, s.Relist(&p.Dir, p))
+	must(t, p.relist())
 	if got := p.names(); !slices.Equal(got, []string{"f", "g"}) {
 		t.Errorf("listed: %v", got)
 	}
+}
+
+// relist does what the caller does when a listing begins.
+func (m *merged) relist() error {
+	if !m.s.changing {
+		return m.s.Load(&m.Dir, m, ToList)
+	}
+	loaded := m.Aside()
+	if err := m.s.Load(&loaded, m, ToListAnew); err != nil {
+		m.Adopt(nil)
+		return err
+	}
+	m.Adopt(&loaded)
+	return nil
 }
 
 // A listing that begins reads the names anew. One that is under way goes on from its place, to its
@@ -228,7 +242,7 @@ func TestRenewKeepsRedirect(t *testing.T) {
 func TestRelist(t *testing.T) {
 	s := newSite(t, "", "file a\nfile b", "file c\nfile d\nfile e").expectChanges()
 	m := s.dir("")
-	must(t, s.Relist(&m.Dir, m))
+	must(t, m.relist())
 	told, offset := m.after(0, 2)
 	left := slices.DeleteFunc(m.names(), func(name string) bool { return slices.Contains(told, name) })
 	s.change(1, left[0], "file new")
@@ -236,10 +250,10 @@ func TestRelist(t *testing.T) {
 	s.change(1, told[0], "")
 	s.change(2, told[0], "")
 	before := m.index
-	if err := failing("getdents64", unix.EIO, func() error { return s.Relist(&m.Dir, m) }); err != unix.EIO || m.index != before {
+	if err := failing("getdents64", unix.EIO, m.relist); err != unix.EIO || m.index != before {
 		t.Errorf("a layer that cannot be read: %v, and another index: %v", err, m.index != before)
 	}
-	must(t, s.Relist(&m.Dir, m))
+	must(t, m.relist())
 	if rest, _ := m.after(offset, 9); !slices.Equal(rest, left[1:]) {
 		t.Errorf("the listing that was under way goes on with %v, want %v", rest, left[1:])
 	}
@@ -257,7 +271,7 @@ func TestRelistWithoutChanges(t *testing.T) {
 	m := s.dir("").indexed()
 	s.change(1, "", "file new")
 	before := m.index
-	must(t, s.Relist(&m.Dir, m))
+	must(t, m.relist())
 	if m.index != before || slices.Contains(m.names(), "new") {
 		t.Errorf("the layers were read again: %v", m.names())
 	}
@@ -274,7 +288,7 @@ func TestRelistRunsOutOfPlaces(t *testing.T) {
 	eras := map[uint64]bool{}
 	for i := range 60 {
 		s.change(1, fmt.Sprint("n", i-1), fmt.Sprint("file n", i))
-		must(t, s.Relist(&m.Dir, m))
+		must(t, m.relist())
 		got := m.names()
 		slices.Sort(got)
 		if want := []string{"a", "b", "c", fmt.Sprint("n", i)}; !slices.Equal(got, want) {

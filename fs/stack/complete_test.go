@@ -41,7 +41,7 @@ func TestOriginIsCompleted(t *testing.T) {
 		h, ok, err := s.OriginHandle(r)
 		must(t, err)
 		var st sys.Stat
-		found, incomplete, err := s.Origin(&m.Dir, m, name, &h, &f, &st)
+		found, incomplete, err := s.Origin(m.query(name), m, &h, &f, &st)
 		if !ok || !found || err != nil || st.Ino != want.Ino || incomplete != round.incomplete {
 			t.Fatalf("%s: found %v, %d, incomplete %v, %v", round.what, found, st.Ino, incomplete, err)
 		}

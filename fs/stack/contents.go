@@ -28,13 +28,13 @@ func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys
 		c.marks, err = whiteout.ReadDirXattrs(s.names, h)
 	}
 	if err == nil {
-		c.hidden, c.opaque, err = s.list(h, d.layers[i], c.marks.XattrWhiteouts, func(e sys.Dirent) { buf = append(buf, e) })
+		c.hidden, c.opaque, err = s.listPart(h, d.layers[i], c.marks.XattrWhiteouts, func(e sys.Dirent) { buf = append(buf, e) })
 	}
 	c.entries, c.err = buf[from:len(buf):len(buf)], err
 	return c, buf
 }
 
-// Merge is [Stack.Index] by what all of d's layers have, topmost first. It reports false, and changes nothing, where more has to be
+// Merge is [Stack.Load] for ToList by what all of d's layers have, topmost first. It reports false, and changes nothing, where more has to be
 // found out: an error counts for some layers only, and a redirect changes what the layers below have.
 func (s *Stack) Merge(d *Dir, all []Contents) bool {
 	if d.index != nil {
@@ -61,9 +61,9 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 	return true
 }
 
-// list calls add for each entry that a layer has in h, a whiteout's type being DT_WHT. Of marker files it tells the names that they
+// listPart calls add for each entry that a layer has in h, a whiteout's type being DT_WHT. Of marker files it tells the names that they
 // hide, and whether they mark the directory opaque.
-func (s *Stack) list(h *sys.Dir, layer uint16, xattrWhiteouts bool, add func(sys.Dirent)) (hidden []string, opaque bool, err error) {
+func (s *Stack) listPart(h *sys.Dir, layer uint16, xattrWhiteouts bool, add func(sys.Dirent)) (hidden []string, opaque bool, err error) {
 	err = h.List(func(e sys.Dirent) error {
 		if whiteout.IsMarker(e.Name) {
 			if e.Name == whiteout.OpaqueMarker {

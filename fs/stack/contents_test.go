@@ -33,7 +33,7 @@ func TestMergeByContents(t *testing.T) {
 			f.Dirs = f.Dirs[1:]
 		}
 		one, other := s.unloaded(NewDir(f.Dirs, nil), path), s.unloaded(NewDir(f.Dirs, nil), path)
-		must(t, s.Index(&one.Dir, one))
+		must(t, s.Load(&one.Dir, one, ToList))
 		if !s.Merge(&other.Dir, other.readAll()) {
 			t.Errorf("%q is not merged", path)
 			continue

@@ -36,8 +36,8 @@ const (
 	otherCopy       = "its copy in the index is of another type"
 )
 
-// Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a [View]: its
-// index is not used.
+// Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a copy, of a
+// directory that is not held: its index is not used.
 func (s *Stack) Damaged(d *Dir, o Opened, name string) Damage {
 	for _, layer := range d.layers {
 		at, loaded := int(layer), d.parts != nil
@@ -123,7 +123,7 @@ func (s *Stack) damagedFile(d *Dir, o Opened, layer int, r sys.Ref, name string,
 	f := Found{Stat: *st, Layer: layer}
 	where := path.Join(o.Path(layer), name)
 	if layer != Upper && s.index != nil && manyLinks(st) {
-		switch err := s.lookForCopy(d, o, name, layer, &f); {
+		switch err := s.lookForCopy(d.parts, o, name, layer, &f); {
 		case err == unix.EIO && f.Layer == layer:
 			return Damage{layer, where, otherCopy}
 		case f.Layer == Upper:
@@ -132,7 +132,7 @@ func (s *Stack) damagedFile(d *Dir, o Opened, layer int, r sys.Ref, name string,
 	}
 	m, err := s.names.ReadFile(r)
 	if err == nil && m.Metacopy {
-		_, err = s.findData(d, o, name, layer, &m, st)
+		_, err = s.findData(d.parts, o, name, layer, &m, st)
 	}
 	damage := damagedBy(err, layer, where)
 	switch {
@@ -164,7 +164,7 @@ func (s *Stack) damagedDir(layer int, h *sys.Dir, name, where string) (damage Da
 func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.DirXattrs, damage Damage) {
 	m, err := whiteout.ReadDir(s.names, part)
 	if err == nil {
-		_, _, err = s.list(part, uint16(layer), m.XattrWhiteouts, func(sys.Dirent) {})
+		_, _, err = s.listPart(part, uint16(layer), m.XattrWhiteouts, func(sys.Dirent) {})
 	}
 	if err != nil {
 		return m, damagedBy(err, layer, where)

@@ -33,7 +33,7 @@ func TestDamagedUnloaded(t *testing.T) {
 		s := openSite(t, cfg)
 		root := s.dir("")
 		f := root.lookup("d")
-		d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
+		d := s.unloaded(root.newDir(f.Dirs), "d")
 		if c.gone != 0 {
 			s.change(c.gone, "d", "")
 		}
@@ -110,7 +110,7 @@ func TestDamagedCopy(t *testing.T) {
 	}
 	must(t, os.Remove(copied))
 	must(t, os.Symlink("x", copied))
-	if err := s.Lookup(&d.Dir, d, name, new(Found)); err != unix.EIO {
+	if err := s.lookup(&d.Dir, d, name, new(Found)); err != unix.EIO {
 		t.Errorf("looked up: %v", err)
 	}
 	if got, want := s.Damaged(&d.Dir, d, name), (Damage{1, "d/g", otherCopy}); got != want {

@@ -11,6 +11,8 @@ const Upper = 0
 // Opened gives the opened directories of one merged directory, layer by layer. They stay open while the call lasts.
 type Opened interface {
 	Layer(layer int) (*sys.Dir, error)
+	// Has reports whether Layer has opened the directory in a layer already.
+	Has(layer int) bool
 	// Path is where the directory lies below a layer's root.
 	Path(layer int) string
 }
@@ -22,8 +24,8 @@ type part struct {
 	impure         bool // entries may have attributes of the overlay's own
 }
 
-// Dir is a merged directory. The caller serializes all use of it; [Dir.Aside] and [Dir.Seek] are for one that must not wait for a layer
-// meanwhile.
+// Dir is a merged directory. The caller serializes all use of it; [Dir.Aside] and [Stack.Resolve] are for a caller that must not wait for a
+// layer meanwhile.
 type Dir struct {
 	layers []uint16 // where a directory of that place may take part, topmost first
 	parts  []part   // those that do; nil until loaded
@@ -44,16 +46,6 @@ type Dir struct {
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
 	impure          bool // marked so, since it was loaded
-}
-
-// NewDir returns the directory that lies in the given layers, topmost first, as [Found] tells them; parent, which must be
-// loaded, is nil for the root.
-func NewDir(layers []uint16, parent *Dir) Dir {
-	d := Dir{layers: layers}
-	if parent != nil {
-		d.above = parent.parts
-	}
-	return d
 }
 
 // NewEmptyDir returns a directory that was just made in the upper: nothing is in it, and nothing shows through.
@@ -103,9 +95,9 @@ func (d *Dir) TopLower() int {
 	return Upper
 }
 
-// impureIn reports whether entries that a layer has of d may have attributes of the overlay's own. Precondition: loaded.
-func (d *Dir) impureIn(layer int) bool {
-	for _, p := range d.parts {
+// impureIn reports whether entries that a layer has of a directory may have attributes of the overlay's own.
+func impureIn(parts []part, layer int) bool {
+	for _, p := range parts {
 		if int(p.layer) == layer {
 			return p.impure
 		}
@@ -116,18 +108,61 @@ func (d *Dir) impureIn(layer int) bool {
 // ForgetDefaultACL makes the next creation read the default ACL anew.
 func (d *Dir) ForgetDefaultACL() { d.defaultACLKnown = false }
 
-// Load finds out which layers take part. A directory that may merge is listed and indexed by it, since that shows the
-// opaque marks and the number of subdirectories at once.
-func (s *Stack) Load(d *Dir, o Opened) error {
+// Use is what a directory is loaded for.
+type Use uint8
+
+const (
+	// ToLookUp: names are looked up. A large merged directory may be left unlisted.
+	ToLookUp Use = iota
+	// ToChange: names are looked up and changed. The names of a merged directory are listed.
+	ToChange
+	// ToList: all names are listed.
+	ToList
+	// ToListAnew: all names are read once more. It is for what [Dir.Aside] has returned.
+	ToListAnew
+)
+
+// Loaded reports whether [Stack.Load] has nothing left to do.
+func (s *Stack) Loaded(d *Dir, use Use) bool {
+	switch use {
+	case ToLookUp:
+		return d.parts != nil
+	case ToChange:
+		return d.parts != nil && (s.changing || !d.unlisted())
+	case ToList:
+		return d.index != nil
+	}
+	return false
+}
+
+// Load finds out which layers take part in d, and as much of the names as a use needs.
+func (s *Stack) Load(d *Dir, o Opened, use Use) error {
+	switch use {
+	case ToLookUp:
+		if !s.changing && (d.parts != nil || s.LeaveUnlisted(d, o)) {
+			return nil
+		}
+	case ToListAnew:
+		d.index = nil
+		return s.list(d, o)
+	case ToList:
+		return s.list(d, o)
+	}
+	return s.loadParts(d, o)
+}
+
+// loadParts finds out which layers take part. It lists a directory that may merge, since that shows
+// the opaque marks and the number of subdirectories at once.
+func (s *Stack) loadParts(d *Dir, o Opened) error {
 	switch {
 	case s.changing:
 		return s.loadAnew(d, o)
 	case d.unlisted():
-		return s.Index(d, o)
+		return s.list(d, o)
 	case d.parts != nil:
 		return nil
 	case len(d.layers) > 1:
-		return s.Index(d, o)
+		return s.list(d, o)
 	}
 	h, err := o.Layer(int(d.layers[0]))
 	if err != nil {
@@ -138,7 +173,7 @@ func (s *Stack) Load(d *Dir, o Opened) error {
 		return err
 	}
 	if m.Redirect != "" { // but perhaps something to be found
-		return s.Index(d, o)
+		return s.list(d, o)
 	}
 	d.parts = []part{{d.layers[0], m.XattrWhiteouts, m.Impure}}
 	return nil
@@ -186,23 +221,11 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 	return true
 }
 
-// Loaded reports whether [Stack.Load] has nothing left to do.
-func (s *Stack) Loaded(d *Dir) bool { return d.parts != nil && (s.changing || !d.unlisted()) }
-
-// ReadyToLook reports whether names can be looked up.
-func (s *Stack) ReadyToLook(d *Dir) bool { return d.parts != nil }
-
-// ListAnew is [Stack.Relist] for what [Dir.Aside] has returned.
-func (s *Stack) ListAnew(d *Dir, o Opened) error {
-	d.index = nil
-	return s.Index(d, o)
-}
-
 // OnlyUpper reports whether d is known to be in the upper alone.
 func (d *Dir) OnlyUpper() bool { return len(d.parts) == 1 && d.parts[0].layer == Upper }
 
-// Index lists the parts of d and indexes the names.
-func (s *Stack) Index(d *Dir, o Opened) error {
+// list lists the parts of d and indexes the names, unless that has been done.
+func (s *Stack) list(d *Dir, o Opened) error {
 	if d.index != nil {
 		return nil
 	}
@@ -222,7 +245,7 @@ func (s *Stack) Index(d *Dir, o Opened) error {
 		if err != nil {
 			return err
 		}
-		hidden, opaque, err := s.list(h, layer, m.XattrWhiteouts, x.merge(layer))
+		hidden, opaque, err := s.listPart(h, layer, m.XattrWhiteouts, x.merge(layer))
 		if err != nil {
 			return err
 		}

@@ -61,7 +61,7 @@ func (m *merged) tell(name string) string {
 	}
 	parts := ""
 	if f.IsDir() {
-		d := m.s.mergedDir(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
+		d := m.s.mergedDir(m.newDir(f.Dirs), filepath.Join(m.path, name))
 		if parts = "of nothing"; !d.indexed().Empty() {
 			parts = fmt.Sprint(d.parts)
 		}

@@ -171,6 +171,9 @@ func (m *merged) Layer(layer int) (*sys.Dir, error) {
 	return d, err
 }
 
+// Has implements [Opened].
+func (m *merged) Has(layer int) bool { return m.open[layer] != nil }
+
 // Path implements [Opened].
 func (m *merged) Path(layer int) string {
 	if at, ok := m.MovedTo(layer); ok {
@@ -197,17 +200,51 @@ func (m *merged) upper() *sys.Dir {
 	return d
 }
 
+// newDir is a directory that was looked up in m.
+func (m *merged) newDir(layers []uint16) Dir { return NewDir(layers, m.query("")) }
+
+// query returns the query of a name that m has noted.
+func (m *merged) query(name string) *Query {
+	q := Query{Name: name}
+	m.s.note(&q, &m.Dir)
+	return &q
+}
+
+// lookup does all steps of a look-up.
+func (s *site) lookup(d *Dir, o Opened, name string, f *Found) error {
+	q := Query{Name: name}
+	for {
+		need, err := s.Resolve(&q, d, o, f)
+		switch {
+		case err != nil:
+		case need == NeedLoad:
+			err = s.Load(d, o, q.Use)
+		case need == NeedUpper:
+			_, err = o.Layer(Upper)
+		case need == NeedLayers:
+			err = s.LookUpInLayers(&q, o, f)
+		case need == NeedData:
+			return s.LookUpInLayers(&q, o, f)
+		default:
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 func (m *merged) lookup(name string) Found {
 	m.s.t.Helper()
 	var f Found
-	must(m.s.t, m.s.Lookup(&m.Dir, m, name, &f))
+	must(m.s.t, m.s.lookup(&m.Dir, m, name, &f))
 	return f
 }
 
 // index lists the directory where that has not been done.
 func (m *merged) indexed() *merged {
 	m.s.t.Helper()
-	must(m.s.t, m.s.Index(&m.Dir, m))
+	must(m.s.t, m.s.Load(&m.Dir, m, ToList))
 	return m
 }
 
@@ -221,14 +258,14 @@ func (s *site) mergedDir(d Dir, path string) *merged {
 // loaded loads a directory, every other one by what all of its layers were found to have, and with toLook as who looks names up does.
 func (s *site) loaded(m *merged) {
 	s.t.Helper()
-	load := s.Load
+	use := ToChange
 	if s.toLook {
-		load = s.LoadToLook
+		use = ToLookUp
 	}
 	if s.loads++; s.loads%2 == 0 && m.MayMerge() && !s.toLook {
 		s.Merge(&m.Dir, m.readAll())
 	}
-	must(s.t, load(&m.Dir, m))
+	must(s.t, s.Load(&m.Dir, m, use))
 	if m.unlisted() {
 		s.unlisted++
 	}
@@ -237,7 +274,7 @@ func (s *site) loaded(m *merged) {
 // changing loads a directory that is to be changed.
 func (m *merged) changing() *merged {
 	m.s.t.Helper()
-	must(m.s.t, m.s.Load(&m.Dir, m))
+	must(m.s.t, m.s.Load(&m.Dir, m, ToChange))
 	return m
 }
 
@@ -259,7 +296,7 @@ func (s *site) dir(path string) *merged {
 		if !f.IsDir() {
 			s.t.Fatalf("%s: %q is no directory: %+v", path, name, f)
 		}
-		below := s.unloaded(NewDir(f.Dirs, &m.Dir), filepath.Join(m.path, name))
+		below := s.unloaded(m.newDir(f.Dirs), filepath.Join(m.path, name))
 		below.up = m
 		s.loaded(below)
 		m = below
@@ -310,7 +347,7 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 		o.Path = path
 		lines = append(lines, o.String())
 		if f.IsDir() {
-			lines = s.viewDir(s.mergedDir(NewDir(f.Dirs, &m.Dir), path), lines)
+			lines = s.viewDir(s.mergedDir(m.newDir(f.Dirs), path), lines)
 		}
 		return true
 	})

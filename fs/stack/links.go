@@ -70,7 +70,7 @@ func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 
 // lookForCopy fills in f, which a lower has under a name, with the copy that another name of the object has been changed
 // through.
-func (s *Stack) lookForCopy(d *Dir, o Opened, name string, layer int, f *Found) error {
+func (s *Stack) lookForCopy(parts []part, o Opened, name string, layer int, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (s *Stack) lookForCopy(d *Dir, o Opened, name string, layer int, f *Found) 
 	if err := s.countLinks(r, f); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return err
 	}
-	return s.readData(d, o, name, Upper, r, f)
+	return s.readData(parts, o, name, Upper, r, f)
 }
 
 // countLinks makes the link count of a copy that of the object.

@@ -4,7 +4,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // State is what a name is, told by what a writer must do next.
@@ -52,39 +51,15 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 // NameMax is the longest name, as on every file system that can be an upper.
 const NameMax = 255
 
-// Lookup tells what name means in d, with at most one stat unless d is unlisted. Precondition: d is loaded, if only to look.
-// [Dir.Seek] is for a caller that must not hold d over calls on a lower.
-func (s *Stack) Lookup(d *Dir, o Opened, name string, f *Found) error {
-	*f = Found{}
-	if len(name) > NameMax {
-		return unix.ENAMETOOLONG
-	}
-	if whiteout.IsMarker(name) {
-		return nil
-	}
-	if s.changing {
-		return s.lookAnew(d, o, name, f)
-	}
-	if d.unlisted() {
-		if listed, err := s.lookOrList(d, o, name, f); !listed || err != nil {
-			return err
-		}
-	}
-	if d.index != nil {
-		return s.lookupEntry(d, d.index.find(name), o, f)
-	}
-	return s.look(d, o, name, int(d.parts[0].layer), d.parts[0].xattrWhiteouts, f)
-}
-
 // lookupEntry looks at the object of an index entry; nil is a name that is not there.
-func (s *Stack) lookupEntry(d *Dir, e *entry, o Opened, f *Found) error {
+func (s *Stack) lookupEntry(parts []part, e *entry, o Opened, f *Found) error {
 	if e == nil {
 		return nil
 	}
 	if e.found(f); e.absent() {
 		return nil
 	}
-	return s.look(d, o, e.name, int(e.layer), false, f)
+	return s.look(parts, o, e.name, int(e.layer), false, f)
 }
 
 // found fills f with what the index knows.
@@ -101,16 +76,16 @@ func (e *entry) found(f *Found) {
 }
 
 // look fills f with what a layer has under a name, and with where the data of a file is.
-func (s *Stack) look(d *Dir, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
+func (s *Stack) look(parts []part, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
 	if err := s.stat(o, name, layer, xattrWhiteouts, f); err != nil || !f.Exists() {
 		return err
 	}
 	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
-		if err := s.lookForCopy(d, o, name, layer, f); err != nil || f.Layer == Upper {
+		if err := s.lookForCopy(parts, o, name, layer, f); err != nil || f.Layer == Upper {
 			return err
 		}
 	}
-	return s.lookForData(d, o, name, layer, f)
+	return s.lookForData(parts, o, name, layer, f)
 }
 
 // stat fills f with what a layer has under a name. It makes calls on that layer alone.

@@ -267,7 +267,7 @@ func TestNames(t *testing.T) {
 		}
 	}
 	var f Found
-	if err := s.Lookup(&root.Dir, root, long+"n", &f); err != unix.ENAMETOOLONG {
+	if err := s.lookup(&root.Dir, root, long+"n", &f); err != unix.ENAMETOOLONG {
 		t.Errorf("a name of %d bytes: %v", len(long)+1, err)
 	}
 }
@@ -337,8 +337,8 @@ func TestErrorsOfALayer(t *testing.T) {
 	}
 	for _, call := range []string{"getdents64", "listxattr", "getxattr", "fstatat"} {
 		d := &merged{Dir: s.RootDir(), s: s, open: map[int]*sys.Dir{}}
-		fail(call, func() error { return s.Load(&d.Dir, d) })
-		must(t, s.Load(&d.Dir, d))
+		fail(call, func() error { return s.Load(&d.Dir, d, ToChange) })
+		must(t, s.Load(&d.Dir, d, ToChange))
 		if len(d.names()) != 3 {
 			t.Errorf("after an error of %s: %v", call, d.names())
 		}
@@ -346,14 +346,14 @@ func TestErrorsOfALayer(t *testing.T) {
 	}
 	d := s.dir("")
 	var f Found
-	fail("fstatat", func() error { return s.Lookup(&d.Dir, d, "f", &f) })
+	fail("fstatat", func() error { return s.lookup(&d.Dir, d, "f", &f) })
 	one := s.mergedDir(NewDir([]uint16{0}, nil), "")
-	fail("listxattr", func() error { return s.Lookup(&one.Dir, one, "empty", &f) })
-	fail("listxattr", func() error { d := NewDir([]uint16{0}, nil); return s.Load(&d, one) })
+	fail("listxattr", func() error { return s.lookup(&one.Dir, one, "empty", &f) })
+	fail("listxattr", func() error { d := NewDir([]uint16{0}, nil); return s.Load(&d, one, ToChange) })
 	away := &merged{s: s, path: "none", open: map[int]*sys.Dir{}}
 	for _, layers := range [][]uint16{{0}, {0, 1}} {
 		away.Dir = NewDir(layers, nil)
-		if err := s.Load(&away.Dir, away); err != unix.ENOENT {
+		if err := s.Load(&away.Dir, away, ToChange); err != unix.ENOENT {
 			t.Errorf("a directory that is not there: %v", err)
 		}
 	}

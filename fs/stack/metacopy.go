@@ -41,46 +41,46 @@ const DataOnly = -1
 // mayLackData reports whether a regular file of a layer could be a metacopy. With metacopy=on or data-only layers any could.
 // Without, the kernel would say EPERM of each that it meets, and so do we, without a look at every file: what was copied up
 // lies in a directory that says so, and what has holes only is suspicious anywhere.
-func (s *Stack) mayLackData(d *Dir, layer int, st *sys.Stat) bool {
+func (s *Stack) mayLackData(parts []part, layer int, st *sys.Stat) bool {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
 		return false
 	case s.FollowsMetacopies():
 		return true
 	}
-	return d.impureIn(layer) || layer != Upper && st.Blocks*512 < st.Size
+	return impureIn(parts, layer) || layer != Upper && st.Blocks*512 < st.Size
 }
 
 // FollowsMetacopies reports whether the data of a file may be elsewhere.
 func (s *Stack) FollowsMetacopies() bool { return s.metacopy || len(s.dataOnly) > 0 }
 
 // lookForData fills in where the data of a regular file is if that is elsewhere.
-func (s *Stack) lookForData(d *Dir, o Opened, name string, layer int, f *Found) error {
-	if !s.mayLackData(d, layer, &f.Stat) {
+func (s *Stack) lookForData(parts []part, o Opened, name string, layer int, f *Found) error {
+	if !s.mayLackData(parts, layer, &f.Stat) {
 		return nil
 	}
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err
 	}
-	return s.readData(d, o, name, layer, h.At(name), f)
+	return s.readData(parts, o, name, layer, h.At(name), f)
 }
 
 // readData fills in where the data of the regular file r is, which a layer has under a name, if that is elsewhere.
-func (s *Stack) readData(d *Dir, o Opened, name string, layer int, r sys.Ref, f *Found) error {
+func (s *Stack) readData(parts []part, o Opened, name string, layer int, r sys.Ref, f *Found) error {
 	m, err := s.names.ReadFile(r)
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
 		return nil
 	}
 	if err == nil {
-		f.Data, err = s.findData(d, o, name, layer, &m, &f.Stat)
+		f.Data, err = s.findData(parts, o, name, layer, &m, &f.Stat)
 	}
 	return err
 }
 
 // findData looks for the data of a metacopy: EIO where no layer has it, EPERM where it is not to be looked for, EINVAL for a
 // redirect that is none. Compare ovl_lookup of fs/overlayfs/namei.c.
-func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
+func (s *Stack) findData(parts []part, o Opened, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
 	case m.ByUser && !s.followsUsers(layer):
@@ -96,7 +96,7 @@ func (s *Stack) findData(d *Dir, o Opened, name string, layer int, m *ondisk.Fil
 	for below := layer + 1; s.metacopy && below < len(s.layers) && !w.stop; below++ {
 		base := ""
 		if !w.absolute() {
-			if !slices.ContainsFunc(d.parts, func(p part) bool { return int(p.layer) == below }) {
+			if !slices.ContainsFunc(parts, func(p part) bool { return int(p.layer) == below }) {
 				continue
 			}
 			base = o.Path(below)

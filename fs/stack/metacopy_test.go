@@ -45,7 +45,7 @@ func (s *site) find(p string) (f Found, err error) {
 		dir = ""
 	}
 	m := s.dir(dir)
-	err = s.Lookup(&m.Dir, m, path.Base(p), &f)
+	err = s.lookup(&m.Dir, m, path.Base(p), &f)
 	return f, err
 }
 

@@ -182,14 +182,13 @@ func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
 	return h, ok && err == nil && s.sourceOf(&h) != nil, err
 }
 
-// Origin fills st with what the object of a lower is that the upper's object f, found under name in d, no directory, says by h to be a
+// Origin fills st with what the object of a lower is that the upper's object f, found by q, no directory, says by h to be a
 // copy of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
-// would have broken off. A copy in the index keeps them: then f says so, too. Precondition: d is loaded.
-// It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
-func (s *Stack) Origin(d *Dir, o Opened, name string, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
+// would have broken off. A copy in the index keeps them: then f says so, too. It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
+func (s *Stack) Origin(q *Query, o Opened, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
 	src := s.sourceOf(h)
 	incomplete = s.complete(h, src)
-	if found, err = s.findOrigin(d, o, name, h, src, st); err != nil {
+	if found, err = s.findOrigin(q, o, h, src, st); err != nil {
 		return false, false, err
 	}
 	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
@@ -210,12 +209,12 @@ func (s *Stack) Origin(d *Dir, o Opened, name string, h *ondisk.Handle, f *Found
 func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.format.Xattrs.SetOrigin(r, h) }
 
 // findOrigin looks for the object of a handle.
-func (s *Stack) findOrigin(d *Dir, o Opened, name string, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
+func (s *Stack) findOrigin(q *Query, o Opened, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
 	switch err := src.root.StatHandle(h.Handle, st); {
 	case err == nil:
 		return true, nil
 	case mayNotOpen(err):
-		return s.originByName(d, o, name, h, st)
+		return s.originByName(q, o, h, st)
 	case err == unix.ESTALE, err == unix.EINVAL, err == unix.EOPNOTSUPP, err == unix.ENOTDIR, err == unix.ENOENT:
 		return false, nil
 	default:
@@ -267,14 +266,14 @@ func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
 }
 
 // originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
-func (s *Stack) originByName(d *Dir, o Opened, name string, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
-	for _, p := range d.parts {
+func (s *Stack) originByName(q *Query, o Opened, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
+	for _, p := range q.parts {
 		if p.layer == Upper {
 			continue
 		}
 		dir, err := o.Layer(int(p.layer))
 		if err == nil {
-			err = dir.At(name).Stat(st)
+			err = dir.At(q.Name).Stat(st)
 		}
 		if err == unix.ENOENT {
 			continue
@@ -282,7 +281,7 @@ func (s *Stack) originByName(d *Dir, o Opened, name string, h *ondisk.Handle, st
 		if err != nil {
 			return false, err
 		}
-		now, ok, err := s.handleOf(dir.At(name), st.Dev)
+		now, ok, err := s.handleOf(dir.At(q.Name), st.Dev)
 		if err != nil || ok && now.Handle == h.Handle && now.UUID == h.UUID {
 			return ok, err
 		}

@@ -62,7 +62,7 @@ func (s *site) origin(m *merged, name string, f *Found, st *sys.Stat) (found boo
 	if err != nil || !ok {
 		return false, err
 	}
-	found, incomplete, err := s.Origin(&m.Dir, m, name, &h, f, st)
+	found, incomplete, err := s.Origin(m.query(name), m, &h, f, st)
 	if incomplete {
 		s.SetOrigin(up.At(name), h)
 	}

@@ -77,8 +77,8 @@ func TestFollow(t *testing.T) {
 func (s *site) load(name string) error {
 	root := s.dir("")
 	f := root.lookup(name)
-	d := s.unloaded(NewDir(f.Dirs, &root.Dir), name)
-	return s.Load(&d.Dir, d)
+	d := s.unloaded(root.newDir(f.Dirs), name)
+	return s.Load(&d.Dir, d, ToChange)
 }
 
 func TestRedirectsThatAreRefused(t *testing.T) {

@@ -97,7 +97,7 @@ func (s *Stack) RootDir() Dir {
 			in = append(in, uint16(i))
 		}
 	}
-	return NewDir(in, nil)
+	return Dir{layers: in}
 }
 
 // Devices are the device numbers of the layers' file systems, each once, in the order in which the kernel's overlayfs numbers

@@ -24,19 +24,11 @@ var (
 // to open them.
 const topParts = 4
 
-// LoadToLook is [Stack.Load] for who looks names up and does no more: a large directory may be left unlisted.
-func (s *Stack) LoadToLook(d *Dir, o Opened) error {
-	if s.changing || d.parts == nil && !s.LeaveUnlisted(d, o) {
-		return s.Load(d, o)
-	}
-	return nil
-}
-
 // unlisted reports whether d has been left so.
 func (d *Dir) unlisted() bool { return d.index == nil && len(d.parts) > 1 }
 
-// TiredOfLooking counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
-func (s *Stack) TiredOfLooking(d *Dir) bool {
+// tiredOfLooking counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
+func (s *Stack) tiredOfLooking(d *Dir) bool {
 	if s.changing || !d.unlisted() {
 		return false
 	}
@@ -92,30 +84,19 @@ func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.DirXattrs, size int
 	return m, st.Size, err == nil && m.Redirect == ""
 }
 
-// lookOrList is Lookup in an unlisted directory, unless that is better listed after all: then listed is true, and f as it was.
-func (s *Stack) lookOrList(d *Dir, o Opened, name string, f *Found) (listed bool, err error) {
-	if !s.TiredOfLooking(d) {
-		if err := s.lookUnlisted(d, o, name, f); err != nil || !f.IsDir() {
-			return false, err
-		}
-		*f = Found{} // a layer changed under the mount, or its file system does not count: other parts may have it as well
-	}
-	return true, s.Index(d, o)
-}
-
-// lookUnlisted is Lookup in an unlisted directory: the topmost part that has the name, or hides it, decides.
-func (s *Stack) lookUnlisted(d *Dir, o Opened, name string, f *Found) error {
-	for i := range d.parts {
-		top, err := s.has(o, &d.parts[i], name)
+// lookUnlisted looks a name up in an unlisted directory: the topmost part that has the name, or hides it, decides.
+func (s *Stack) lookUnlisted(parts []part, o Opened, name string, f *Found) error {
+	for i := range parts {
+		top, err := s.has(o, &parts[i], name)
 		if err != nil {
 			return err
 		}
 		if top == (presence{}) {
 			continue
 		}
-		layer := int(d.parts[i].layer)
+		layer := int(parts[i].layer)
 		if top.object {
-			if err := s.look(d, o, name, layer, d.parts[i].xattrWhiteouts, f); err != nil {
+			if err := s.look(parts, o, name, layer, parts[i].xattrWhiteouts, f); err != nil {
 				return err
 			}
 		}
@@ -126,7 +107,7 @@ func (s *Stack) lookUnlisted(d *Dir, o Opened, name string, f *Found) error {
 			f.State = Whiteout
 		}
 		f.Marker = top.marker && !top.whiteout
-		f.Below, err = s.shows(o, d.parts[i+1:], name)
+		f.Below, err = s.shows(o, parts[i+1:], name)
 		return err
 	}
 	return nil

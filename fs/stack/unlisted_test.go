@@ -52,9 +52,9 @@ func TestUnlistedIsAsListed(t *testing.T) {
 	for i := range n {
 		dir := fmt.Sprint("d", i)
 		f := root.lookup(dir)
-		looked, listed := s.unloaded(NewDir(f.Dirs, &root.Dir), dir), s.unloaded(NewDir(f.Dirs, &root.Dir), dir)
-		must(t, s.LoadToLook(&looked.Dir, looked))
-		must(t, s.Load(&listed.Dir, listed))
+		looked, listed := s.unloaded(root.newDir(f.Dirs), dir), s.unloaded(root.newDir(f.Dirs), dir)
+		must(t, s.Load(&looked.Dir, looked, ToLookUp))
+		must(t, s.Load(&listed.Dir, listed, ToChange))
 		if !looked.unlisted() || listed.unlisted() {
 			t.Fatalf("%s: unlisted is %v and %v", dir, looked.unlisted(), listed.unlisted())
 		}
@@ -111,11 +111,11 @@ func TestWhatIsLeftUnlisted(t *testing.T) {
 			s := newSite(t, tt.layers[0], tt.layers[1:]...)
 			root := s.dir("")
 			f := root.lookup("d")
-			d := s.unloaded(NewDir(f.Dirs, &root.Dir), "d")
+			d := s.unloaded(root.newDir(f.Dirs), "d")
 			if got := s.LeaveUnlisted(&d.Dir, d); got != tt.want || got != d.unlisted() || got == (d.parts == nil) {
 				t.Errorf("left unlisted %v, want %v; %v", got, tt.want, d.parts)
 			}
-			must(t, s.Load(&d.Dir, d))
+			must(t, s.Load(&d.Dir, d, ToChange))
 			if d.unlisted() {
 				t.Error("unlisted after it was loaded to be changed")
 			}
@@ -170,7 +170,7 @@ func TestErrorsInUnlisted(t *testing.T) {
 			return nil
 		})
 		var f Found
-		err := s.Lookup(&d.Dir, d, strings.TrimPrefix(name, ".wh."), &f)
+		err := s.lookup(&d.Dir, d, strings.TrimPrefix(name, ".wh."), &f)
 		sys.SetFault(nil)
 		if err != unix.EIO {
 			t.Errorf("%s cannot be looked at: %+v, %v", name, f, err)

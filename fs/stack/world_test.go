@@ -89,7 +89,7 @@ func (w *world) at(dir string) *merged {
 	} else {
 		parent := w.at(path.Dir(dir))
 		f := parent.lookup(path.Base(dir))
-		m = w.mergedDir(NewDir(f.Dirs, &parent.Dir), dir)
+		m = w.mergedDir(parent.newDir(f.Dirs), dir)
 	}
 	w.held[dir] = m
 	return m
