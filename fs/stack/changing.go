@@ -5,9 +5,6 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // Where layers are changed by others ([Stack.ExpectChanges]), nothing that was found in a layer is taken for granted later. A name is looked
@@ -22,40 +19,6 @@ type Part struct {
 	Layer uint16
 	Dev   uint64
 	Ino   uint64
-}
-
-// loadAnew is Load where layers change: the marks of d's parts are read, and no names.
-func (s *Stack) loadAnew(d *Dir, o Opened) error {
-	if d.parts != nil {
-		return nil
-	}
-	var parts []part
-	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
-		layer := d.layers[i]
-		h, err := o.Layer(int(layer))
-		if len(parts) > 0 && goneMeanwhile(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		m, err := whiteout.ReadDir(s.names, h)
-		if err != nil {
-			return err
-		}
-		parts = append(parts, part{layer, m.XattrWhiteouts, m.Impure})
-		if m.Opaque {
-			break
-		}
-		if m.Redirect != "" && !d.led {
-			d.led = true
-			if err := s.follow(d, o, i, &m); err != nil {
-				return err
-			}
-		}
-	}
-	d.parts, d.led = parts, true
-	return nil
 }
 
 // goneMeanwhile reports whether a layer has no directory any more where it had one.
@@ -78,77 +41,6 @@ func (x *index) follow(old *index) {
 	slices.SortFunc(x.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
 	if x.next >= maxPlace {
 		x.renumber()
-	}
-}
-
-// lookAnew is Lookup for layers that change. The topmost part that has the name, or hides it,
-// decides. For a directory, f.Parts holds all parts that may take part. parts are those of the directory.
-func (s *Stack) lookAnew(parts []part, o Opened, name string, f *Found) error {
-	var err error
-	if len(parts) == 1 {
-		err = s.look(parts, o, name, int(parts[0].layer), parts[0].xattrWhiteouts, f)
-	} else {
-		err = s.lookUnlisted(parts, o, name, f)
-	}
-	if err != nil || !f.IsDir() {
-		return err
-	}
-	f.Parts = []Part{{uint16(f.Layer), f.Stat.Dev, f.Stat.Ino}}
-	hidden := f.Marker
-	for i := range parts {
-		p := &parts[i]
-		switch layer := int(p.layer); {
-		case layer < f.Layer:
-			continue
-		case hidden:
-			return nil
-		case layer > f.Layer:
-			if more, err := s.addPart(o, p, name, f); err != nil || !more {
-				return err
-			}
-		}
-		if p.layer != Upper { // beside the directory it hides what lies below
-			if hidden, err = s.hasMarker(o, p, name); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// addPart adds what a part of the parent has to the directory found, and reports whether those below it may have more.
-func (s *Stack) addPart(o Opened, p *part, name string, f *Found) (more bool, err error) {
-	h, err := o.Layer(int(p.layer))
-	if err != nil {
-		return false, err
-	}
-	var st sys.Stat
-	switch err := s.Shown(int(p.layer), h.At(name)).Stat(&st); {
-	case err == unix.ENOENT:
-		return true, nil
-	case err != nil:
-		return false, err
-	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
-		return false, nil
-	}
-	f.Dirs = append(f.Dirs, p.layer)
-	f.Parts = append(f.Parts, Part{p.layer, st.Dev, st.Ino})
-	return true, nil
-}
-
-func (s *Stack) hasMarker(o Opened, p *part, name string) (bool, error) {
-	h, err := o.Layer(int(p.layer))
-	if err != nil {
-		return false, err
-	}
-	var st sys.Stat
-	switch err := h.At(whiteout.Marker(name)).Stat(&st); err {
-	case nil:
-		return true, nil
-	case unix.ENOENT, unix.ENAMETOOLONG:
-		return false, nil
-	default:
-		return false, err
 	}
 }
 

@@ -12,7 +12,6 @@ type Contents struct {
 	marks   whiteout.DirXattrs
 	entries []sys.Dirent
 	hidden  []string
-	opaque  bool // by a marker file
 	err     error
 }
 
@@ -25,10 +24,7 @@ func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys
 	c, from := Contents{}, len(buf)
 	h, err := o.Layer(int(d.layers[i]))
 	if err == nil {
-		c.marks, err = whiteout.ReadDirXattrs(s.names, h)
-	}
-	if err == nil {
-		c.hidden, c.opaque, err = s.listPart(h, d.layers[i], c.marks.XattrWhiteouts, func(e sys.Dirent) { buf = append(buf, e) })
+		c.marks, c.hidden, err = s.listPart(h, d.layers[i], func(e sys.Dirent) { buf = append(buf, e) })
 	}
 	c.entries, c.err = buf[from:len(buf):len(buf)], err
 	return c, buf
@@ -41,7 +37,7 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 		return true
 	}
 	x := newIndex()
-	var parts []part
+	var w partWalk
 	for i := range all {
 		c, layer := &all[i], d.layers[i]
 		if c.err != nil || c.marks.Redirect != "" {
@@ -52,28 +48,32 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 			add(e)
 		}
 		x.hide(c.hidden, layer)
-		parts = append(parts, part{layer, c.marks.XattrWhiteouts, c.marks.Impure})
-		if c.marks.Opaque || c.opaque {
+		if !w.add(layer, &c.marks) {
 			break
 		}
 	}
-	d.parts, d.index = parts, x
+	d.parts, d.index = w.parts, x
 	return true
 }
 
-// listPart calls add for each entry that a layer has in h, a whiteout's type being DT_WHT. Of marker files it tells the names that they
-// hide, and whether they mark the directory opaque.
-func (s *Stack) listPart(h *sys.Dir, layer uint16, xattrWhiteouts bool, add func(sys.Dirent)) (hidden []string, opaque bool, err error) {
+// listPart reads the marks of a layer's directory h, and calls add for each entry, a whiteout's type being DT_WHT. hidden are the names
+// that have a marker.
+func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whiteout.DirXattrs, hidden []string, err error) {
+	m, err = whiteout.ReadDirXattrs(s.names, h)
+	if err != nil {
+		return m, nil, err
+	}
+	p := newPart(layer, &m)
 	err = h.List(func(e sys.Dirent) error {
 		if whiteout.IsMarker(e.Name) {
 			if e.Name == whiteout.OpaqueMarker {
-				opaque = true
+				m.Opaque = true
 			} else if name, ok := whiteout.Hidden(e.Name); ok {
 				hidden = append(hidden, name)
 			}
 			return nil
 		}
-		absent, err := s.settleType(h, layer, &e, xattrWhiteouts)
+		absent, err := s.settleType(h, &p, &e)
 		if err == unix.ENOENT {
 			return nil // went while it was listed
 		}
@@ -86,13 +86,13 @@ func (s *Stack) listPart(h *sys.Dir, layer uint16, xattrWhiteouts bool, add func
 		add(e)
 		return nil
 	})
-	return hidden, opaque, err
+	return m, hidden, err
 }
 
 // settleType tells whether a listed entry is a whiteout and its type where the file system does not.
-func (s *Stack) settleType(h *sys.Dir, layer uint16, e *sys.Dirent, xattrWhiteouts bool) (absent bool, err error) {
-	shown := s.layers[layer].shown
-	doubtful := e.Type == unix.DT_REG && (xattrWhiteouts || shown.Overrides())
+func (s *Stack) settleType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, err error) {
+	shown := s.layers[p.layer].shown
+	doubtful := e.Type == unix.DT_REG && (p.xattrWhiteouts || shown.Overrides())
 	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
 		return false, nil
 	}
@@ -105,17 +105,17 @@ func (s *Stack) settleType(h *sys.Dir, layer uint16, e *sys.Dirent, xattrWhiteou
 		return false, err
 	}
 	e.Type = direntType(st.Mode)
-	return s.isWhiteout(h.At(e.Name), &st, xattrWhiteouts)
+	return s.isWhiteout(h.At(e.Name), &st, p)
 }
 
 // direntType is IFTODT of libc.
 func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
-func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
+func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, p *part) (bool, error) {
 	if sys.IsWhiteoutDevice(st) {
 		return true, nil
 	}
-	if !xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+	if !p.xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
 		return false, nil
 	}
 	return whiteout.IsXattrWhiteout(s.names, r, st)

@@ -162,10 +162,7 @@ func (s *Stack) damagedDir(layer int, h *sys.Dir, name, where string) (damage Da
 
 // damagedMarks reads the marks of a directory of a layer, and its content.
 func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.DirXattrs, damage Damage) {
-	m, err := whiteout.ReadDir(s.names, part)
-	if err == nil {
-		_, _, err = s.listPart(part, uint16(layer), m.XattrWhiteouts, func(sys.Dirent) {})
-	}
+	m, _, err := s.listPart(part, uint16(layer), func(sys.Dirent) {})
 	if err != nil {
 		return m, damagedBy(err, layer, where)
 	}

@@ -157,12 +157,10 @@ func (s *Stack) loadParts(d *Dir, o Opened) error {
 	switch {
 	case s.changing:
 		return s.loadAnew(d, o)
-	case d.unlisted():
+	case d.unlisted(), d.parts == nil && len(d.layers) > 1:
 		return s.list(d, o)
 	case d.parts != nil:
 		return nil
-	case len(d.layers) > 1:
-		return s.list(d, o)
 	}
 	h, err := o.Layer(int(d.layers[0]))
 	if err != nil {
@@ -230,39 +228,68 @@ func (s *Stack) list(d *Dir, o Opened) error {
 		return nil
 	}
 	x := newIndex()
-	var parts []part
-	followed := false
-	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
-		layer := d.layers[i]
-		h, err := o.Layer(int(layer))
-		if len(parts) > 0 && goneMeanwhile(err) {
-			continue // a lower that changed under the mount
-		}
-		if err != nil {
-			return err
-		}
-		m, err := whiteout.ReadDirXattrs(s.names, h)
-		if err != nil {
-			return err
-		}
-		hidden, opaque, err := s.listPart(h, layer, m.XattrWhiteouts, x.merge(layer))
-		if err != nil {
-			return err
-		}
-		x.hide(hidden, layer)
-		parts = append(parts, part{layer, m.XattrWhiteouts, m.Impure})
-		if m.Opaque || opaque {
-			break
-		}
-		if m.Redirect != "" && !followed && !(s.changing && d.led) { // the first is followed through all layers
-			followed = true
-			if err := s.follow(d, o, i, &m); err != nil {
-				return err
-			}
-		}
+	parts, err := s.readParts(d, o, x)
+	if err != nil {
+		return err
 	}
 	d.parts, d.index, d.led = parts, x, true
 	return nil
+}
+
+// loadAnew is loadParts where layers change: the marks of d's parts are read, and no names.
+func (s *Stack) loadAnew(d *Dir, o Opened) error {
+	if d.parts != nil {
+		return nil
+	}
+	parts, err := s.readParts(d, o, nil)
+	if err != nil {
+		return err
+	}
+	d.parts, d.led = parts, true
+	return nil
+}
+
+// readParts goes through d's layers for the parts that d has. Their names go into x; nil: they are
+// not listed.
+func (s *Stack) readParts(d *Dir, o Opened, x *index) ([]part, error) {
+	var w partWalk
+	followed := s.changing && d.led
+	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
+		layer := d.layers[i]
+		h, err := o.Layer(int(layer))
+		if w.skips(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		m, err := s.readPart(h, layer, x)
+		if err != nil {
+			return nil, err
+		}
+		if !w.add(layer, &m) {
+			break
+		}
+		if m.Redirect != "" && !followed { // the first is followed through all layers
+			followed = true
+			if err := s.follow(d, o, i, &m); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return w.parts, nil
+}
+
+// readPart reads the marks of one part, and its names into x, unless that is nil.
+func (s *Stack) readPart(h *sys.Dir, layer uint16, x *index) (whiteout.DirXattrs, error) {
+	if x == nil {
+		return whiteout.ReadDir(s.names, h)
+	}
+	m, hidden, err := s.listPart(h, layer, x.merge(layer))
+	if err == nil {
+		x.hide(hidden, layer)
+	}
+	return m, err
 }
 
 // Subdirs is the number of directories in d. Precondition: loaded, if only to look, and d may merge.

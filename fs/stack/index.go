@@ -15,16 +15,9 @@ type entry struct {
 	cookie uint64    // its place in the listing: grows, and is never another name's
 	ino    uint64    // of the topmost object in its layer, as listed; 0: not known
 	lower  *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
-	layer  uint16    // the topmost layer that has the name
-	typ    uint8     // DT_*; DT_WHT where the topmost is a whiteout
-	marker bool      // the upper's whiteout is a .wh. file
-	closed bool      // what lies further down can no longer show
-	below  bool      // a lower would show were the upper's entry gone
+	merge            // what layers have under the name
 	gone   bool      // not in the directory any more; it keeps the place for when the name comes back
 }
-
-// absent reports whether the topmost is a whiteout.
-func (e *entry) absent() bool { return e.typ == unix.DT_WHT }
 
 func (e *entry) lowers() []uint16 {
 	if e.lower == nil {
@@ -105,7 +98,8 @@ func (x *index) merge(layer uint16) (add func(sys.Dirent)) {
 // take adds a name that no layer above has.
 func (x *index) take(d *sys.Dirent, layer uint16) {
 	e := x.room()
-	*e = entry{name: d.Name, layer: layer, typ: d.Type, ino: d.Ino}
+	*e = entry{name: d.Name, ino: d.Ino}
+	e.next(layer, d.Type)
 	x.add(e)
 }
 
@@ -130,17 +124,9 @@ func (x *index) mergeEntry(d *sys.Dirent, layer uint16) {
 		x.take(d, layer)
 		return
 	}
-	if e.closed {
-		return
-	}
-	if d.Type != unix.DT_WHT && e.layer == Upper {
-		e.below = true
-	}
-	if !e.marker && e.typ == unix.DT_DIR && d.Type == unix.DT_DIR {
+	if e.next(layer, d.Type) == isPart {
 		e.setLowers(append(e.lowers(), layer))
-		return
 	}
-	e.closed = true
 }
 
 // hide applies the marker files of a layer whose entries have been merged.
@@ -153,16 +139,13 @@ func (x *index) hide(names []string, layer uint16) {
 // mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.
 func (x *index) mergeMarker(name string, layer uint16) {
 	e := x.find(name)
-	if e == nil {
-		x.add(&entry{name: name, layer: layer, typ: unix.DT_WHT, marker: layer == Upper})
+	if e != nil {
+		e.nextMarker(layer)
 		return
 	}
-	if layer == Upper {
-		// Not closed: below must still be learned. A whiteout device counts first: a new object has to replace it.
-		e.marker = !e.absent()
-		return
-	}
-	e.closed = true
+	e = &entry{name: name}
+	e.nextMarker(layer)
+	x.add(e)
 }
 
 // add puts a new name at the end of the listing.
@@ -228,7 +211,7 @@ func (x *index) drop(e *entry) {
 
 // set makes name another object of the upper. lower are the layers below that merge with it.
 func (x *index) set(name string, typ uint8, lower []uint16) {
-	e := entry{name: name, layer: Upper, typ: typ, closed: true}
+	e := entry{name: name, merge: merge{layer: Upper, typ: typ, closed: true}}
 	e.setLowers(lower)
 	if old := x.find(name); old != nil {
 		e.below = old.belowUpper()
@@ -251,7 +234,7 @@ func (x *index) raise(name string) {
 
 // cover makes name absent by a whiteout of the upper. below: a lower would show without it.
 func (x *index) cover(name string, marker, below bool) {
-	x.put(entry{name: name, layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below})
+	x.put(entry{name: name, merge: merge{layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below}})
 }
 
 // remove takes out a name that nothing lies below of.
@@ -259,14 +242,6 @@ func (x *index) remove(name string) {
 	if old := x.find(name); old != nil {
 		x.drop(old)
 	}
-}
-
-// belowUpper reports whether a lower shows where the upper has nothing.
-func (e *entry) belowUpper() bool {
-	if e.layer == Upper {
-		return e.below
-	}
-	return !e.absent()
 }
 
 // from returns the entries that follow a place.

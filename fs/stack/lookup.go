@@ -4,6 +4,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // State is what a name is, told by what a writer must do next.
@@ -51,71 +52,149 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 // NameMax is the longest name, as on every file system that can be an upper.
 const NameMax = 255
 
-// lookupEntry looks at the object of an index entry; nil is a name that is not there.
-func (s *Stack) lookupEntry(parts []part, e *entry, o Opened, f *Found) error {
+// lookUpEntry fills f with the object of an index entry; nil is a name that is not there.
+func (s *Stack) lookUpEntry(parts []part, e *entry, o Opened, f *Found) error {
 	if e == nil {
 		return nil
 	}
-	if e.found(f); e.absent() {
+	if e.describe(f); e.absent() {
 		return nil
 	}
-	return s.look(parts, o, e.name, int(e.layer), false, f)
-}
-
-// found fills f with what the index knows.
-func (e *entry) found(f *Found) {
-	f.Below, f.Marker = e.belowUpper(), e.marker
-	switch {
-	case !e.absent():
-		if e.typ == unix.DT_DIR {
-			f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
-		}
-	case e.layer == Upper:
-		f.State = Whiteout
-	}
-}
-
-// look fills f with what a layer has under a name, and with where the data of a file is.
-func (s *Stack) look(parts []part, o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
-	if err := s.stat(o, name, layer, xattrWhiteouts, f); err != nil || !f.Exists() {
+	p := part{layer: e.layer}
+	if err := s.stat(o, &p, e.name, f); err != nil || !f.Exists() {
 		return err
 	}
+	return s.lookForMore(parts, o, e.name, f)
+}
+
+// describe fills f with what the index knows.
+func (e *entry) describe(f *Found) {
+	e.merge.describe(f)
+	switch {
+	case e.absent():
+		f.setObject(e.layer, e.typ)
+	case e.typ == unix.DT_DIR:
+		f.Dirs = append(append(make([]uint16, 0, 1+len(e.lowers())), e.layer), e.lowers()...)
+	}
+}
+
+// lookUpInParts looks a name up in the parts of a directory, one after the other. Where layers
+// change, f has all parts of a directory that is found.
+func (s *Stack) lookUpInParts(parts []part, o Opened, name string, f *Found) error {
+	var m merge
+	for i := range parts {
+		if err := s.lookUpInPart(&m, o, &parts[i], name, f); err != nil {
+			return err
+		}
+		if m.closed || i == len(parts)-1 {
+			break
+		}
+		h, err := o.Layer(int(parts[i].layer))
+		if err == nil {
+			err = s.lookForMarker(&m, h, parts[i].layer, name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	m.describe(f)
+	if f.setObject(m.layer, m.typ); !f.Exists() {
+		return nil
+	}
+	return s.lookForMore(parts, o, name, f)
+}
+
+// lookUpInPart gives m what one part has under a name.
+func (s *Stack) lookUpInPart(m *merge, o Opened, p *part, name string, f *Found) error {
+	var below sys.Stat
+	st := &f.Stat
+	if m.typ != noType {
+		st = &below
+	}
+	typ, err := s.typeIn(o, p, name, st)
+	if err != nil || typ == noType {
+		return err
+	}
+	if m.next(p.layer, typ) == isHidden || typ != unix.DT_DIR {
+		return nil
+	}
+	f.Dirs = append(f.Dirs, p.layer)
+	if s.changing {
+		f.Parts = append(f.Parts, Part{p.layer, st.Dev, st.Ino})
+	}
+	return nil
+}
+
+// lookForMarker gives m the marker that a layer's directory has for a name.
+func (s *Stack) lookForMarker(m *merge, h *sys.Dir, layer uint16, name string) error {
+	var st sys.Stat
+	switch err := h.At(whiteout.Marker(name)).Stat(&st); err {
+	case nil:
+		m.nextMarker(layer)
+	case unix.ENOENT, unix.ENAMETOOLONG:
+	default:
+		return err
+	}
+	return nil
+}
+
+// typeIn fills st with what a part has under a name, and returns its type; DT_WHT: a whiteout. It
+// makes calls on that layer alone.
+func (s *Stack) typeIn(o Opened, p *part, name string, st *sys.Stat) (typ uint8, err error) {
+	h, err := o.Layer(int(p.layer))
+	if err != nil {
+		return noType, err
+	}
+	r := h.At(name)
+	if err := s.Shown(int(p.layer), r).Stat(st); err != nil {
+		if err == unix.ENOENT {
+			err = nil
+		}
+		return noType, err
+	}
+	absent, err := s.isWhiteout(r, st, p)
+	switch {
+	case err != nil:
+		return noType, err
+	case absent:
+		return unix.DT_WHT, nil
+	}
+	return direntType(st.Mode), nil
+}
+
+// stat fills f with what a part has under a name.
+func (s *Stack) stat(o Opened, p *part, name string, f *Found) error {
+	typ, err := s.typeIn(o, p, name, &f.Stat)
+	if err != nil {
+		return err
+	}
+	if f.setObject(p.layer, typ); f.IsDir() && f.Dirs == nil {
+		f.Dirs = []uint16{p.layer}
+	}
+	return nil
+}
+
+// setObject fills in what the topmost layer with the name has.
+func (f *Found) setObject(layer uint16, typ uint8) {
+	switch {
+	case typ == noType:
+	case typ == unix.DT_WHT && layer == Upper:
+		f.State = Whiteout
+	case typ == unix.DT_WHT:
+	case layer == Upper:
+		f.State, f.Layer = InUpper, Upper
+	default:
+		f.State, f.Layer, f.Below = InLower, int(layer), true
+	}
+}
+
+// lookForMore fills in what is elsewhere of the object found: its copy in the index, and its data.
+func (s *Stack) lookForMore(parts []part, o Opened, name string, f *Found) error {
+	layer := f.Layer
 	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
 		if err := s.lookForCopy(parts, o, name, layer, f); err != nil || f.Layer == Upper {
 			return err
 		}
 	}
 	return s.lookForData(parts, o, name, layer, f)
-}
-
-// stat fills f with what a layer has under a name. It makes calls on that layer alone.
-func (s *Stack) stat(o Opened, name string, layer int, xattrWhiteouts bool, f *Found) error {
-	h, err := o.Layer(layer)
-	if err != nil {
-		return err
-	}
-	if err := s.Shown(layer, h.At(name)).Stat(&f.Stat); err != nil {
-		if err == unix.ENOENT {
-			return nil
-		}
-		return err
-	}
-	absent, err := s.isWhiteout(h.At(name), &f.Stat, xattrWhiteouts)
-	if err != nil {
-		return err
-	}
-	switch {
-	case absent && layer == Upper:
-		f.State = Whiteout
-	case absent:
-		f.State = Absent
-	case layer == Upper:
-		f.State, f.Layer = InUpper, layer
-	default:
-		f.State, f.Layer, f.Below = InLower, layer, true
-	}
-	if f.IsDir() && f.Dirs == nil {
-		f.Dirs = []uint16{uint16(layer)}
-	}
-	return nil
 }

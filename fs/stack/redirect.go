@@ -172,8 +172,6 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		where = path.Join(where, name)
 		rest := strings.Join(names[i+1:], "/")
 		switch {
-		case m.Opaque:
-			w.stop = true
 		case !leads:
 		case m.Redirect[0] == '/':
 			w.to, w.stop = path.Join(m.Redirect, rest), false // it goes on below, whatever was opaque above it
@@ -194,14 +192,11 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 // below.
 func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.DirXattrs, found bool, err error) {
 	var st sys.Stat
+	rule := merge{typ: unix.DT_DIR} // a layer above has the directory
 	switch err := w.s.Shown(layer, h.At(name)).Stat(&st); {
 	case err == unix.ENOENT:
-		marker := whiteout.Marker(name)
-		if len(marker) > NameMax {
-			return m, false, nil
-		}
-		err = h.At(marker).Stat(&st)
-		w.stop = w.stop || err == nil
+		err = w.s.lookForMarker(&rule, h, uint16(layer), name)
+		w.stop = w.stop || rule.closed
 		return m, false, ignoreGone(err)
 	case err != nil:
 		return m, false, err
@@ -209,8 +204,8 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 	if file {
 		return w.lookFile(layer, h.At(name), &st)
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		w.stop = true // a whiteout, or what hides all below as well
+	if rule.next(uint16(layer), direntType(st.Mode)) != isPart { // a whiteout, or what hides all below as well
+		w.stop = true
 		return m, false, nil
 	}
 	d, err := h.OpenDir(name)
@@ -218,7 +213,10 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 		return m, false, err
 	}
 	defer d.Close()
-	m, err = whiteout.ReadDir(w.s.names, d)
+	if m, err = whiteout.ReadDir(w.s.names, d); m.Opaque {
+		rule.nextOpaque()
+	}
+	w.stop = w.stop || rule.closed
 	return m, true, err
 }
 

@@ -165,14 +165,14 @@ func (s *Stack) lookUpInUpper(q *Query, o Opened, f *Found) (need Need, err erro
 	case q.isUnseen():
 		return NeedNothing, nil
 	case !q.listed:
-		err = s.stat(o, q.Name, Upper, q.parts[0].xattrWhiteouts, f)
+		err = s.stat(o, &q.parts[0], q.Name, f)
 	case q.at == nil:
 		return NeedNothing, nil
 	default:
-		if q.entry.found(f); q.entry.absent() {
+		if q.entry.describe(f); q.entry.absent() {
 			return NeedNothing, nil
 		}
-		err = s.stat(o, q.Name, Upper, false, f)
+		err = s.stat(o, &part{layer: Upper}, q.Name, f)
 	}
 	if err != nil || !f.Exists() || !s.mayLackData(q.parts, Upper, &f.Stat) {
 		return NeedNothing, err
@@ -198,17 +198,11 @@ func (s *Stack) lookUpInUpper(q *Query, o Opened, f *Found) (need Need, err erro
 func (s *Stack) LookUpInLayers(q *Query, o Opened, f *Found) error {
 	*f = Found{}
 	q.step = looked
-	switch {
-	case s.changing:
-		return s.lookAnew(q.parts, o, q.Name, f)
-	case q.listed:
-		return s.lookupEntry(q.parts, q.noted(), o, f)
-	case len(q.parts) == 1:
-		p := &q.parts[0]
-		return s.look(q.parts, o, q.Name, int(p.layer), p.xattrWhiteouts, f)
+	if q.listed {
+		return s.lookUpEntry(q.parts, q.noted(), o, f)
 	}
-	err := s.lookUnlisted(q.parts, o, q.Name, f)
-	if err == nil && f.IsDir() {
+	err := s.lookUpInParts(q.parts, o, q.Name, f)
+	if err == nil && f.IsDir() && len(q.parts) > 1 && !s.changing {
 		// A layer changed under the mount, or does not count its directories: other parts may have
 		// it as well.
 		*f, q.Use, q.step = Found{}, ToList, noStep

@@ -51,14 +51,10 @@ func (m *merged) plain(name string) (f Found, err error) {
 	case len(name) > NameMax:
 		err = unix.ENAMETOOLONG
 	case strings.HasPrefix(name, ".wh."):
-	case m.s.changing:
-		err = m.s.lookAnew(m.parts, m, name, &f)
-	case m.index != nil:
-		err = m.s.lookupEntry(m.parts, m.index.find(name), m, &f)
-	case len(m.parts) == 1:
-		err = m.s.look(m.parts, m, name, int(m.parts[0].layer), m.parts[0].xattrWhiteouts, &f)
+	case m.index != nil && !m.s.changing:
+		err = m.s.lookUpEntry(m.parts, m.index.find(name), m, &f)
 	default:
-		err = m.s.lookUnlisted(m.parts, m, name, &f)
+		err = m.s.lookUpInParts(m.parts, m, name, &f)
 	}
 	return f, err
 }

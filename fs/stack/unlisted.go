@@ -1,8 +1,6 @@
 package stack
 
 import (
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -42,7 +40,7 @@ func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
 	if s.listAtOnce || d.parts != nil || len(d.layers) < 2 {
 		return false
 	}
-	var parts []part
+	var w partWalk
 	size := int64(0)
 	for i, layer := range d.layers {
 		if i == topParts && size < largeParts {
@@ -54,15 +52,14 @@ func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
 			return false
 		}
 		size += bytes
-		parts = append(parts, part{layer, m.XattrWhiteouts, m.Impure})
-		if m.Opaque {
+		if !w.add(layer, &m) {
 			break
 		}
 	}
-	if len(parts) < 2 || size < largeParts {
+	if len(w.parts) < 2 || size < largeParts {
 		return false
 	}
-	d.parts, d.looks = parts, 0
+	d.parts, d.looks = w.parts, 0
 	return true
 }
 
@@ -82,80 +79,4 @@ func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.DirXattrs, size int
 	}
 	m, err = whiteout.ReadDir(s.names, h)
 	return m, st.Size, err == nil && m.Redirect == ""
-}
-
-// lookUnlisted looks a name up in an unlisted directory: the topmost part that has the name, or hides it, decides.
-func (s *Stack) lookUnlisted(parts []part, o Opened, name string, f *Found) error {
-	for i := range parts {
-		top, err := s.has(o, &parts[i], name)
-		if err != nil {
-			return err
-		}
-		if top == (presence{}) {
-			continue
-		}
-		layer := int(parts[i].layer)
-		if top.object {
-			if err := s.look(parts, o, name, layer, parts[i].xattrWhiteouts, f); err != nil {
-				return err
-			}
-		}
-		if layer != Upper {
-			return nil
-		}
-		if !top.object {
-			f.State = Whiteout
-		}
-		f.Marker = top.marker && !top.whiteout
-		f.Below, err = s.shows(o, parts[i+1:], name)
-		return err
-	}
-	return nil
-}
-
-// shows reports whether an object shows in parts under a name.
-func (s *Stack) shows(o Opened, parts []part, name string) (bool, error) {
-	for i := range parts {
-		if p, err := s.has(o, &parts[i], name); err != nil || p != (presence{}) {
-			return p.object, err
-		}
-	}
-	return false, nil
-}
-
-// presence is what one part has under a name.
-type presence struct {
-	object   bool // to be seen
-	whiteout bool // in its place
-	marker   bool // a .wh. file; looked for in the upper, and where there is no object
-}
-
-// has tells what a part has under a name.
-func (s *Stack) has(o Opened, part *part, name string) (p presence, err error) {
-	h, err := o.Layer(int(part.layer))
-	if err != nil {
-		return presence{}, err
-	}
-	var st sys.Stat
-	switch err := s.Shown(int(part.layer), h.At(name)).Stat(&st); err {
-	case nil:
-		if p.whiteout, err = s.isWhiteout(h.At(name), &st, part.xattrWhiteouts); err != nil {
-			return presence{}, err
-		}
-		p.object = !p.whiteout
-	case unix.ENOENT:
-	default:
-		return presence{}, err
-	}
-	if p.object && part.layer != Upper {
-		return p, nil
-	}
-	switch err := h.At(whiteout.Marker(name)).Stat(&st); err {
-	case nil:
-		p.marker = true
-	case unix.ENOENT, unix.ENAMETOOLONG:
-	default:
-		return presence{}, err
-	}
-	return p, nil
 }
