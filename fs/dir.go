@@ -55,7 +55,7 @@ func (o *Overlay) hasChildren(n *Node) bool {
 // checkEmpty reports ENOTEMPTY when a directory shows an entry; errAside: it has to be listed first. Precondition: n.dir.mu is held.
 func (n *Node) checkEmpty() error {
 	switch {
-	case !n.dir.Indexed():
+	case !n.dir.IsListed():
 		return errAside
 	case !n.dir.Empty():
 		return unix.ENOTEMPTY

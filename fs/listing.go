@@ -102,7 +102,7 @@ func (l *listing) lock(offset uint64) error {
 }
 
 // gather chooses the entries, and does for them what needs no lower. Precondition: n.dir.mu is
-// held, n indexed and open in the upper.
+// held, n listed and open in the upper.
 func (l *listing) gather(thread uint32, offset uint64) {
 	o, dir := l.o, l.n.dir
 	place, end := uint64(0), uint64(0)
@@ -275,7 +275,7 @@ func (o *Overlay) ofItsOwn(typ uint8, layer int, err error) bool {
 	return false
 }
 
-// tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n indexed.
+// tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n listed.
 func (l *listing) tell(thread uint32, place uint64) telling {
 	if l.n.dir.Visible() == l.n.dir.Subdirs() {
 		return tellAll // no sample to be had

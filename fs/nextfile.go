@@ -112,7 +112,7 @@ func (o *Overlay) fileAfter(at placed) *Node {
 		return nil
 	}
 	defer d.mu.Unlock()
-	if !d.Indexed() {
+	if !d.IsListed() {
 		return nil
 	}
 	name, ok := d.FileAfter(at.name)

@@ -94,7 +94,7 @@ func (l *listing) takes(name string) bool {
 	return l.room >= 0
 }
 
-// dots puts "." and ".." into the reply. The kernel wants no attributes of them. Precondition: n.dir.mu is held, n indexed.
+// dots puts "." and ".." into the reply. The kernel wants no attributes of them. Precondition: n.dir.mu is held, n listed.
 func (l *listing) dots(place, end uint64) {
 	if place >= placeDotDot {
 		return

@@ -50,7 +50,7 @@ type removal struct {
 	protection uint32
 	flags      uint32
 	flagsAsked bool
-	node       *Node // of a directory, with a reference, and indexed
+	node       *Node // of a directory, with a reference, and listed
 	kept       keeper
 }
 

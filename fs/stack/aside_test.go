@@ -29,7 +29,7 @@ func (m *merged) changeAll() {
 	m.s.Raised(&m.Dir, "raised")
 }
 
-// What happens to names while a directory is loaded aside is known to the index that is taken over,
+// What happens to names while a directory is loaded aside is known to the name table that is taken over,
 // whether the load has read the upper before or after.
 func TestAdoptAfterChanges(t *testing.T) {
 	leaveAll(t, 1000)
@@ -39,11 +39,11 @@ func TestAdoptAfterChanges(t *testing.T) {
 			s.toLook = true
 			m := s.dir("d")
 			if !s.Loaded(&m.Dir, ToLookUp) || s.Loaded(&m.Dir, ToChange) {
-				t.Fatalf("parts %v, index %v", m.parts, m.index)
+				t.Fatalf("parts %v, names %v", m.parts, m.table)
 			}
 			use := ToChange
 			if anew {
-				m.indexed()
+				m.withNames()
 				use = ToListAnew
 			}
 			loaded := m.Aside()
@@ -54,7 +54,7 @@ func TestAdoptAfterChanges(t *testing.T) {
 			if !before {
 				must(t, s.Load(&loaded, m, use))
 			}
-			if !anew && m.Indexed() {
+			if !anew && m.IsListed() {
 				t.Error("the load aside has listed the directory itself")
 			}
 			if !m.Adopt(&loaded) {
@@ -79,7 +79,7 @@ func TestAdoptAfterChanges(t *testing.T) {
 // a layer.
 func TestAdoptKeepsPlaces(t *testing.T) {
 	s := newSite(t, asideUpper, asideLower)
-	m := s.dir("d").indexed()
+	m := s.dir("d").withNames()
 	told, offset := m.after(0, 2)
 	left := slices.DeleteFunc(m.names(), func(name string) bool { return slices.Contains(told, name) })
 	testkit.Build(t, s.folder(1), "file d/late")
@@ -101,10 +101,10 @@ func TestAdoptKeepsPlaces(t *testing.T) {
 // not count.
 func TestAdoptNothing(t *testing.T) {
 	s := newSite(t, "", asideLower, "file d/below")
-	d := s.dir("d").indexed()
+	d := s.dir("d").withNames()
 	before := d.Dir
 	_ = d.Aside()
-	if !d.Adopt(nil) || d.index != before.index || d.changes != before.changes {
+	if !d.Adopt(nil) || d.table != before.table || d.changes != before.changes {
 		t.Error("a failed load has changed the directory")
 	}
 	for _, failed := range []bool{false, true} {
@@ -135,10 +135,10 @@ func TestAdoptNothing(t *testing.T) {
 // A directory that was just made is empty, is in the upper alone, and needs no load.
 func TestNewEmptyDir(t *testing.T) {
 	s := newSite(t, "", "file d/low")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	must(t, root.mkdir("e"))
 	e := s.unloaded(NewEmptyDir(), "e")
-	if !s.Loaded(&e.Dir, ToChange) || !e.OnlyUpper() || !e.Indexed() || !e.Empty() || e.HasLower() || e.TopLower() != Upper {
+	if !s.Loaded(&e.Dir, ToChange) || !e.OnlyUpper() || !e.IsListed() || !e.Empty() || e.HasLower() || e.TopLower() != Upper {
 		t.Errorf("%+v", e.Dir)
 	}
 	e.make("f")

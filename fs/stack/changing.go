@@ -8,7 +8,7 @@ import (
 )
 
 // Where layers are changed by others ([Stack.ExpectChanges]), nothing that was found in a layer is taken for granted later. A name is looked
-// for in each part of its directory, every time. A directory is listed anew for each listing; its index is kept for the places of
+// for in each part of its directory, every time. A directory is listed anew for each listing; its name table is kept for the places of
 // the names alone, so that listings under way go on. Which parts a directory has is found out anew when its own name is looked up.
 
 // ExpectChanges has the stack take nothing for granted that it has found in a layer. It is called before anything is looked up.
@@ -26,21 +26,21 @@ func goneMeanwhile(err error) bool {
 	return err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP
 }
 
-// follow puts the names of x in the places that they have in the index before, and others behind them.
-func (x *index) follow(old *index) {
-	x.next, x.first, x.changed = old.next, old.first, true
-	x.era, x.former, x.formerFirst = old.era, old.former, old.formerFirst
-	for _, e := range x.order {
+// follow puts the names of t in the places that they have in the table before, and others behind them.
+func (t *nameTable) follow(old *nameTable) {
+	t.next, t.first, t.changed = old.next, old.first, true
+	t.era, t.former, t.formerFirst = old.era, old.former, old.formerFirst
+	for _, e := range t.order {
 		if before := old.known(e.name); before != nil {
 			e.cookie = before.cookie
 			continue
 		}
-		e.cookie = x.next
-		x.next++
+		e.cookie = t.next
+		t.next++
 	}
-	slices.SortFunc(x.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
-	if x.next >= maxPlace {
-		x.renumber()
+	slices.SortFunc(t.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
+	if t.next >= maxPlace {
+		t.renumber()
 	}
 }
 

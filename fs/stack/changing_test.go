@@ -67,7 +67,7 @@ func TestLookupFindsChanges(t *testing.T) {
 		t.Run(c.what, func(t *testing.T) {
 			s := newSite(t, c.layers[0], c.layers[1:]...).expectChanges()
 			m, name, _ := s.at(c.path)
-			m.indexed()
+			m.withNames()
 			s.change(c.layer, c.gone, c.table)
 			f := m.lookup(name)
 			if f.State != c.state || f.Layer != c.at {
@@ -249,9 +249,9 @@ func TestRelist(t *testing.T) {
 	s.change(2, left[0], "")
 	s.change(1, told[0], "")
 	s.change(2, told[0], "")
-	before := m.index
-	if err := failing("getdents64", unix.EIO, m.relist); err != unix.EIO || m.index != before {
-		t.Errorf("a layer that cannot be read: %v, and another index: %v", err, m.index != before)
+	before := m.table
+	if err := failing("getdents64", unix.EIO, m.relist); err != unix.EIO || m.table != before {
+		t.Errorf("a layer that cannot be read: %v, and another name table: %v", err, m.table != before)
 	}
 	must(t, m.relist())
 	if rest, _ := m.after(offset, 9); !slices.Equal(rest, left[1:]) {
@@ -265,14 +265,14 @@ func TestRelist(t *testing.T) {
 	}
 }
 
-// Without changes expected, a listing that begins uses the index that there is.
+// Without changes expected, a listing that begins uses the names that there are.
 func TestRelistWithoutChanges(t *testing.T) {
 	s := newSite(t, "", "file a", "file b")
-	m := s.dir("").indexed()
+	m := s.dir("").withNames()
 	s.change(1, "", "file new")
-	before := m.index
+	before := m.table
 	must(t, m.relist())
-	if m.index != before || slices.Contains(m.names(), "new") {
+	if m.table != before || slices.Contains(m.names(), "new") {
 		t.Errorf("the layers were read again: %v", m.names())
 	}
 }
@@ -300,7 +300,7 @@ func TestRelistRunsOutOfPlaces(t *testing.T) {
 			}
 			return true
 		})
-		eras[m.index.era] = true
+		eras[m.table.era] = true
 	}
 	if len(eras) < 2 {
 		t.Error("the places never ran out")

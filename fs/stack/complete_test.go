@@ -63,7 +63,7 @@ func TestOriginIsCompleted(t *testing.T) {
 
 // FileAfter returns the regular files of lowers in the order of the listing.
 func TestFileAfter(t *testing.T) {
-	m := newSite(t, "file up\nwhite gone", "file a\nfile gone\ndir d\nsymlink l x\nfile b\nfile c").dir("").indexed()
+	m := newSite(t, "file up\nwhite gone", "file a\nfile gone\ndir d\nsymlink l x\nfile b\nfile c").dir("").withNames()
 	must(t, m.remove("c"))
 	var want, got []string
 	m.List(0, ^uint64(0), func(e *Listed) bool {

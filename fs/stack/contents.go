@@ -33,26 +33,26 @@ func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys
 // Merge is [Stack.Load] for ToList by what all of d's layers have, topmost first. It reports false, and changes nothing, where more has to be
 // found out: an error counts for some layers only, and a redirect changes what the layers below have.
 func (s *Stack) Merge(d *Dir, all []Contents) bool {
-	if d.index != nil {
+	if d.table != nil {
 		return true
 	}
-	x := newIndex()
+	t := newNameTable()
 	var w partWalk
 	for i := range all {
 		c, layer := &all[i], d.layers[i]
 		if c.err != nil || c.marks.Redirect != "" {
 			return false
 		}
-		add := x.merge(layer)
+		add := t.merge(layer)
 		for _, e := range c.entries {
 			add(e)
 		}
-		x.hide(c.hidden, layer)
+		t.hide(c.hidden, layer)
 		if !w.add(layer, &c.marks) {
 			break
 		}
 	}
-	d.parts, d.index = w.parts, x
+	d.parts, d.table = w.parts, t
 	return true
 }
 

@@ -20,7 +20,7 @@ func (m *merged) readAll() (all []Contents) {
 	return all
 }
 
-// Contents of all layers together make the index that listing them one after the other makes. (So they do in every second directory of
+// Contents of all layers together make the name table that listing them one after the other makes. (So they do in every second directory of
 // all tests here, see site.loaded.)
 func TestMergeByContents(t *testing.T) {
 	s := newSite(t,
@@ -43,24 +43,24 @@ func TestMergeByContents(t *testing.T) {
 		}
 		other.wantExact("merged")
 		if !s.Merge(&other.Dir, nil) {
-			t.Error("what is indexed is not left as it is")
+			t.Error("what is listed is not left as it is")
 		}
 	}
 }
 
-// What a layer fails with counts only if the layers above let it: so a directory is then left to Index.
+// What a layer fails with counts only if the layers above let it: so a directory is then left to Load.
 func TestMergeLeavesErrorsToIndex(t *testing.T) {
 	s := newSite(t, "", "opaque d\nfile d/a", "file d/b")
 	d := s.unloaded(NewDir([]uint16{1, 2}, nil), "d")
 	all := d.readAll()
 	all[0] = Unread(unix.EIO)
-	if s.Merge(&d.Dir, all) || d.Indexed() {
+	if s.Merge(&d.Dir, all) || d.IsListed() {
 		t.Error("merged in spite of an error")
 	}
 	all = d.readAll()
 	all[1] = Unread(unix.EIO)
 	if !s.Merge(&d.Dir, all) || !maps.Equal(d.listed(), map[string]uint8{"a": unix.DT_REG}) {
-		t.Errorf("an error below an opaque mark: %v", d.Indexed())
+		t.Errorf("an error below an opaque mark: %v", d.IsListed())
 	}
 	for _, call := range []string{"openat2", "listxattr", "getdents64"} {
 		d := s.unloaded(NewDir([]uint16{1, 2}, nil), "d")
@@ -78,7 +78,7 @@ func TestMergeLeavesErrorsToIndex(t *testing.T) {
 	}
 }
 
-// A redirect says where the layers below have the directory: only Index can follow it.
+// A redirect says where the layers below have the directory: only Load can follow it.
 func TestMergeLeavesRedirectsToIndex(t *testing.T) {
 	s := newSite(t, "", "dir d\nxattr d trusted.overlay.redirect was\nfile d/a", "file was/b\nfile d/c")
 	d := s.unloaded(NewDir([]uint16{1, 2}, nil), "d")

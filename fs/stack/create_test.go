@@ -155,7 +155,7 @@ func TestCreatedDirectoryIsOpaqueWhereOneLiesBelow(t *testing.T) {
 // In place, an object costs one system call besides the first look at the default ACL.
 func TestCreateInPlaceIsOneCall(t *testing.T) {
 	s := newSite(t, "")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	for i, o := range []Object{{Mode: unix.S_IFIFO | 0o600}, {Mode: unix.S_IFDIR | 0o700}, {Mode: unix.S_IFREG | 0o600}} {
 		made := calls(func() {
 			f := root.lookup(fmt.Sprint(i))
@@ -195,7 +195,7 @@ func TestLink(t *testing.T) {
 		for _, marker := range []bool{false, true} {
 			s := newSite(t, "file src \"data\"\n"+white("file", marker)+white("dir", marker)+white("nothing", marker), lower)
 			format(s)
-			root := s.dir("").indexed()
+			root := s.dir("").withNames()
 			want := "file src \"data\"\n"
 			for _, name := range []string{"file", "dir", "nothing", "new"} {
 				f := root.lookup(name)
@@ -217,7 +217,7 @@ func TestLink(t *testing.T) {
 
 func TestFailedLinkLeavesNothing(t *testing.T) {
 	s := newSite(t, "file src\nwhite f", "file f")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	f := root.lookup("f")
 	if err := s.Link(&root.Dir, root.upper(), "f", &f, root.upper().At("none"), unix.S_IFREG); err != unix.ENOENT {
 		t.Errorf("link of nothing: %v", err)

@@ -37,7 +37,7 @@ const (
 )
 
 // Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a copy, of a
-// directory that is not held: its index is not used.
+// directory that is not held: its name table is not used.
 func (s *Stack) Damaged(d *Dir, o Opened, name string) Damage {
 	for _, layer := range d.layers {
 		at, loaded := int(layer), d.parts != nil

@@ -48,7 +48,7 @@ func TestDamagedHidden(t *testing.T) {
 	cfg := newFolders(t, "opaque d", "dir d\n"+meta("d/f"))
 	cfg.Redirects, cfg.Features.MetaCopy = RedirectsOn, true
 	s := openSite(t, cfg)
-	d := s.dir("d").indexed()
+	d := s.dir("d").withNames()
 	if got := s.Damaged(&d.Dir, d, "f"); got.Found() {
 		t.Errorf("%+v", got)
 	}
@@ -56,7 +56,7 @@ func TestDamagedHidden(t *testing.T) {
 	s.shut()
 	s.cfg = cfg
 	s.open()
-	d = s.dir("d").indexed()
+	d = s.dir("d").withNames()
 	if got, want := s.Damaged(&d.Dir, d, "f"), (Damage{1, "d/f", noData}); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}

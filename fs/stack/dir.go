@@ -27,10 +27,10 @@ type part struct {
 // Dir is a merged directory. The caller serializes all use of it; [Dir.Aside] and [Stack.Resolve] are for a caller that must not wait for a
 // layer meanwhile.
 type Dir struct {
-	layers []uint16 // where a directory of that place may take part, topmost first
-	parts  []part   // those that do; nil until loaded
-	index  *index   // nil until needed
-	looks  int      // names looked for while it was left unlisted
+	layers []uint16   // where a directory of that place may take part, topmost first
+	parts  []part     // those that do; nil until loaded
+	table  *nameTable // nil until needed
+	looks  int        // names looked for while it was left unlisted
 
 	// redirect is that of the upper's part, under which the layers below have the directory; empty: its own name.
 	redirect string
@@ -50,7 +50,7 @@ type Dir struct {
 
 // NewEmptyDir returns a directory that was just made in the upper: nothing is in it, and nothing shows through.
 func NewEmptyDir() Dir {
-	return Dir{layers: []uint16{Upper}, parts: []part{{layer: Upper}}, index: newIndex()}
+	return Dir{layers: []uint16{Upper}, parts: []part{{layer: Upper}}, table: newNameTable()}
 }
 
 // HasUpper reports whether the upper takes part: entries can be made in it.
@@ -66,7 +66,7 @@ func (d *Dir) AddUpper() {
 		d.aside.stale = true
 	}
 	d.layers = append([]uint16{Upper}, d.layers...)
-	if d.index != nil {
+	if d.table != nil {
 		d.parts = append([]part{{layer: Upper}}, d.parts...)
 	} else {
 		d.parts = nil // of one part more from now on: to be loaded again
@@ -130,7 +130,7 @@ func (s *Stack) Loaded(d *Dir, use Use) bool {
 	case ToChange:
 		return d.parts != nil && (s.changing || !d.unlisted())
 	case ToList:
-		return d.index != nil
+		return d.table != nil
 	}
 	return false
 }
@@ -143,7 +143,7 @@ func (s *Stack) Load(d *Dir, o Opened, use Use) error {
 			return nil
 		}
 	case ToListAnew:
-		d.index = nil
+		d.table = nil
 		return s.list(d, o)
 	case ToList:
 		return s.list(d, o)
@@ -179,11 +179,11 @@ func (s *Stack) loadParts(d *Dir, o Opened) error {
 
 // aside is what is to be known at the end of a load of a directory that others use meanwhile.
 type aside struct {
-	changes []func(*index) // what has happened to its names
-	stale   bool           // it lies in other layers
+	changes []func(*nameTable) // what has happened to its names
+	stale   bool               // it lies in other layers
 }
 
-func (a *aside) add(change func(*index)) { a.changes = append(a.changes, change) }
+func (a *aside) add(change func(*nameTable)) { a.changes = append(a.changes, change) }
 
 // Aside begins a load of d that does not keep others from using it: a copy, to be loaded in its place, and given to [Dir.Adopt].
 // There is one at a time.
@@ -206,14 +206,14 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 		return true
 	}
 	d.changes++
-	if d.index != nil && loaded.index != nil && loaded.index != d.index { // listed anew
-		loaded.index.follow(d.index)
+	if d.table != nil && loaded.table != nil && loaded.table != d.table { // listed anew
+		loaded.table.follow(d.table)
 	}
-	d.layers, d.parts, d.index, d.looks = loaded.layers, loaded.parts, loaded.index, loaded.looks
+	d.layers, d.parts, d.table, d.looks = loaded.layers, loaded.parts, loaded.table, loaded.looks
 	d.redirect, d.moved, d.led = loaded.redirect, loaded.moved, loaded.led
-	if d.index != nil {
+	if d.table != nil {
 		for _, change := range a.changes { // the upper may have been listed before
-			change(d.index)
+			change(d.table)
 		}
 	}
 	return true
@@ -222,17 +222,17 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 // OnlyUpper reports whether d is known to be in the upper alone.
 func (d *Dir) OnlyUpper() bool { return len(d.parts) == 1 && d.parts[0].layer == Upper }
 
-// list lists the parts of d and indexes the names, unless that has been done.
+// list lists the names of d, unless that has been done.
 func (s *Stack) list(d *Dir, o Opened) error {
-	if d.index != nil {
+	if d.table != nil {
 		return nil
 	}
-	x := newIndex()
-	parts, err := s.readParts(d, o, x)
+	t := newNameTable()
+	parts, err := s.readParts(d, o, t)
 	if err != nil {
 		return err
 	}
-	d.parts, d.index, d.led = parts, x, true
+	d.parts, d.table, d.led = parts, t, true
 	return nil
 }
 
@@ -249,9 +249,9 @@ func (s *Stack) loadAnew(d *Dir, o Opened) error {
 	return nil
 }
 
-// readParts goes through d's layers for the parts that d has. Their names go into x; nil: they are
+// readParts goes through d's layers for the parts that d has. Their names go into t; nil: they are
 // not listed.
-func (s *Stack) readParts(d *Dir, o Opened, x *index) ([]part, error) {
+func (s *Stack) readParts(d *Dir, o Opened, t *nameTable) ([]part, error) {
 	var w partWalk
 	followed := s.changing && d.led
 	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
@@ -263,7 +263,7 @@ func (s *Stack) readParts(d *Dir, o Opened, x *index) ([]part, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := s.readPart(h, layer, x)
+		m, err := s.readPart(h, layer, t)
 		if err != nil {
 			return nil, err
 		}
@@ -280,14 +280,14 @@ func (s *Stack) readParts(d *Dir, o Opened, x *index) ([]part, error) {
 	return w.parts, nil
 }
 
-// readPart reads the marks of one part, and its names into x, unless that is nil.
-func (s *Stack) readPart(h *sys.Dir, layer uint16, x *index) (whiteout.DirXattrs, error) {
-	if x == nil {
+// readPart reads the marks of one part, and its names into t, unless that is nil.
+func (s *Stack) readPart(h *sys.Dir, layer uint16, t *nameTable) (whiteout.DirXattrs, error) {
+	if t == nil {
 		return whiteout.ReadDir(s.names, h)
 	}
-	m, hidden, err := s.listPart(h, layer, x.merge(layer))
+	m, hidden, err := s.listPart(h, layer, t.merge(layer))
 	if err == nil {
-		x.hide(hidden, layer)
+		t.hide(hidden, layer)
 	}
 	return m, err
 }
@@ -297,17 +297,17 @@ func (d *Dir) Subdirs() int {
 	if d.unlisted() {
 		return 0
 	}
-	return d.index.subdirs
+	return d.table.subdirs
 }
 
-// Visible is the number of entries that d shows. Precondition: indexed.
-func (d *Dir) Visible() int { return d.index.visible }
+// Visible is the number of entries that d shows. Precondition: listed.
+func (d *Dir) Visible() int { return d.table.visible }
 
-// Indexed reports whether the names of d are known.
-func (d *Dir) Indexed() bool { return d.index != nil }
+// IsListed reports whether the names of d are known.
+func (d *Dir) IsListed() bool { return d.table != nil }
 
-// Empty reports whether d shows no entry. Precondition: indexed.
-func (d *Dir) Empty() bool { return d.index.visible == 0 }
+// Empty reports whether d shows no entry. Precondition: listed.
+func (d *Dir) Empty() bool { return d.table.visible == 0 }
 
 // Layers are the layers that d may lie in, topmost first.
 func (d *Dir) Layers() []uint16 { return d.layers }

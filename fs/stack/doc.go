@@ -1,7 +1,7 @@
 // Package stack answers what a name means in a stack of layers, and changes the upper so that it means something else.
 //
 // A [Stack] is the layers and the work directory. A [Dir] is one merged directory: the layers it lies in, and once it has
-// been listed, or has more than one part, an index of its names. [Stack.Resolve] holds the merge rule of overlay file systems
+// been listed, or has more than one part, a table of its names. [Stack.Resolve] holds the merge rule of overlay file systems
 // (ovl_lookup in the kernel): a whiteout stops, a non-directory stops, an opaque directory stops, absence goes on, any other
 // error fails.
 //

@@ -9,14 +9,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// wantExact fails the test when what m knows differs from what a fresh look at the folders tells: its names, in the index
+// wantExact fails the test when what m knows differs from what a fresh look at the folders tells: its names, in the name table
 // and looked up, their types, and what lies below them.
 func (m *merged) wantExact(what string) {
 	m.s.t.Helper()
-	fresh := m.s.dir(m.path).indexed()
+	fresh := m.s.dir(m.path).withNames()
 	defer fresh.close()
 	names := map[string]bool{"never seen": true}
-	for _, x := range []*index{fresh.index, m.index} {
+	for _, x := range []*nameTable{fresh.table, m.table} {
 		if x == nil {
 			continue
 		}
@@ -29,7 +29,7 @@ func (m *merged) wantExact(what string) {
 			m.s.t.Errorf("%s: %s/%s is known as %s, in truth it is %s", what, m.path, name, got, want)
 		}
 	}
-	if m.index == nil {
+	if m.table == nil {
 		return
 	}
 	if got, want := m.listed(), fresh.listed(); !maps.Equal(got, want) {
@@ -62,7 +62,7 @@ func (m *merged) tell(name string) string {
 	parts := ""
 	if f.IsDir() {
 		d := m.s.mergedDir(m.newDir(f.Dirs), filepath.Join(m.path, name))
-		if parts = "of nothing"; !d.indexed().Empty() {
+		if parts = "of nothing"; !d.withNames().Empty() {
 			parts = fmt.Sprint(d.parts)
 		}
 		d.close()

@@ -17,7 +17,7 @@ func TestHandOver(t *testing.T) {
 	place, err := own.PlaceOf("/proc") // a mount that is in sight is not waited for
 	must(t, err)
 	s.Publish(sys.Self(place))
-	must(t, s.dir("").indexed().remove("f"))
+	must(t, s.dir("").withNames().remove("f"))
 	if s.shared.Load() == nil {
 		t.Fatal("the whiteout is no link")
 	}
@@ -30,7 +30,7 @@ func TestHandOver(t *testing.T) {
 		t.Errorf("left in the work directory: %v, %v", left, err)
 	}
 	next := openSite(t, s.cfg)
-	must(t, next.dir("").indexed().remove("g"))
+	must(t, next.dir("").withNames().remove("g"))
 	shared := next.shared.Load()
 	s.shut()
 	if _, err := os.Lstat(filepath.Join(s.cfg.Work, workName, *shared)); err != nil {
@@ -52,6 +52,6 @@ func TestHandOverReadOnly(t *testing.T) {
 	} else {
 		other.Close()
 	}
-	must(t, s.dir("").indexed().remove("f"))
+	must(t, s.dir("").withNames().remove("f"))
 	s.wantView("the stack that writes", "")
 }

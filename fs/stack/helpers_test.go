@@ -241,8 +241,8 @@ func (m *merged) lookup(name string) Found {
 	return f
 }
 
-// index lists the directory where that has not been done.
-func (m *merged) indexed() *merged {
+// withNames lists the directory where that has not been done.
+func (m *merged) withNames() *merged {
 	m.s.t.Helper()
 	must(m.s.t, m.s.Load(&m.Dir, m, ToList))
 	return m
@@ -316,7 +316,7 @@ func (s *site) at(path string) (*merged, string, Found) {
 func (m *merged) names() []string {
 	m.s.t.Helper()
 	var names []string
-	m.indexed().List(0, ^uint64(0), func(e *Listed) bool { names = append(names, e.Name); return true })
+	m.withNames().List(0, ^uint64(0), func(e *Listed) bool { names = append(names, e.Name); return true })
 	return names
 }
 
@@ -331,7 +331,7 @@ func (s *site) view() string {
 func (s *site) viewDir(m *merged, lines []string) []string {
 	s.t.Helper()
 	defer m.close()
-	m.indexed().List(0, ^uint64(0), func(e *Listed) bool {
+	m.withNames().List(0, ^uint64(0), func(e *Listed) bool {
 		f := m.lookup(e.Name)
 		path := filepath.Join(m.path, e.Name)
 		if !f.Exists() || direntType(f.Stat.Mode) != e.Type {

@@ -32,7 +32,7 @@ func (m *merged) from(cookie uint64, n int) []Listed {
 func TestListingMerges(t *testing.T) {
 	s := newSite(t, "file a\nwhite b\nfile .wh.c\ndir d", "file b\nfile c\nfile d\nfifo e", "symlink a x\ndir f\nfile .wh.f", "dir f\nfile g")
 	var got []string
-	for _, e := range s.dir("").indexed().from(0, 100) {
+	for _, e := range s.dir("").withNames().from(0, 100) {
 		got = append(got, fmt.Sprint(e.Name, e.Type))
 	}
 	slices.Sort(got)
@@ -49,7 +49,7 @@ func TestListingResumesAnywhere(t *testing.T) {
 	for i := range 100 {
 		fmt.Fprintf(&table, "file %d\n", i)
 	}
-	d := newSite(t, "", table.String()).dir("").indexed()
+	d := newSite(t, "", table.String()).dir("").withNames()
 	all := d.from(0, 1000)
 	if len(all) != 100 || all[0].Place < firstCookie {
 		t.Fatalf("%d entries, the first is %+v", len(all), all[0])
@@ -109,7 +109,7 @@ func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
 		for i := range 60 {
 			testkit.Build(t, s.folder(i%2), fmt.Sprintf("file %d \"%d\"\n", i, i))
 		}
-		c := &change{merged: s.dir("").indexed(), r: rand.New(rand.NewPCG(seed, 3)), expected: map[string]bool{}}
+		c := &change{merged: s.dir("").withNames(), r: rand.New(rand.NewPCG(seed, 3)), expected: map[string]bool{}}
 		for _, name := range c.names() {
 			c.expected[name] = true
 		}
@@ -150,15 +150,15 @@ func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
 // A directory in which names come and go all the time does not grow.
 func TestListingForgetsWhatHasGone(t *testing.T) {
 	s := newSite(t, "", "file below")
-	d := s.dir("").indexed()
+	d := s.dir("").withNames()
 	for i := range 1000 {
 		name := fmt.Sprint(i)
 		f := d.lookup(name)
 		_, err := s.Create(&d.Dir, d.upper(), name, &f, &Object{Mode: unix.S_IFIFO | 0o600})
 		must(t, err)
 		must(t, d.remove(name))
-		if len(d.index.order) > 100 {
-			t.Fatalf("%d places for %d names", len(d.index.order), d.Visible())
+		if len(d.table.order) > 100 {
+			t.Fatalf("%d places for %d names", len(d.table.order), d.Visible())
 		}
 	}
 	if names := d.names(); !slices.Equal(names, []string{"below"}) {
@@ -194,7 +194,7 @@ func TestDirectoriesOfAnySize(t *testing.T) {
 			shown = append(shown, name)
 		}
 		s := newSite(t, tables[0].String(), tables[1].String(), tables[2].String())
-		d := s.dir("").indexed()
+		d := s.dir("").withNames()
 		wantNames := func(want []string) {
 			t.Helper()
 			got := d.names()
@@ -235,7 +235,7 @@ func TestDirectoriesOfAnySize(t *testing.T) {
 // A copy-up leaves an entry in its place.
 func TestCopyUpKeepsThePlace(t *testing.T) {
 	s := newSite(t, "", "file a \"data\"\ndir d\nfile d/in\nfile z")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	before := root.from(0, 10)
 	for _, name := range []string{"d", "a"} {
 		f := root.lookup(name)
@@ -272,7 +272,7 @@ func TestListingWithoutTypes(t *testing.T) {
 	t.Cleanup(func() { run(t, "umount", "-l", point) })
 	testkit.Build(t, point, "dir l1/d\nfile l1/f\nwhite l1/w\nchar l1/null 1/3\nfile l2/w\nfile l2/d/f\ndir upper")
 	s := openSite(t, Config{Lowers: []string{point + "/l1", point + "/l2"}, Upper: point + "/upper", Work: point + "/work"})
-	types := s.dir("").indexed().listed()
+	types := s.dir("").withNames().listed()
 	if len(types) != 3 || types["d"] != unix.DT_DIR || types["f"] != unix.DT_REG || types["null"] != unix.DT_CHR {
 		t.Errorf("listed %v", types)
 	}

@@ -52,7 +52,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 // NameMax is the longest name, as on every file system that can be an upper.
 const NameMax = 255
 
-// lookUpEntry fills f with the object of an index entry; nil is a name that is not there.
+// lookUpEntry fills f with the object of an entry of a name table; nil is a name that is not there.
 func (s *Stack) lookUpEntry(parts []part, e *entry, o Opened, f *Found) error {
 	if e == nil {
 		return nil
@@ -67,7 +67,7 @@ func (s *Stack) lookUpEntry(parts []part, e *entry, o Opened, f *Found) error {
 	return s.lookForMore(parts, o, e.name, f)
 }
 
-// describe fills f with what the index knows.
+// describe fills f with what the name table knows.
 func (e *entry) describe(f *Found) {
 	e.merge.describe(f)
 	switch {
@@ -188,7 +188,7 @@ func (f *Found) setObject(layer uint16, typ uint8) {
 	}
 }
 
-// lookForMore fills in what is elsewhere of the object found: its copy in the index, and its data.
+// lookForMore fills in what is elsewhere of the object found: its copy in the index (index=on), and its data.
 func (s *Stack) lookForMore(parts []part, o Opened, name string, f *Found) error {
 	layer := f.Layer
 	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {

@@ -227,7 +227,7 @@ func TestDirectoryOfOneLayer(t *testing.T) {
 	} {
 		s := newSite(t, tables[0], tables[1])
 		d := s.dir("d")
-		if d.Indexed() {
+		if d.IsListed() {
 			t.Fatal("listed without need")
 		}
 		exists := InUpper
@@ -245,7 +245,7 @@ func TestDirectoryOfOneLayer(t *testing.T) {
 					t.Errorf("%s is %+v", name, f)
 				}
 			}
-			d.indexed()
+			d.withNames()
 		}
 		if d.Subdirs() != 1 || d.Empty() {
 			t.Errorf("%d subdirectories, empty %v", d.Subdirs(), d.Empty())
@@ -272,13 +272,13 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Once a directory is indexed, a name costs one stat and a missing one nothing, however many layers there are.
+// Once a directory is listed, a name costs one stat and a missing one nothing, however many layers there are.
 func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 	for _, layers := range []int{1, 8, 128} {
 		tables := slices.Repeat([]string{"file d/other"}, layers)
 		tables[layers-1] += "\nfile d/x"
 		s := newSite(t, "dir d", tables...)
-		d := s.dir("d").indexed()
+		d := s.dir("d").withNames()
 		if made := calls(func() { d.lookup("x") }); !slices.Equal(made, []string{"fstatat"}) {
 			t.Errorf("%d layers: %v", layers, made)
 		}
@@ -291,7 +291,7 @@ func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 // A lower that changes under the mount: no crash, and what is gone is absent.
 func TestLowerThatChanges(t *testing.T) {
 	s := newSite(t, "dir d", "file d/gone\nfile d/kind\ndir d/dir", "file d/low")
-	d := s.dir("d").indexed()
+	d := s.dir("d").withNames()
 	lower := s.cfg.Lowers[0]
 	must(t, os.Remove(lower+"/d/gone"))
 	must(t, os.Remove(lower+"/d/kind"))

@@ -96,7 +96,9 @@ func (m *merge) describe(f *Found) {
 }
 
 // newPart is the part that a layer has by the marks of its directory.
-func newPart(layer uint16, m *whiteout.DirXattrs) part { return part{layer, m.XattrWhiteouts, m.Impure} }
+func newPart(layer uint16, m *whiteout.DirXattrs) part {
+	return part{layer, m.XattrWhiteouts, m.Impure}
+}
 
 // partWalk is the merge rule for the parts of one directory. It collects them.
 type partWalk struct {

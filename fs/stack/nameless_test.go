@@ -22,7 +22,7 @@ func TestCreateNameless(t *testing.T) {
 		} {
 			s := newSite(t, where.upper, where.lower)
 			before := testkit.Snapshot(t, s.cfg.Upper)
-			root := s.dir("").indexed()
+			root := s.dir("").withNames()
 			file, err := s.CreateNameless(&root.Dir, root.upper(), &o)
 			must(t, err)
 			_, err = file.Pwrite([]byte("text"), 0)

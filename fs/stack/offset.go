@@ -38,35 +38,35 @@ const (
 // maxPlace is the place at which a directory numbers its names anew. Tests lower it.
 var maxPlace uint64 = placeMask
 
-// Begin returns the end of a listing of d that begins now. Precondition: indexed.
+// Begin returns the end of a listing of d that begins now. Precondition: listed.
 func (d *Dir) Begin() (end uint64) {
-	x := d.index
-	if x.first == 0 {
-		x.first = x.next
+	t := d.table
+	if t.first == 0 {
+		t.first = t.next
 	}
-	return x.next
+	return t.next
 }
 
-// Changed reports whether names have come or gone since the layers were read. Precondition: indexed.
-func (d *Dir) Changed() bool { return d.index.changed }
+// Changed reports whether names have come or gone since the layers were read. Precondition: listed.
+func (d *Dir) Changed() bool { return d.table.changed }
 
-// Offset returns the offset that stands for a place in a listing with that end. Preconditions: indexed, and end is of [Dir.Begin] or
+// Offset returns the offset that stands for a place in a listing with that end. Preconditions: listed, and end is of [Dir.Begin] or
 // [Dir.Resume].
 func (d *Dir) Offset(place, end uint64) uint64 {
-	x := d.index
-	grown := end - x.first
+	t := d.table
+	grown := end - t.first
 	switch {
-	case x.era == 0 && grown <= smallGrown && place <= smallPlace:
+	case t.era == 0 && grown <= smallGrown && place <= smallPlace:
 		return grown<<smallBits | place
-	case x.era == 0 && grown == 0:
+	case t.era == 0 && grown == 0:
 		return ungrown | place
 	}
-	return largeOffset | x.era<<eraShift | grown<<placeBits | place
+	return largeOffset | t.era<<eraShift | grown<<placeBits | place
 }
 
-// Resume returns what an offset stands for. Precondition: indexed.
+// Resume returns what an offset stands for. Precondition: listed.
 func (d *Dir) Resume(offset uint64) (place, end uint64) {
-	x := d.index
+	t := d.table
 	era, grown := uint64(0), uint64(0)
 	switch {
 	case offset&largeOffset != 0:
@@ -77,20 +77,20 @@ func (d *Dir) Resume(offset uint64) (place, end uint64) {
 		grown, place = offset>>smallBits&smallGrown, offset&smallPlace
 	}
 	switch era {
-	case x.era:
-		return place, min(x.first+grown, x.next)
-	case (x.era + eras - 1) % eras:
-		return x.renumbered(place+1) - 1, x.renumbered(x.formerFirst + grown)
+	case t.era:
+		return place, min(t.first+grown, t.next)
+	case (t.era + eras - 1) % eras:
+		return t.renumbered(place+1) - 1, t.renumbered(t.formerFirst + grown)
 	}
-	return x.next, x.next // some thousand million names have been made since
+	return t.next, t.next // some thousand million names have been made since
 }
 
-// renumber gives the names of x places from the first on. The offsets that listings under way have
+// renumber gives the names of t places from the first on. The offsets that listings under way have
 // got lead to the new places by former.
-func (x *index) renumber() {
-	live := make([]*entry, 0, len(x.order)-x.dead)
+func (t *nameTable) renumber() {
+	live := make([]*entry, 0, len(t.order)-t.dead)
 	former := make([]uint64, 0, cap(live))
-	for _, e := range x.order {
+	for _, e := range t.order {
 		if e.gone {
 			continue
 		}
@@ -98,16 +98,16 @@ func (x *index) renumber() {
 		e.cookie = firstCookie + uint64(len(live))
 		live = append(live, e)
 	}
-	x.order, x.dead, x.byName = live, 0, nil
-	x.former, x.formerFirst = former, x.first
-	x.first, x.next = firstCookie, firstCookie+uint64(len(live))
-	x.era = (x.era + 1) % eras
+	t.order, t.dead, t.byName = live, 0, nil
+	t.former, t.formerFirst = former, t.first
+	t.first, t.next = firstCookie, firstCookie+uint64(len(live))
+	t.era = (t.era + 1) % eras
 }
 
 // renumbered returns the place of the first entry that had a place of at least former before the last renumbering.
-func (x *index) renumbered(former uint64) uint64 {
+func (t *nameTable) renumbered(former uint64) uint64 {
 	if former < firstCookie {
 		return former
 	}
-	return firstCookie + uint64(sort.Search(len(x.former), func(i int) bool { return x.former[i] >= former }))
+	return firstCookie + uint64(sort.Search(len(t.former), func(i int) bool { return t.former[i] >= former }))
 }

@@ -44,7 +44,7 @@ func files(n int) string {
 
 // Every listing ends where the directory ended when it began, whatever listings begin later.
 func TestEachListingHasItsEnd(t *testing.T) {
-	d := newSite(t, "", files(100)).dir("").indexed()
+	d := newSite(t, "", files(100)).dir("").withNames()
 	type listing struct {
 		offset uint64
 		told   []string
@@ -87,7 +87,7 @@ func TestEachListingHasItsEnd(t *testing.T) {
 // A name that comes back has its place, so listings that begin before and after have the same offsets.
 func TestNamesKeepTheirPlace(t *testing.T) {
 	s := newSite(t, "file a", "file b\nfile c")
-	d := s.dir("").indexed()
+	d := s.dir("").withNames()
 	d.make("tmp")
 	end := d.Begin()
 	for range 100 {
@@ -112,7 +112,7 @@ func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 		{3, smallGrown + 1, false}, {smallPlace + 1, 1, false}, {placeMask, placeMask, false},
 	} {
 		for era := range uint64(eras) {
-			d := Dir{index: &index{first: 5, next: 5 + c.grown, era: era}}
+			d := Dir{table: &nameTable{first: 5, next: 5 + c.grown, era: era}}
 			offset := d.Offset(c.place, d.Begin())
 			if place, end := d.Resume(offset); place != c.place || end != 5+c.grown {
 				t.Errorf("%+v in era %d: %#x stands for place %d, end %d", c, era, offset, place, end)
@@ -126,7 +126,7 @@ func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 
 // No offset leads beyond the end of the directory, not even one that a process has made up.
 func TestOffsetsOfOthers(t *testing.T) {
-	d := newSite(t, "", files(20)).dir("").indexed()
+	d := newSite(t, "", files(20)).dir("").withNames()
 	end := d.Begin()
 	for _, offset := range []uint64{1, 2, 22, 23, 1 << 16, 1<<30 | 7, 1<<31 + 5, 1 << 40, 1<<62 | 4, 1<<62 - 1, 1<<63 - 1, 1 << 63, ^uint64(0)} {
 		if _, to := d.Resume(offset); to > end {
@@ -141,10 +141,10 @@ func TestPlacesAreNumberedAnew(t *testing.T) {
 	defer func(old uint64) { maxPlace = old }(maxPlace)
 	maxPlace = 70
 	for range 3 * eras {
-		d := newSite(t, "", files(20)).dir("").indexed()
+		d := newSite(t, "", files(20)).dir("").withNames()
 		for era := range 2 * eras {
 			told, offset := d.after(0, 6)
-			for i := 0; d.index.era == uint64(era%eras); i++ {
+			for i := 0; d.table.era == uint64(era%eras); i++ {
 				d.make(fmt.Sprint("x", era, "-", i))
 				if i > 3 {
 					must(t, d.remove(fmt.Sprint("x", era, "-", i-3)))

@@ -201,7 +201,7 @@ func TestWorkDirectoryHandsNothingDown(t *testing.T) {
 	must(t, unix.Chmod(c.Work, 0o2755))
 	must(t, unix.Setxattr(c.Work, defaultACL, []byte(aclText("u::rwx,u:1234:rwx,g::rwx,m::rwx,o::rwx")), 0))
 	s := openSite(t, c)
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	for name, mode := range map[string]uint32{"x": unix.S_IFREG | 0o640, "d": unix.S_IFDIR | 0o750} {
 		f := root.lookup(name)
 		file, err := s.Create(&root.Dir, root.upper(), name, &f, &Object{Mode: mode})

@@ -28,7 +28,7 @@ func (s *site) redirected(all ...string) *site {
 func (s *site) wantListed(dir string, want ...string) {
 	s.t.Helper()
 	var got []string
-	s.dir(dir).indexed().List(0, ^uint64(0), func(e *Listed) bool { got = append(got, e.Name); return true })
+	s.dir(dir).withNames().List(0, ^uint64(0), func(e *Listed) bool { got = append(got, e.Name); return true })
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		s.t.Errorf("%s lists %q, want %q", dir, got, want)
@@ -152,7 +152,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	}
 	p := s.dir("p")
 	from, to := p.end("d"), s.dir("").end("moved")
-	d := s.dir("p/d").indexed()
+	d := s.dir("p/d").withNames()
 	from.Merged, from.Redirect = true, "/p/d"
 	must(t, s.Rename(from, to))
 	d.SetPlaces(d.PlacesOf(from.Redirect, d.Path))

@@ -57,7 +57,7 @@ func TestRemove(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				s := newSite(t, c.upper+"\nfile other", c.lower)
 				format(s)
-				root := s.dir("").indexed()
+				root := s.dir("").withNames()
 				f := root.lookup("x")
 				if f.Below != c.below {
 					t.Errorf("below is %v", f.Below)
@@ -105,7 +105,7 @@ func TestRemovalIsOneStep(t *testing.T) {
 	} {
 		c := removables[name]
 		s := newSite(t, c.upper, c.lower+"\nfile first")
-		root := s.dir("").indexed()
+		root := s.dir("").withNames()
 		must(t, root.remove("first")) // makes the device that all whiteouts are links of
 		f, up := root.lookup("x"), root.upper()
 		made := calls(func() {
@@ -124,7 +124,7 @@ func TestRemovalIsOneStep(t *testing.T) {
 // Removing copies nothing: neither the lower file's data nor its directory entry.
 func TestRemovingALargeLowerFileReadsNothing(t *testing.T) {
 	s := newSite(t, "", "file x\nsize x 1000000000000")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	for _, call := range calls(func() { must(t, root.remove("x")) }) {
 		if call == "pread64" || call == "copy_file_range" || call == "openat" {
 			t.Errorf("removing made a call %s", call)
@@ -175,7 +175,7 @@ func (s *site) hideLongNames(length int, fits bool, form string) {
 	testkit.Build(t, s.cfg.Upper, fmt.Sprintf("file %s up\ndir %s\nwhite %s/f\nfile %s up", name("c"), name("e"), name("e"), name("m")))
 	before := s.view()
 	s.remount()
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	errs := map[string]error{}
 	for _, c := range []string{"f", "c", "d", "e"} {
 		errs[c] = root.remove(name(c))
@@ -223,7 +223,7 @@ func (s *site) hideLongNames(length int, fits bool, form string) {
 func TestFailedRemovalChangesNothing(t *testing.T) {
 	for name, c := range removables {
 		s := newSite(t, c.upper, c.lower)
-		root := s.dir("").indexed()
+		root := s.dir("").withNames()
 		f, up := root.lookup("x"), root.upper()
 		away := s.cfg.Upper + "2"
 		must(t, os.Rename(s.cfg.Upper, away))
@@ -237,8 +237,8 @@ func TestFailedRemovalChangesNothing(t *testing.T) {
 		if err != unix.ENOENT {
 			t.Errorf("%s: %v", name, err)
 		}
-		if f := root.index.find("x"); f == nil || f.absent() {
-			t.Errorf("%s: the index has lost it", name)
+		if f := root.table.find("x"); f == nil || f.absent() {
+			t.Errorf("%s: the name table has lost it", name)
 		}
 		s.wantEmptyWork()
 	}
@@ -248,7 +248,7 @@ func TestFailedRemovalChangesNothing(t *testing.T) {
 func TestRemovedDirectoryIsSwept(t *testing.T) {
 	s := newSite(t, "dir x\nwhite x/old\ndir x/.wh.sub/a/b\nfile x/.wh.sub/a/f", "dir x\nfile x/old")
 	must(t, unix.Chmod(filepath.Join(s.cfg.Upper, "x/.wh.sub/a"), 0))
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	must(t, root.remove("x"))
 	s.wantEmptyWork()
 	testkit.Want(t, "the upper", s.cfg.Upper, "white x")

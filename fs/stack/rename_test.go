@@ -178,7 +178,7 @@ func TestRenameIsOneCall(t *testing.T) {
 	} {
 		m := movables[what]
 		s := newSite(t, fill(m.upper, "from"), fill(m.lower, "from"))
-		root := s.dir("").indexed()
+		root := s.dir("").withNames()
 		from, to := root.end("from"), root.end("to")
 		if made := calls(func() { must(t, s.Rename(from, to)) }); !slices.Equal(made, want) {
 			t.Errorf("%s: %v", what, made)
@@ -189,7 +189,7 @@ func TestRenameIsOneCall(t *testing.T) {
 // A directory is marked opaque before it comes to a name that would merge it.
 func TestDirectoryIsCutOffBeforeItIsMoved(t *testing.T) {
 	s := newSite(t, "dir from\nwhite to", "dir to\nfile to/old")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	from, to := root.end("from"), root.end("to")
 	made := calls(func() { must(t, s.Rename(from, to)) })
 	mark, move := slices.Index(made, "setxattr"), slices.Index(made, "renameat2")
@@ -210,7 +210,7 @@ func TestReplacedDirectoryLooksTheSameUntilTheRename(t *testing.T) {
 	`, "dir to\nfile to/old")
 	must(t, unix.Chmod(filepath.Join(s.cfg.Upper, "to"), 0o2751))
 	before := s.view()
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	_, err := s.emptyDir(root.end("to"))
 	must(t, err)
 	if d := testkit.Diff(before, s.view()); d != "" {

@@ -27,12 +27,12 @@ type Query struct {
 	Use  Use // what the directory has to be loaded for; Resolve may raise it to ToList
 
 	step    step
-	listed  bool // the directory's index knew the name, or that it is absent
+	listed  bool // the directory's name table knew the name, or that it is absent
 	changes uint64
 	parts   []part
-	at      *entry // in the index; nil: none
+	at      *entry // in the name table; nil: none
 	entry   entry  // as it was
-	hint    *entry // where the name is in the index, before the first step; nil: to be looked for
+	hint    *entry // where the name is in the name table, before the first step; nil: to be looked for
 }
 
 // step is how far a query has come.
@@ -113,14 +113,14 @@ func (s *Stack) Needs(q *Query, d *Dir, o Opened) Need {
 
 // note records in q what d knows of its name.
 func (s *Stack) note(q *Query, d *Dir) {
-	q.step, q.listed = noted, d.index != nil && !s.changing
+	q.step, q.listed = noted, d.table != nil && !s.changing
 	q.changes, q.parts = d.changes, d.parts
 	q.at = nil
 	if !q.listed {
 		return
 	}
 	if q.at = q.hint; q.at == nil {
-		q.at = d.index.find(q.Name)
+		q.at = d.table.find(q.Name)
 	}
 	q.hint = nil
 	if q.at != nil {
@@ -252,7 +252,7 @@ func (q *Query) isValid(d *Dir) bool {
 	switch {
 	case d.changes == q.changes:
 		return true
-	case d.index == nil || !q.listed || q.at == nil:
+	case d.table == nil || !q.listed || q.at == nil:
 		return false
 	}
 	return !q.at.gone && q.at.layer == q.entry.layer && q.at.typ == q.entry.typ &&

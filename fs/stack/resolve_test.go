@@ -51,8 +51,8 @@ func (m *merged) plain(name string) (f Found, err error) {
 	case len(name) > NameMax:
 		err = unix.ENAMETOOLONG
 	case strings.HasPrefix(name, ".wh."):
-	case m.index != nil && !m.s.changing:
-		err = m.s.lookUpEntry(m.parts, m.index.find(name), m, &f)
+	case m.table != nil && !m.s.changing:
+		err = m.s.lookUpEntry(m.parts, m.table.find(name), m, &f)
 	default:
 		err = m.s.lookUpInParts(m.parts, m, name, &f)
 	}
@@ -82,8 +82,8 @@ func TestResolveFindsWhatLayersHave(t *testing.T) {
 		}
 		for _, dir := range []string{"merged", "flat", "one", "two"} {
 			m := s.dir(dir)
-			if !changing && m.Indexed() != (dir == "merged") {
-				t.Fatalf("%s: indexed is %v", dir, m.Indexed())
+			if !changing && m.IsListed() != (dir == "merged") {
+				t.Fatalf("%s: iisted is %v", dir, m.IsListed())
 			}
 			for _, name := range []string{"up", "over", "gone", "marked", "low", "link", "sub", "below", "none", ".wh.marked",
 				strings.Repeat("n", NameMax), strings.Repeat("n", NameMax+1)} {
@@ -165,7 +165,7 @@ func TestQueryOfListed(t *testing.T) {
 		if changing {
 			s.expectChanges()
 		}
-		m := s.dir("d").indexed()
+		m := s.dir("d").withNames()
 		n := 0
 		m.List(0, ^uint64(0), func(l *Listed) bool {
 			n++
@@ -204,7 +204,7 @@ func TestWhatWasFoundCounts(t *testing.T) {
 		{"sub", func(m *merged) { must(m.s.t, m.remove("sub")); must(m.s.t, m.mkdir("sub")) }, false},
 	} {
 		s := newSite(t, "file d/up", "file d/low\nfile d/second\ndir d/sub", "dir d/sub")
-		m := s.dir("d").indexed()
+		m := s.dir("d").withNames()
 		q := m.query(c.name)
 		must(t, s.LookUpInLayers(q, m, new(Found)))
 		c.change(m)
@@ -215,7 +215,7 @@ func TestWhatWasFoundCounts(t *testing.T) {
 			t.Errorf("%s counts: %v, want %v", c.name, q.isValid(&m.Dir), c.valid)
 		}
 	}
-	// Without an index, nothing but an unchanged directory will do.
+	// Without a name table, nothing but an unchanged directory will do.
 	leaveAll(t, 1000)
 	s := newSite(t, "file d/up", "file d/low")
 	s.toLook = true
@@ -230,7 +230,7 @@ func TestWhatWasFoundCounts(t *testing.T) {
 // For an object of the upper, Confirm reads the attributes anew, and finds that it is another.
 func TestConfirmLooksAtTheUpper(t *testing.T) {
 	s := newSite(t, "file d/up\nfile d/second", "file d/low")
-	m := s.dir("d").indexed()
+	m := s.dir("d").withNames()
 	q := Query{Name: "up"}
 	f, err := m.resolve(&q)
 	must(t, err)
@@ -261,10 +261,10 @@ func TestConfirmLooksAtTheUpper(t *testing.T) {
 	}
 }
 
-// A query keeps the parts that the directory had, and what its index knew.
+// A query keeps the parts that the directory had, and what its name table knew.
 func TestQueryKeepsParts(t *testing.T) {
 	s := newSite(t, "", "file d/f", "file d/g")
-	m := s.dir("d").indexed()
+	m := s.dir("d").withNames()
 	q := m.query("f")
 	testkit.Build(t, s.folder(Upper), "dir d")
 	m.AddUpper()

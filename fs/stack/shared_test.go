@@ -45,7 +45,7 @@ func manyFiles(n int) (table string, names []string) {
 func TestWhiteoutsShareAnInode(t *testing.T) {
 	table, names := manyFiles(50)
 	s := newSite(t, "file f0 up\nfile f1 up\ndir d\nwhite d/x", table+"\ndir d\nfile d/x\ndir e")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	for _, name := range append(names, "d", "e") {
 		must(t, root.remove(name))
 	}
@@ -71,7 +71,7 @@ func TestSharedWhiteoutWithoutWorkDirectory(t *testing.T) {
 			t.Fatal(s.Warnings())
 		}
 		must(t, os.Remove(filepath.Join(c.Work, workName)))
-		root := s.dir("").indexed()
+		root := s.dir("").withNames()
 		for _, name := range append(names, "d", "e") {
 			must(t, root.remove(name))
 		}
@@ -99,7 +99,7 @@ func TestWhiteoutsWithoutLinks(t *testing.T) {
 	} {
 		table, names := manyFiles(30)
 		s := newSite(t, "", table)
-		root := s.dir("").indexed()
+		root := s.dir("").withNames()
 		links := 0
 		sys.SetFault(func(op sys.Op) error {
 			if op.Call != "linkat" {
@@ -123,7 +123,7 @@ func TestWhiteoutsWithoutLinks(t *testing.T) {
 	}
 	// Another error is returned, and nothing changes.
 	s := newSite(t, "", "file f")
-	root := s.dir("").indexed()
+	root := s.dir("").withNames()
 	sys.SetFault(func(op sys.Op) error {
 		if op.Call == "linkat" {
 			return unix.ENOSPC

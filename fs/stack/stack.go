@@ -136,11 +136,11 @@ func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 // Raised notes in d that the copy-up of name has been published.
 func (s *Stack) Raised(d *Dir, name string) {
 	d.changes++
-	if d.index != nil {
-		d.index.raise(name)
+	if d.table != nil {
+		d.table.raise(name)
 	}
 	if d.aside != nil {
-		d.aside.add(func(x *index) { x.raise(name) })
+		d.aside.add(func(t *nameTable) { t.raise(name) })
 	}
 }
 
@@ -181,14 +181,14 @@ func (s *Stack) Relax() {
 	}
 }
 
-// note records in d's index that name is now an object of the upper.
+// note records in d's name table that name is now an object of the upper.
 func (d *Dir) note(name string, mode uint32) {
 	d.changes++
-	if d.index != nil {
-		d.index.set(name, direntType(mode), nil)
+	if d.table != nil {
+		d.table.set(name, direntType(mode), nil)
 	}
 	if d.aside != nil {
-		d.aside.add(func(x *index) { x.set(name, direntType(mode), nil) })
+		d.aside.add(func(t *nameTable) { t.set(name, direntType(mode), nil) })
 	}
 }
 
@@ -200,29 +200,29 @@ func (s *Stack) formatOf(name string) whiteout.Format {
 	return s.format
 }
 
-// noteAbsent records in d's index that name is gone, with a whiteout where a lower lies below.
+// noteAbsent records in d's name table that name is gone, with a whiteout where a lower lies below.
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
 	if below {
 		d.noteWhiteout(name, !s.formatOf(name).InPlace(), true)
 		return
 	}
 	d.changes++
-	if d.index != nil {
-		d.index.remove(name)
+	if d.table != nil {
+		d.table.remove(name)
 	}
 	if d.aside != nil {
-		d.aside.add(func(x *index) { x.remove(name) })
+		d.aside.add(func(t *nameTable) { t.remove(name) })
 	}
 }
 
-// noteWhiteout records in d's index that name is a whiteout.
+// noteWhiteout records in d's name table that name is a whiteout.
 func (d *Dir) noteWhiteout(name string, marker, below bool) {
 	d.changes++
-	if d.index != nil {
-		d.index.cover(name, marker, below)
+	if d.table != nil {
+		d.table.cover(name, marker, below)
 	}
 	if d.aside != nil {
-		d.aside.add(func(x *index) { x.cover(name, marker, below) })
+		d.aside.add(func(t *nameTable) { t.cover(name, marker, below) })
 	}
 }
 

@@ -5,9 +5,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// What a merged directory's index is for at first is its link count, and then its names. A directory without subdirectories has no
+// What a merged directory's name table is for at first is its link count, and then its names. A directory without subdirectories has no
 // count to be found out, and to list a hundred thousand names takes longer than to look for some of them in each part. So such a large
-// directory is left unlisted for as long as only a few of its names are asked for: its parts are known, its index is nil.
+// directory is left unlisted for as long as only a few of its names are asked for: its parts are known, its name table is nil.
 
 // Variables for tests.
 var (
@@ -23,7 +23,7 @@ var (
 const topParts = 4
 
 // unlisted reports whether d has been left so.
-func (d *Dir) unlisted() bool { return d.index == nil && len(d.parts) > 1 }
+func (d *Dir) unlisted() bool { return d.table == nil && len(d.parts) > 1 }
 
 // tiredOfLooking counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
 func (s *Stack) tiredOfLooking(d *Dir) bool {

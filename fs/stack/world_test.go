@@ -184,7 +184,7 @@ func (w *world) try() string {
 	case op == 3 && f.State == InLower:
 		w.raise(p)
 		return "copy up " + p
-	case op == 4 && f.Exists() && (!f.IsDir() || w.at(p).indexed().Empty()):
+	case op == 4 && f.Exists() && (!f.IsDir() || w.at(p).withNames().Empty()):
 		return w.remove(p)
 	case op == 5 && !f.Exists():
 		return w.link(p)
@@ -192,8 +192,8 @@ func (w *world) try() string {
 		return w.rename(p, f)
 	case op == 8 && f.Exists():
 		return w.exchange(p, f)
-	case op == 9 && f.IsDir() && !w.at(p).Indexed():
-		w.at(p).indexed()
+	case op == 9 && f.IsDir() && !w.at(p).IsListed():
+		w.at(p).withNames()
 		return "list " + p
 	}
 	return ""
@@ -256,7 +256,7 @@ func (w *world) rename(from string, f Found) string {
 	if from == to || strings.HasPrefix(to+"/", from+"/") || strings.HasPrefix(from+"/", to+"/") || !w.movable(from, f) {
 		return ""
 	}
-	if g.Exists() && (f.IsDir() != g.IsDir() || g.IsDir() && !w.at(to).indexed().Empty()) {
+	if g.Exists() && (f.IsDir() != g.IsDir() || g.IsDir() && !w.at(to).withNames().Empty()) {
 		return ""
 	}
 	w.raise(path.Dir(to))

@@ -8,7 +8,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// entry is what the index knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
+// entry is what the name table knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
 // next size that memory is handed out in, 64, with its next field.
 type entry struct {
 	name   string
@@ -33,8 +33,8 @@ func (e *entry) setLowers(layers []uint16) {
 	}
 }
 
-// index is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
-type index struct {
+// nameTable is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
+type nameTable struct {
 	byName  map[string]*entry // of order; nil until a name is sought among many: see known
 	order   []*entry          // by cookie, one for each name
 	spare   []entry           // for the next names of a large listing
@@ -57,11 +57,11 @@ const firstCookie = 3
 // no more.
 const few = 16
 
-func newIndex() *index { return &index{next: firstCookie} }
+func newNameTable() *nameTable { return &nameTable{next: firstCookie} }
 
 // find returns the entry of a name; nil where there is none.
-func (x *index) find(name string) *entry {
-	if e := x.known(name); e != nil && !e.gone {
+func (t *nameTable) find(name string) *entry {
+	if e := t.known(name); e != nil && !e.gone {
 		return e
 	}
 	return nil
@@ -69,59 +69,59 @@ func (x *index) find(name string) *entry {
 
 // known is find, but it also returns the entry of a name that is gone, as long as there is one. The
 // map of a large directory is made when a name is first sought: a listing alone needs none.
-func (x *index) known(name string) *entry {
-	if x.byName == nil {
-		if len(x.order) <= few {
-			for _, e := range x.order {
+func (t *nameTable) known(name string) *entry {
+	if t.byName == nil {
+		if len(t.order) <= few {
+			for _, e := range t.order {
 				if e.name == name {
 					return e
 				}
 			}
 			return nil
 		}
-		x.byName = make(map[string]*entry, len(x.order))
-		for _, e := range x.order {
-			x.byName[e.name] = e
+		t.byName = make(map[string]*entry, len(t.order))
+		for _, e := range t.order {
+			t.byName[e.name] = e
 		}
 	}
-	return x.byName[name]
+	return t.byName[name]
 }
 
 // merge returns what adds the entries of the next layer down, one by one.
-func (x *index) merge(layer uint16) (add func(sys.Dirent)) {
-	if len(x.order) == 0 { // no name of a layer is met twice
-		return func(e sys.Dirent) { x.take(&e, layer) }
+func (t *nameTable) merge(layer uint16) (add func(sys.Dirent)) {
+	if len(t.order) == 0 { // no name of a layer is met twice
+		return func(e sys.Dirent) { t.take(&e, layer) }
 	}
-	return func(e sys.Dirent) { x.mergeEntry(&e, layer) }
+	return func(e sys.Dirent) { t.mergeEntry(&e, layer) }
 }
 
 // take adds a name that no layer above has.
-func (x *index) take(d *sys.Dirent, layer uint16) {
-	e := x.room()
+func (t *nameTable) take(d *sys.Dirent, layer uint16) {
+	e := t.room()
 	*e = entry{name: d.Name, ino: d.Ino}
 	e.next(layer, d.Type)
-	x.add(e)
+	t.add(e)
 }
 
 // room returns memory for an entry. Where there are many, it is handed out in pieces of 3 KiB, a size that memory comes in.
-func (x *index) room() *entry {
+func (t *nameTable) room() *entry {
 	const many = 64
-	if len(x.order) < many {
+	if len(t.order) < many {
 		return &entry{}
 	}
-	if len(x.spare) == 0 {
-		x.spare = make([]entry, many)
+	if len(t.spare) == 0 {
+		t.spare = make([]entry, many)
 	}
-	e := &x.spare[0]
-	x.spare = x.spare[1:]
+	e := &t.spare[0]
+	t.spare = t.spare[1:]
 	return e
 }
 
 // mergeEntry adds what a layer below has under a name. Where it is a whiteout its type is DT_WHT.
-func (x *index) mergeEntry(d *sys.Dirent, layer uint16) {
-	e := x.find(d.Name)
+func (t *nameTable) mergeEntry(d *sys.Dirent, layer uint16) {
+	e := t.find(d.Name)
 	if e == nil {
-		x.take(d, layer)
+		t.take(d, layer)
 		return
 	}
 	if e.next(layer, d.Type) == isPart {
@@ -130,98 +130,98 @@ func (x *index) mergeEntry(d *sys.Dirent, layer uint16) {
 }
 
 // hide applies the marker files of a layer whose entries have been merged.
-func (x *index) hide(names []string, layer uint16) {
+func (t *nameTable) hide(names []string, layer uint16) {
 	for _, name := range names {
-		x.mergeMarker(name, layer)
+		t.mergeMarker(name, layer)
 	}
 }
 
 // mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.
-func (x *index) mergeMarker(name string, layer uint16) {
-	e := x.find(name)
+func (t *nameTable) mergeMarker(name string, layer uint16) {
+	e := t.find(name)
 	if e != nil {
 		e.nextMarker(layer)
 		return
 	}
 	e = &entry{name: name}
 	e.nextMarker(layer)
-	x.add(e)
+	t.add(e)
 }
 
 // add puts a new name at the end of the listing.
-func (x *index) add(e *entry) {
-	if x.next >= maxPlace {
-		x.renumber()
+func (t *nameTable) add(e *entry) {
+	if t.next >= maxPlace {
+		t.renumber()
 	}
-	e.cookie = x.next
-	x.next++
-	if x.byName != nil {
-		x.byName[e.name] = e
+	e.cookie = t.next
+	t.next++
+	if t.byName != nil {
+		t.byName[e.name] = e
 	}
-	x.order = append(x.order, e)
-	x.count(e, 1)
+	t.order = append(t.order, e)
+	t.count(e, 1)
 }
 
 // put sets the entry of a name to e. A name that is or was in the directory keeps its place. A
 // process may make and remove a name over and over, as a lock or a temporary file: that does not
 // move the end of the listing.
-func (x *index) put(e entry) {
-	x.changed = true
-	old := x.known(e.name)
+func (t *nameTable) put(e entry) {
+	t.changed = true
+	old := t.known(e.name)
 	if old == nil {
-		x.add(&e)
+		t.add(&e)
 		return
 	}
 	if old.gone {
-		x.dead--
+		t.dead--
 	} else {
-		x.count(old, -1)
+		t.count(old, -1)
 	}
 	e.cookie = old.cookie
 	*old = e
-	x.count(old, 1)
+	t.count(old, 1)
 }
 
-func (x *index) count(e *entry, n int) {
+func (t *nameTable) count(e *entry, n int) {
 	if e.absent() {
 		return
 	}
-	x.visible += n
+	t.visible += n
 	if e.typ == unix.DT_DIR {
-		x.subdirs += n
+		t.subdirs += n
 	}
 }
 
 // drop takes a name out.
-func (x *index) drop(e *entry) {
-	x.changed = true
-	x.count(e, -1)
+func (t *nameTable) drop(e *entry) {
+	t.changed = true
+	t.count(e, -1)
 	e.gone = true
-	x.dead++
-	if x.dead > len(x.order)/2+16 {
-		live := make([]*entry, 0, len(x.order)-x.dead)
-		for _, o := range x.order {
+	t.dead++
+	if t.dead > len(t.order)/2+16 {
+		live := make([]*entry, 0, len(t.order)-t.dead)
+		for _, o := range t.order {
 			if !o.gone {
 				live = append(live, o)
 			}
 		}
-		x.order, x.dead, x.byName = live, 0, nil
+		t.order, t.dead, t.byName = live, 0, nil
 	}
 }
 
 // set makes name another object of the upper. lower are the layers below that merge with it.
-func (x *index) set(name string, typ uint8, lower []uint16) {
+func (t *nameTable) set(name string, typ uint8, lower []uint16) {
 	e := entry{name: name, merge: merge{layer: Upper, typ: typ, closed: true}}
 	e.setLowers(lower)
-	if old := x.find(name); old != nil {
+	if old := t.find(name); old != nil {
 		e.below = old.belowUpper()
 	}
-	x.put(e)
+	t.put(e)
 }
 
 // raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
-func (x *index) raise(name string) {
-	e := x.find(name)
+func (t *nameTable) raise(name string) {
+	e := t.find(name)
 	if e == nil || e.absent() || e.layer == Upper {
 		return
 	}
@@ -233,21 +233,21 @@ func (x *index) raise(name string) {
 }
 
 // cover makes name absent by a whiteout of the upper. below: a lower would show without it.
-func (x *index) cover(name string, marker, below bool) {
-	x.put(entry{name: name, merge: merge{layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below}})
+func (t *nameTable) cover(name string, marker, below bool) {
+	t.put(entry{name: name, merge: merge{layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below}})
 }
 
 // remove takes out a name that nothing lies below of.
-func (x *index) remove(name string) {
-	if old := x.find(name); old != nil {
-		x.drop(old)
+func (t *nameTable) remove(name string) {
+	if old := t.find(name); old != nil {
+		t.drop(old)
 	}
 }
 
 // from returns the entries that follow a place.
-func (x *index) from(place uint64) []*entry {
-	i := sort.Search(len(x.order), func(i int) bool { return x.order[i].cookie > place })
-	return x.order[i:]
+func (t *nameTable) from(place uint64) []*entry {
+	i := sort.Search(len(t.order), func(i int) bool { return t.order[i].cookie > place })
+	return t.order[i:]
 }
 
 // Listed is one visible entry of a listing.
@@ -264,10 +264,10 @@ type Listed struct {
 // List calls f for each visible entry between place and end, in stable order, until f returns
 // false. See [Dir.Begin] and [Dir.Resume]. It leaves out names that are gone. It also leaves out
 // names that were made since the listing began, unless the directory had them before. So a listing
-// neither repeats nor misses an entry. Precondition: indexed.
+// neither repeats nor misses an entry. Precondition: listed.
 func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	var l Listed
-	for _, e := range d.index.from(place) {
+	for _, e := range d.table.from(place) {
 		if e.cookie >= end {
 			return
 		}
@@ -284,17 +284,17 @@ func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	}
 }
 
-// FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: indexed.
+// FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: listed.
 func (d *Dir) FileAfter(name string) (next string, ok bool) {
 	cookie := uint64(0)
 	if name != "" {
-		e := d.index.find(name)
+		e := d.table.find(name)
 		if e == nil {
 			return "", false
 		}
 		cookie = e.cookie
 	}
-	for _, f := range d.index.from(cookie) {
+	for _, f := range d.table.from(cookie) {
 		if !f.gone && f.layer != Upper && f.typ == unix.DT_REG {
 			return f.name, true
 		}
