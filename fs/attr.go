@@ -13,7 +13,6 @@ import (
 
 // GetAttr answers GETATTR.
 func (o *Overlay) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	o.counts.add(opGetattr)
 	n, err := o.node(in.NodeId)
 	if err == nil {
 		o.refresh(n)
@@ -44,7 +43,7 @@ func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
 	case unseen&(unseenMappings|parted) != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
 		return 0
 	}
-	return o.policy.timeout
+	return o.policy.Timeout
 }
 
 // entry fills the reply that hands a reference on n to the kernel; after an error the reference is taken back.
@@ -60,7 +59,7 @@ func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
 
 func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.NodeId, out.Generation = n.ID(), 1
-	out.SetEntryTimeout(o.policy.timeout)
+	out.SetEntryTimeout(o.policy.Timeout)
 	out.SetAttrTimeout(o.attrTimeout(n, out.Mode))
 }
 
@@ -150,7 +149,6 @@ func libcDev(dev uint32) uint64 {
 // everything else. If a layer's file system keeps no such times, the answer is ENOSYS: otherwise
 // the kernel would send one more request for each statx(2). After ENOSYS it sends GETATTR alone.
 func (o *Overlay) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	o.counts.add(opStatx)
 	if o.births.Do(func() { o.hasBirths = o.stack.HasBirthTimes() }); !o.hasBirths {
 		return fuse.ENOSYS
 	}
@@ -191,7 +189,6 @@ func (o *Overlay) statxOut(n *Node, out *fuse.StatxOut) error {
 
 // StatFs answers STATFS with what the topmost layer tells.
 func (o *Overlay) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	o.counts.add(opStatfs)
 	var st unix.Statfs_t
 	if err := o.stack.Root(o.root.place().layer).Ref().Statfs(&st); err != nil {
 		return o.status("statfs", err)

@@ -296,7 +296,7 @@ func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 	}
 	switch {
 	case flags&unix.O_ACCMODE != unix.O_RDONLY:
-		if o.policy.offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 {
+		if o.policy.Offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 {
 			n.flags.Or(direct)
 			out.OpenFlags, out.Fh = out.OpenFlags|fuse.FOPEN_DIRECT_IO, directHandle
 		}
@@ -313,7 +313,7 @@ func (o *Overlay) openAnew(n *Node, flags uint32, out *fuse.OpenOut) error {
 // pagesOf returns whether the kernel may keep the pages that it has of n over this open, as flags
 // of OPEN.
 func (o *Overlay) pagesOf(n *Node) uint32 {
-	if !o.cfg.LayersChange || o.policy.strict {
+	if !o.cfg.LayersChange || o.policy.StrictAtime {
 		return o.keepCache()
 	}
 	var now version

@@ -115,7 +115,7 @@ func (c *chaos) step() (what string, err error) {
 		{"read a small file", func() request {
 			return c.onNode(p, func(id uint64) error { _, err := c.readNode(id, 0, 4096); return err })
 		}},
-		{"use the time between", func() request { c.o.meanwhile(); return failed(nil) }},
+		{"use the time between", func() request { c.o.Idle(); return failed(nil) }},
 		{"list", func() request {
 			return c.onNode(c.moving(), func(id uint64) error { _, err := c.list(id, 600); return err })
 		}},
@@ -167,7 +167,7 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 			fds := openFDs(t)
 			s.o.helped = true
-			s.o.pace(true)
+			s.o.PaceChanged(true)
 			s.together(workers, func(k *kernel, worker int) {
 				c := &chaos{kernel: k, r: rand.New(rand.NewPCG(uint64(worker), 11))}
 				for range steps {
@@ -176,7 +176,7 @@ func TestEverythingAtOnce(t *testing.T) {
 					}
 				}
 			})
-			s.o.pace(false)
+			s.o.PaceChanged(false)
 			s.settled(fds)
 		})
 	}

@@ -1,10 +1,9 @@
 package fs
 
 import (
-	"time"
-
 	"go.uber.org/zap"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
@@ -25,16 +24,14 @@ type Config struct {
 	// ReadOnly has Upper read only, as the topmost layer. It may be in use by another mount, and can be mounted by another one
 	// meanwhile, which may write.
 	ReadOnly bool
-	// Namespace is where the overlay will be mounted, as in [MountConfig].
+	// Namespace is where the overlay will be mounted, as in [conn.MountConfig].
 	Namespace *host.MountNamespace
 	// BesideOther is ReadOnly, with a warning, where another mount of this program holds Upper; otherwise that is an error.
 	BesideOther bool
 
-	// Timeout is how long the kernel may keep names and attributes; negative is without end.
-	Timeout time.Duration
 	// LayersChange: other processes may change the layers while they are mounted. At each open and
 	// each look-up the overlay checks what it and the kernel cache against the layers
-	// (docs/SEMANTICS.md, "Layers that change"). Timeout then counts as 0.
+	// (docs/SEMANTICS.md, "Layers that change"). Conn.Timeout then counts as 0.
 	LayersChange bool
 	// Volatile leaves out every fsync: after a power cut the upper may be damaged, as [Overlay.Mount] notes in Work.
 	Volatile bool
@@ -61,41 +58,21 @@ type Config struct {
 	StaticNlink bool
 	// SmallInodes shows inode numbers of at most 32 bits.
 	SmallInodes bool
-	// Writeback is whether the kernel collects writes (FUSE_WRITEBACK_CACHE).
-	Writeback Writeback
-	// Loss is what a probe has found about this kernel. [Overlay.Mount] calls it once, if Writeback is not WritebackOn and the
-	// mount can be written; nil: LossUnknown.
-	Loss func() Loss
 	// CacheInodes bounds how many inodes the kernel keeps of this mount when nobody uses them, and so the memory of both; 0
 	// is no bound. Those in use stay.
 	CacheInodes int
-	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes WritebackOn; [Overlay.Mount] fails where it
-	// cannot be had.
-	IO IO
-	// CPUIdle is what the machine's idle CPUs do while requests come fast. [Open] fails where [CPUIdlePoll] cannot be had.
-	CPUIdle CPUIdle
 	// Disabled are optimisations that are turned off, for debugging.
 	Disabled Optimisations
-	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
-	MaxWrite int
-
-	// AccessTimes is when reads of objects of Upper change their access times. [MountConfig].Flags
+	// AccessTimes is when reads of objects of Upper change their access times. [conn.MountConfig].Flags
 	// hold the same for the kernel.
 	AccessTimes sys.AccessTimes
+
+	// Conn is how the connection to the kernel behaves. [Overlay.Mount] fails where [conn.IOPassthrough] cannot be had.
+	Conn conn.Config
 
 	// Log receives what an operator should know. Never nil.
 	Log *zap.Logger
 }
-
-// Writeback is a value of option writeback.
-type Writeback int
-
-// The values of option writeback.
-const (
-	WritebackAuto Writeback = iota // on where the kernel may lose appended data without it
-	WritebackOff
-	WritebackOn
-)
 
 // Redirects is what is done with directories that have lower parts when they are renamed; see [stack.Redirects].
 type Redirects = stack.Redirects
@@ -138,26 +115,3 @@ const (
 	XinoOff              // never
 	XinoOn               // always
 )
-
-// MountConfig says where and how an [Overlay] is attached.
-type MountConfig struct {
-	// Point is an existing directory, or /dev/fd/N: a /dev/fuse descriptor that somebody else has mounted.
-	Point string
-	// Source is the first field of /proc/self/mounts; Type is shown there as fuse.<Type>.
-	Source, Type string
-	// Context is the SELinux label of everything in the mount; without meaning on a host without SELinux.
-	Context string
-	// Flags are mount(2) flags (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...).
-	Flags uintptr
-	// Direct calls mount(2), which takes CAP_SYS_ADMIN; else fusermount3 is asked, and knows none of MS_RELATIME,
-	// MS_NODIRATIME and MS_LAZYTIME. Without meaning for /dev/fd/N.
-	Direct bool
-	// AllowOther lets users other than the mounting one in.
-	AllowOther bool
-	// Passing is how many descriptors the process has open that it closes when the mount is up.
-	Passing int
-	// Debug logs every request.
-	Debug bool
-	// Namespace is the mount namespace to mount in; nil: this process's own.
-	Namespace *host.MountNamespace
-}

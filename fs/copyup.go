@@ -46,7 +46,7 @@ func (o *Overlay) raise(n *Node, size int64) error {
 	}
 	n.upMu.Unlock()
 	if broken && o.server != nil {
-		o.slow() // the kernel may ask before it has done
+		o.conn.Slow() // the kernel may ask before it has done
 		// The link count and the number that the kernel remembers, here and in listings, are the lower hard link's.
 		o.forgetAttr(n)
 		o.server.InodeNotify(n.place().parent.ID(), 0, 0)

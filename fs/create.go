@@ -11,11 +11,10 @@ import (
 
 // Create answers CREATE, or has the kernel use MKNOD and open by itself.
 func (o *Overlay) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	o.counts.add(opCreate)
 	switch {
-	case o.policy.passthrough:
+	case o.policy.Passthrough:
 		return o.createOpen(in, name, out)
-	case o.policy.direct:
+	case o.policy.DirectIO:
 		return o.createDirect(in, name, out)
 	}
 	return fuse.ENOSYS
@@ -33,7 +32,6 @@ func (o *Overlay) makeFile(in *fuse.CreateIn, name string, out *fuse.EntryOut) (
 
 // Mknod answers MKNOD: files, devices, fifos and sockets.
 func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opMknod)
 	if in.Mode&unix.S_IFMT == unix.S_IFCHR && in.Rdev == 0 {
 		return fuse.EPERM // it would be a whiteout
 	}
@@ -42,13 +40,11 @@ func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *f
 
 // Mkdir answers MKDIR.
 func (o *Overlay) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opMkdir)
 	return o.make(&in.InHeader, name, out, &stack.Object{Mode: unix.S_IFDIR | in.Mode&0o7777, Umask: in.Umask})
 }
 
 // Symlink answers SYMLINK.
 func (o *Overlay) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opSymlink)
 	return o.make(h, name, out, &stack.Object{Mode: unix.S_IFLNK | 0o777, Target: target})
 }
 
@@ -150,7 +146,7 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 
 // openMade fills in how a new file is open for the process that has made it.
 func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
-	if o.policy.passthrough {
+	if o.policy.Passthrough {
 		if err := o.answerOpen(n, n.ID(), flags, nil, true, &out.OpenOut); err != nil {
 			o.forgetOne(n)
 			return o.status("create", err)
@@ -159,7 +155,7 @@ func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Stat
 		return fuse.OK
 	}
 	out.OpenOut = fuse.OpenOut{OpenFlags: o.keepCache()} // as the kernel opens by itself
-	if o.policy.direct && writesDirectly(flags) {
+	if o.policy.DirectIO && writesDirectly(flags) {
 		n.flags.Or(direct)
 		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
 	}

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"fmt"
 	"path"
 	"sync"
 	"time"
@@ -10,6 +9,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 )
 
@@ -66,26 +67,21 @@ func (l *damageLog) due(reason string, now time.Time) (more int, due bool) {
 }
 
 // noteDamage logs why a request has failed, if a layer is the reason. Precondition: none of the overlay's locks is held.
-func (o *Overlay) noteDamage(h *fuse.InHeader, in []byte, status fuse.Status) {
+func (o *Overlay) noteDamage(r conn.Request, status fuse.Status) {
 	errno := unix.Errno(status)
 	certain := stack.IsDamage(errno)
-	if !certain && !(looksOnly(h.Opcode) && (errno == unix.EPERM || errno == unix.EINVAL)) {
+	if !certain && !(looksOnly(r.Op) && (errno == unix.EPERM || errno == unix.EINVAL)) {
 		return
 	}
 	now := time.Now()
 	if !o.damage.mayLook(now) {
 		return
 	}
-	n, err := o.node(h.NodeId)
+	n, err := o.node(r.NodeID)
 	if err != nil {
 		return
 	}
-	name := ""
-	switch h.Opcode {
-	case codeLookup, codeUnlink, codeRmdir:
-		name = string(nameIn(in, inHeader))
-	}
-	damage := o.damageOf(n, name)
+	damage := o.damageOf(n, string(r.Name))
 	if !damage.Found() {
 		if !certain {
 			return
@@ -98,14 +94,14 @@ func (o *Overlay) noteDamage(h *fuse.InHeader, in []byte, status fuse.Status) {
 	}
 	o.log.Warn("an object of a layer cannot be used",
 		zap.String("layer", o.layerName(damage.Layer)), zap.String("path", damage.Path), zap.String("reason", damage.Reason),
-		zap.String("error", unix.ErrnoName(errno)), zap.String("request", requestName(h.Opcode)), zap.Int("not logged before", more))
+		zap.String("error", unix.ErrnoName(errno)), zap.String("request", r.Op.String()), zap.Int("not logged before", more))
 }
 
 // looksOnly reports whether a request only looks at what layers have: then EPERM and EINVAL cannot be the caller's fault, for
 // whose rights are checked by the kernel.
-func looksOnly(opcode uint32) bool {
-	switch opcode {
-	case codeLookup, codeReaddir, codeReaddirplus:
+func looksOnly(op wire.Opcode) bool {
+	switch op {
+	case wire.OpLookup, wire.OpReaddir, wire.OpReaddirplus:
 		return true
 	}
 	return false
@@ -137,18 +133,4 @@ func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 		damage.Layer, damage.Path = p.layer, path.Join(d.Path(p.layer), name)
 	}
 	return damage
-}
-
-// requestNames are the requests that meet damaged layers most, by their names in linux/fuse.h.
-var requestNames = map[uint32]string{
-	codeLookup: "LOOKUP", codeGetattr: "GETATTR", codeSetattr: "SETATTR", codeOpen: "OPEN", codeRead: "READ", codeWrite: "WRITE",
-	codeUnlink: "UNLINK", codeRmdir: "RMDIR", codeMkdir: "MKDIR", codeMknod: "MKNOD", codeCreate: "CREATE", codeGetxattr: "GETXATTR",
-	codeReaddir: "READDIR", codeReaddirplus: "READDIRPLUS",
-}
-
-func requestName(opcode uint32) string {
-	if name := requestNames[opcode]; name != "" {
-		return name
-	}
-	return fmt.Sprintf("request %d", opcode)
 }

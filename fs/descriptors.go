@@ -90,20 +90,29 @@ const (
 	longestNap     = 20 * time.Millisecond
 )
 
-// patience is how long a request has waited for descriptors.
-type patience struct{ start, nap time.Duration }
-
 // outOfDescriptors reports whether a request that failed is to be tried again, after descriptors were given back: no request that fails
 // so has changed anything.
-func (o *Overlay) outOfDescriptors(status fuse.Status, p *patience) bool {
-	if status != fuse.Status(unix.EMFILE) && status != fuse.Status(unix.ENFILE) || p.start > descriptorWait {
+func (o *Overlay) outOfDescriptors(status fuse.Status, failures int) bool {
+	if status != fuse.Status(unix.EMFILE) && status != fuse.Status(unix.ENFILE) {
+		return false
+	}
+	nap, waited := napAfter(failures)
+	if waited > descriptorWait {
 		return false
 	}
 	o.handles.Shed()
-	if p.nap > 0 { // not the first time
-		o.while(func() { time.Sleep(p.nap) })
+	if nap > 0 {
+		o.conn.While(func() { time.Sleep(nap) })
 	}
-	p.start += p.nap
-	p.nap = min(2*p.nap+time.Millisecond, longestNap)
 	return true
+}
+
+// napAfter returns how long a request waits that has failed so often, and how long it has waited before. It does not wait after
+// the first failure.
+func napAfter(failures int) (nap, waited time.Duration) {
+	for range failures - 1 {
+		waited += nap
+		nap = min(2*nap+time.Millisecond, longestNap)
+	}
+	return nap, waited
 }

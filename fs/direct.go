@@ -66,6 +66,6 @@ func (o *Overlay) wroteDirectly(h *held, in *fuse.WriteIn) error {
 // waits for, until that READ has been answered.
 func (o *Overlay) dropPages(n *Node, offset, size int64) {
 	if o.server != nil {
-		o.while(func() { o.server.InodeNotify(n.ID(), offset, size) })
+		o.conn.While(func() { o.server.InodeNotify(n.ID(), offset, size) })
 	}
 }

@@ -26,7 +26,7 @@ func (k *told) InodeNotify(id uint64, offset, length int64) fuse.Status {
 // newDirect makes an empty file whose maker has it open with these flags, and returns its node and handle.
 func (s *site) newDirect(p string, flags uint32) (id, handle uint64) {
 	s.t.Helper()
-	s.o.policy.direct = true
+	s.o.policy.DirectIO = true
 	var out fuse.CreateOut
 	must(s.t, s.create(p, 0o640, flags|unix.O_CREAT, &out)())
 	return out.NodeId, out.Fh
@@ -51,7 +51,7 @@ func (s *site) writeAs(in *fuse.WriteIn, text string) error {
 // Only those who make a file to write it, and do not append, write past the page cache.
 func TestWhoWritesPastThePageCache(t *testing.T) {
 	s := newSite(t, "file there", "file d/below")
-	s.o.policy.direct = true
+	s.o.policy.DirectIO = true
 	for i, c := range []struct{ flags, want, handle uint32 }{
 		{unix.O_WRONLY, fuse.FOPEN_DIRECT_IO, directHandle},
 		{unix.O_WRONLY | unix.O_EXCL | unix.O_SYNC, fuse.FOPEN_DIRECT_IO, directHandle},
@@ -234,7 +234,7 @@ func TestPagesBesideADirectWrite(t *testing.T) {
 func readText(t *testing.T, s *site, id uint64) string {
 	t.Helper()
 	buf := make([]byte, 4096)
-	n, status := s.o.read(&fuse.ReadIn{InHeader: s.header(id), Size: uint32(len(buf))}, buf)
+	n, status := s.o.ReadData(&fuse.ReadIn{InHeader: s.header(id), Size: uint32(len(buf))}, buf)
 	must(t, errorOf(status))
 	return string(buf[:n])
 }

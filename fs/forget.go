@@ -1,23 +1,20 @@
 package fs
 
 import (
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Forget answers FORGET: the kernel gives references back.
 func (o *Overlay) Forget(id, count uint64) {
-	o.forgetAll([]forgotten{{id, count}})
+	o.ForgetAll([]wire.Forget{{NodeID: id, Lookups: count}})
 }
 
-// forgotten is struct fuse_forget_one: a node and how many references on it are given back.
-type forgotten struct{ id, count uint64 }
-
-// forgetAll gives back what FORGET or BATCH_FORGET lists.
-func (o *Overlay) forgetAll(list []forgotten) {
+// ForgetAll gives back what FORGET or BATCH_FORGET lists.
+func (o *Overlay) ForgetAll(list []wire.Forget) {
 	for _, f := range list {
-		o.counts.add(opForget)
-		if n, last := o.nodes.Unref(f.id, f.count); last {
+		if n, last := o.nodes.Unref(f.NodeID, f.Lookups); last {
 			o.drop(n)
 		}
 	}

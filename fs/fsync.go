@@ -9,7 +9,6 @@ import (
 
 // Fsync answers FSYNC. What lies in a lower is durable.
 func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	o.counts.add(opFsync)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("fsync", err)
@@ -33,7 +32,7 @@ func (o *Overlay) syncs() bool { return !o.cfg.Volatile && !o.cfg.NoFsync }
 
 // syncData makes a file of the upper durable.
 func (o *Overlay) syncData(h *held, dataOnly bool) error {
-	o.slow()
+	o.conn.Slow()
 	if dataOnly {
 		return h.Value.file.Datasync()
 	}
@@ -42,7 +41,7 @@ func (o *Overlay) syncData(h *held, dataOnly bool) error {
 
 // syncOwn makes the attributes of a file durable whose data is elsewhere.
 func (o *Overlay) syncOwn(n *Node) error {
-	o.slow()
+	o.conn.Slow()
 	file, err := o.ownFile(n, useRead)
 	if err != nil {
 		return err
@@ -56,7 +55,6 @@ const fsyncDataOnly = 1
 
 // FsyncDir answers FSYNCDIR.
 func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
-	o.counts.add(opFsyncdir)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("fsyncdir", err)
@@ -64,7 +62,7 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if !o.syncs() || !n.inUpper() {
 		return fuse.OK
 	}
-	o.slow()
+	o.conn.Slow()
 	d := o.open(n)
 	defer d.release()
 	up, err := d.upper()
@@ -79,10 +77,9 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // SyncFS answers SYNCFS. Linux 6.18 sends it to virtiofs alone (fc->sync_fs).
 func (o *Overlay) SyncFS() fuse.Status {
-	o.counts.add(opSyncfs)
 	if !o.syncs() || !o.stack.Writable() {
 		return fuse.OK
 	}
-	o.slow()
+	o.conn.Slow()
 	return o.status("syncfs", o.stack.Root(stack.Upper).SyncFS())
 }

@@ -109,7 +109,7 @@ func (g *growing) store(n *Node, h *held, data []byte, off int64) (int, error) {
 func (o *Overlay) writeDirectly(n *Node, h *held, data []byte, off int64) (done int, err error) {
 	w := growth{size: math.MaxInt64, from: off, to: off + int64(len(data))}
 	var st sys.Stat
-	if !o.policy.direct && o.server != nil { // with passthrough, and where layers change
+	if !o.policy.DirectIO && o.server != nil { // with passthrough, and where layers change
 		if err := h.Value.file.Ref().Stat(&st); err != nil {
 			return 0, err
 		}
@@ -122,7 +122,7 @@ func (o *Overlay) writeDirectly(n *Node, h *held, data []byte, off int64) (done 
 	done, err = h.Value.pwrite(data, off)
 	end := off + int64(done)
 	if w.size < end && done > 0 {
-		o.while(func() { o.server.InodeNotifyStoreCache(n.ID(), end-1, data[done-1:done]) })
+		o.conn.While(func() { o.server.InodeNotifyStoreCache(n.ID(), end-1, data[done-1:done]) })
 		w.shown = true
 		o.growing.set(n, w)
 		n.flags.And(^uint32(hasRead))

@@ -29,7 +29,7 @@ func (m *Mount) HandOver() {
 	}
 	defer m.handing.Unlock()
 	o := m.overlay
-	if m.place.Mount.Dev == 0 || !o.stack.Writable() || o.changes.errno.Load() != 0 {
+	if m.Place().Mount.Dev == 0 || !o.stack.Writable() || o.changes.IsShut() {
 		return
 	}
 	if err := m.handOver(); err != nil {
@@ -41,17 +41,17 @@ func (m *Mount) HandOver() {
 
 func (m *Mount) handOver() error {
 	o := m.overlay
-	if seen, err := m.place.InSight(); err != nil || seen {
+	if seen, err := m.Place().InSight(); err != nil || seen {
 		return errors.Join(err, map[bool]error{true: errInSight}[seen])
 	}
 	if o.opens.passesUpper() {
 		return errPassedFiles
 	}
 	o.flushPages()
-	o.changes.shut(unix.ESTALE)
-	for deadline := time.Now().Add(handOverWait); o.changes.running.Load() > 0; time.Sleep(time.Millisecond) {
+	o.changes.Shut(unix.ESTALE)
+	for deadline := time.Now().Add(handOverWait); o.changes.Passed() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			o.changes.open()
+			o.changes.Open()
 			return errChanges
 		}
 	}

@@ -49,7 +49,7 @@ func (o *Overlay) settleDir(n *Node) error {
 func (o *Overlay) settleOne(n *Node, read []stack.Contents) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			err = unix.Errno(o.panicked(v))
+			err = unix.Errno(o.conn.Panicked(v))
 		}
 	}()
 	if read != nil && !o.stack.Merge(&n.dir.Dir, read) {

@@ -7,31 +7,23 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Inode flag ioctls of linux/fs.h; every other one is ENOTTY.
-const (
-	fsIocGetFlags   = 0x80086601
-	fsIocSetFlags   = 0x40086602
-	fsIocFsgetxattr = 0x801c581f
-	fsIocFssetxattr = 0x401c5820
-)
-
-// Ioctl answers IOCTL for lsattr and chattr.
+// Ioctl answers IOCTL for lsattr and chattr; other ioctls are ENOTTY.
 func (o *Overlay) Ioctl(_ <-chan struct{}, in *fuse.IoctlIn, inbuf []byte, _ *fuse.IoctlOut, outbuf []byte) fuse.Status {
-	o.counts.add(opIoctl)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("ioctl", err)
 	}
 	switch in.Cmd {
-	case fsIocGetFlags, fsIocFsgetxattr:
+	case wire.IoctlGetFlags, wire.IoctlFsgetxattr:
 		err = o.getFlags(n, in.Cmd, outbuf)
-	case fsIocSetFlags, fsIocFssetxattr:
+	case wire.IoctlSetFlags, wire.IoctlFssetxattr:
 		err = o.setFlags(n, in, inbuf)
 	default:
 		err = unix.ENOTTY
@@ -131,7 +123,7 @@ func (o *Overlay) renewInode(n *Node) {
 			o.server.EntryNotify(at.parent.ID(), at.name)
 		}
 	}()
-	o.while(func() {
+	o.conn.While(func() {
 		select {
 		case <-done:
 		case <-time.After(renewTime):
@@ -142,7 +134,7 @@ func (o *Overlay) renewInode(n *Node) {
 // mayChangeFlags reports EPERM if the caller of an ioctl must not change n's flags, where the kernel has not checked that
 // (vfs_fileattr_set, fileattr_set_prepare). protection: also immutable or append-only.
 func (o *Overlay) mayChangeFlags(n *Node, in *fuse.IoctlIn, protection bool) error {
-	if !o.policy.checksFlags {
+	if !o.policy.ChecksFlags {
 		return nil
 	}
 	var st sys.Stat
@@ -160,7 +152,7 @@ type protectionFlag struct{ node, arg, flag uint32 }
 
 // protectionFlags are those flags in the first word of an ioctl's argument: FS_XFLAG_ in a struct fsxattr, else FS_*_FL.
 func protectionFlags(cmd uint32) []protectionFlag {
-	if cmd == fsIocFsgetxattr || cmd == fsIocFssetxattr {
+	if cmd == wire.IoctlFsgetxattr || cmd == wire.IoctlFssetxattr {
 		return []protectionFlag{
 			{immutable, 0x08, sys.FlagImmutable},
 			{appendOnly, 0x10, sys.FlagAppend},

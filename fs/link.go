@@ -10,7 +10,6 @@ import (
 
 // Link answers LINK: one more name for an object.
 func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opLink)
 	p, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("link", err)

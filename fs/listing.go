@@ -111,7 +111,7 @@ func (l *listing) gather(thread uint32, offset uint64) {
 	} else {
 		place, end = dir.Resume(offset)
 	}
-	if o.policy.strict && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
+	if o.policy.StrictAtime && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
 		if up, err := l.d.upper(); err == nil {
 			_ = up.MarkRead() // the listing itself comes from the index
 		}

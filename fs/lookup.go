@@ -10,7 +10,6 @@ import (
 
 // Lookup answers LOOKUP. A name that is not there is an entry without a node, which the kernel keeps as well.
 func (o *Overlay) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	o.counts.add(opLookup)
 	p, err := o.node(h.NodeId)
 	if err != nil {
 		return o.status("lookup", err)
@@ -24,7 +23,7 @@ func (o *Overlay) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *
 		o.walked.Store(nil)
 	}
 	if n == nil {
-		out.SetEntryTimeout(o.policy.timeout)
+		out.SetEntryTimeout(o.policy.Timeout)
 		return fuse.OK
 	}
 	if n.dir == nil {

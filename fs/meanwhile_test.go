@@ -21,7 +21,7 @@ func TestCopyUpsArePreparedWhileTheyComeFast(t *testing.T) {
 	chmod := func(p string) []sys.Op { return calls(func() { s.do(s.chmod(p, 0o600)) }) }
 	use := func() []sys.Op {
 		return calls(func() {
-			for s.o.meanwhile() {
+			for s.o.Idle() {
 			}
 		})
 	}
@@ -29,7 +29,7 @@ func TestCopyUpsArePreparedWhileTheyComeFast(t *testing.T) {
 	if n := nameless(use()); n != 0 {
 		t.Errorf("after one copy-up, %d files were made for the next", n)
 	}
-	s.o.pace(true)
+	s.o.PaceChanged(true)
 	fds := openFDs(t)
 	if n := nameless(use()); n != 1 {
 		t.Errorf("%d files were made for the next copy-up, want 1", n)
@@ -38,7 +38,7 @@ func TestCopyUpsArePreparedWhileTheyComeFast(t *testing.T) {
 		t.Errorf("the next copy-up made %d files", n)
 	}
 	use()
-	s.o.pace(false)
+	s.o.PaceChanged(false)
 	if n := openFDs(t); n != fds+1 { // that of d/b
 		t.Errorf("%d descriptors afterwards, %d before and one copy", n, fds)
 	}
@@ -65,7 +65,11 @@ func TestPanicMeanwhile(t *testing.T) {
 			}
 			return nil
 		})
-		for r.o.meanwhile() {
+		idle := func() (done bool) {
+			defer func() { _ = recover() }() // as the connection does
+			return r.o.Idle()
+		}
+		for idle() {
 		}
 		sys.SetFault(nil)
 	}

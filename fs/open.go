@@ -5,9 +5,8 @@ import "github.com/hanwen/go-fuse/v2/fuse"
 // Open answers OPEN: without passthrough by ENOSYS, where the kernel then opens by itself and keeps its pages
 // (FUSE_NO_OPEN_SUPPORT).
 func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	o.counts.add(opOpen)
 	switch {
-	case o.policy.passthrough:
+	case o.policy.Passthrough:
 		n, err := o.node(in.NodeId)
 		if err == nil {
 			err = o.mayOpen(n, in.Flags)
@@ -25,7 +24,7 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 			err = o.openAnew(n, in.Flags, out)
 		}
 		return o.status("open", err)
-	case o.policy.noOpen:
+	case o.policy.NoOpen:
 		return fuse.ENOSYS
 	}
 	n, err := o.node(in.NodeId)
@@ -38,8 +37,7 @@ func (o *Overlay) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 
 // Release answers RELEASE. Without passthrough an open file is not known here.
 func (o *Overlay) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	o.counts.add(opRelease)
-	if o.policy.passthrough {
+	if o.policy.Passthrough {
 		o.closed(in.NodeId)
 	}
 	if h := o.pins.remove(in.Fh); h != nil {
@@ -49,19 +47,17 @@ func (o *Overlay) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 
 // Flush answers FLUSH with ENOSYS: the kernel writes its pages back at close and asks no more.
 func (o *Overlay) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {
-	o.counts.add(opFlush)
 	return fuse.ENOSYS
 }
 
 // Access answers ACCESS, which the kernel does not ask under default_permissions.
 func (o *Overlay) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status {
-	o.counts.add(opAccess)
 	return fuse.ENOSYS
 }
 
 // keepCache is FOPEN_KEEP_CACHE, unless each reading is to be seen.
 func (o *Overlay) keepCache() uint32 {
-	if o.policy.strict {
+	if o.policy.StrictAtime {
 		return 0
 	}
 	return fuse.FOPEN_KEEP_CACHE

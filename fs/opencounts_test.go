@@ -9,6 +9,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 )
 
 const largeText = "0123456789abcdef"
@@ -42,7 +44,7 @@ func (s *site) wantNoneOpen(b *backings) {
 // and both lead to the one file.
 func TestReadersOfALowerAreParted(t *testing.T) {
 	s, b := newLarge(t)
-	s.o.policy.timeout = endless
+	s.o.policy.Timeout = conn.Endless
 	s.release(s.wantOpen("small", unix.O_RDONLY, 0))
 	id := s.wantOpen("large", unix.O_RDONLY, 1)
 	s.wantOpen("large", unix.O_RDONLY, 1)

@@ -26,10 +26,10 @@ func TestOptimisationsAreTurnedOff(t *testing.T) {
 	if s.o.readNext() {
 		t.Error("prefetch: a file was read ahead")
 	}
-	s.o.pace(true)
-	defer s.o.pace(false)
+	s.o.PaceChanged(true)
+	defer s.o.PaceChanged(false)
 	s.do(s.chmod("d/a", 0o600))
-	if s.o.meanwhile() {
+	if s.o.Idle() {
 		t.Error("tmpfile: a file was made for the next copy-up")
 	}
 }

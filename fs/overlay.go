@@ -9,11 +9,11 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
-	"github.com/fuse-overlay/fuse-overlay/internal/readers"
 )
 
 // Overlay is one stack of layers, served or ready to be. Its methods may be called at any time by any number of callers.
@@ -30,24 +30,23 @@ type Overlay struct {
 	apart   atomic.Bool               // two objects could have one number
 	handles *inodecache.LRU[handleKey, handle]
 	parts   int // of one directory that a request keeps open; immutable
-	counts  *counter
-	changes gate
+	changes conn.Gate
 	listers listers
 	next    nextFile
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
 
-	writeback  bool // the kernel collects writes; set by Mount
 	writebacks writebackLocks
 
-	policy  policy    // set by Init, before any request is served
-	server  server    // set by Init; nil: no connection to notify
-	backer  backer    // the server; set by Init
-	opens   opens     // with passthrough
-	growing growing   // with passthrough
-	refusal sync.Once // logs once that the kernel does not take a file for passthrough
-	births  sync.Once // hasBirths is known
-	damage  damageLog // what has been logged of damaged layers
+	conn    *conn.Conn  // immutable
+	policy  conn.Policy // set by Connected, before any request is served
+	server  server      // set by Connected; nil: no connection to notify
+	backer  backer      // the server; set by Connected
+	opens   opens       // with passthrough
+	growing growing     // with passthrough
+	refusal sync.Once   // logs once that the kernel does not take a file for passthrough
+	births  sync.Once   // hasBirths is known
+	damage  damageLog   // what has been logged of damaged layers
 
 	pins   pins                 // with Config.LayersChange
 	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
@@ -56,11 +55,8 @@ type Overlay struct {
 
 	layerNames layerNames // immutable
 
-	cut    func() error  // ends the connection; set by Mount
-	pool   *readers.Pool // set by Mount, before any request is served
-	waker  waker         // immutable
-	fast   atomic.Bool   // requests come fast
-	helped bool          // two may work on one request; set by Mount
+	fast   atomic.Bool // requests come fast
+	helped bool        // two may work on one request; set by Mount
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work
@@ -88,23 +84,23 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 // Open opens the layers of an overlay, takes its upper and work directory for itself and sweeps the latter. An error is
 // one line that names the directory and the reason; then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
-	w, err := newWaker(cfg.CPUIdle, cfg.Log)
+	cfg.Conn.NoSpin, cfg.Conn.NoDirectIO = cfg.Disabled.has(SpinningReader), cfg.Disabled.has(DirectIOOnNewFile)
+	c, err := conn.New(cfg.Conn, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	var o *Overlay
 	s, err := stack.Open(stack.Config{
 		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
 		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther, Namespace: cfg.Namespace,
 		Markers: os.Getenv(markersVariable) != "",
-		Slow:    func() { o.slow() },
+		Slow:    c.Slow,
 		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
 		ACL:         !cfg.NoACL && !cfg.NoXattrs,
 		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 		ListAtOnce: cfg.Disabled.has(UnlistedDirs),
 	})
 	if err != nil {
-		w.close()
+		c.Close()
 		return nil, err
 	}
 	if s.AfterVolatile() {
@@ -115,7 +111,7 @@ func Open(cfg Config) (*Overlay, error) {
 	}
 	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
 	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
-	if cfg.Upper != "" && !s.Writable() && cfg.Timeout < 0 {
+	if cfg.Upper != "" && !s.Writable() && cfg.Conn.Timeout < 0 {
 		cfg.LayersChange = true // another mount may change the upper
 	}
 	if cfg.LayersChange {
@@ -126,7 +122,7 @@ func Open(cfg Config) (*Overlay, error) {
 		width = 32
 	}
 	keep := initialBounds()
-	o = &Overlay{
+	o := &Overlay{
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		cfg:           cfg,
 		stack:         s,
@@ -135,18 +131,17 @@ func Open(cfg Config) (*Overlay, error) {
 		numbers:       inodecache.NewNumbers(s.Devices(), width, s.NumberBits()),
 		claims:        inodecache.NewClaims[*Node](),
 		handles:       inodecache.NewLRU[handleKey](keep.handles, closeHandle),
-		counts:        &counter{},
 		next:          nextFile{disabled: cfg.Disabled.has(Prefetch)},
 		log:           cfg.Log,
 		selinux:       host.HasSELinux(),
-		waker:         w,
+		conn:          c,
 		overfull:      make(chan struct{}, 1),
 		parts:         keep.parts,
 		pins:          pins{most: keep.handles / 2},
 		opens:         opens{byID: map[uint64]opened{}, most: keep.handles / 2},
 	}
 	if !s.Writable() {
-		o.changes.shut(unix.EROFS)
+		o.changes.Shut(unix.EROFS)
 	}
 	o.layerNames = newLayerNames(&cfg)
 	if s.Overlap() {
@@ -171,14 +166,14 @@ func (o *Overlay) openRoot() error {
 func (o *Overlay) Close() {
 	o.handles.Clear()
 	o.stack.Close()
-	o.waker.close()
+	o.conn.Close()
 }
 
 // String names the file system for go-fuse.
 func (o *Overlay) String() string { return "fuse-overlay" }
 
-// Counts tells how many requests of each kind have been served, by their names in linux/fuse.h without the prefix.
-func (o *Overlay) Counts() map[string]uint64 { return o.counts.snapshot() }
+// Counts returns how many requests of each kind have been served, see [conn.Conn.Counts].
+func (o *Overlay) Counts() map[string]uint64 { return o.conn.Counts() }
 
 // node returns the node of an id that the kernel holds.
 func (o *Overlay) node(id uint64) (*Node, error) {

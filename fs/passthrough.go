@@ -99,7 +99,7 @@ func (o *Overlay) cutOff(n *Node, killer *fuse.InHeader) error {
 // backing for an inode at a time, so n becomes another inode to it. The former one leads to n as well, but in what is read
 // through it, and is gone with those who have it open. Precondition: n is in the upper.
 func (o *Overlay) part(n *Node) {
-	if !o.policy.passthrough {
+	if !o.policy.Passthrough {
 		return
 	}
 	if former, done := o.opens.part(n, o.nodes.Renew); done && o.server != nil {
@@ -222,7 +222,7 @@ var (
 
 // checkPassthrough tries whether the kernel takes a file of the upper. Precondition: mounted.
 func (o *Overlay) checkPassthrough() error {
-	if !o.policy.passthrough {
+	if !o.policy.Passthrough {
 		return errNoPassthrough
 	}
 	f, err := o.stack.Sample()

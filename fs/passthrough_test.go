@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -47,7 +48,7 @@ func (b *backings) UnregisterBackingFd(id int32) syscall.Errno {
 // passing makes an overlay answer as one mounted with passthrough.
 func (s *site) passing() *backings {
 	b := &backings{open: map[int32]bool{}}
-	s.o.backer, s.o.policy.passthrough = b, true
+	s.o.backer, s.o.policy.Passthrough = b, true
 	return b
 }
 
@@ -221,7 +222,7 @@ func must1[T any](v T, err error) T {
 func TestAttributesOfPassedThroughFiles(t *testing.T) {
 	s := newSite(t, "file a\nfile b", "dir d")
 	s.passing()
-	s.o.policy.timeout = endless
+	s.o.policy.Timeout = conn.Endless
 	kept := func(id uint64) bool {
 		var out fuse.AttrOut
 		must(t, errorOf(s.o.GetAttr(nil, &fuse.GetAttrIn{InHeader: s.header(id)}, &out)))

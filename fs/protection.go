@@ -161,7 +161,7 @@ func (o *Overlay) touches(valid uint32) bool {
 }
 
 // writesBack reports whether the kernel collects writes.
-func (o *Overlay) writesBack() bool { return o.writeback }
+func (o *Overlay) writesBack() bool { return o.policy.Writeback }
 
 // mayChangeXattr reports EPERM if n must keep its attributes. The kernel itself removes the capabilities of a file that is
 // appended to, before the data comes.

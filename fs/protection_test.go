@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -17,7 +18,7 @@ var flagLetters = map[rune]uint32{'i': sys.FlagImmutable, 'a': sys.FlagAppend, '
 
 // flags returns the flags of an object. They are empty if its file system has no flags.
 func (k *kernel) flags(id uint64) (letters string) {
-	word, err := k.ioctl(id, fsIocGetFlags, 0)
+	word, err := k.ioctl(id, wire.IoctlGetFlags, 0)
 	if err != nil {
 		return ""
 	}
@@ -33,13 +34,13 @@ func (k *kernel) flags(id uint64) (letters string) {
 func (k *kernel) ioctl(id uint64, cmd, arg uint32) (uint32, error) {
 	in := &fuse.IoctlIn{InHeader: k.header(id), Cmd: cmd}
 	var inbuf, outbuf []byte
-	if cmd == fsIocSetFlags {
+	if cmd == wire.IoctlSetFlags {
 		inbuf = binary.NativeEndian.AppendUint32(nil, arg)
 	} else {
 		outbuf = make([]byte, 4)
 	}
 	s := k.o.Ioctl(nil, in, inbuf, &fuse.IoctlOut{}, outbuf)
-	if err := errorOf(s); err != nil || cmd == fsIocSetFlags {
+	if err := errorOf(s); err != nil || cmd == wire.IoctlSetFlags {
 		return 0, err
 	}
 	return binary.NativeEndian.Uint32(outbuf), nil
@@ -48,7 +49,7 @@ func (k *kernel) ioctl(id uint64, cmd, arg uint32) (uint32, error) {
 // chattr sets an object's flags to those of letters.
 func (k *kernel) chattr(p, letters string) request {
 	return k.onNode(p, func(id uint64) error {
-		word, err := k.ioctl(id, fsIocGetFlags, 0)
+		word, err := k.ioctl(id, wire.IoctlGetFlags, 0)
 		if err != nil {
 			return err
 		}
@@ -58,7 +59,7 @@ func (k *kernel) chattr(p, letters string) request {
 		for _, letter := range letters {
 			word |= flagLetters[letter]
 		}
-		_, err = k.ioctl(id, fsIocSetFlags, word)
+		_, err = k.ioctl(id, wire.IoctlSetFlags, word)
 		return err
 	})
 }
@@ -151,11 +152,11 @@ func protectInode(t *testing.T, path, flag string) {
 // Before Linux 5.14 the kernel does not check the right of a process to change flags.
 func TestWhoMayChangeFlags(t *testing.T) {
 	s := newSite(t, "file root \"r\"\nfile own \"o\"\nown own 1000 1000", "")
-	s.o.policy.checksFlags = true
+	s.o.policy.ChecksFlags = true
 	ask := func(p string, uid, thread, flag uint32) error {
 		id, err := s.walk(p)
 		must(t, err)
-		in := &fuse.IoctlIn{InHeader: s.header(id), Cmd: fsIocSetFlags}
+		in := &fuse.IoctlIn{InHeader: s.header(id), Cmd: wire.IoctlSetFlags}
 		in.Uid, in.Pid = uid, thread
 		return errorOf(s.o.Ioctl(nil, in, binary.NativeEndian.AppendUint32(nil, flag), &fuse.IoctlOut{}, nil))
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -14,7 +15,6 @@ import (
 
 // Fallocate answers FALLOCATE. Of its modes the kernel passes on KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE (fuse_file_fallocate).
 func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
-	o.counts.add(opFallocate)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("fallocate", err)
@@ -22,7 +22,7 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	if err := o.mayFallocate(n, in.Mode); err != nil {
 		return o.status("fallocate", err)
 	}
-	o.slow()
+	o.conn.Slow()
 	h, err := o.writable(n)
 	if err != nil {
 		return o.status("fallocate", err)
@@ -56,7 +56,6 @@ func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
 // what is dirty would be taken for a hole by whoever copies the file. Invalidating makes it write them (the cost is the
 // file's clean pages; only copies of files that look sparse ask).
 func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	o.counts.add(opLseek)
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("lseek", err)
@@ -80,7 +79,6 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 // mapping has put into the rest of that page since the kernel wrote it back (__fuse_copy_file_range). So only whole pages of the
 // target are copied, and its end; for the rest, EOPNOTSUPP has the kernel copy by way of the page cache.
 func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
-	o.counts.add(opCopyFileRange)
 	src, err := o.node(in.NodeId)
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
@@ -92,7 +90,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if err := o.mayChange(dst); err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
-	o.slow()
+	o.conn.Slow()
 	to, err := o.writable(dst) // first: source and target may be one file
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
@@ -129,11 +127,11 @@ func wholePages(from, to *sys.File, offFrom, offTo, length int64) (int64, error)
 	if length <= 0 {
 		return 0, nil // at the end of the source
 	}
-	if offTo%pageSize != 0 {
+	if offTo%wire.PageSize != 0 {
 		return 0, unix.EOPNOTSUPP
 	}
 	if end := offTo + length; end < target.Size {
-		length -= end % pageSize
+		length -= end % wire.PageSize
 	}
 	if length <= 0 {
 		return 0, unix.EOPNOTSUPP

@@ -12,23 +12,22 @@ const bulk = 128 << 10
 
 // Read answers READ.
 func (o *Overlay) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	n, status := o.read(in, buf)
+	n, status := o.ReadData(in, buf)
 	if status != fuse.OK {
 		return nil, status
 	}
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-// read fills buf as far as there is data.
-func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
-	o.counts.add(opRead)
+// ReadData fills buf as far as there is data.
+func (o *Overlay) ReadData(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return 0, o.status("read", err)
 	}
 	switch {
 	case len(buf) >= bulk:
-		o.slow()
+		o.conn.Slow()
 	case in.Offset == 0 && !o.cfg.LayersChange:
 		if got, ok := o.next.take(n, buf); ok {
 			return got, fuse.OK
@@ -55,7 +54,6 @@ func (o *Overlay) read(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 
 // Readlink answers READLINK; the kernel keeps the answer.
 func (o *Overlay) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
-	o.counts.add(opReadlink)
 	n, err := o.node(h.NodeId)
 	if err != nil {
 		return nil, o.status("readlink", err)

@@ -11,22 +11,21 @@ import (
 // OpenDir answers OPENDIR with ENOSYS where the kernel then opens by itself and keeps the listing
 // (FUSE_NO_OPENDIR_SUPPORT).
 func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	o.counts.add(opOpendir)
 	switch {
 	case o.cfg.LayersChange:
 		*out = fuse.OpenOut{} // the kernel requests each listing
 		return fuse.OK
-	case o.policy.noOpendir:
+	case o.policy.NoOpendir:
 		return fuse.ENOSYS
 	}
-	if !o.policy.strict {
+	if !o.policy.StrictAtime {
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_CACHE_DIR
 	}
 	return fuse.OK
 }
 
 // ReleaseDir answers RELEASEDIR.
-func (o *Overlay) ReleaseDir(*fuse.ReleaseIn) { o.counts.add(opReleasedir) }
+func (o *Overlay) ReleaseDir(*fuse.ReleaseIn) {}
 
 // Places of the entries that every directory has; those of the index follow.
 const (
@@ -45,13 +44,11 @@ const unknownIno = 0xffffffff
 
 // ReadDir answers READDIR: any offset, without a handle.
 func (o *Overlay) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	o.counts.add(opReaddir)
 	return o.status("readdir", o.list(in, out, false))
 }
 
 // ReadDirPlus answers READDIRPLUS: every entry comes with what LOOKUP would tell of it.
 func (o *Overlay) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	o.counts.add(opReaddirplus)
 	return o.status("readdirplus", o.list(in, out, true))
 }
 

@@ -10,7 +10,6 @@ import (
 
 // Unlink answers UNLINK.
 func (o *Overlay) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	o.counts.add(opUnlink)
 	return o.status("unlink", o.unlink(h.NodeId, name))
 }
 
@@ -31,7 +30,6 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 
 // Rmdir answers RMDIR.
 func (o *Overlay) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	o.counts.add(opRmdir)
 	return o.status("rmdir", o.removeEntry(h.NodeId, name, true, o.rmdirLocked))
 }
 

@@ -14,7 +14,6 @@ const renameTries = 16
 
 // Rename answers RENAME and RENAME2 with NOREPLACE or EXCHANGE.
 func (o *Overlay) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	o.counts.add(opRename)
 	if in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 {
 		return fuse.EINVAL
 	}

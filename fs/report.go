@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
@@ -101,19 +102,19 @@ func (o *Overlay) reportCopyUps() string {
 
 func (o *Overlay) reportIO() string {
 	words := []string{"cached"}
-	if o.policy.passthrough {
+	if o.policy.Passthrough {
 		words[0] = "passthrough"
 	}
-	if o.writeback {
+	if o.policy.Writeback {
 		words = append(words, "writeback=1")
 	}
-	if o.policy.direct && o.stack.Writable() {
+	if o.policy.DirectIO && o.stack.Writable() {
 		words = append(words, "new files are written past the page cache")
 	}
-	if o.policy.timeout < endless {
-		words = append(words, fmt.Sprintf("timeout=%v", o.policy.timeout.Seconds()))
+	if o.policy.Timeout < conn.Endless {
+		words = append(words, fmt.Sprintf("timeout=%v", o.policy.Timeout.Seconds()))
 	}
-	if o.waker.poll != nil {
+	if o.conn.PollsIdleCPUs() {
 		words = append(words, "idle CPUs poll under load")
 	}
 	return strings.Join(words, ", ")
@@ -142,7 +143,7 @@ var kernelFeatures = []struct {
 func (o *Overlay) missing() []string {
 	var names []string
 	for _, f := range kernelFeatures {
-		if o.policy.offered&f.flag == 0 {
+		if o.policy.Offered&f.flag == 0 {
 			names = append(names, f.name)
 		}
 	}

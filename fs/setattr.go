@@ -11,7 +11,6 @@ import (
 // SetAttr answers SETATTR. The order is that of a plain file system's truncate, then chown (which clears suid and sgid),
 // then chmod, then times.
 func (o *Overlay) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	o.counts.add(opSetattr)
 	n, err := o.node(in.NodeId)
 	if err == nil {
 		err = o.setAttr(n, in)

@@ -108,7 +108,7 @@ func (s *settling) work(who int) {
 func (s *settling) readPart(k, i int, buf *[]sys.Dirent) {
 	defer func() {
 		if v := recover(); v != nil {
-			s.read[i] = stack.Unread(unix.Errno(s.o.panicked(v)))
+			s.read[i] = stack.Unread(unix.Errno(s.o.conn.Panicked(v)))
 		}
 	}()
 	d := s.o.open(s.dirs[k])

@@ -11,7 +11,6 @@ import (
 // Tmpfile answers TMPFILE, of Linux 6.1: an O_TMPFILE file in a directory, opened. Its node is one whose last name has gone, but LINK
 // may give it a name, once. EOPNOTSUPP if the upper's file system has no such files.
 func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
-	o.counts.add(opTmpfile)
 	p, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("tmpfile", err)

@@ -13,7 +13,7 @@ import (
 // fails; a daemon without the right to date the file goes on.
 func TestWriteBackKeepsTheTime(t *testing.T) {
 	s := newSite(t, "file f \"text\"", "")
-	s.o.writeback = true
+	s.o.policy.Writeback = true
 	id, err := s.walk("f")
 	must(t, err)
 	before, err := s.getattr(id)
@@ -55,7 +55,7 @@ func TestWriteBackKeepsTheTime(t *testing.T) {
 // it alone. A file without a name that may still get one, by O_TMPFILE, takes it.
 func TestTimeOfARemovedFile(t *testing.T) {
 	s := newSite(t, "", "file f \"text\"")
-	s.o.writeback = true
+	s.o.policy.Writeback = true
 	id, err := s.walk("f")
 	must(t, err)
 	s.do(s.unlink("f"))

@@ -21,7 +21,6 @@ const (
 
 // GetXAttr answers GETXATTR.
 func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
-	o.counts.add(opGetxattr)
 	if o.cfg.NoXattrs {
 		return 0, errNoXattrs
 	}
@@ -109,7 +108,6 @@ func give(dest, value []byte) (uint32, fuse.Status) {
 
 // ListXAttr answers LISTXATTR.
 func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	o.counts.add(opListxattr)
 	if o.cfg.NoXattrs {
 		return 0, errNoXattrs
 	}
@@ -165,7 +163,6 @@ func (o *Overlay) changeXattr(id uint64, attr string, remove bool, f func(r owne
 
 // SetXAttr answers SETXATTR.
 func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
-	o.counts.add(opSetxattr)
 	err := o.changeXattr(in.NodeId, attr, false, func(r owner.Ref, stored string) error {
 		if err := r.SetXattr(stored, data, int(in.Flags)); err != nil {
 			return err
@@ -184,7 +181,6 @@ func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, 
 
 // RemoveXAttr answers REMOVEXATTR. An attribute that is not there is no reason to copy a file up.
 func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
-	o.counts.add(opRemovexattr)
 	n, err := o.node(h.NodeId)
 	if err == nil {
 		err = o.mayChangeXattr(n, attr, true)

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -110,7 +110,7 @@ func (r *request) stayWithCaller(reason *apartError, result *resultPipe) error {
 		inherit = append(inherit, fd)
 		environ = append(environ, resultVariable+"="+strconv.Itoa(fd))
 	}
-	if fd, ok := fs.DeviceFD(r.mount.Point); ok {
+	if fd, ok := conn.DeviceFD(r.mount.Point); ok {
 		inherit = append(inherit, fd)
 	}
 	return fmt.Errorf("%w; %w", reason, r.mount.Namespace.Exec(os.Args, environ, inherit...))

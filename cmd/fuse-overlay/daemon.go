@@ -10,7 +10,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -41,7 +41,7 @@ const farDescriptor = 4096
 // startDaemon returns nil when the mount answers.
 func startDaemon(argv []string, req *request) error {
 	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
-	if fd, ok := fs.DeviceFD(req.mount.Point); ok {
+	if fd, ok := conn.DeviceFD(req.mount.Point); ok {
 		if err := checkDeviceFD(fd); err != nil {
 			return err
 		}
@@ -169,7 +169,7 @@ const closed = ^uintptr(0)
 // device of a mount point /dev/fd/N keeps its number. Those of passing get the first free numbers,
 // which numbers returns.
 func passedFiles(passing []uintptr, mountPoint string) (files []uintptr, numbers []int) {
-	if device, ok := fs.DeviceFD(mountPoint); ok && device >= standardStreams {
+	if device, ok := conn.DeviceFD(mountPoint); ok && device >= standardStreams {
 		files = slices.Repeat([]uintptr{closed}, device-standardStreams+1)
 		files[device-standardStreams] = uintptr(device)
 	}

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -14,7 +14,7 @@ import (
 func (r *request) clearMountPoint() {
 	for isDead(r.mount.Point) {
 		dead, ok := r.ownMount()
-		if !ok || fs.Detach(dead.Point, r.mount.Direct) != nil {
+		if !ok || conn.Detach(dead.Point, r.mount.Direct) != nil {
 			return // findMountPoint reports the dead mount
 		}
 		r.note("a dead mount of type %s on %q was in the way, and is detached", dead.Type, dead.Point)

@@ -9,11 +9,12 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// The probe for lost appends (fs/lossprobe.go) takes two processes. The daemon is the server. The
+// The probe for lost appends (package lossprobe) takes two processes. The daemon is the server. The
 // client is the process that has started the daemon and only waits for it, so the probe costs no
 // third process. If there is no such process, or it may not mount, the daemon starts a client. If
 // the client may mount only in a user namespace, it gets one.
@@ -28,7 +29,7 @@ const (
 // needsLossProbe reports whether it matters what the probe finds.
 func needsLossProbe(req *request) bool {
 	o := &req.overlay
-	return o.Upper != "" && !o.ReadOnly && o.IO != fs.IOPassthrough && o.Writeback != fs.WritebackOn
+	return o.Upper != "" && !o.ReadOnly && o.Conn.IO != conn.IOPassthrough && o.Conn.Writeback != conn.WritebackOn
 }
 
 // runLossClient is the whole life of a process that is a client and nothing else; false in all others.
@@ -37,7 +38,7 @@ func runLossClient() bool {
 	if err != nil {
 		return false
 	}
-	_ = fs.RunLossClient(host.AdoptSocket(fd)) // the server finds the connection closed
+	_ = lossprobe.RunClient(host.AdoptSocket(fd)) // the server finds the connection closed
 	return true
 }
 
@@ -49,7 +50,7 @@ func beLossClient() *host.Socket {
 		return nil
 	}
 	go func() {
-		_ = fs.RunLossClient(client)
+		_ = lossprobe.RunClient(client)
 		client.Close()
 	}()
 	return &server
@@ -69,11 +70,11 @@ func inheritedLossSocket() (s host.Socket, ok bool) {
 // startLossProbe begins the probe, if it is needed. wait waits for its result. abandon is for a
 // mount that fails: it waits for the end of the probe and of its process, so that nothing is left
 // of the mount.
-func startLossProbe(req *request, log *zap.Logger) (wait func() fs.Loss, abandon func()) {
+func startLossProbe(req *request, log *zap.Logger) (wait func() lossprobe.Result, abandon func()) {
 	if !needsLossProbe(req) {
 		return nil, func() {}
 	}
-	result := make(chan fs.Loss, 1)
+	result := make(chan lossprobe.Result, 1)
 	start := time.Now()
 	socket, ok := inheritedLossSocket()
 	ended := make(chan struct{})
@@ -84,15 +85,15 @@ func startLossProbe(req *request, log *zap.Logger) (wait func() fs.Loss, abandon
 		socket, err = startLossClient(req.called, ended)
 	}
 	go func() {
-		var loss fs.Loss
+		var loss lossprobe.Result
 		if err == nil {
-			loss, err = fs.ServeLossProbe(socket)
+			loss, err = lossprobe.Serve(socket)
 			socket.Close()
 		}
 		log.Debug("probe for lost appends", zap.Duration("took", time.Since(start)), zap.Error(err))
 		result <- loss
 	}()
-	wait = sync.OnceValue(func() fs.Loss { return <-result })
+	wait = sync.OnceValue(func() lossprobe.Result { return <-result })
 	return wait, func() { wait(); <-ended }
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -30,7 +31,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	}
 	req.overlay.Log = log
 	wait, abandon := startLossProbe(req, log)
-	req.overlay.Loss = wait
+	req.overlay.Conn.Loss = wait
 	failed := true
 	defer func() {
 		if failed {
@@ -51,11 +52,11 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		return nil, err
 	}
 	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
-	if _, ok := fs.DeviceFD(req.mount.Point); ok {
+	if _, ok := conn.DeviceFD(req.mount.Point); ok {
 		a.mount = mountOfOthers{m}
 	} else {
 		answers := func() error { return checkAnswers(req.mount.Point) }
-		if err := fs.Quietly(func() error { return namespace.Do(answers) }); err != nil {
+		if err := conn.Quietly(func() error { return namespace.Do(answers) }); err != nil {
 			a.detach()
 			return nil, err
 		}
@@ -113,7 +114,7 @@ func checkAnswers(point string) error {
 }
 
 // mountAndListen makes what fusermount3 writes to stderr part of the error, or of the log if it was a warning only.
-func mountAndListen(overlay *fs.Overlay, mount fs.MountConfig, log *zap.Logger) (*fs.Mount, error) {
+func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger) (*fs.Mount, error) {
 	mount.Passing = 1 // the pipe to the parent
 	if mount.Namespace != nil {
 		mount.Passing += host.NamespaceDescriptors

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 )
 
 const fuseDevice = "/dev/fuse"
@@ -19,7 +19,7 @@ const fuseDevice = "/dev/fuse"
 // checkMountable finds what would keep the mount from being made, before a layer is touched, and makes the path of
 // the mount point absolute: the daemon leaves the directory it was called from, and unmounts by that path.
 func (r *request) checkMountable() error {
-	if fd, ok := fs.DeviceFD(r.mount.Point); ok {
+	if fd, ok := conn.DeviceFD(r.mount.Point); ok {
 		return checkDeviceFD(fd)
 	}
 	r.mount.Direct = mayMount()
@@ -121,6 +121,6 @@ func checkHelper() error {
 	if _, err := os.Stat(fuseDevice); err != nil {
 		return explainDevice(err)
 	}
-	_, err := fs.MountProgram()
+	_, err := conn.MountProgram()
 	return err
 }

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 )
 
 func TestFindMountPoint(t *testing.T) {
@@ -59,7 +59,7 @@ func TestDeviceFD(t *testing.T) {
 		{"/dev/fd", 0, false},
 		{"dev/fd/7", 0, false},
 	} {
-		if fd, ok := fs.DeviceFD(tt.point); ok != tt.ok || ok && fd != tt.fd {
+		if fd, ok := conn.DeviceFD(tt.point); ok != tt.ok || ok && fd != tt.fd {
 			t.Errorf("%s: got %d, %v", tt.point, fd, ok)
 		}
 	}

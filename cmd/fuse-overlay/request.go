@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -21,7 +22,7 @@ type request struct {
 	fake bool
 
 	overlay fs.Config
-	mount   fs.MountConfig
+	mount   conn.MountConfig
 	// nfsExport: the mount is to be exported by handles that outlive it.
 	nfsExport bool
 	// given are the options that were given, by their names.
@@ -36,7 +37,7 @@ type request struct {
 	ignored []string
 }
 
-// withoutEnd is fs.Config.Timeout for names and attributes that the kernel may keep as long as it likes.
+// withoutEnd is conn.Config.Timeout for names and attributes that the kernel may keep as long as it likes.
 const withoutEnd time.Duration = -1
 
 // parseRequest understands a command line. Called by compatName, or by `mount -s`, it lets unknown arguments pass,
@@ -45,13 +46,13 @@ func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
 		called: called,
 		overlay: fs.Config{
-			Timeout: withoutEnd,
+			Conn: conn.Config{Timeout: withoutEnd},
 			// Callers of that program know no note of a volatile mount, and so do not remove it.
 			AfterVolatile: called == compatName,
 			// Container engines mount the upper of a running container again to read it, sometimes without ro.
 			BesideOther: called == compatName,
 		},
-		mount: fs.MountConfig{Type: called},
+		mount: conn.MountConfig{Type: called},
 	}
 	c, err := splitCommandLine(argv[min(1, len(argv)):], asMountHelper(argv))
 	if err != nil {
@@ -133,7 +134,7 @@ func (r *request) check() error {
 		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
 	case r.mount.AllowOther && r.allowRoot:
 		return errors.New("allow_other and allow_root exclude each other")
-	case o.IO == fs.IOPassthrough && o.Writeback == fs.WritebackOn:
+	case o.Conn.IO == conn.IOPassthrough && o.Conn.Writeback == conn.WritebackOn:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
 	return r.settle()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 )
 
 // describe writes what differs from the defaults, so that a test says all that a command line does and nothing else.
@@ -28,7 +29,7 @@ func describe(r *request) string {
 		name    string
 	}{
 		{r.foreground, "foreground"}, {m.Debug, "debug"}, {o.Volatile, "volatile"}, {o.NoFsync, "nofsync"},
-		{o.NoACL, "noacl"}, {o.NoXattrs, "noxattrs"}, {o.StaticNlink, "static_nlink"}, {o.Writeback == fs.WritebackOn, "writeback"}, {o.Writeback == fs.WritebackOff, "writeback=0"},
+		{o.NoACL, "noacl"}, {o.NoXattrs, "noxattrs"}, {o.StaticNlink, "static_nlink"}, {o.Conn.Writeback == conn.WritebackOn, "writeback"}, {o.Conn.Writeback == conn.WritebackOff, "writeback=0"},
 		{m.AllowOther, "allow_other"},
 	} {
 		if f.differs {
@@ -47,14 +48,14 @@ func describe(r *request) string {
 			say("%s", f.name)
 		}
 	}
-	if o.Timeout != withoutEnd {
-		say("timeout %v", o.Timeout)
+	if o.Conn.Timeout != withoutEnd {
+		say("timeout %v", o.Conn.Timeout)
 	}
 	if o.LayersChange {
 		say("layers-change")
 	}
-	if o.CPUIdle != fs.CPUIdleAuto {
-		say("cpu_idle %d", o.CPUIdle)
+	if o.Conn.CPUIdle != conn.CPUIdleAuto {
+		say("cpu_idle %d", o.Conn.CPUIdle)
 	}
 	if o.Disabled != 0 {
 		say("disable %v", o.Disabled)
@@ -62,8 +63,8 @@ func describe(r *request) string {
 	if o.CacheInodes != 0 {
 		say("cache_inodes %d", o.CacheInodes)
 	}
-	if o.MaxWrite != 0 {
-		say("max_write %d", o.MaxWrite)
+	if o.Conn.MaxWrite != 0 {
+		say("max_write %d", o.Conn.MaxWrite)
 	}
 	if r.logFile != "" {
 		say("log %s", r.logFile)

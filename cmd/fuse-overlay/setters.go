@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
@@ -67,9 +68,9 @@ func zeroOrOne(value string) (bool, error) {
 
 func setWriteback(r *request, value string) error {
 	yes, err := zeroOrOne(value)
-	r.overlay.Writeback = fs.WritebackOff
+	r.overlay.Conn.Writeback = conn.WritebackOff
 	if yes {
-		r.overlay.Writeback = fs.WritebackOn
+		r.overlay.Conn.Writeback = conn.WritebackOn
 	}
 	return err
 }
@@ -133,18 +134,18 @@ func setTimeout(r *request, value string) error {
 	r.overlay.LayersChange = seconds == 0
 	// Callers write "for ever" as a number like 1000000000, which a Duration need not be able to hold.
 	if seconds >= math.MaxInt64/float64(time.Second) {
-		r.overlay.Timeout = withoutEnd
+		r.overlay.Conn.Timeout = withoutEnd
 	} else {
-		r.overlay.Timeout = time.Duration(seconds * float64(time.Second))
+		r.overlay.Conn.Timeout = time.Duration(seconds * float64(time.Second))
 	}
 	return nil
 }
 
-var setIO = oneOf(func(r *request) *fs.IO { return &r.overlay.IO },
-	choice[fs.IO]{"auto", fs.IOAuto}, choice[fs.IO]{"cached", fs.IOCached}, choice[fs.IO]{"passthrough", fs.IOPassthrough})
+var setIO = oneOf(func(r *request) *conn.IO { return &r.overlay.Conn.IO },
+	choice[conn.IO]{"auto", conn.IOAuto}, choice[conn.IO]{"cached", conn.IOCached}, choice[conn.IO]{"passthrough", conn.IOPassthrough})
 
-var setCPUIdle = oneOf(func(r *request) *fs.CPUIdle { return &r.overlay.CPUIdle },
-	choice[fs.CPUIdle]{"auto", fs.CPUIdleAuto}, choice[fs.CPUIdle]{"poll", fs.CPUIdlePoll}, choice[fs.CPUIdle]{"sleep", fs.CPUIdleSleep})
+var setCPUIdle = oneOf(func(r *request) *conn.CPUIdle { return &r.overlay.Conn.CPUIdle },
+	choice[conn.CPUIdle]{"auto", conn.CPUIdleAuto}, choice[conn.CPUIdle]{"poll", conn.CPUIdlePoll}, choice[conn.CPUIdle]{"sleep", conn.CPUIdleSleep})
 
 func setDisabled(r *request, value string) (err error) {
 	r.overlay.Disabled, err = fs.ParseOptimisations(value)
@@ -159,7 +160,7 @@ func setMaxWrite(r *request, value string) error {
 	if err != nil || bytes < leastMaxWrite {
 		return fmt.Errorf("%s is not a number of bytes of at least %d", quoted(value), leastMaxWrite)
 	}
-	r.overlay.MaxWrite = int(bytes)
+	r.overlay.Conn.MaxWrite = int(bytes)
 	return nil
 }
 

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The calls of the probe for lost appends (fs/lossprobe.go).
+// The calls of the probe for lost appends (package lossprobe).
 
 // Socket is one end of a connection between two processes of this program.
 type Socket struct{ fd int }

@@ -1,20 +1,22 @@
-package fs
+package conn
 
 import (
 	"testing"
 	"unsafe"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 )
 
 // A worker has room for small answers, makes it for large ones, and takes nothing that is larger than was agreed.
 func TestRoomForAnswers(t *testing.T) {
 	const most = 1 << 20
-	s := newSite(t, "", "file f text")
+	conn := newConn(t, Config{})
 	for _, debug := range []bool{false, true} {
-		w := s.o.newWorker(nil, nil, most, debug)
-		if all := len(w.out)-outHeader >= most; all != debug {
-			t.Errorf("debug %v: room for %d bytes at first", debug, len(w.out)-outHeader)
+		w := conn.NewWorker(WorkerConfig{FileSystem: newOneFile("text"), MaxWrite: most, RestOnly: debug})
+		if all := len(w.out)-wire.OutHeaderSize >= most; all != debug {
+			t.Errorf("debug %v: room for %d bytes at first", debug, len(w.out)-wire.OutHeaderSize)
 		}
 		for _, c := range []struct {
 			size uint32
@@ -22,10 +24,10 @@ func TestRoomForAnswers(t *testing.T) {
 		}{{0, true}, {largestOther, true}, {largestOther + 1, true}, {most, true}, {most + 1, false}, {1<<32 - 1, false}, {4096, true}} {
 			if got := w.hasRoom(c.size); got != c.want {
 				t.Errorf("debug %v: room for %d: %v, want %v", debug, c.size, got, c.want)
-			} else if got && len(w.out)-outHeader < int(c.size) {
-				t.Errorf("debug %v: %d bytes are room for %d", debug, len(w.out)-outHeader, c.size)
+			} else if got && len(w.out)-wire.OutHeaderSize < int(c.size) {
+				t.Errorf("debug %v: %d bytes are room for %d", debug, len(w.out)-wire.OutHeaderSize, c.size)
 			}
-			if uintptr(unsafe.Pointer(&w.out[outHeader]))%pageSize != 0 {
+			if uintptr(unsafe.Pointer(&w.out[wire.OutHeaderSize]))%wire.PageSize != 0 {
 				t.Errorf("debug %v, after %d: data does not begin at a page", debug, c.size)
 			}
 		}
@@ -34,19 +36,16 @@ func TestRoomForAnswers(t *testing.T) {
 
 // What is too much to be answered is left to go-fuse, which refuses it.
 func TestTooMuchIsNotServedHere(t *testing.T) {
-	s := newSite(t, "", "file f text")
-	id, err := s.walk("f")
-	must(t, err)
-	w := s.o.newWorker(nil, nil, 128<<10, false)
-	in := fuse.ReadIn{InHeader: s.header(id), Size: 128<<10 + 1}
-	in.Opcode = codeRead
-	msg := unsafe.Slice((*byte)(unsafe.Pointer(&in)), sizeOf(&in))
+	w := newConn(t, Config{}).NewWorker(WorkerConfig{FileSystem: newOneFile("text"), MaxWrite: 128 << 10})
+	in := fuse.ReadIn{Size: 128<<10 + 1}
+	in.Opcode = uint32(wire.OpRead)
+	msg := wire.Bytes(&in)
 	if _, _, served := w.often(&in.InHeader, msg); served {
 		t.Error("a READ of more than was agreed was served")
 	}
 	in.Size--
 	n, status, served := w.often(&in.InHeader, msg)
-	if !served || status != fuse.OK || string(w.out[outHeader:outHeader+n]) != "text" {
+	if !served || status != fuse.OK || string(w.out[wire.OutHeaderSize:wire.OutHeaderSize+n]) != "text" {
 		t.Errorf("a READ of as much: served %v, %v, %d bytes", served, status, n)
 	}
 }

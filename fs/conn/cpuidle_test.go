@@ -1,4 +1,4 @@
-package fs
+package conn
 
 import (
 	"testing"
@@ -17,7 +17,7 @@ func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
 			t.Errorf("%d: %v, want %v", c, got, want)
 		}
 	}
-	w, err := newWaker(CPUIdleSleep, zap.NewNop())
+	w, err := newIdlePoll(CPUIdleSleep, zap.NewNop())
 	if err != nil || w.poll != nil {
 		t.Errorf("sleep: %v, %v: something is to be asked for", w.poll, err)
 	}

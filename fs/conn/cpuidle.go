@@ -1,4 +1,4 @@
-package fs
+package conn
 
 import (
 	"fmt"
@@ -27,30 +27,30 @@ func (c CPUIdle) wants() bool {
 	return c == CPUIdlePoll || c == CPUIdleAuto && host.PollsWhileIdle() && n > 0 && n <= fewCPUs
 }
 
-// waker has the machine's idle CPUs poll while requests come fast. Half of what a request costs on virtual CPUs is to wake
+// idlePoll has the machine's idle CPUs poll while requests come fast. Half of what a request costs on virtual CPUs is to wake
 // the one that the caller sleeps on (docs/PERFORMANCE.md).
-type waker struct {
+type idlePoll struct {
 	poll *host.IdlePoll // nil: idle CPUs are left alone
 	log  *zap.Logger
 }
 
-// newWaker opens the means; an error is for who has asked for it.
-func newWaker(c CPUIdle, log *zap.Logger) (waker, error) {
+// newIdlePoll opens the means; an error is for who has asked for it.
+func newIdlePoll(c CPUIdle, log *zap.Logger) (idlePoll, error) {
 	if !c.wants() {
-		return waker{}, nil
+		return idlePoll{}, nil
 	}
 	poll, err := host.OpenIdlePoll()
 	if err != nil && c == CPUIdlePoll {
-		return waker{}, fmt.Errorf("cpu_idle=poll: %s: %w", host.IdlePollFile, err)
+		return idlePoll{}, fmt.Errorf("cpu_idle=poll: %s: %w", host.IdlePollFile, err)
 	}
 	if err != nil {
 		log.Debug("idle CPUs are left to sleep", zap.Error(err))
 	}
-	return waker{poll, log}, nil
+	return idlePoll{poll, log}, nil
 }
 
 // ask keeps idle CPUs awake, or no longer, and answers whether they are.
-func (w *waker) ask(awake bool) bool {
+func (w *idlePoll) ask(awake bool) bool {
 	if w.poll == nil {
 		return false
 	}
@@ -61,7 +61,7 @@ func (w *waker) ask(awake bool) bool {
 	return awake
 }
 
-func (w *waker) close() {
+func (w *idlePoll) close() {
 	if w.poll != nil {
 		w.poll.Close()
 	}

@@ -1,0 +1,7 @@
+// Package conn is the connection to the kernel: mounting, INIT and the policy that follows from it, the decoding of requests,
+// the readers that take them, counters, and the latency of idle CPUs. It serves anything that implements [FileSystem].
+//
+// Its locks are leaves: none is held while the file system is called.
+//
+// The package does not know nodes, layers or what a name means.
+package conn

@@ -1,0 +1,97 @@
+// Package wire is the layout of FUSE messages in memory: numbers of requests, headers, and the fixed parts of requests and
+// replies (linux/fuse.h).
+//
+// It has no locks. It reads and writes no connection, and it serves no request.
+package wire
+
+import (
+	"bytes"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// Sizes in bytes.
+const (
+	InHeaderSize  = int(unsafe.Sizeof(fuse.InHeader{}))  // struct fuse_in_header
+	OutHeaderSize = int(unsafe.Sizeof(fuse.OutHeader{})) // struct fuse_out_header
+	PageSize      = 4096
+)
+
+// Forget is struct fuse_forget_one: a node, and how many lookups of it the kernel gives back.
+type Forget struct{ NodeID, Lookups uint64 }
+
+// Header is the header of a request. Precondition: in has InHeaderSize bytes at least.
+func Header(in []byte) *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&in[0])) }
+
+// Argument is the fixed part of a request, header included; nil if the request is too short.
+func Argument[T any](in []byte) *T {
+	if len(in) < int(unsafe.Sizeof(*new(T))) {
+		return nil
+	}
+	return (*T)(unsafe.Pointer(&in[0]))
+}
+
+// Name is the name that follows the fixed part of a request, without the NUL that ends it.
+func Name(in []byte, fixed int) []byte {
+	name := in[min(fixed, len(in)):]
+	if end := bytes.IndexByte(name, 0); end >= 0 {
+		name = name[:end]
+	}
+	return name
+}
+
+// NameString is [Name] as a string in the memory of the request: it is valid until the next request.
+func NameString(in []byte, fixed int) string {
+	name := Name(in, fixed)
+	return unsafe.String(unsafe.SliceData(name), len(name))
+}
+
+// Forgets is the list of a BATCH_FORGET, in the memory of the request; nil if there is none.
+func Forgets(in []byte) []Forget {
+	const fixed = 8 // struct fuse_batch_forget_in: count, dummy
+	if len(in) < InHeaderSize+fixed {
+		return nil
+	}
+	list := in[InHeaderSize+fixed:]
+	n := len(list) / int(unsafe.Sizeof(Forget{}))
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*Forget)(unsafe.Pointer(&list[0])), n)
+}
+
+// Result is the fixed part of a reply after its header, cleared. Precondition: out has room for both.
+func Result[T any](out []byte) *T {
+	r := (*T)(unsafe.Pointer(&out[OutHeaderSize]))
+	*r = *new(T)
+	return r
+}
+
+// PutHeader writes the header of a reply with size bytes after it. Precondition: out has OutHeaderSize bytes at least.
+func PutHeader(out []byte, unique uint64, status fuse.Status, size int) {
+	*(*fuse.OutHeader)(unsafe.Pointer(&out[0])) = fuse.OutHeader{
+		Unique: unique, Status: -int32(status), Length: uint32(OutHeaderSize + size),
+	}
+}
+
+// SetLength sets the length in the header of a reply.
+func SetLength(out []byte, length int) {
+	(*fuse.OutHeader)(unsafe.Pointer(&out[0])).Length = uint32(length)
+}
+
+// SizeOf is the size of the fixed part of a request or a reply.
+func SizeOf[T any](*T) int { return int(unsafe.Sizeof(*new(T))) }
+
+// Bytes is the memory of v.
+func Bytes[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
+
+// ReplyBuffer is a buffer for replies with up to size bytes of data. The data begins at a page, right after the header.
+func ReplyBuffer(size int) []byte {
+	buf := make([]byte, size+2*PageSize)
+	skip := PageSize - int(uintptr(unsafe.Pointer(&buf[0]))%PageSize)
+	if skip < OutHeaderSize {
+		skip += PageSize
+	}
+	return buf[skip-OutHeaderSize:]
+}
