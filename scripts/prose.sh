@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# prose.sh VALE FOLDER|FILE...: checks the English of documents, of comments and of the manual page.
-# Words and the length of sentences are rules of Vale (.vale/). The width of lines is checked here:
-# at most 100 characters. Tables, code blocks and lines without a space to break at may be wider.
-# A folder stands for its own files, without those of its subfolders.
-# LEVEL=suggestion also prints what is no error.
+# prose.sh VALE FOLDER|FILE...: checks the English of documents, comments, messages and the manual
+# page. Words and the length of sentences are rules of Vale (.vale/). The width of lines is checked
+# here: at most 100 characters. Tables, code blocks and lines without a space to break at may be
+# wider. A folder stands for its own files, without those of its subfolders. LEVEL=suggestion also
+# prints what is no error.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -39,25 +39,32 @@ width() {
 		END { exit bad }' "$@"
 }
 
-# text prints the prose of a file whose format Vale does not know, line by line: the comments of
-# scripts, Makefiles and YAML, and the text of the manual page.
+# text prints the prose of a file in a form that Vale can read, line by line: the comments of
+# scripts, Makefiles and YAML, the text of the manual page, the string literals of Go code.
 text() {
 	case $1 in
 	*.1) sed -E 's/^\.(B|I|BR|BI|IR|RB|SH) //; s/^\.[A-Z].*//; s/\\f.//g; s/\\(-|\(aq|&)/-/g' "$1" ;;
+	*.go) perl -ne 'print join(". ", grep / /, /"((?:[^"\\]|\\.)*)"/g), "\n"' "$1" ;;
 	*) sed -E '/^[[:space:]]*#/!s/.*//; s/^[[:space:]]*#!?//' "$1" ;;
 	esac
 }
 
-vale() { "$vale" --minAlertLevel="${LEVEL:-error}" --output=line "$@"; }
-
-status=0
+texts=$(mktemp -d)
+trap 'rm -rf "$texts"' EXIT
 known=()
-width "${files[@]}" || status=1
 for file in "${files[@]}"; do
 	case $file in
-	*.md | *.go) known+=("$file") ;;
-	*) text "$file" | vale --ext=.txt | sed "s|^stdin.txt:|$file:|" || status=1 ;;
+	*.md | *_test.go | e2e/*.go) known+=("$file") && continue ;;
+	*.go) known+=("$file") ;;
 	esac
+	mkdir -p "$texts/$(dirname "$file")"
+	text "$file" >"$texts/$file.txt"
 done
+
+vale() { "$vale" --config=.vale.ini --minAlertLevel="${LEVEL:-error}" --output=line "$@"; }
+
+status=0
+width "${files[@]}" || status=1
 [ "${#known[@]}" -eq 0 ] || vale "${known[@]}" || status=1
+vale "$texts" | sed "s|^$texts/||; s|\.txt:|:|" || status=1
 exit "$status"
