@@ -126,7 +126,7 @@ func (o *Overlay) publish(n *Node, p place, staged *copyup.Staged, data *stack.D
 	if err := staged.Publish(up, p.name); err != nil {
 		return false, err
 	}
-	o.stack.Raised(&dir.Dir, p.name)
+	o.stack.CopiedUp(&dir.Dir, p.name)
 	if n.dir != nil {
 		n.dir.mu.Lock()
 		n.dir.AddUpper()

@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// openDir holds the opened parts of one directory for one request. It is [stack.Opened].
+// openDir holds the opened parts of one directory for one request. It is [stack.LayerDirs].
 type openDir struct {
 	o      *Overlay
 	n      *Node

@@ -225,7 +225,7 @@ func (o *Overlay) checkPassthrough() error {
 	if !o.policy.Passthrough {
 		return errNoPassthrough
 	}
-	f, err := o.stack.Sample()
+	f, err := o.stack.ProbeFile()
 	if err != nil {
 		return fmt.Errorf("io=passthrough: cannot be tried: %w", err)
 	}

@@ -196,7 +196,7 @@ func (o *Overlay) settle(n *Node) error {
 	}
 	defer n.lockLinks()()
 	if p := n.place(); p.layer == stack.Upper && !p.gone {
-		return o.stack.Settle(p.shared)
+		return o.stack.RecordLinks(p.shared)
 	}
 	return nil
 }

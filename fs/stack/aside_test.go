@@ -13,7 +13,7 @@ import (
 // looked for.
 const (
 	asideUpper = "file d/u\nfile d/both"
-	asideLower = "file d/gone\nfile d/raised\nfile d/both\nfile d/stays"
+	asideLower = "file d/gone\nfile d/copied\nfile d/both\nfile d/stays"
 )
 
 // changeAll does to a directory all that can happen to names while it is loaded aside.
@@ -25,8 +25,8 @@ func (m *merged) changeAll() {
 	must(m.s.t, m.remove("u"))
 	must(m.s.t, m.remove("gone")) // needs a whiteout
 	must(m.s.t, m.remove("both"))
-	m.s.raise("d/raised")
-	m.s.Raised(&m.Dir, "raised")
+	m.s.copyUp("d/copied")
+	m.s.CopiedUp(&m.Dir, "copied")
 }
 
 // What happens to names while a directory is loaded aside is known to the name table that is taken over,
@@ -66,7 +66,7 @@ func TestAdoptAfterChanges(t *testing.T) {
 			m.wantExact("adopted")
 			names := m.names()
 			slices.Sort(names)
-			if want := []string{"new", "raised", "stays"}; !slices.Equal(names, want) {
+			if want := []string{"new", "copied", "stays"}; !slices.Equal(names, want) {
 				t.Errorf("the load first %v, anew %v: %v, want %v", before, anew, names, want)
 			}
 			m.make("later")

@@ -12,7 +12,7 @@ import (
 // the names alone, so that listings under way go on. Which parts a directory has is found out anew when its own name is looked up.
 
 // ExpectChanges has the stack take nothing for granted that it has found in a layer. It is called before anything is looked up.
-func (s *Stack) ExpectChanges() { s.changing = true }
+func (s *Stack) ExpectChanges() { s.layersChange = true }
 
 // Part is an object of one layer.
 type Part struct {
@@ -29,16 +29,16 @@ func goneMeanwhile(err error) bool {
 // follow puts the names of t in the places that they have in the table before, and others behind them.
 func (t *nameTable) follow(old *nameTable) {
 	t.next, t.first, t.changed = old.next, old.first, true
-	t.era, t.former, t.formerFirst = old.era, old.former, old.formerFirst
+	t.era, t.previous, t.previousFirst = old.era, old.previous, old.previousFirst
 	for _, e := range t.order {
 		if before := old.known(e.name); before != nil {
-			e.cookie = before.cookie
+			e.place = before.place
 			continue
 		}
-		e.cookie = t.next
+		e.place = t.next
 		t.next++
 	}
-	slices.SortFunc(t.order, func(a, b *entry) int { return cmp.Compare(a.cookie, b.cookie) })
+	slices.SortFunc(t.order, func(a, b *entry) int { return cmp.Compare(a.place, b.place) })
 	if t.next >= maxPlace {
 		t.renumber()
 	}

@@ -225,7 +225,7 @@ func TestRenewKeepsRedirect(t *testing.T) {
 
 // relist does what the caller does when a listing begins.
 func (m *merged) relist() error {
-	if !m.s.changing {
+	if !m.s.layersChange {
 		return m.s.Load(&m.Dir, m, ToList)
 	}
 	loaded := m.Aside()

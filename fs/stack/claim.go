@@ -138,7 +138,7 @@ func (s *Stack) openForReading(c Config) error {
 // wrote side by side would keep the promise that the data of either is whole.
 func (s *Stack) openBesideOther(c Config, inUse *Error) error {
 	s.unmakeWork(c)
-	s.madeWork = false
+	s.createdWork = false
 	for _, d := range []**sys.Dir{&s.layers[Upper].root, &s.workRoot} {
 		(*d).Close()
 		*d = nil

@@ -18,7 +18,7 @@ func TestOriginIsCompleted(t *testing.T) {
 	c := newFolders(t, "dir d", "file d/f \"text\"")
 	c.Features.UUID = UUIDOff
 	s := openSite(t, c)
-	s.raise("d/f")
+	s.copyUp("d/f")
 	want := lstat(t, filepath.Join(c.Lowers[0], "d/f"))
 	s.cfg.Features.UUID = UUIDAuto
 	s.remount()
@@ -169,14 +169,14 @@ func TestRecount(t *testing.T) {
 	_, _, f := s.at("d/f")
 	x := f.Shared
 	must(t, s.Recount(x)) // no copy: nothing to count
-	if x.Diff != 0 || x.Settled {
+	if x.Diff != 0 || x.Recorded {
 		t.Errorf("without a copy: %+v", x)
 	}
-	s.raise("d/f")
+	s.copyUp("d/f")
 	must(t, s.Recount(x))
 	var st sys.Stat
 	must(t, s.Copy(x).Stat(&st))
-	if x.Count(&st); st.Nlink != 3 || !x.Settled {
+	if x.Count(&st); st.Nlink != 3 || !x.Recorded {
 		t.Errorf("%d links, want 3; %+v", st.Nlink, x)
 	}
 	for _, call := range []string{"fstatat", "getxattr"} {

@@ -20,7 +20,7 @@ func Unread(err error) Contents { return Contents{err: err} }
 
 // Read reads what the i-th of d's layers has in it. The entries go to the end of buf, which is returned. Several layers may be read
 // at once, each with an o of its own.
-func (s *Stack) Read(d *Dir, i int, o Opened, buf []sys.Dirent) (Contents, []sys.Dirent) {
+func (s *Stack) Read(d *Dir, i int, o LayerDirs, buf []sys.Dirent) (Contents, []sys.Dirent) {
 	c, from := Contents{}, len(buf)
 	h, err := o.Layer(int(d.layers[i]))
 	if err == nil {
@@ -73,7 +73,7 @@ func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whit
 			}
 			return nil
 		}
-		absent, err := s.settleType(h, &p, &e)
+		absent, err := s.resolveType(h, &p, &e)
 		if err == unix.ENOENT {
 			return nil // went while it was listed
 		}
@@ -89,8 +89,8 @@ func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whit
 	return m, hidden, err
 }
 
-// settleType tells whether a listed entry is a whiteout and its type where the file system does not.
-func (s *Stack) settleType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, err error) {
+// resolveType tells whether a listed entry is a whiteout and its type where the file system does not.
+func (s *Stack) resolveType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, err error) {
 	shown := s.layers[p.layer].shown
 	doubtful := e.Type == unix.DT_REG && (p.xattrWhiteouts || shown.Overrides())
 	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {

@@ -38,7 +38,7 @@ const (
 
 // Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a copy, of a
 // directory that is not held: its name table is not used.
-func (s *Stack) Damaged(d *Dir, o Opened, name string) Damage {
+func (s *Stack) Damaged(d *Dir, o LayerDirs, name string) Damage {
 	for _, layer := range d.layers {
 		at, loaded := int(layer), d.parts != nil
 		if loaded && !d.takesPart(layer) {
@@ -96,7 +96,7 @@ func IsDamage(errno unix.Errno) bool {
 }
 
 // damagedIn looks at what one layer has under a name. last: the layers below have nothing to do with it.
-func (s *Stack) damagedIn(d *Dir, o Opened, layer int, h *sys.Dir, name string) (damage Damage, last bool) {
+func (s *Stack) damagedIn(d *Dir, o LayerDirs, layer int, h *sys.Dir, name string) (damage Damage, last bool) {
 	where := path.Join(o.Path(layer), name)
 	r := h.At(name)
 	var st sys.Stat
@@ -119,7 +119,7 @@ func (s *Stack) damagedIn(d *Dir, o Opened, layer int, h *sys.Dir, name string) 
 	return Damage{}, true
 }
 
-func (s *Stack) damagedFile(d *Dir, o Opened, layer int, r sys.Ref, name string, st *sys.Stat) Damage {
+func (s *Stack) damagedFile(d *Dir, o LayerDirs, layer int, r sys.Ref, name string, st *sys.Stat) Damage {
 	f := Found{Stat: *st, Layer: layer}
 	where := path.Join(o.Path(layer), name)
 	if layer != Upper && s.index != nil && manyLinks(st) {
@@ -169,7 +169,7 @@ func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout
 	if m.Redirect == "" || !s.MayBeRedirected(layer) {
 		return m, Damage{}
 	}
-	switch s.admit(layer, &m) {
+	switch s.checkRedirect(layer, &m) {
 	case unix.EPERM:
 		damage = Damage{layer, where, refusedRedirect}
 	case unix.EINVAL:

@@ -98,7 +98,7 @@ func TestDamagedDirectoryCannotBeOpened(t *testing.T) {
 // Damaged reports a copy in the index whose type is not that of its object.
 func TestDamagedCopy(t *testing.T) {
 	s := newLinked(t)
-	s.raise("d/f")
+	s.copyUp("d/f")
 	d, name, f := s.at("d/g")
 	if got := s.Damaged(&d.Dir, d, name); got.Found() || f.Layer != Upper {
 		t.Errorf("%+v", got)
@@ -123,7 +123,7 @@ func TestDamagedDataDigest(t *testing.T) {
 	c := newFolders(t, "", "file f text")
 	c.Redirects, c.Features.MetaCopy, c.Features.Verity = RedirectsOn, true, VerityOn
 	s := openSite(t, c)
-	s.measure = measured
+	s.digest = measured
 	d := &Data{Layer: 1, Path: "f", Size: 4}
 	if got := s.DamagedData(d); got.Found() {
 		t.Errorf("without a digest: %+v", got)

@@ -9,7 +9,7 @@ import (
 const Upper = 0
 
 // Opened gives the opened directories of one merged directory, layer by layer. They stay open while the call lasts.
-type Opened interface {
+type LayerDirs interface {
 	Layer(layer int) (*sys.Dir, error)
 	// Has reports whether Layer has opened the directory in a layer already.
 	Has(layer int) bool
@@ -27,10 +27,10 @@ type part struct {
 // Dir is a merged directory. The caller serializes all use of it; [Dir.Aside] and [Stack.Resolve] are for a caller that must not wait for a
 // layer meanwhile.
 type Dir struct {
-	layers []uint16   // where a directory of that place may take part, topmost first
-	parts  []part     // those that do; nil until loaded
-	table  *nameTable // nil until needed
-	looks  int        // names looked for while it was left unlisted
+	layers  []uint16   // where a directory of that place may take part, topmost first
+	parts   []part     // those that do; nil until loaded
+	table   *nameTable // nil until needed
+	lookups int        // names looked for while it was left unlisted
 
 	// redirect is that of the upper's part, under which the layers below have the directory; empty: its own name.
 	redirect string
@@ -39,9 +39,9 @@ type Dir struct {
 	moved []moved
 	above []part // of the parent, when this directory was met: a redirect may name a directory beside this one
 
-	led     bool   // the marks have been read once: a redirect is followed then or never, see [Stack.loadAnew]
-	changes uint64 // how often what is in the directory, or where it lies, has changed
-	aside   *aside // nil: it is not being loaded aside
+	redirectRead bool   // the marks have been read once: a redirect is followed then or never, see [Stack.loadAnew]
+	changes      uint64 // how often what is in the directory, or where it lies, has changed
+	aside        *aside // nil: it is not being loaded aside
 
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool
@@ -128,7 +128,7 @@ func (s *Stack) Loaded(d *Dir, use Use) bool {
 	case ToLookUp:
 		return d.parts != nil
 	case ToChange:
-		return d.parts != nil && (s.changing || !d.unlisted())
+		return d.parts != nil && (s.layersChange || !d.unlisted())
 	case ToList:
 		return d.table != nil
 	}
@@ -136,10 +136,10 @@ func (s *Stack) Loaded(d *Dir, use Use) bool {
 }
 
 // Load finds out which layers take part in d, and as much of the names as a use needs.
-func (s *Stack) Load(d *Dir, o Opened, use Use) error {
+func (s *Stack) Load(d *Dir, o LayerDirs, use Use) error {
 	switch use {
 	case ToLookUp:
-		if !s.changing && (d.parts != nil || s.LeaveUnlisted(d, o)) {
+		if !s.layersChange && (d.parts != nil || s.LeaveUnlisted(d, o)) {
 			return nil
 		}
 	case ToListAnew:
@@ -153,9 +153,9 @@ func (s *Stack) Load(d *Dir, o Opened, use Use) error {
 
 // loadParts finds out which layers take part. It lists a directory that may merge, since that shows
 // the opaque marks and the number of subdirectories at once.
-func (s *Stack) loadParts(d *Dir, o Opened) error {
+func (s *Stack) loadParts(d *Dir, o LayerDirs) error {
 	switch {
-	case s.changing:
+	case s.layersChange:
 		return s.loadAnew(d, o)
 	case d.unlisted(), d.parts == nil && len(d.layers) > 1:
 		return s.list(d, o)
@@ -209,8 +209,8 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 	if d.table != nil && loaded.table != nil && loaded.table != d.table { // listed anew
 		loaded.table.follow(d.table)
 	}
-	d.layers, d.parts, d.table, d.looks = loaded.layers, loaded.parts, loaded.table, loaded.looks
-	d.redirect, d.moved, d.led = loaded.redirect, loaded.moved, loaded.led
+	d.layers, d.parts, d.table, d.lookups = loaded.layers, loaded.parts, loaded.table, loaded.lookups
+	d.redirect, d.moved, d.redirectRead = loaded.redirect, loaded.moved, loaded.redirectRead
 	if d.table != nil {
 		for _, change := range a.changes { // the upper may have been listed before
 			change(d.table)
@@ -223,7 +223,7 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 func (d *Dir) OnlyUpper() bool { return len(d.parts) == 1 && d.parts[0].layer == Upper }
 
 // list lists the names of d, unless that has been done.
-func (s *Stack) list(d *Dir, o Opened) error {
+func (s *Stack) list(d *Dir, o LayerDirs) error {
 	if d.table != nil {
 		return nil
 	}
@@ -232,12 +232,12 @@ func (s *Stack) list(d *Dir, o Opened) error {
 	if err != nil {
 		return err
 	}
-	d.parts, d.table, d.led = parts, t, true
+	d.parts, d.table, d.redirectRead = parts, t, true
 	return nil
 }
 
 // loadAnew is loadParts where layers change: the marks of d's parts are read, and no names.
-func (s *Stack) loadAnew(d *Dir, o Opened) error {
+func (s *Stack) loadAnew(d *Dir, o LayerDirs) error {
 	if d.parts != nil {
 		return nil
 	}
@@ -245,15 +245,15 @@ func (s *Stack) loadAnew(d *Dir, o Opened) error {
 	if err != nil {
 		return err
 	}
-	d.parts, d.led = parts, true
+	d.parts, d.redirectRead = parts, true
 	return nil
 }
 
 // readParts goes through d's layers for the parts that d has. Their names go into t; nil: they are
 // not listed.
-func (s *Stack) readParts(d *Dir, o Opened, t *nameTable) ([]part, error) {
+func (s *Stack) readParts(d *Dir, o LayerDirs, t *nameTable) ([]part, error) {
 	var w partWalk
-	followed := s.changing && d.led
+	followed := s.layersChange && d.redirectRead
 	for i := 0; i < len(d.layers); i++ { // a redirect changes the rest
 		layer := d.layers[i]
 		h, err := o.Layer(int(layer))

@@ -159,7 +159,7 @@ type merged struct {
 	open map[int]*sys.Dir
 }
 
-// Layer implements [Opened].
+// Layer implements [LayerDirs].
 func (m *merged) Layer(layer int) (*sys.Dir, error) {
 	if d := m.open[layer]; d != nil {
 		return d, nil
@@ -171,10 +171,10 @@ func (m *merged) Layer(layer int) (*sys.Dir, error) {
 	return d, err
 }
 
-// Has implements [Opened].
+// Has implements [LayerDirs].
 func (m *merged) Has(layer int) bool { return m.open[layer] != nil }
 
-// Path implements [Opened].
+// Path implements [LayerDirs].
 func (m *merged) Path(layer int) string {
 	if at, ok := m.MovedTo(layer); ok {
 		return at
@@ -211,7 +211,7 @@ func (m *merged) query(name string) *Query {
 }
 
 // lookup does all steps of a look-up.
-func (s *site) lookup(d *Dir, o Opened, name string, f *Found) error {
+func (s *site) lookup(d *Dir, o LayerDirs, name string, f *Found) error {
 	q := Query{Name: name}
 	for {
 		need, err := s.Resolve(&q, d, o, f)

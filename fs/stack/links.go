@@ -12,15 +12,15 @@ import (
 // staging directory, under its handle, and the names that are changed become links of that. A name that only a lower has
 // leads there too: by the handle of what is under it. Compare fs/overlayfs/copy_up.c, dir.c and util.c (ovl_nlink_start).
 
-// Shared is a lower's object with several links. The caller guards it: all but Diff and Settled is immutable, and these
+// Shared is a lower's object with several links. The caller guards it: all but Diff and Recorded is immutable, and these
 // change while nobody looks at the tree.
 type Shared struct {
 	// Dev and Ino are the identity of the lower's object; 0 where that could not be found.
 	Dev, Ino uint64
 	// Diff is how many links the object has more than its copy.
 	Diff int
-	// Settled: the copy says so.
-	Settled bool
+	// Recorded: the copy says so.
+	Recorded bool
 
 	name  string // in the index
 	links int    // of the lower's object; 0: not known
@@ -70,7 +70,7 @@ func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 
 // lookForCopy fills in f, which a lower has under a name, with the copy that another name of the object has been changed
 // through.
-func (s *Stack) lookForCopy(parts []part, o Opened, name string, layer int, f *Found) error {
+func (s *Stack) lookForCopy(parts []part, o LayerDirs, name string, layer int, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	if err != nil {
 		return err
 	}
-	f.Shared.Diff, f.Shared.Settled = links-copied, settled
+	f.Shared.Diff, f.Shared.Recorded = links-copied, settled
 	f.Shared.Count(&f.Stat)
 	return nil
 }
@@ -122,7 +122,7 @@ func (s *Stack) Recount(x *Shared) error {
 	copied := int(st.Nlink)
 	links, settled, err := s.linksOf(r, copied, x.links)
 	if err == nil {
-		x.Diff, x.Settled = links-copied, settled
+		x.Diff, x.Recorded = links-copied, settled
 	}
 	return err
 }
@@ -162,7 +162,7 @@ func (s *Stack) PublishCopy(x *Shared, staged *copyup.Staged) error {
 	if err := staged.Publish(s.index, x.name); err != nil {
 		return err
 	}
-	x.Diff, x.Settled = x.links-1, true // as the copy says, see linksMarks
+	x.Diff, x.Recorded = x.links-1, true // as the copy says, see linksMarks
 	return nil
 }
 
@@ -189,7 +189,7 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 		return err
 	}
 	if x.links != 0 {
-		x.Settled = false
+		x.Recorded = false
 		if err := s.format.Xattrs.SetLinkCount(r, ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
 			return err
 		}
@@ -199,19 +199,19 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	}
 	x.Diff--
 	_ = up.Ref().Utimes(before.Atim, before.Mtim) // nothing changes in the merged view; the link has decided
-	s.Raised(d, name)
-	x.Settled = false
-	return s.Settle(x)
+	s.CopiedUp(d, name)
+	x.Recorded = false
+	return s.RecordLinks(x)
 }
 
-// Settle makes the copy say how many links there are so that it stays true whatever becomes of its names in the upper, before
+// RecordLinks makes the copy say how many links there are so that it stays true whatever becomes of its names in the upper, before
 // one is added or removed (ovl_nlink_start). Precondition: nobody else uses x.
-func (s *Stack) Settle(x *Shared) error {
-	if x.Settled {
+func (s *Stack) RecordLinks(x *Shared) error {
+	if x.Recorded {
 		return nil
 	}
 	err := s.format.Xattrs.SetLinkCount(s.Copy(x), ondisk.LinkCount{Diff: x.Diff})
-	x.Settled = err == nil
+	x.Recorded = err == nil
 	return err
 }
 

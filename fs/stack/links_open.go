@@ -42,7 +42,7 @@ func (s *Stack) openIndex(c Config) error {
 	switch {
 	case s.format.Xattrs == ondisk.NoXattrs:
 		why = "the upperdir has no extended attributes"
-	case s.overridesSome:
+	case s.overridesTypes:
 		why = "owner and type of objects are attributes"
 	case whyUpper != "":
 		why = whyUpper
@@ -52,7 +52,7 @@ func (s *Stack) openIndex(c Config) error {
 		}
 	}
 	for _, src := range s.sources {
-		if !src.known && !s.bareHandles {
+		if !src.known && !s.omitUUIDs {
 			why = "the file systems of the lowers cannot be told from each other by a UUID, or have no lasting file handles"
 		}
 	}
@@ -95,7 +95,7 @@ func (s *Stack) rootHandle(layer int) (h ondisk.Handle, why string, err error) {
 		}
 		return h, "", err
 	}
-	if !s.bareHandles {
+	if !s.omitUUIDs {
 		h.UUID, err = root.FSUUID()
 	}
 	return h, "", err
@@ -161,7 +161,7 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 // belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID: such a one is ENODATA, so that it is written anew.
 func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
 	err := s.format.Xattrs.VerifyHandle(r, to)
-	if err != unix.ESTALE || s.bareHandles {
+	if err != unix.ESTALE || s.omitUUIDs {
 		return err
 	}
 	to.UUID = sys.UUID{}

@@ -76,7 +76,7 @@ func TestNamesOfACopy(t *testing.T) {
 	s := newLinked(t)
 	all := []string{"d/f", "d/g", "e/h"}
 	s.wantLinks("before", 3, all...)
-	s.raise("d/f")
+	s.copyUp("d/f")
 	for range 2 {
 		s.wantLinks("copied up", 3, all...)
 		s.remount()
@@ -93,7 +93,7 @@ func TestNamesOfACopy(t *testing.T) {
 		if _, err := s.origin(m, name, &f, &st); err != nil {
 			t.Fatal(err)
 		}
-		must(t, s.Settle(f.Shared))
+		must(t, s.RecordLinks(f.Shared))
 		must(t, s.Remove(&m.Dir, m.upper(), name, &f))
 		s.LinkRemoved(f.Shared)
 		if left := len(s.copies()); left != map[bool]int{true: 1, false: 0}[i < 2] {
@@ -108,7 +108,7 @@ func TestEveryFaultOfLinkUp(t *testing.T) {
 	for _, stop := range []bool{false, true} {
 		for i, fired := 0, true; fired; i++ {
 			s := newLinked(t)
-			s.raise("d/f")
+			s.copyUp("d/f")
 			m, name, f := s.at("e/h")
 			up, err := m.upper(), error(nil)
 			fired = faulty(i, unix.EIO, stop, func() { err = s.LinkUp(&m.Dir, up, name, f.Shared) })
@@ -117,7 +117,7 @@ func TestEveryFaultOfLinkUp(t *testing.T) {
 			}
 			where := fmt.Sprintf("call %d, stop %v", i, stop)
 			if !stop {
-				must(t, s.Settle(f.Shared))
+				must(t, s.RecordLinks(f.Shared))
 			}
 			s.remount()
 			s.wantLinks(where, 3, "d/f", "d/g", "e/h")
@@ -148,7 +148,7 @@ func TestLinksOfUserAttributes(t *testing.T) {
 // The index is checked before anything is changed.
 func TestIndexIsChecked(t *testing.T) {
 	s := newLinked(t)
-	s.raise("d/f")
+	s.copyUp("d/f")
 	must(t, s.linkUp("d/f"))
 	copied := s.copies()[0]
 	s.shut()
@@ -197,7 +197,7 @@ func TestIndexIsChecked(t *testing.T) {
 		must(t, os.RemoveAll(dir))
 		must(t, os.RemoveAll(filepath.Join(s.cfg.Upper, "d/f")))
 		s.open()
-		s.raise("d/f")
+		s.copyUp("d/f")
 		must(t, s.linkUp("d/f"))
 		copied = s.copies()[0]
 		s.shut()
@@ -222,7 +222,7 @@ func TestUselessEntries(t *testing.T) {
 		"nonsense": {func(s *site) { s.setLinks("nonsense") }, 0, 1},
 	} {
 		s := newLinked(t)
-		s.raise("d/f")
+		s.copyUp("d/f")
 		c.spoil(s)
 		s.shut()
 		if c.fault == 0 {
@@ -244,7 +244,7 @@ func (s *site) setLinks(text string) {
 // Every call of a mount with an index fails once; the next mount finds all as it was.
 func TestEveryFaultOfOpenWithIndex(t *testing.T) {
 	s := newLinked(t)
-	s.raise("d/f")
+	s.copyUp("d/f")
 	must(t, s.linkUp("d/f"))
 	s.shut()
 	for i, fired := 0, true; fired; i++ {

@@ -51,7 +51,7 @@ func TestListingResumesAnywhere(t *testing.T) {
 	}
 	d := newSite(t, "", table.String()).dir("").withNames()
 	all := d.from(0, 1000)
-	if len(all) != 100 || all[0].Place < firstCookie {
+	if len(all) != 100 || all[0].Place < firstPlace {
 		t.Fatalf("%d entries, the first is %+v", len(all), all[0])
 	}
 	for i, e := range all {
@@ -168,7 +168,7 @@ func TestListingForgetsWhatHasGone(t *testing.T) {
 
 // Directories of every size are merged, looked up and changed alike: on both sides of where names are told apart by a map.
 func TestDirectoriesOfAnySize(t *testing.T) {
-	for _, n := range []int{1, few - 1, few, few + 1, 3 * few, 63, 64, 65, 300} {
+	for _, n := range []int{1, maxScanned - 1, maxScanned, maxScanned + 1, 3 * maxScanned, 63, 64, 65, 300} {
 		var tables [3]strings.Builder
 		layers, shown := map[string]int{}, []string{}
 		for i := range n {
@@ -220,7 +220,7 @@ func TestDirectoriesOfAnySize(t *testing.T) {
 				left = append(left, name)
 			}
 		}
-		for i := range few {
+		for i := range maxScanned {
 			name := fmt.Sprint("new", i)
 			f := d.lookup(name)
 			_, err := s.Create(&d.Dir, d.upper(), name, &f, &Object{Mode: unix.S_IFIFO | 0o600})
@@ -247,8 +247,8 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 		if staged.File() != nil {
 			staged.File().Close()
 		}
-		s.Raised(&root.Dir, name)
-		s.Raised(&root.Dir, name) // once more changes nothing
+		s.CopiedUp(&root.Dir, name)
+		s.CopiedUp(&root.Dir, name) // once more changes nothing
 		if f := root.lookup(name); f.State != InUpper || !f.Below {
 			t.Errorf("%s is %+v", name, f)
 		}
@@ -258,7 +258,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 		t.Errorf("the listing was %v and is %v", before, after)
 	}
 	root.wantExact("copied up")
-	s.Raised(&root.Dir, "none")
+	s.CopiedUp(&root.Dir, "none")
 	root.wantExact("nothing copied up")
 }
 

@@ -53,7 +53,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 const NameMax = 255
 
 // lookUpEntry fills f with the object of an entry of a name table; nil is a name that is not there.
-func (s *Stack) lookUpEntry(parts []part, e *entry, o Opened, f *Found) error {
+func (s *Stack) lookUpEntry(parts []part, e *entry, o LayerDirs, f *Found) error {
 	if e == nil {
 		return nil
 	}
@@ -80,7 +80,7 @@ func (e *entry) describe(f *Found) {
 
 // lookUpInParts looks a name up in the parts of a directory, one after the other. Where layers
 // change, f has all parts of a directory that is found.
-func (s *Stack) lookUpInParts(parts []part, o Opened, name string, f *Found) error {
+func (s *Stack) lookUpInParts(parts []part, o LayerDirs, name string, f *Found) error {
 	var m merge
 	for i := range parts {
 		if err := s.lookUpInPart(&m, o, &parts[i], name, f); err != nil {
@@ -105,7 +105,7 @@ func (s *Stack) lookUpInParts(parts []part, o Opened, name string, f *Found) err
 }
 
 // lookUpInPart gives m what one part has under a name.
-func (s *Stack) lookUpInPart(m *merge, o Opened, p *part, name string, f *Found) error {
+func (s *Stack) lookUpInPart(m *merge, o LayerDirs, p *part, name string, f *Found) error {
 	var below sys.Stat
 	st := &f.Stat
 	if m.typ != noType {
@@ -119,7 +119,7 @@ func (s *Stack) lookUpInPart(m *merge, o Opened, p *part, name string, f *Found)
 		return nil
 	}
 	f.Dirs = append(f.Dirs, p.layer)
-	if s.changing {
+	if s.layersChange {
 		f.Parts = append(f.Parts, Part{p.layer, st.Dev, st.Ino})
 	}
 	return nil
@@ -140,7 +140,7 @@ func (s *Stack) lookForMarker(m *merge, h *sys.Dir, layer uint16, name string) e
 
 // typeIn fills st with what a part has under a name, and returns its type; DT_WHT: a whiteout. It
 // makes calls on that layer alone.
-func (s *Stack) typeIn(o Opened, p *part, name string, st *sys.Stat) (typ uint8, err error) {
+func (s *Stack) typeIn(o LayerDirs, p *part, name string, st *sys.Stat) (typ uint8, err error) {
 	h, err := o.Layer(int(p.layer))
 	if err != nil {
 		return noType, err
@@ -163,7 +163,7 @@ func (s *Stack) typeIn(o Opened, p *part, name string, st *sys.Stat) (typ uint8,
 }
 
 // stat fills f with what a part has under a name.
-func (s *Stack) stat(o Opened, p *part, name string, f *Found) error {
+func (s *Stack) stat(o LayerDirs, p *part, name string, f *Found) error {
 	typ, err := s.typeIn(o, p, name, &f.Stat)
 	if err != nil {
 		return err
@@ -189,7 +189,7 @@ func (f *Found) setObject(layer uint16, typ uint8) {
 }
 
 // lookForMore fills in what is elsewhere of the object found: its copy in the index (index=on), and its data.
-func (s *Stack) lookForMore(parts []part, o Opened, name string, f *Found) error {
+func (s *Stack) lookForMore(parts []part, o LayerDirs, name string, f *Found) error {
 	layer := f.Layer
 	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {
 		if err := s.lookForCopy(parts, o, name, layer, f); err != nil || f.Layer == Upper {

@@ -55,7 +55,7 @@ func (s *Stack) mayLackData(parts []part, layer int, st *sys.Stat) bool {
 func (s *Stack) FollowsMetacopies() bool { return s.metacopy || len(s.dataOnly) > 0 }
 
 // lookForData fills in where the data of a regular file is if that is elsewhere.
-func (s *Stack) lookForData(parts []part, o Opened, name string, layer int, f *Found) error {
+func (s *Stack) lookForData(parts []part, o LayerDirs, name string, layer int, f *Found) error {
 	if !s.mayLackData(parts, layer, &f.Stat) {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (s *Stack) lookForData(parts []part, o Opened, name string, layer int, f *F
 }
 
 // readData fills in where the data of the regular file r is, which a layer has under a name, if that is elsewhere.
-func (s *Stack) readData(parts []part, o Opened, name string, layer int, r sys.Ref, f *Found) error {
+func (s *Stack) readData(parts []part, o LayerDirs, name string, layer int, r sys.Ref, f *Found) error {
 	m, err := s.names.ReadFile(r)
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
 		return nil
@@ -80,7 +80,7 @@ func (s *Stack) readData(parts []part, o Opened, name string, layer int, r sys.R
 
 // findData looks for the data of a metacopy: EIO where no layer has it, EPERM where it is not to be looked for, EINVAL for a
 // redirect that is none. Compare ovl_lookup of fs/overlayfs/namei.c.
-func (s *Stack) findData(parts []part, o Opened, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
+func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
 	case m.ByUser && !s.followsUsers(layer):
@@ -192,7 +192,7 @@ func (s *Stack) verify(f *sys.File, want sys.Digest) error {
 	if s.verity == VerityOff || s.verity == VerityOn && want == (sys.Digest{}) {
 		return nil
 	}
-	got, err := s.measure(f)
+	got, err := s.digest(f)
 	if err == nil && (want == sys.Digest{} || got != want) {
 		err = unix.EIO
 	}
@@ -213,7 +213,7 @@ type Source struct {
 // size is how much data is needed; with [copyup.Hole] the copy may be a metacopy: then data tells where its data is, and is
 // nil otherwise.
 func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Staged, data *Data, err error) {
-	from := s.layers[src.Layer].kept.On(src.Ref)
+	from := s.layers[src.Layer].onDisk.On(src.Ref)
 	if err := from.Stat(st); err != nil {
 		return nil, nil, err
 	}
@@ -260,7 +260,7 @@ func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
 		return nil, err
 	}
 	defer f.Close()
-	if data.digest, err = s.measure(f); err != nil || data.digest == (sys.Digest{}) && s.verity == VerityRequire {
+	if data.digest, err = s.digest(f); err != nil || data.digest == (sys.Digest{}) && s.verity == VerityRequire {
 		return nil, err
 	}
 	return &data, nil

@@ -281,7 +281,7 @@ func TestVerity(t *testing.T) {
 	} {
 		s.cfg.Features.Verity = verity
 		s.remount()
-		s.measure = measured
+		s.digest = measured
 		for name, wanted := range want {
 			f, err := s.find(name)
 			must(t, err)
@@ -294,7 +294,7 @@ func TestVerity(t *testing.T) {
 	}
 	s.cfg.Features.Verity = VerityOn
 	s.remount()
-	s.measure = func(*sys.File) (sys.Digest, error) { return sys.Digest{}, unix.ENOMEM }
+	s.digest = func(*sys.File) (sys.Digest, error) { return sys.Digest{}, unix.ENOMEM }
 	f, err := s.find("right")
 	must(t, err)
 	if _, err := s.textOf(f.Data); err != unix.ENOMEM {
@@ -326,7 +326,7 @@ func (s *site) wantDigest(name string, digest, metacopy bool) {
 
 // The kernel here has no fs-verity to try: that is no error, and no digest.
 func TestNoVerity(t *testing.T) {
-	f, err := newSite(t, "").Sample()
+	f, err := newSite(t, "").ProbeFile()
 	must(t, err)
 	defer f.Close()
 	if d, err := f.Verity(); err != nil || d != (sys.Digest{}) {

@@ -11,12 +11,12 @@ import (
 // entry is what the name table knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
 // next size that memory is handed out in, 64, with its next field.
 type entry struct {
-	name   string
-	cookie uint64    // its place in the listing: grows, and is never another name's
-	ino    uint64    // of the topmost object in its layer, as listed; 0: not known
-	lower  *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
-	merge            // what layers have under the name
-	gone   bool      // not in the directory any more; it keeps the place for when the name comes back
+	name  string
+	place uint64    // its place in the listing: grows, and is never another name's
+	ino   uint64    // of the topmost object in its layer, as listed; 0: not known
+	lower *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
+	merge           // what layers have under the name
+	gone  bool      // not in the directory any more; it keeps the place for when the name comes back
 }
 
 func (e *entry) lowers() []uint16 {
@@ -35,29 +35,29 @@ func (e *entry) setLowers(layers []uint16) {
 
 // nameTable is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
 type nameTable struct {
-	byName  map[string]*entry // of order; nil until a name is sought among many: see known
-	order   []*entry          // by cookie, one for each name
-	spare   []entry           // for the next names of a large listing
-	next    uint64            // the next cookie
-	visible int
-	subdirs int
-	dead    int // entries in order that are gone
+	byName    map[string]*entry // of order; nil until a name is sought among many: see known
+	order     []*entry          // by place, one for each name
+	free      []entry           // for the next names of a large listing
+	next      uint64            // the next place
+	visible   int
+	subdirs   int
+	goneCount int // entries in order that are gone
 
-	first       uint64   // where the first listing ended; 0: none has begun
-	changed     bool     // names have come or gone since the layers were read
-	era         uint64   // how often places have been numbered anew, modulo eras
-	former      []uint64 // the places in the era before of the entries there were when it ended
-	formerFirst uint64   // first of that era
+	first         uint64   // where the first listing ended; 0: none has begun
+	changed       bool     // names have come or gone since the layers were read
+	era           uint64   // how often places have been numbered anew, modulo eras
+	previous      []uint64 // the places in the era before of the entries there were when it ended
+	previousFirst uint64   // first of that era
 }
 
-// firstCookie leaves room for "." and "..".
-const firstCookie = 3
+// firstPlace leaves room for "." and "..".
+const firstPlace = 3
 
-// few is how many places of a listing are looked through for a name rather than kept in a map besides: most directories have
+// maxScanned is how many places of a listing are looked through for a name rather than kept in a map besides: most directories have
 // no more.
-const few = 16
+const maxScanned = 16
 
-func newNameTable() *nameTable { return &nameTable{next: firstCookie} }
+func newNameTable() *nameTable { return &nameTable{next: firstPlace} }
 
 // find returns the entry of a name; nil where there is none.
 func (t *nameTable) find(name string) *entry {
@@ -71,7 +71,7 @@ func (t *nameTable) find(name string) *entry {
 // map of a large directory is made when a name is first sought: a listing alone needs none.
 func (t *nameTable) known(name string) *entry {
 	if t.byName == nil {
-		if len(t.order) <= few {
+		if len(t.order) <= maxScanned {
 			for _, e := range t.order {
 				if e.name == name {
 					return e
@@ -109,11 +109,11 @@ func (t *nameTable) room() *entry {
 	if len(t.order) < many {
 		return &entry{}
 	}
-	if len(t.spare) == 0 {
-		t.spare = make([]entry, many)
+	if len(t.free) == 0 {
+		t.free = make([]entry, many)
 	}
-	e := &t.spare[0]
-	t.spare = t.spare[1:]
+	e := &t.free[0]
+	t.free = t.free[1:]
 	return e
 }
 
@@ -153,7 +153,7 @@ func (t *nameTable) add(e *entry) {
 	if t.next >= maxPlace {
 		t.renumber()
 	}
-	e.cookie = t.next
+	e.place = t.next
 	t.next++
 	if t.byName != nil {
 		t.byName[e.name] = e
@@ -173,11 +173,11 @@ func (t *nameTable) put(e entry) {
 		return
 	}
 	if old.gone {
-		t.dead--
+		t.goneCount--
 	} else {
 		t.count(old, -1)
 	}
-	e.cookie = old.cookie
+	e.place = old.place
 	*old = e
 	t.count(old, 1)
 }
@@ -197,15 +197,15 @@ func (t *nameTable) drop(e *entry) {
 	t.changed = true
 	t.count(e, -1)
 	e.gone = true
-	t.dead++
-	if t.dead > len(t.order)/2+16 {
-		live := make([]*entry, 0, len(t.order)-t.dead)
+	t.goneCount++
+	if t.goneCount > len(t.order)/2+16 {
+		live := make([]*entry, 0, len(t.order)-t.goneCount)
 		for _, o := range t.order {
 			if !o.gone {
 				live = append(live, o)
 			}
 		}
-		t.order, t.dead, t.byName = live, 0, nil
+		t.order, t.goneCount, t.byName = live, 0, nil
 	}
 }
 
@@ -219,8 +219,8 @@ func (t *nameTable) set(name string, typ uint8, lower []uint16) {
 	t.put(e)
 }
 
-// raise makes an entry of a lower one of the upper, in its place of the listing (copy-up).
-func (t *nameTable) raise(name string) {
+// copyUp makes an entry of a lower one of the upper, in its place of the listing (copy-up).
+func (t *nameTable) copyUp(name string) {
 	e := t.find(name)
 	if e == nil || e.absent() || e.layer == Upper {
 		return
@@ -246,7 +246,7 @@ func (t *nameTable) remove(name string) {
 
 // from returns the entries that follow a place.
 func (t *nameTable) from(place uint64) []*entry {
-	i := sort.Search(len(t.order), func(i int) bool { return t.order[i].cookie > place })
+	i := sort.Search(len(t.order), func(i int) bool { return t.order[i].place > place })
 	return t.order[i:]
 }
 
@@ -268,13 +268,13 @@ type Listed struct {
 func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	var l Listed
 	for _, e := range d.table.from(place) {
-		if e.cookie >= end {
+		if e.place >= end {
 			return
 		}
 		if e.gone || e.absent() {
 			continue
 		}
-		l = Listed{e.name, e.cookie, e.typ, int(e.layer), 0, e}
+		l = Listed{e.name, e.place, e.typ, int(e.layer), 0, e}
 		if e.layer != Upper {
 			l.Ino = e.ino
 		}
@@ -286,15 +286,15 @@ func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 
 // FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: listed.
 func (d *Dir) FileAfter(name string) (next string, ok bool) {
-	cookie := uint64(0)
+	place := uint64(0)
 	if name != "" {
 		e := d.table.find(name)
 		if e == nil {
 			return "", false
 		}
-		cookie = e.cookie
+		place = e.place
 	}
-	for _, f := range d.table.from(cookie) {
+	for _, f := range d.table.from(place) {
 		if !f.gone && f.layer != Upper && f.typ == unix.DT_REG {
 			return f.name, true
 		}

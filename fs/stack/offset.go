@@ -80,7 +80,7 @@ func (d *Dir) Resume(offset uint64) (place, end uint64) {
 	case t.era:
 		return place, min(t.first+grown, t.next)
 	case (t.era + eras - 1) % eras:
-		return t.renumbered(place+1) - 1, t.renumbered(t.formerFirst + grown)
+		return t.renumbered(place+1) - 1, t.renumbered(t.previousFirst + grown)
 	}
 	return t.next, t.next // some thousand million names have been made since
 }
@@ -88,26 +88,26 @@ func (d *Dir) Resume(offset uint64) (place, end uint64) {
 // renumber gives the names of t places from the first on. The offsets that listings under way have
 // got lead to the new places by former.
 func (t *nameTable) renumber() {
-	live := make([]*entry, 0, len(t.order)-t.dead)
+	live := make([]*entry, 0, len(t.order)-t.goneCount)
 	former := make([]uint64, 0, cap(live))
 	for _, e := range t.order {
 		if e.gone {
 			continue
 		}
-		former = append(former, e.cookie)
-		e.cookie = firstCookie + uint64(len(live))
+		former = append(former, e.place)
+		e.place = firstPlace + uint64(len(live))
 		live = append(live, e)
 	}
-	t.order, t.dead, t.byName = live, 0, nil
-	t.former, t.formerFirst = former, t.first
-	t.first, t.next = firstCookie, firstCookie+uint64(len(live))
+	t.order, t.goneCount, t.byName = live, 0, nil
+	t.previous, t.previousFirst = former, t.first
+	t.first, t.next = firstPlace, firstPlace+uint64(len(live))
 	t.era = (t.era + 1) % eras
 }
 
 // renumbered returns the place of the first entry that had a place of at least former before the last renumbering.
 func (t *nameTable) renumbered(former uint64) uint64 {
-	if former < firstCookie {
+	if former < firstPlace {
 		return former
 	}
-	return firstCookie + uint64(sort.Search(len(t.former), func(i int) bool { return t.former[i] >= former }))
+	return firstPlace + uint64(sort.Search(len(t.previous), func(i int) bool { return t.previous[i] >= former }))
 }

@@ -106,7 +106,7 @@ func Open(c Config) (*Stack, error) {
 	}
 	s := &Stack{
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
-		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, measure: (*sys.File).Verity,
+		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, digest: (*sys.File).Verity,
 		names:     ondisk.Names{UserOnly: c.Features.UserXattr},
 		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
 	}
@@ -175,7 +175,7 @@ func (s *Stack) openUpper(c Config) error {
 	if err != nil && !errors.Is(err, os.ErrExist) {
 		return &Error{roleWork, c.Work, errnoOf(err)}
 	}
-	s.madeWork = err == nil
+	s.createdWork = err == nil
 	upper, work, err := sys.OpenUpper(c.Upper, c.Work, c.AccessTimes)
 	if err == unix.EXDEV {
 		return &Error{roleWork, c.Work, errOtherFS}
@@ -200,7 +200,7 @@ func (s *Stack) openUpper(c Config) error {
 
 // unmakeWork takes away what openUpper has made for a mount that has come to nothing. What is not empty stays.
 func (s *Stack) unmakeWork(c Config) {
-	if s.madeWork {
+	if s.createdWork {
 		_ = os.Remove(filepath.Join(c.Work, workName))
 		_ = os.Remove(c.Work)
 	}

@@ -59,7 +59,7 @@ func (s *Stack) findSources(c Config) error {
 		src.known = !src.silent && !twins && (src.upper || src.uuid != sys.UUID{} || c.changesNoLowers())
 	}
 	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
-	s.bareHandles = c.Features.UUID == UUIDOff && len(s.sources) == 1 && upper.root != nil && s.sources[0].dev == upper.dev
+	s.omitUUIDs = c.Features.UUID == UUIDOff && len(s.sources) == 1 && upper.root != nil && s.sources[0].dev == upper.dev
 	return nil
 }
 
@@ -115,7 +115,7 @@ func (s *Stack) handleOf(r sys.Ref, dev uint64) (h ondisk.Handle, ok bool, err e
 		}
 		return h, false, err
 	}
-	if !s.bareHandles {
+	if !s.omitUUIDs {
 		h.UUID = s.sources[i].uuid
 	}
 	return h, true, nil
@@ -185,13 +185,13 @@ func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
 // Origin fills st with what the object of a lower is that the upper's object f, found by q, no directory, says by h to be a
 // copy of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
 // would have broken off. A copy in the index keeps them: then f says so, too. It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
-func (s *Stack) Origin(q *Query, o Opened, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
+func (s *Stack) Origin(q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
 	src := s.sourceOf(h)
 	incomplete = s.complete(h, src)
 	if found, err = s.findOrigin(q, o, h, src, st); err != nil {
 		return false, false, err
 	}
-	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesSome
+	sameKind := st.Mode&unix.S_IFMT == f.Stat.Mode&unix.S_IFMT || s.overridesTypes
 	found = found && sameKind && st.Mode&unix.S_IFMT != unix.S_IFDIR
 	incomplete = found && incomplete && s.Writable()
 	x, err := s.isCopy(h, f)
@@ -209,7 +209,7 @@ func (s *Stack) Origin(q *Query, o Opened, h *ondisk.Handle, f *Found, st *sys.S
 func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.format.Xattrs.SetOrigin(r, h) }
 
 // findOrigin looks for the object of a handle.
-func (s *Stack) findOrigin(q *Query, o Opened, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
+func (s *Stack) findOrigin(q *Query, o LayerDirs, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
 	switch err := src.root.StatHandle(h.Handle, st); {
 	case err == nil:
 		return true, nil
@@ -224,7 +224,7 @@ func (s *Stack) findOrigin(q *Query, o Opened, h *ondisk.Handle, src *source, st
 
 // sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.
 func (s *Stack) sourceOf(h *ondisk.Handle) *source {
-	if s.bareHandles {
+	if s.omitUUIDs {
 		if h.UUID != (sys.UUID{}) {
 			return nil
 		}
@@ -258,7 +258,7 @@ func (s *Stack) unnamedSource() *source {
 
 // complete gives a handle of src the UUID, and reports whether it lacked that.
 func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
-	if s.bareHandles || h.UUID == src.uuid {
+	if s.omitUUIDs || h.UUID == src.uuid {
 		return false
 	}
 	h.UUID = src.uuid
@@ -266,7 +266,7 @@ func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
 }
 
 // originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
-func (s *Stack) originByName(q *Query, o Opened, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
+func (s *Stack) originByName(q *Query, o LayerDirs, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
 	for _, p := range q.parts {
 		if p.layer == Upper {
 			continue

@@ -13,8 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// raise copies an object up, into a directory that is in the upper already.
-func (s *site) raise(path string) {
+// copyUp copies an object up, into a directory that is in the upper already.
+func (s *site) copyUp(path string) {
 	s.t.Helper()
 	m, name, f := s.at(path)
 	h, err := m.Layer(f.Layer)
@@ -76,7 +76,7 @@ func TestOrigin(t *testing.T) {
 		s := openSite(t, c)
 		for _, name := range []string{"f", "l", "p"} {
 			want := lstat(t, filepath.Join(c.Lowers[1], "d", name))
-			s.raise("d/" + name)
+			s.copyUp("d/" + name)
 			s.remount()
 			st, found := s.originOf("d/" + name)
 			if !found || st.Ino != want.Ino || st.Dev != want.Dev {
@@ -95,8 +95,8 @@ func TestOrigin(t *testing.T) {
 // Who may not open by handles finds what has its name still.
 func TestOriginByName(t *testing.T) {
 	s := newSite(t, "dir d", "file d/other", "file d/f \"text\"\nfile d/g")
-	s.raise("d/f")
-	s.raise("d/g")
+	s.copyUp("d/f")
+	s.copyUp("d/g")
 	must(t, os.Rename(filepath.Join(s.cfg.Upper, "d/g"), filepath.Join(s.cfg.Upper, "d/other")))
 	s.remount()
 	m, _, _ := s.at("d/f")
@@ -143,7 +143,7 @@ func TestOriginsInSubvolumes(t *testing.T) {
 	}
 	for i, name := range []string{"one", "two"} {
 		want := lstat(t, filepath.Join(c.Lowers[i], "d", name))
-		s.raise("d/" + name)
+		s.copyUp("d/" + name)
 		s.remount()
 		for _, errno := range []unix.Errno{0, unix.EPERM} {
 			if errno != 0 {
@@ -166,7 +166,7 @@ func TestOriginsInSubvolumes(t *testing.T) {
 // What an upper says of layers that are not there, or of a file system that cannot be told from another, leads nowhere.
 func TestOriginsOfOtherFileSystems(t *testing.T) {
 	s := newSite(t, "dir d", "file d/f \"text\"")
-	s.raise("d/f")
+	s.copyUp("d/f")
 	s.shut()
 	other := t.TempDir()
 	mountTmpfs(t, other)

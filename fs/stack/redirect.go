@@ -79,8 +79,8 @@ func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1
 // WritesRedirects reports whether directories with lower parts can be renamed.
 func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
 
-// admit checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
-func (s *Stack) admit(layer int, m *whiteout.DirXattrs) error {
+// checkRedirect checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
+func (s *Stack) checkRedirect(layer int, m *whiteout.DirXattrs) error {
 	switch {
 	case s.redirects == RedirectsNoFollow, m.ByUser && !s.followsUsers(layer):
 		return unix.EPERM
@@ -92,12 +92,12 @@ func (s *Stack) admit(layer int, m *whiteout.DirXattrs) error {
 
 // follow puts in place of d's layers after the i-th those that its redirect leads to, if it is admitted. Compare ovl_lookup and
 // ovl_lookup_layer of fs/overlayfs/namei.c.
-func (s *Stack) follow(d *Dir, o Opened, i int, m *whiteout.DirXattrs) error {
+func (s *Stack) follow(d *Dir, o LayerDirs, i int, m *whiteout.DirXattrs) error {
 	at := int(d.layers[i])
 	if !s.MayBeRedirected(at) {
 		return nil // nothing is below
 	}
-	if err := s.admit(at, m); err != nil {
+	if err := s.checkRedirect(at, m); err != nil {
 		return err
 	}
 	if at == Upper {
@@ -165,7 +165,7 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		}
 		leads := !m.Opaque && m.Redirect != "" && (file || w.s.MayBeRedirected(layer))
 		if leads {
-			if err := w.s.admit(layer, &m); err != nil {
+			if err := w.s.checkRedirect(layer, &m); err != nil {
 				return "", false, err
 			}
 		}

@@ -251,7 +251,7 @@ func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
 			return err
 		}
 	}
-	kept := s.layers[Upper].kept
+	kept := s.layers[Upper].onDisk
 	model, r := kept.On(inode), kept.On(h.Ref())
 	var st sys.Stat
 	if err := model.Stat(&st); err != nil {

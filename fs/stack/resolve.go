@@ -78,7 +78,7 @@ func (l *Listed) Query() Query { return Query{Name: l.Name, hint: l.entry} }
 
 // Resolve fills f with what a name means in d, if it needs no step before. f is the one that
 // LookUpInLayers filled. Precondition: d is held.
-func (s *Stack) Resolve(q *Query, d *Dir, o Opened, f *Found) (Need, error) {
+func (s *Stack) Resolve(q *Query, d *Dir, o LayerDirs, f *Found) (Need, error) {
 	need := s.Needs(q, d, o)
 	if need != NeedNothing || q.step == looked {
 		return need, nil
@@ -87,7 +87,7 @@ func (s *Stack) Resolve(q *Query, d *Dir, o Opened, f *Found) (Need, error) {
 }
 
 // Needs returns the step that Resolve needs, and makes no call. Precondition: d is held.
-func (s *Stack) Needs(q *Query, d *Dir, o Opened) Need {
+func (s *Stack) Needs(q *Query, d *Dir, o LayerDirs) Need {
 	if !s.Loaded(d, q.Use) {
 		q.step = noStep
 		return NeedLoad
@@ -100,7 +100,7 @@ func (s *Stack) Needs(q *Query, d *Dir, o Opened) Need {
 	}
 	s.note(q, d)
 	switch {
-	case q.Use == ToLookUp && s.tiredOfLooking(d):
+	case q.Use == ToLookUp && s.isLookedUpOften(d):
 		q.Use, q.step = ToList, noStep
 		return NeedLoad
 	case !s.isLocal(q):
@@ -113,7 +113,7 @@ func (s *Stack) Needs(q *Query, d *Dir, o Opened) Need {
 
 // note records in q what d knows of its name.
 func (s *Stack) note(q *Query, d *Dir) {
-	q.step, q.listed = noted, d.table != nil && !s.changing
+	q.step, q.listed = noted, d.table != nil && !s.layersChange
 	q.changes, q.parts = d.changes, d.parts
 	q.at = nil
 	if !q.listed {
@@ -136,7 +136,7 @@ func (s *Stack) isLocal(q *Query) bool {
 	switch {
 	case q.isUnseen():
 		return true
-	case s.changing:
+	case s.layersChange:
 		return false
 	case q.listed:
 		return q.at == nil || q.entry.absent() || q.entry.layer == Upper
@@ -157,7 +157,7 @@ func (s *Stack) needsUpper(q *Query) bool {
 
 // lookUpInUpper fills f with what a local name means. It returns NeedData if the data of a file is
 // elsewhere. Precondition: the directory is held.
-func (s *Stack) lookUpInUpper(q *Query, o Opened, f *Found) (need Need, err error) {
+func (s *Stack) lookUpInUpper(q *Query, o LayerDirs, f *Found) (need Need, err error) {
 	*f = Found{}
 	switch {
 	case len(q.Name) > NameMax:
@@ -195,14 +195,14 @@ func (s *Stack) lookUpInUpper(q *Query, o Opened, f *Found) (need Need, err erro
 // directory that turns out to be a directory is not looked up: the next Resolve returns NeedLoad.
 // Preconditions: Resolve or Needs has returned NeedLayers or NeedData. Other users of the directory
 // may change it meanwhile.
-func (s *Stack) LookUpInLayers(q *Query, o Opened, f *Found) error {
+func (s *Stack) LookUpInLayers(q *Query, o LayerDirs, f *Found) error {
 	*f = Found{}
 	q.step = looked
 	if q.listed {
 		return s.lookUpEntry(q.parts, q.noted(), o, f)
 	}
 	err := s.lookUpInParts(q.parts, o, q.Name, f)
-	if err == nil && f.IsDir() && len(q.parts) > 1 && !s.changing {
+	if err == nil && f.IsDir() && len(q.parts) > 1 && !s.layersChange {
 		// A layer changed under the mount, or does not count its directories: other parts may have
 		// it as well.
 		*f, q.Use, q.step = Found{}, ToList, noStep
@@ -220,7 +220,7 @@ func (q *Query) noted() *entry {
 
 // Confirm reports whether f, as Resolve or LookUpInLayers filled it, is still what the name means.
 // For an object of the upper it reads the attributes anew. Preconditions: d is held.
-func (s *Stack) Confirm(q *Query, d *Dir, o Opened, f *Found) (bool, error) {
+func (s *Stack) Confirm(q *Query, d *Dir, o LayerDirs, f *Found) (bool, error) {
 	switch {
 	case q.step == noStep:
 		return false, nil

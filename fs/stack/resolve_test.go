@@ -51,7 +51,7 @@ func (m *merged) plain(name string) (f Found, err error) {
 	case len(name) > NameMax:
 		err = unix.ENAMETOOLONG
 	case strings.HasPrefix(name, ".wh."):
-	case m.table != nil && !m.s.changing:
+	case m.table != nil && !m.s.layersChange:
 		err = m.s.lookUpEntry(m.parts, m.table.find(name), m, &f)
 	default:
 		err = m.s.lookUpInParts(m.parts, m, name, &f)
@@ -198,7 +198,7 @@ func TestWhatWasFoundCounts(t *testing.T) {
 		{"none", func(m *merged) { m.make("none") }, false},
 		{"low", func(m *merged) { must(m.s.t, m.remove("low")) }, false},
 		{"low", func(m *merged) { must(m.s.t, m.remove("low")); m.make("low") }, false},
-		{"low", func(m *merged) { m.s.raise("d/low"); m.s.Raised(&m.Dir, "low") }, false},
+		{"low", func(m *merged) { m.s.copyUp("d/low"); m.s.CopiedUp(&m.Dir, "low") }, false},
 		{"up", func(m *merged) { must(m.s.t, m.remove("up")) }, false},
 		{"up", func(m *merged) { must(m.s.t, m.remove("up")); must(m.s.t, m.mkdir("up")) }, false},
 		{"sub", func(m *merged) { must(m.s.t, m.remove("sub")); must(m.s.t, m.mkdir("sub")) }, false},

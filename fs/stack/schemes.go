@@ -38,15 +38,15 @@ func (s *Stack) setSchemes(c Config) error {
 		if i == Upper {
 			written = form
 		}
-		l.shown, l.kept = owner.NewScheme(ids, form), owner.NewScheme(kept, form)
-		s.overridesSome = s.overridesSome || l.kept.Overrides()
+		l.shown, l.onDisk = owner.NewScheme(ids, form), owner.NewScheme(kept, form)
+		s.overridesTypes = s.overridesTypes || l.onDisk.Overrides()
 	}
 	s.warnIgnored(c, ignored)
 	if !s.Writable() {
 		return nil
 	}
 	upper := &s.layers[Upper]
-	s.copier.Upper = upper.kept
+	s.copier.Upper = upper.onDisk
 	if !upper.shown.Overrides() {
 		return nil
 	}
@@ -124,7 +124,7 @@ func (s *Stack) trySquash(ids *owner.IDs) error {
 	if !ids.Squashes() || !s.Writable() {
 		return nil
 	}
-	f, err := s.Sample()
+	f, err := s.ProbeFile()
 	if err != nil {
 		return err
 	}
@@ -148,14 +148,14 @@ func (s *Stack) markUpper(form *owner.Override) error {
 		return err
 	}
 	model := upper
-	if top := &s.layers[Upper+1]; top.kept.Overrides() {
+	if top := &s.layers[Upper+1]; top.onDisk.Overrides() {
 		model = top
 	}
 	var st sys.Stat
-	if err := model.kept.On(model.root.Ref()).Stat(&st); err != nil {
+	if err := model.onDisk.On(model.root.Ref()).Stat(&st); err != nil {
 		return err
 	}
-	_, err := upper.kept.On(upper.root.Ref()).Record(&st)
+	_, err := upper.onDisk.On(upper.root.Ref()).Record(&st)
 	return err
 }
 

@@ -15,17 +15,17 @@ import (
 
 // Stack is the layers of one overlay. It is immutable once opened, but for what is atomic.
 type Stack struct {
-	layers   []layer  // layers[Upper].root is nil without an upper
-	workRoot *sys.Dir // the user's work directory: locked
-	madeWork bool     // which was not there before
-	staging  *sys.Dir // the staging directory in it
-	work     *copyup.Work
-	copier   *copyup.Copier
-	format   whiteout.Format
-	long     whiteout.Format // of names whose markers would be longer than nameMax
-	nameMax  int             // the longest name in the upper
-	names    ondisk.Names
-	acl      bool
+	layers      []layer  // layers[Upper].root is nil without an upper
+	workRoot    *sys.Dir // the user's work directory: locked
+	createdWork bool     // which was not there before
+	staging     *sys.Dir // the staging directory in it
+	work        *copyup.Work
+	copier      *copyup.Copier
+	format      whiteout.Format
+	long        whiteout.Format // of names whose markers would be longer than nameMax
+	nameMax     int             // the longest name in the upper
+	names       ondisk.Names
+	acl         bool
 
 	shared   atomic.Pointer[string] // the name of the device in the work directory whose links the whiteouts are; nil: none yet
 	unshared atomic.Bool            // whiteouts cannot be links
@@ -33,14 +33,14 @@ type Stack struct {
 	dataOnly []*sys.Dir // roots of the layers below all others that have nothing but data
 	metacopy bool       // metacopies are followed, and made
 	verity   Verity
-	measure  func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
+	digest   func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
 
 	index    *sys.Dir // copies of objects with several links; nil: links are broken
 	warnings []string
 
-	sources       []source // the file systems of the lowers
-	bareHandles   bool     // handles are kept without the number of their file system
-	overridesSome bool     // the kind of some objects is an attribute
+	sources        []source // the file systems of the lowers
+	omitUUIDs      bool     // handles are kept without the number of their file system
+	overridesTypes bool     // the kind of some objects is an attribute
 
 	redirects Redirects
 	overlap   bool   // layers lie inside each other
@@ -49,8 +49,8 @@ type Stack struct {
 
 	listAtOnce bool // no directory is left unlisted
 
-	changing bool // layers are changed by others
-	remote   bool // a lower is on a file system of a server
+	layersChange bool // layers are changed by others
+	remote       bool // a lower is on a file system of a server
 
 	afterVolatile bool // the mount before was volatile
 
@@ -63,9 +63,9 @@ type layer struct {
 	// ownedBelow: a user with fewer rights than the daemon may own the layer, see
 	// [Stack.isOwnedBelow].
 	ownedBelow bool
-	// shown is how the layer's objects look through the mount; kept, how the layer itself has them, so that what goes from one
+	// shown is how the layer's objects look through the mount; onDisk, how the layer itself has them, so that what goes from one
 	// layer to another keeps ids that the mount does not show.
-	shown, kept *owner.Scheme
+	shown, onDisk *owner.Scheme
 }
 
 // Shown is an object of a layer as it looks through the mount.
@@ -133,14 +133,14 @@ func (s *Stack) HasBirthTimes() bool {
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
-// Raised notes in d that the copy-up of name has been published.
-func (s *Stack) Raised(d *Dir, name string) {
+// CopiedUp notes in d that the copy-up of name has been published.
+func (s *Stack) CopiedUp(d *Dir, name string) {
 	d.changes++
 	if d.table != nil {
-		d.table.raise(name)
+		d.table.copyUp(name)
 	}
 	if d.aside != nil {
-		d.aside.add(func(t *nameTable) { t.raise(name) })
+		d.aside.add(func(t *nameTable) { t.copyUp(name) })
 	}
 }
 

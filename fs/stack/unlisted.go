@@ -11,39 +11,39 @@ import (
 
 // Variables for tests.
 var (
-	// largeParts is how many bytes the parts of such a directory have together, as their file systems tell: one or two thousand
+	// minUnlistedBytes is how many bytes the parts of such a directory have together, as their file systems tell: one or two thousand
 	// entries.
-	largeParts int64 = 64 << 10
-	// fewLooks is how many names are looked for before it is listed after all.
-	fewLooks = 64
+	minUnlistedBytes int64 = 64 << 10
+	// maxUnlistedLookups is how many names are looked for before it is listed after all.
+	maxUnlistedLookups = 64
 )
 
-// topParts are as many parts as are looked at to find out whether they are large: in vain, mostly, where somebody else could have helped
+// maxSmallParts are as many parts as are looked at to find out whether they are large: in vain, mostly, where somebody else could have helped
 // to open them.
-const topParts = 4
+const maxSmallParts = 4
 
 // unlisted reports whether d has been left so.
 func (d *Dir) unlisted() bool { return d.table == nil && len(d.parts) > 1 }
 
-// tiredOfLooking counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
-func (s *Stack) tiredOfLooking(d *Dir) bool {
-	if s.changing || !d.unlisted() {
+// isLookedUpOften counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
+func (s *Stack) isLookedUpOften(d *Dir) bool {
+	if s.layersChange || !d.unlisted() {
 		return false
 	}
-	d.looks++
-	return d.looks > fewLooks
+	d.lookups++
+	return d.lookups > maxUnlistedLookups
 }
 
 // LeaveUnlisted finds out which parts d has, and reports true, if it is one to be left unlisted. Otherwise, and where anything else than
 // that has to be told, it changes nothing.
-func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
+func (s *Stack) LeaveUnlisted(d *Dir, o LayerDirs) bool {
 	if s.listAtOnce || d.parts != nil || len(d.layers) < 2 {
 		return false
 	}
 	var w partWalk
 	size := int64(0)
 	for i, layer := range d.layers {
-		if i == topParts && size < largeParts {
+		if i == maxSmallParts && size < minUnlistedBytes {
 			return false
 		}
 		// Marks come before the next part is opened: a redirect changes where that is.
@@ -56,16 +56,16 @@ func (s *Stack) LeaveUnlisted(d *Dir, o Opened) bool {
 			break
 		}
 	}
-	if len(w.parts) < 2 || size < largeParts {
+	if len(w.parts) < 2 || size < minUnlistedBytes {
 		return false
 	}
-	d.parts, d.looks = w.parts, 0
+	d.parts, d.lookups = w.parts, 0
 	return true
 }
 
 // flatPart tells the marks and the size of a directory's part in a layer, and ok if it has no directory in it, for its link count is 2 (1
 // where the file system does not count), and nothing else speaks against leaving it unlisted.
-func (s *Stack) flatPart(o Opened, layer uint16) (m whiteout.DirXattrs, size int64, ok bool) {
+func (s *Stack) flatPart(o LayerDirs, layer uint16) (m whiteout.DirXattrs, size int64, ok bool) {
 	if s.layers[layer].shown.Overrides() {
 		return m, 0, false
 	}

@@ -14,9 +14,9 @@ import (
 // leaveAll has every directory left unlisted that can be, until so many names have been looked for in it.
 func leaveAll(t *testing.T, looks int) {
 	t.Helper()
-	size, few := largeParts, fewLooks
-	largeParts, fewLooks = 0, looks
-	t.Cleanup(func() { largeParts, fewLooks = size, few })
+	size, few := minUnlistedBytes, maxUnlistedLookups
+	minUnlistedBytes, maxUnlistedLookups = 0, looks
+	t.Cleanup(func() { minUnlistedBytes, maxUnlistedLookups = size, few })
 }
 
 // What the layers may have under the name x, the upper first; a blank is for the directory alone.
@@ -107,7 +107,7 @@ func TestWhatIsLeftUnlisted(t *testing.T) {
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			leaveAll(t, 1000)
-			largeParts = tt.size
+			minUnlistedBytes = tt.size
 			s := newSite(t, tt.layers[0], tt.layers[1:]...)
 			root := s.dir("")
 			f := root.lookup("d")

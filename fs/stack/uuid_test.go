@@ -45,9 +45,9 @@ func newBare(t *testing.T) *site {
 	c.Features.Index = true
 	s := &site{t: t, cfg: c}
 	must(t, s.openUntold())
-	s.raise("d/f")
+	s.copyUp("d/f")
 	must(t, s.linkUp("d/f"))
-	s.raise("d/single")
+	s.copyUp("d/single")
 	s.shut()
 	t.Cleanup(s.shut)
 	if names := s.copies(); len(names) != 1 || !strings.Contains(names[0], bareUUID) {
@@ -195,7 +195,7 @@ func TestLowersWithoutUUID(t *testing.T) {
 		testkit.Build(t, dir, "dir upper/d\ndir upper/e")
 		s = &site{t: t, cfg: Config{Lowers: lowers, Upper: dir + "/upper", Work: dir + "/work", Features: features, Redirects: redirects}}
 		must(t, s.openUntold())
-		s.raise("d/f")
+		s.copyUp("d/f")
 		s.shut()
 		must(t, s.openUntold())
 		t.Cleanup(s.shut)

@@ -95,13 +95,13 @@ func (w *world) at(dir string) *merged {
 	return m
 }
 
-// raise copies an object up, its directories first.
-func (w *world) raise(p string) {
+// copyUp copies an object up, its directories first.
+func (w *world) copyUp(p string) {
 	w.t.Helper()
 	if p == "." {
 		return
 	}
-	w.raise(path.Dir(p))
+	w.copyUp(path.Dir(p))
 	parent, name := w.at(path.Dir(p)), path.Base(p)
 	f := parent.lookup(name)
 	if f.State != InLower {
@@ -115,7 +115,7 @@ func (w *world) raise(p string) {
 	if file := staged.File(); file != nil {
 		file.Close()
 	}
-	w.Raised(&parent.Dir, name)
+	w.CopiedUp(&parent.Dir, name)
 	if m := w.held[p]; m != nil {
 		m.AddUpper()
 		w.loaded(m)
@@ -182,7 +182,7 @@ func (w *world) try() string {
 	case op < 3 && !f.Exists():
 		return w.create(p)
 	case op == 3 && f.State == InLower:
-		w.raise(p)
+		w.copyUp(p)
 		return "copy up " + p
 	case op == 4 && f.Exists() && (!f.IsDir() || w.at(p).withNames().Empty()):
 		return w.remove(p)
@@ -200,7 +200,7 @@ func (w *world) try() string {
 }
 
 func (w *world) create(p string) string {
-	w.raise(path.Dir(p))
+	w.copyUp(path.Dir(p))
 	dir := w.at(path.Dir(p)).changing()
 	f := dir.lookup(path.Base(p))
 	o := Object{Mode: unix.S_IFREG | 0o644, UID: uint32(w.r.IntN(2))}
@@ -221,7 +221,7 @@ func (w *world) create(p string) string {
 }
 
 func (w *world) remove(p string) string {
-	w.raise(path.Dir(p))
+	w.copyUp(path.Dir(p))
 	must(w.t, w.at(path.Dir(p)).changing().remove(path.Base(p)))
 	delete(w.shown, p)
 	w.drop(p)
@@ -233,8 +233,8 @@ func (w *world) link(p string) string {
 	if !f.Exists() || f.IsDir() {
 		return ""
 	}
-	w.raise(src)
-	w.raise(path.Dir(p))
+	w.copyUp(src)
+	w.copyUp(path.Dir(p))
 	dir, name := w.at(path.Dir(p)).changing(), path.Base(p)
 	found := dir.lookup(name)
 	must(w.t, w.Link(&dir.Dir, dir.upper(), name, &found, w.at(path.Dir(src)).upper().At(path.Base(src)), f.Stat.Mode))
@@ -242,12 +242,12 @@ func (w *world) link(p string) string {
 	return "link " + src + " " + p
 }
 
-// movable raises what is to be moved, unless it is a directory with a lower part.
+// movable copies up what is to be moved, unless it is a directory with a lower part.
 func (w *world) movable(p string, f Found) bool {
 	if f.IsDir() && w.at(p).HasLower() {
 		return false
 	}
-	w.raise(p)
+	w.copyUp(p)
 	return true
 }
 
@@ -259,7 +259,7 @@ func (w *world) rename(from string, f Found) string {
 	if g.Exists() && (f.IsDir() != g.IsDir() || g.IsDir() && !w.at(to).withNames().Empty()) {
 		return ""
 	}
-	w.raise(path.Dir(to))
+	w.copyUp(path.Dir(to))
 	src, dst := w.at(path.Dir(from)).changing().end(path.Base(from)), w.at(path.Dir(to)).changing().end(path.Base(to))
 	if same(&src.Found, &dst.Found) {
 		return ""

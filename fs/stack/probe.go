@@ -2,9 +2,9 @@ package stack
 
 import "github.com/fuse-overlay/fuse-overlay/internal/sys"
 
-// Sample makes a regular file on the upper's file system that has no name, to try on it what that file system can do; where
+// ProbeFile makes a regular file on the upper's file system that has no name, to try on it what that file system can do; where
 // there is no upper, a file in memory. It is gone when it is closed.
-func (s *Stack) Sample() (*sys.File, error) {
+func (s *Stack) ProbeFile() (*sys.File, error) {
 	if !s.Writable() {
 		return sys.MemoryFile()
 	}

@@ -11,7 +11,7 @@ import (
 // A sample is a file of the upper's file system that nobody sees.
 func TestSample(t *testing.T) {
 	s := newSite(t, "", "file f")
-	f, err := s.Sample()
+	f, err := s.ProbeFile()
 	must(t, err)
 	var st, upper sys.Stat
 	must(t, f.Ref().Stat(&st))
@@ -28,7 +28,7 @@ func TestSample(t *testing.T) {
 			}
 			return nil
 		})
-		_, err := s.Sample()
+		_, err := s.ProbeFile()
 		sys.SetFault(nil)
 		if err != unix.ENOSPC {
 			t.Errorf("%s fails: %v", call, err)
@@ -40,7 +40,7 @@ func TestSampleWithoutUpper(t *testing.T) {
 	c := newFolders(t, "", "file f")
 	c.Upper, c.Work = "", ""
 	s := openSite(t, c)
-	f, err := s.Sample()
+	f, err := s.ProbeFile()
 	must(t, err)
 	f.Close()
 }
