@@ -18,6 +18,11 @@ func bulkWorkloads(s sizes) []workload {
 	all := []workload{
 		{name: "write", about: fmt.Sprintf("%d MiB written and synced", mib), layout: (*layouts).empty, writes: true,
 			do: func(_ context.Context, t *task) error { return writeFile(filepath.Join(t.root, bigName), s.bulk) }},
+		{name: "stream", about: fmt.Sprintf("%d MiB written in pieces of 64 KiB, not synced, as downloads are", mib/streamPart),
+			layout: (*layouts).empty, writes: true,
+			do: func(_ context.Context, t *task) error {
+				return stream(filepath.Join(t.root, bigName), s.bulk/streamPart)
+			}},
 		{name: "cold read", about: fmt.Sprintf("%d MiB read, on a fresh mount, the layer's pages dropped (POSIX_FADV_DONTNEED)", mib),
 			layout: (*layouts).big, prepare: evict, do: readBig},
 		{name: "warm read", about: fmt.Sprintf("%d MiB read again", mib), layout: (*layouts).big,

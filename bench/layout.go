@@ -282,6 +282,24 @@ func writeFile(path string, size int64) error {
 	return err
 }
 
+// streamPart is how many times the file of workload stream is smaller than the large file.
+const streamPart = 4
+
+// stream writes a new file in the pieces in which programs copy from a socket or a pipe, and leaves
+// it to the kernel when they reach the disk.
+func stream(path string, size int64) error {
+	const piece = 64 << 10
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	block := noise()[:piece]
+	for written := int64(0); written < size && err == nil; written += piece {
+		_, err = f.Write(block)
+	}
+	return errors.Join(err, f.Close())
+}
+
 // noise is one MiB that does not compress and is the same in every run.
 func noise() []byte {
 	block := make([]byte, 1<<20)
