@@ -16,9 +16,6 @@ type Work struct {
 	dir  *sys.Dir      // immutable, not owned
 	last atomic.Uint64 // the number of the name given out last
 
-	wanted atomic.Uint32
-	spare  atomic.Pointer[spare]
-
 	// Immutable: how far the file system is trusted; and, where known, what is made here belongs to and that its mode is
 	// the one that was asked for.
 	trust    trust

@@ -167,7 +167,6 @@ func TestEverythingAtOnce(t *testing.T) {
 			}
 			fds := openFDs(t)
 			s.o.helped = true
-			s.o.PaceChanged(true)
 			s.together(workers, func(k *kernel, worker int) {
 				c := &chaos{kernel: k, r: rand.New(rand.NewPCG(uint64(worker), 11))}
 				for range steps {
@@ -176,7 +175,6 @@ func TestEverythingAtOnce(t *testing.T) {
 					}
 				}
 			})
-			s.o.PaceChanged(false)
 			s.settled(fds)
 		})
 	}

@@ -55,7 +55,6 @@ func (m *Mount) handOver() error {
 			return errChanges
 		}
 	}
-	o.stack.Relax()
 	return o.stack.HandOver()
 }
 

@@ -104,6 +104,9 @@ func (o *Overlay) readNext() bool {
 	return true
 }
 
+// Idle prefetches the file that is likely to be read next. It reports whether it did anything.
+func (o *Overlay) Idle() (done bool) { return o.readNext() }
+
 // fileAfter returns the known file that follows in the listing of its directory; nil where there is none, or somebody is changing
 // the directory.
 func (o *Overlay) fileAfter(at placed) *Node {

@@ -231,3 +231,29 @@ func TestErrorsOfReadingAhead(t *testing.T) {
 		}
 	}
 }
+
+// A panic during a prefetch does not affect later requests.
+func TestPanicMeanwhile(t *testing.T) {
+	r := newReading(t, "", letters('a', 'h'))
+	in := r.inOrder()
+	for _, name := range in[:2] {
+		if _, err := r.readNode(r.ids[name], 0, 8192); err != nil {
+			t.Fatal(err)
+		}
+		sys.SetFault(func(op sys.Op) error {
+			if name == in[1] && op.Call == "openat" {
+				panic("a fault")
+			}
+			return nil
+		})
+		idle := func() (done bool) {
+			defer func() { _ = recover() }() // as the connection does
+			return r.o.Idle()
+		}
+		for idle() {
+		}
+		sys.SetFault(nil)
+	}
+	r.read(in[2], "text of "+in[2])
+	r.do(r.write("d/"+in[3], 0, "TEXT"))
+}

@@ -16,7 +16,6 @@ const (
 	UnlistedDirs                                // a large merged directory is not listed for a few lookups
 	SecondThread                                // two threads open and list the subdirectories of one reply
 	Prefetch                                    // an idle reader reads the next small file of a lower
-	PreparedTmpfile                             // an idle reader makes the O_TMPFILE file of the next copy-up
 	DirectIOOnNewFile                           // CREATE returns FOPEN_DIRECT_IO for files that are created to be written
 )
 
@@ -30,7 +29,6 @@ var optimisationNames = []struct {
 	{"unlisted", UnlistedDirs},
 	{"second_thread", SecondThread},
 	{"prefetch", Prefetch},
-	{"tmpfile", PreparedTmpfile},
 	{"direct_io", DirectIOOnNewFile},
 }
 

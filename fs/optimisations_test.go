@@ -4,9 +4,8 @@ import "testing"
 
 // An optimisation that is turned off does nothing.
 func TestOptimisationsAreTurnedOff(t *testing.T) {
-	t.Setenv("TMPDIR", "/tmp") // in memory, copies have names
 	c := newFolders(t, "", letters('a', 'h'))
-	c.Disabled = ListingSamples | Prefetch | PreparedTmpfile
+	c.Disabled = ListingSamples | Prefetch
 	s := openSite(t, c, false)
 	dir, err := s.walk("d")
 	must(t, err)
@@ -25,11 +24,5 @@ func TestOptimisationsAreTurnedOff(t *testing.T) {
 	}
 	if s.o.readNext() {
 		t.Error("prefetch: a file was read ahead")
-	}
-	s.o.PaceChanged(true)
-	defer s.o.PaceChanged(false)
-	s.do(s.chmod("d/a", 0o600))
-	if s.o.Idle() {
-		t.Error("tmpfile: a file was made for the next copy-up")
 	}
 }

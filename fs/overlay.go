@@ -55,8 +55,7 @@ type Overlay struct {
 
 	layerNames layerNames // immutable
 
-	fast   atomic.Bool // requests come fast
-	helped bool        // two may work on one request; set by Mount
+	helped bool // two may work on one request; set by Mount
 
 	overfull   chan struct{} // wakes the pruner
 	writingOut atomic.Bool   // somebody is giving the disk work

@@ -31,8 +31,6 @@ type FileSystem interface {
 	// Idle is called by a reader that finds no request. It does what may be of use for the next one, and reports whether there
 	// was anything to do.
 	Idle() (done bool)
-	// PaceChanged is called when requests begin to come fast, and when they no longer do. Calls do not overlap.
-	PaceChanged(fast bool)
 }
 
 // Request describes a request that has failed.

@@ -39,4 +39,3 @@ func (f *oneFile) ForgetAll([]wire.Forget)          {}
 func (f *oneFile) SyncFS() fuse.Status              { return fuse.OK }
 func (f *oneFile) Failed(Request, fuse.Status) bool { return false }
 func (f *oneFile) Idle() bool                       { return false }
-func (f *oneFile) PaceChanged(bool)                 {}

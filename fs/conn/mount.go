@@ -238,10 +238,7 @@ func (m *Mount) connect(fsys FileSystem) (serve func(), err error) {
 	}
 	newWorker := func() readers.Worker { return c.NewWorker(workers) }
 	c.pool = readers.New(m.dev, newWorker, host.Yield)
-	c.pool.Tell(func(fast bool) (awake bool) {
-		fsys.PaceChanged(fast)
-		return c.idle.ask(fast)
-	})
+	c.pool.Tell(c.idle.ask)
 	c.pool.Meanwhile(func() (done bool) {
 		defer func() {
 			if v := recover(); v != nil {

@@ -157,7 +157,6 @@ func (s *Stack) Close() {
 	for _, root := range s.dataOnly {
 		root.Close()
 	}
-	s.Relax()
 	s.dropShared()
 	if s.staging != nil {
 		s.staging.Close()
@@ -167,17 +166,6 @@ func (s *Stack) Close() {
 	}
 	if s.workRoot != nil {
 		s.workRoot.Close()
-	}
-}
-
-// Prepare does what the next copy-up will need and can be done before, after a copy-up, and reports whether there was anything; see
-// [copyup.Work.Prepare].
-func (s *Stack) Prepare() bool { return s.work != nil && s.work.Prepare() }
-
-// Relax gives back what was prepared.
-func (s *Stack) Relax() {
-	if s.work != nil {
-		s.work.Relax()
 	}
 }
 
