@@ -11,6 +11,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const opsPerSequence = 200
@@ -286,7 +287,7 @@ func (s *sequence) shrink(diff string) string {
 func buildable(table string) bool {
 	have := map[string]bool{}
 	for line := range strings.SplitSeq(table, "\n") {
-		words, err := harness.SplitWords(line)
+		words, err := testkit.Words(line)
 		if err != nil || len(words) < 2 {
 			continue
 		}

@@ -33,7 +33,7 @@ func startContainerd(t *testing.T, e *harness.Env) *containerd {
 	c := &containerd{t: t, e: e, dir: filepath.Join(e.Dir, "containerd"), sock: "/run/containerd.sock"}
 	harness.Mkdir(t, c.dir)
 	const proxy = "/run/snapshotter.sock"
-	harness.StartService(t, e, func() error { _, err := os.Stat(proxy); return err },
+	startService(t, e, func() error { _, err := os.Stat(proxy); return err },
 		snapshotterDaemon(), proxy, filepath.Join(c.dir, "snapshots"))
 	config := filepath.Join(c.dir, "config.toml")
 	harness.Write(t, config, fmt.Sprintf(`
@@ -49,7 +49,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   type = "snapshot"
   address = %q
 `, c.dir+"/tmp", c.dir+"/opt", ourSnapshotter, proxy))
-	harness.StartService(t, e, func() error { _, err := c.try("version"); return err },
+	startService(t, e, func() error { _, err := c.try("version"); return err },
 		"containerd", "--log-level", "warn", "--config", config, "--root", c.dir+"/root", "--state", c.dir+"/state", "--address", c.sock)
 	return c
 }

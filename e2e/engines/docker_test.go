@@ -37,7 +37,7 @@ func startDocker(t *testing.T, e *harness.Env, driver string, options ...string)
 	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
 		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root", "/run/docker",
 		"--pidfile", "/run/docker.pid"}, options...)
-	harness.StartService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
+	startService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
 	return d
 }
 
@@ -156,7 +156,7 @@ func TestDocker(t *testing.T) {
 		harness.Equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
 		for _, line := range []string{"D /out/moved/f2", "A /out/new/f3", "D /usr/share/documents", "C /etc/passwd", "A /etc2/deep/f3"} {
 			if !strings.Contains("\n"+diffs[ourDriver], "\n"+line+"\n") {
-				t.Errorf("docker diff: no %q in\n%s", line, harness.Tail(diffs[ourDriver], 4000))
+				t.Errorf("docker diff: no %q in\n%s", line, tail(diffs[ourDriver], 4000))
 			}
 		}
 	})

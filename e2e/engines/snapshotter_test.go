@@ -94,7 +94,7 @@ func TestSnapshotterSuite(t *testing.T) {
 			}
 		}
 		if t.Failed() {
-			t.Log(harness.Tail(withoutLongLines(out), 10000))
+			t.Log(tail(withoutLongLines(out), 10000))
 		}
 	})
 }

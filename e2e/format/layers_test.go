@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // xattrWhiteoutLayers have whiteouts that are files.
@@ -209,7 +210,7 @@ func beside(lists ...[]string) (all []string) {
 		for k, table := range list {
 			var b strings.Builder
 			for line := range strings.SplitSeq(table, "\n") {
-				words, err := harness.SplitWords(line)
+				words, err := testkit.Words(line)
 				if err != nil || len(words) == 0 {
 					continue
 				}

@@ -125,8 +125,8 @@ func TestLinksAndTheKernel(t *testing.T) {
 						two[i] = o
 					}
 					tried, model := two[0], two[1]
-					mount := map[string]func(){"here": tried.Mount, "kernel": func() { mountKernelWith(tried, options) }}
-					mountKernelWith(model, options)
+					mount := map[string]func(){"here": tried.Mount, "kernel": func() { harness.Check(t, tried.MountKernelWith(options)) }}
+					harness.Check(t, model.MountKernelWith(options))
 					for i, step := range linkSteps {
 						by := turns
 						if turns == "both" {
@@ -249,8 +249,7 @@ func TestIndexBelongs(t *testing.T) {
 						_, err := o.TryMount()
 						return err
 					}
-					data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,index=on", strings.Join(o.Lowers, ":"), o.Upper, o.Work)
-					return harness.MountOverlayfs(o.Point, 0, data)
+					return o.MountKernelWith("index=on")
 				}
 				o.Lowers = lowers[:1]
 				harness.Check(t, mount(first))

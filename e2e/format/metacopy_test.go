@@ -197,7 +197,7 @@ func TestMetacopyOff(t *testing.T) {
 // Layers that have nothing but data show through files of lowers alone, with and without an upper, as in the kernel.
 func TestDataOnlyLowers(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		prefix := strings.TrimSuffix(e.OpaqueName(), "opaque")
+		prefix := e.XattrPrefix()
 		o := e.Overlay(t, "file a 0600\nfile p/b 0640\nfile lost 0644\nfile plain 0644 \"plain\"", "file plain \"no\"")
 		for _, f := range []struct {
 			path, to string

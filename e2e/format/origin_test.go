@@ -36,17 +36,6 @@ func mountDisk(e *harness.Env, t *testing.T, fstype string) string {
 	return point
 }
 
-// mountKernelWith mounts by the kernel's overlayfs, with options of the test's.
-func mountKernelWith(o *harness.Overlay, options string) {
-	o.T.Helper()
-	data := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s,%s", strings.Join(o.Lowers, ":"), o.Upper, o.Work, options)
-	if err := harness.MountOverlayfs(o.Point, 0, data); err != nil {
-		o.T.Fatalf("kernel overlayfs (%s): %v", data, err)
-	}
-	o.PID = 0
-	o.T.Cleanup(o.Cleanup)
-}
-
 // numbers are the inode numbers and link counts of everything in a tree but directories' link counts (D1). It fails the test
 // where a listing tells other numbers, or two objects have one.
 func numbers(t *testing.T, root string) map[string]string {
@@ -142,7 +131,7 @@ func TestNumbersAndTheKernel(t *testing.T) {
 						harness.Build(t, e, lower, []string{originTree, "dir d\nfile d/deep \"deep\"\nfile d/deeper \"deeper\""}[i])
 						o.Lowers = append(o.Lowers, lower)
 					}
-					mount := map[string]func(){"here": o.Mount, "kernel": func() { mountKernelWith(o, kernelHas) }}
+					mount := map[string]func(){"here": o.Mount, "kernel": func() { harness.Check(t, o.MountKernelWith(kernelHas)) }}
 					mount[first]()
 					had := comeUp(t, o)
 					running := numbers(t, o.Point)
@@ -265,7 +254,7 @@ func TestUUIDs(t *testing.T) {
 				harness.Equal(t, "a number of the upper", err == nil && len(number) == 16, c.given)
 				handle := harness.XattrOf(filepath.Join(o.Upper, "d/f"), "trusted.overlay.origin")
 				harness.Equal(t, "a handle without the number of its file system", handle[5:21] == strings.Repeat("\x00", 16), c.uuid == "off")
-				mountKernelWith(o, "uuid="+c.uuid)
+				harness.Check(t, o.MountKernelWith("uuid="+c.uuid))
 				wantNumbers(t, "the kernel", numbers(t, o.Point), was)
 				harness.AppendTo(t, o.Path("d/g"), "+")
 				o.Unmount()
@@ -294,7 +283,7 @@ func TestOriginsAreNotShown(t *testing.T) {
 				}
 			}
 		}
-		name := strings.TrimSuffix(e.OpaqueName(), "opaque") + "origin"
+		name := e.XattrPrefix() + "origin"
 		harness.Check(t, unix.Lsetxattr(o.Path("d/f"), name, []byte("mine"), 0))
 		if e.Mode == harness.ModeRoot && harness.XattrOf(filepath.Join(o.Upper, "d/f"), name) == "mine" {
 			t.Error("the origin was set through the mount")

@@ -15,7 +15,7 @@ import (
 
 // redirectOf is the redirect that a directory of the upper has.
 func redirectOf(e *harness.Env, path string) string {
-	return harness.XattrOf(path, strings.TrimSuffix(e.OpaqueName(), "opaque")+"redirect")
+	return harness.XattrOf(path, e.XattrPrefix()+"redirect")
 }
 
 // Directories with lower parts are renamed without copying what is in them, and stay what they are over a remount.

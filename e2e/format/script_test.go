@@ -10,6 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // A script is a list of changes, one a line; words may be quoted as in Go. A line may end in "= ERRNO": how it fails. The
@@ -75,7 +76,7 @@ func runScript(o *harness.Overlay, script string) string {
 	s := operation.NewSide(o)
 	for line := range strings.SplitSeq(script, "\n") {
 		text, want, _ := strings.Cut(line, " = ")
-		words, err := harness.SplitWords(text)
+		words, err := testkit.Words(text)
 		if err == nil && len(words) == 0 || words[0] == "lower" || words[0] == "data" || words[0] == "#" {
 			continue
 		}

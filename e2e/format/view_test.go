@@ -113,13 +113,14 @@ func (c *cell) findOrigins(o *harness.Overlay) error {
 	return nil
 }
 
-// differs tells how what a mount shows differs from what another mount of the same layers showed before it.
-func (s *sight) differs(before *sight, identity bool) string {
+// differs lists the differences from what the mount before has shown of the same layers, but for inode numbers.
+func (s *sight) differs(before *sight) string {
 	d := harness.DiffLines(before.lines, s.lines)
-	d += harness.DiffLines(withPaths(before.exact), withPaths(s.exact))
-	if !identity {
-		return d
-	}
+	return d + harness.DiffLines(withPaths(before.exact), withPaths(s.exact))
+}
+
+// numbersDiffer lists the objects whose inode numbers differ from those that the mount before has shown.
+func (s *sight) numbersDiffer(before *sight) (d string) {
 	for _, rel := range slices.Sorted(maps.Keys(s.inode)) {
 		if was, ok := before.inode[rel]; ok && was != s.inode[rel] {
 			d += fmt.Sprintf("  %s: st_ino was %#x, is %#x\n", rel, was, s.inode[rel])

@@ -3,7 +3,6 @@ package format
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -46,7 +45,7 @@ func TestXattrWhiteouts(t *testing.T) {
 		if out := harness.Shell(t, o.Upper, `find . -name '.wh.*' -o -type c`); out != "" {
 			t.Errorf("other whiteouts in the upper: %s", out)
 		}
-		prefix := strings.TrimSuffix(e.OpaqueName(), "opaque")
+		prefix := e.XattrPrefix()
 		for _, path := range removed {
 			harness.Equal(t, path, harness.XattrOf(filepath.Join(o.Upper, path), prefix+"whiteout"), "")
 			harness.Equal(t, "the folder of "+path, harness.XattrOf(filepath.Dir(filepath.Join(o.Upper, path)), prefix+"opaque"), "x")
@@ -97,7 +96,7 @@ func TestXattrWhiteoutsOfOthers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file a/f\nfile a/empty\nfile top\nfile plain/f", "file a/f \"1\"\nfile a/g \"2\"\nfile top \"3\"\nfile plain/f \"4\"")
-		prefix := strings.TrimSuffix(e.OpaqueName(), "opaque")
+		prefix := e.XattrPrefix()
 		for _, dir := range []string{"", "a"} {
 			harness.Check(t, unix.Setxattr(filepath.Join(o.Lowers[0], dir), prefix+"opaque", []byte("x"), 0))
 		}

@@ -1,9 +1,9 @@
 package harness
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Check ends the test if there is an error.
 func Check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -21,7 +22,15 @@ func Check(t *testing.T, err error) {
 	}
 }
 
-// WantErr fails unless err is one of the wanted errors.
+// Equal fails the test if two values differ.
+func Equal[T comparable](t *testing.T, what string, got, want T) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: got %v, want %v", what, got, want)
+	}
+}
+
+// WantErr fails the test unless err is one of the wanted errors.
 func WantErr(t *testing.T, what string, err error, want ...syscall.Errno) {
 	t.Helper()
 	for _, w := range want {
@@ -36,6 +45,7 @@ func WantErr(t *testing.T, what string, err error, want ...syscall.Errno) {
 	t.Errorf("%s: got %v, want %s", what, err, strings.Join(names, " or "))
 }
 
+// ErrnoName is the name of an errno, "ok" for no error, and the text of any other error.
 func ErrnoName(err error) string {
 	if err == nil {
 		return "ok"
@@ -47,6 +57,7 @@ func ErrnoName(err error) string {
 	return err.Error()
 }
 
+// WantText fails the test if a file cannot be read or holds another text.
 func WantText(t *testing.T, path, want string) {
 	t.Helper()
 	got, err := os.ReadFile(path)
@@ -59,6 +70,7 @@ func WantText(t *testing.T, path, want string) {
 	}
 }
 
+// WantNames fails the test unless a directory lists these names.
 func WantNames(t *testing.T, dir string, want ...string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -73,19 +85,14 @@ func WantNames(t *testing.T, dir string, want ...string) {
 	}
 }
 
+// WantAbsent fails the test unless there is no object of this name.
 func WantAbsent(t *testing.T, path string) {
 	t.Helper()
 	_, err := os.Lstat(path)
 	WantErr(t, "lstat "+path, err, syscall.ENOENT)
 }
 
-func Equal[T comparable](t *testing.T, what string, got, want T) {
-	t.Helper()
-	if got != want {
-		t.Errorf("%s: got %v, want %v", what, got, want)
-	}
-}
-
+// Brief quotes a text, at most 80 bytes of it.
 func Brief(s string) string {
 	if len(s) > 80 {
 		s = s[:80] + "..."
@@ -93,107 +100,19 @@ func Brief(s string) string {
 	return strings.ReplaceAll(strconv.Quote(s), "\n", `\n`)
 }
 
-func Mkdir(t *testing.T, dirs ...string) {
-	t.Helper()
-	for _, d := range dirs {
-		Check(t, os.MkdirAll(d, 0o755))
+// Clip is the beginning of a long report.
+func Clip(s string) string {
+	if len(s) > 6000 {
+		return s[:6000] + "..."
 	}
+	return s
 }
 
-func Write(t *testing.T, path, text string) {
-	t.Helper()
-	Check(t, os.WriteFile(path, []byte(text), 0o644))
-}
-
-func AppendTo(t *testing.T, path, text string) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-	Check(t, err)
-	_, err = io.WriteString(f, text)
-	Check(t, err)
-	Check(t, f.Close())
-}
-
-func Open(t *testing.T, path string, flags int) *os.File {
-	t.Helper()
-	f, err := os.OpenFile(path, flags, 0o644)
-	Check(t, err)
-	t.Cleanup(func() { _ = f.Close() })
-	return f
-}
-
-func Lstat(t *testing.T, path string) unix.Stat_t {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		t.Fatalf("lstat %s: %v", path, err)
+// Digest quotes a short text, and is the sum of any other.
+func Digest(data []byte) string {
+	if len(data) < 40 {
+		return strconv.Quote(string(data))
 	}
-	return st
-}
-
-func Fstat(t *testing.T, f *os.File) unix.Stat_t {
-	t.Helper()
-	var st unix.Stat_t
-	Check(t, unix.Fstat(int(f.Fd()), &st))
-	return st
-}
-
-func ReadText(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	Check(t, err)
-	return string(text)
-}
-
-// WantEmpty fails when a directory has entries.
-func WantEmpty(t *testing.T, dir string) {
-	t.Helper()
-	entries, err := os.ReadDir(dir)
-	Check(t, err)
-	if len(entries) > 0 {
-		t.Errorf("%s holds %v", dir, entries)
-	}
-}
-
-const MiB = 1 << 20
-
-func Owner(t *testing.T, path string) string {
-	t.Helper()
-	st := Lstat(t, path)
-	return fmt.Sprintf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
-}
-
-// ModeAlone asks for the mode and no more, as exec and permission checks do: for size and times, which a write makes it
-// doubt, the kernel would ask the daemon, and learn the mode as well.
-func ModeAlone(t *testing.T, path string) uint16 {
-	t.Helper()
-	var st unix.Statx_t
-	Check(t, unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MODE, &st))
-	return st.Mode & 0o7777
-}
-
-func AppendErr(p string) error {
-	f, err := os.OpenFile(p, os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString("more")
-	if e := f.Close(); err == nil {
-		err = e
-	}
-	return err
-}
-
-func XattrOf(path, name string) string {
-	v, err := GetXattr(path, name)
-	if err != nil {
-		return ErrnoName(err)
-	}
-	return v
-}
-
-// Listed is all that lies below a folder, in a line each.
-func Listed(t *testing.T, dir string) string {
-	t.Helper()
-	return Shell(t, dir, `find . -mindepth 1 -printf '%P\n' | sort`)
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("%x", sum[:8])
 }

@@ -10,24 +10,20 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-func ExitCode(err error) int {
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode()
-	}
-	if err != nil {
-		return -1
-	}
-	return 0
-}
+// CommandLimit is the time limit of a command that should end at once.
+const CommandLimit = 20 * time.Second
 
-// Run runs a program to its end and to the end of its output, which a daemon must not hold open.
+// Run runs a program to its end and to the end of its output, which a daemon must not hold open. It returns what the program
+// has written to stdout and stderr.
 func Run(program string, args ...string) (string, error) {
 	return RunIn("", nil, CommandLimit, program, args...)
 }
 
+// RunIn is Run in a folder, with variables added to the environment, and with a time limit.
 func RunIn(dir string, environ []string, limit time.Duration, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -36,7 +32,7 @@ func RunIn(dir string, environ []string, limit time.Duration, program string, ar
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.Dir, cmd.WaitDelay = dir, 3*time.Second
 	cmd.Cancel = func() error {
-		if len(args) > 0 { // a daemon that hangs before it lets go of our stderr tells there where
+		if len(args) > 0 { // a daemon that hangs while it still has stderr prints its stacks there
 			for _, pid := range DaemonsOf(args[len(args)-1]) {
 				Kill(pid, syscall.SIGQUIT)
 			}
@@ -53,7 +49,7 @@ func RunIn(dir string, environ []string, limit time.Duration, program string, ar
 	return out.String(), err
 }
 
-// Shell runs a shell script and fails the test when the script fails.
+// Shell runs a shell script in a folder, and ends the test if the script fails.
 func Shell(t *testing.T, dir, script string) string {
 	t.Helper()
 	out, err := RunIn(dir, nil, time.Minute, "bash", "-euc", script)
@@ -63,13 +59,52 @@ func Shell(t *testing.T, dir, script string) string {
 	return out
 }
 
-// Chroot runs a script inside a root file system.
+// chrootEnv is the environment of programs in a root file system.
+var chrootEnv = []string{
+	"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+}
+
+// Chroot runs a script in a root file system, and ends the test if the script fails.
 func Chroot(t *testing.T, root, shell, script string) string {
 	t.Helper()
-	out, err := RunIn("/", []string{"DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "HOME=/root", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"},
-		3*time.Minute, "chroot", root, shell, "-euc", script)
+	out, err := RunIn("/", chrootEnv, 3*time.Minute, "chroot", root, shell, "-euc", script)
 	if err != nil {
 		t.Fatalf("in %s: %s: %v\n%s", root, script, err, out)
 	}
 	return out
+}
+
+// ExitCode is the exit code of a command by its error, and -1 for an error of another kind.
+func ExitCode(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}
+
+// KernelAtLeast reports whether the running kernel has this version or a later one.
+func KernelAtLeast(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	Check(t, unix.Uname(&u))
+	var a, b int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
+	Check(t, err)
+	return a > major || a == major && b >= minor
+}
+
+// Busybox is the path of the static busybox.
+func Busybox(t *testing.T) string {
+	t.Helper()
+	p, err := exec.LookPath("busybox")
+	Check(t, err)
+	out, err := exec.Command("ldd", p).CombinedOutput()
+	if err == nil || !bytes.Contains(out, []byte("not a dynamic")) {
+		t.Fatalf("%s is not static (package busybox-static): %s", p, out)
+	}
+	return p
 }

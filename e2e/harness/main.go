@@ -13,85 +13,77 @@ import (
 	"testing"
 )
 
-func EnvNumber(name string, otherwise uint64) uint64 {
-	n, err := strconv.ParseUint(os.Getenv(name), 10, 64)
-	if err != nil {
-		return otherwise
-	}
-	return n
-}
-
+// The variables of the environment that a run obeys. Package e2e documents those that a user sets.
 const (
-	envBin    = "FUSE_OVERLAY_BIN"
-	envOracle = "FUSE_OVERLAY_ORACLE"
 	EnvCache  = "FUSE_OVERLAY_CACHE"
 	EnvSeed   = "FUSE_OVERLAY_SEED"
 	EnvSeqs   = "FUSE_OVERLAY_SEQS"
+	EnvIO     = "FUSE_OVERLAY_IO" // option io of all mounts that root makes
+	envBin    = "FUSE_OVERLAY_BIN"
+	envOracle = "FUSE_OVERLAY_ORACLE"
 	envKeep   = "FUSE_OVERLAY_KEEP"
-	EnvIO     = "FUSE_OVERLAY_IO"       // option io of all mounts that root makes
-	envBase   = "FUSE_OVERLAY_E2E_BASE" // set for a child in another mode
-	envRaced  = "FUSE_OVERLAY_RACED"    // run only the tests that call Raced
-	envMode   = "FUSE_OVERLAY_E2E_MODE"
+	envRaced  = "FUSE_OVERLAY_RACED"
+	envBase   = "FUSE_OVERLAY_E2E_BASE" // RunDir, for a child process in another mode
+	envMode   = "FUSE_OVERLAY_E2E_MODE" // the mode of a child process
 )
 
 var (
-	RunDir  string // folder of this run, reachable by every user
-	Program string // the program under test
-	Oracle  = os.Getenv(envOracle) == "kernel"
+	// RunDir is the folder of this run. Every user can reach it. Main sets it.
+	RunDir string
+	// Program is the path of the program under test, a copy in RunDir. Main sets it.
+	Program string
+	// Oracle is true if the kernel's overlayfs is mounted in place of the program.
+	Oracle = os.Getenv(envOracle) == "kernel"
 )
 
-// tools are the programs the tests call, and the Debian package of each.
+// tools are the programs that the tests call, and the Debian package of each.
 var tools = map[string]string{
-	"busybox": "busybox-static", "debootstrap": "debootstrap", "fusermount3": "fuse3", "mount.fuse3": "fuse3",
-	"setfacl": "acl", "getfacl": "acl", "unshare": "util-linux", "newuidmap": "uidmap", "lsattr": "e2fsprogs",
-	"chattr": "e2fsprogs", "apt-get": "apt", "dpkg-deb": "dpkg", "dpkg": "dpkg", "useradd": "passwd", "ldd": "libc-bin", "bash": "bash",
-	"cp": "coreutils", "find": "findutils", "setpriv": "util-linux", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs", "mkfs.btrfs": "btrfs-progs",
-	"setcap": "libcap2-bin", "mksquashfs": "squashfs-tools",
-	"getcap": "libcap2-bin", "tar": "tar", "mount": "mount", "flock": "util-linux", "perl": "perl-base",
-	"make": "make", "mountpoint": "util-linux", "systemd-analyze": "systemd",
-	"containerd": "containerd", "ctr": "containerd", "runc": "runc", "dockerd": "docker.io", "/usr/bin/docker": "docker.io",
-	"podman": "podman", "buildah": "buildah", "crun": "crun", "conmon": "conmon", "nsenter": "util-linux",
+	"apt-get": "apt", "bash": "bash", "busybox": "busybox-static", "chattr": "e2fsprogs", "cp": "coreutils",
+	"debootstrap": "debootstrap", "dpkg": "dpkg", "dpkg-deb": "dpkg", "find": "findutils", "flock": "util-linux",
+	"fusermount3": "fuse3", "getcap": "libcap2-bin", "getfacl": "acl", "ldd": "libc-bin", "lsattr": "e2fsprogs",
+	"make": "make", "mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
+	"mksquashfs": "squashfs-tools", "mount": "mount", "mount.fuse3": "fuse3", "mountpoint": "util-linux",
+	"newuidmap": "uidmap", "nsenter": "util-linux", "perl": "perl-base", "setcap": "libcap2-bin", "setfacl": "acl",
+	"setpriv": "util-linux", "systemd-analyze": "systemd", "tar": "tar", "unshare": "util-linux", "useradd": "passwd",
+
+	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd", "crun": "crun",
+	"ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
 }
 
-// Suite is what a package of tests adds to a run.
+// Suite is what one package of tests adds to the run.
 type Suite struct {
-	// Roles are other lives of the test binary, by the environment variable that starts it as one. The function gets its value.
+	// Roles are other lives of the test binary. If the environment has a variable of this name, the process calls the
+	// function with its value, and ends.
 	Roles map[string]func(value string) error
-	// Prepare runs before the tests, when RunDir is there.
+	// Prepare runs before the tests. RunDir exists then.
 	Prepare func() error
-	// Close ends what the tests of the package share.
+	// Close runs after the tests, and ends what they share.
 	Close func() error
-	// LimitFactor multiplies the time that a child process of EachMode may take; 0 is 1.
+	// LimitFactor multiplies the time limit of a child process of EachMode. 0 is 1.
 	LimitFactor int
 }
 
-// limitFactor is that of the suite that runs.
+// limitFactor is the LimitFactor of this run's Suite, at least 1.
 var limitFactor = 1
 
-// Main runs the tests of a package, and ends the process. It is the body of TestMain.
+// Main runs the tests of a package and ends the process. It fails the run if a tool is missing, if the tests leave a mount
+// or a process behind, and if a daemon has reported a data race.
 func Main(m *testing.M, s Suite) { os.Exit(run(m, s)) }
 
 func run(m *testing.M, s Suite) int {
 	flag.Parse()
 	syscall.Umask(0o022)
 	limitFactor = max(1, s.LimitFactor)
-	for name, serve := range s.Roles {
+	for name, role := range s.Roles {
 		if value := os.Getenv(name); value != "" {
-			return report("", serve(value))
+			return report("", role(value))
 		}
 	}
-	if os.Getenv(envMode) != "" {
-		RunDir, Program = os.Getenv(envBase), os.Getenv(envBin)
-		if Mode(os.Getenv(envMode)) == modePrivate {
-			if err := enterPrivate(); err != nil {
-				return report("", err)
-			}
-		}
-		return m.Run()
+	if InChild() {
+		return runChild(m)
 	}
 	if os.Getenv(envRaced) != "" {
-		some, err := selectRaced()
-		if err != nil || !some {
+		if some, err := selectRaced(); err != nil || !some {
 			return report("", err)
 		}
 	}
@@ -112,10 +104,21 @@ func run(m *testing.M, s Suite) int {
 	if s.Close != nil {
 		closed = s.Close()
 	}
-	return max(code, report("leaked: ", errors.Join(closed, leaks(), releaseHost())), report("", races()))
+	return max(code, report("left behind: ", errors.Join(closed, leaks(), releaseHost())), report("", races()))
 }
 
-// report prints an error, and returns the exit code.
+// runChild runs a test in the process that EachMode has started for it.
+func runChild(m *testing.M) int {
+	RunDir, Program = os.Getenv(envBase), os.Getenv(envBin)
+	if Mode(os.Getenv(envMode)) == ModePrivate {
+		if err := enterPrivate(); err != nil {
+			return report("", err)
+		}
+	}
+	return m.Run()
+}
+
+// report prints an error and returns the exit code.
 func report(what string, err error) int {
 	if err == nil {
 		return 0
@@ -124,12 +127,14 @@ func report(what string, err error) int {
 	return 1
 }
 
-// prepare finds the tools, the user and the binary, and makes the folder of the run.
+// prepare finds the tools, the plain user and the program, and makes RunDir.
 func prepare() error {
 	if os.Geteuid() != 0 {
-		return errors.New("must run as root: it mounts, and becomes other users")
+		return errors.New("the tests need root: they mount, and run as other users")
 	}
-	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/local/go/bin")
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/local/go/bin"); err != nil {
+		return err
+	}
 	var missing []string
 	for tool, pkg := range tools {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -137,20 +142,30 @@ func prepare() error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("needed programs are missing: %s", strings.Join(missing, ", "))
+		return fmt.Errorf("these programs are missing: %s", strings.Join(missing, ", "))
 	}
 	if err := prepareHost(); err != nil {
 		return err
 	}
-	// Not in the TMPDIR of go test: the other users must be able to reach it, and a tmpfs would not do as an upper.
-	var err error
+	if err := prepareRunDir(); err != nil {
+		return err
+	}
+	if err := errors.Join(prepareForeign(filepath.Join(RunDir, "foreign")), listenForRaces()); err != nil {
+		return err
+	}
+	return prepareProgram()
+}
+
+// prepareRunDir makes RunDir, with a folder for each mode.
+func prepareRunDir() (err error) {
+	// Not in TMPDIR: the other users have to reach the folder, and a tmpfs would not do as an upper.
 	if RunDir, err = os.MkdirTemp("/var/tmp", "fuse-overlay-e2e-"); err != nil {
 		return err
 	}
 	if err := os.Chmod(RunDir, 0o755); err != nil {
 		return err
 	}
-	for _, m := range []Mode{ModeRoot, ModeUserns, ModeFusermount, modePrivate} {
+	for _, m := range []Mode{ModeRoot, ModeUserns, ModeFusermount, ModePrivate} {
 		d := filepath.Join(RunDir, string(m))
 		if err := os.Mkdir(d, 0o755); err != nil {
 			return err
@@ -161,13 +176,10 @@ func prepare() error {
 			}
 		}
 	}
-	if err := errors.Join(prepareForeign(filepath.Join(RunDir, "foreign")), listenForRaces()); err != nil {
-		return err
-	}
-	return prepareBinary()
+	return nil
 }
 
-// prepareForeign makes a lower that a plain user may read and has no right to.
+// prepareForeign makes a lower that a plain user may read, but does not own.
 func prepareForeign(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -179,7 +191,9 @@ func prepareForeign(dir string) error {
 	return os.Chmod(path, 0o666)
 }
 
-func prepareBinary() error {
+// prepareProgram copies the program into RunDir, or builds it there. Daemons are recognised by their executable, and
+// other runs on this machine may use the same binary.
+func prepareProgram() error {
 	Program = filepath.Join(RunDir, "bin", "fuse-overlay")
 	if err := os.Mkdir(filepath.Dir(Program), 0o755); err != nil {
 		return err
@@ -189,54 +203,21 @@ func prepareBinary() error {
 		given = "/bin/false"
 	}
 	if given != "" {
-		// A copy: daemons are known by their executable, and others may run the same binary on this machine.
 		return CopyFile(given, Program)
 	}
 	cmd := exec.Command("go", "build", "-o", Program, "github.com/fuse-overlay/fuse-overlay/cmd/fuse-overlay")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the binary: %w\n%s", err, out)
+		return fmt.Errorf("building the program: %w\n%s", err, out)
 	}
 	return nil
 }
 
-// controlPoint is where the FUSE control file system belongs.
-const controlPoint = "/sys/fs/fuse/connections"
-
-// controlIsOurs: prepareHost has mounted it.
-var controlIsOurs bool
-
-// prepareHost makes what a fresh machine may lack: the plain user with its subordinate ids, /dev/fuse for everybody,
-// the FUSE control file system (to abort a mount that hangs).
-func prepareHost() error {
-	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
-		return err
+// EnvNumber is the number in a variable of the environment, or the default if there is none.
+func EnvNumber(name string, otherwise uint64) uint64 {
+	n, err := strconv.ParseUint(os.Getenv(name), 10, 64)
+	if err != nil {
+		return otherwise
 	}
-	if _, ok := mountedType(controlPoint); !ok {
-		if err := syscall.Mount("fusectl", controlPoint, "fusectl", 0, ""); err != nil {
-			return fmt.Errorf("mounting fusectl: %w", err)
-		}
-		controlIsOurs = true
-	}
-	// Ubuntu and old Debian kernels keep user namespaces from plain users.
-	for name, value := range map[string]string{"apparmor_restrict_unprivileged_userns": "0", "unprivileged_userns_clone": "1"} {
-		if err := os.WriteFile("/proc/sys/kernel/"+name, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-	}
-	return PlainUser.prepare()
-}
-
-// releaseHost unmounts what prepareHost has mounted, and reports it if it stays.
-func releaseHost() error {
-	if !controlIsOurs {
-		return nil
-	}
-	if err := syscall.Unmount(controlPoint, 0); err != nil {
-		return fmt.Errorf("mount %s: %w", controlPoint, err)
-	}
-	if kind, ok := mountedType(controlPoint); ok {
-		return fmt.Errorf("mount %s (%s)", controlPoint, kind)
-	}
-	return nil
+	return n
 }

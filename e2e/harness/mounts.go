@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
 
 // MountLine is one line of /proc/self/mountinfo.
 type MountLine struct {
-	Point, source, Kind string
-	Options, Super      string
-	Minor               int // of the device: for FUSE the number under /sys/fs/fuse/connections
+	Point   string // the mount point
+	Kind    string // the type of the file system
+	Options string // of the mount
+	Super   string // options of the superblock
+	Minor   int    // minor number of the device: for FUSE the folder below /sys/fs/fuse/connections
 }
 
+// MountTable lists the mounts of this namespace in their order.
 func MountTable() []MountLine {
 	text, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -29,12 +33,12 @@ func MountTable() []MountLine {
 		}
 		_, minor, _ := strings.Cut(f[2], ":")
 		n, _ := strconv.Atoi(minor)
-		table = append(table, MountLine{unescapeMount(f[4]), unescapeMount(g[1]), g[0], f[5], g[2], n})
+		table = append(table, MountLine{Point: unescapeMount(f[4]), Kind: g[0], Options: f[5], Super: g[2], Minor: n})
 	}
 	return table
 }
 
-// unescapeMount undoes the octal escapes of the mount tables.
+// unescapeMount decodes the octal escapes of the mount tables.
 func unescapeMount(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -50,23 +54,22 @@ func unescapeMount(s string) string {
 	return b.String()
 }
 
-// MountAt answers with the topmost mount on a folder.
-func MountAt(point string) (MountLine, bool) {
-	table := MountTable()
-	for i := len(table) - 1; i >= 0; i-- {
-		if table[i].Point == point {
-			return table[i], true
+// MountAt finds the topmost mount at a mount point.
+func MountAt(point string) (m MountLine, ok bool) {
+	for _, m := range slices.Backward(MountTable()) {
+		if m.Point == point {
+			return m, true
 		}
 	}
 	return MountLine{}, false
 }
 
-func mountedType(point string) (string, bool) {
-	m, ok := MountAt(point)
-	return m.Kind, ok
+// mountsBelow lists the mounts below a folder.
+func mountsBelow(dir string) []MountLine {
+	return slices.DeleteFunc(MountTable(), func(m MountLine) bool { return !strings.HasPrefix(m.Point, dir+"/") })
 }
 
-// whoMounts lists the processes in whose mount namespaces a device is mounted.
+// whoMounts lists the processes in whose mount namespaces a FUSE connection is mounted.
 func whoMounts(minor int) (pids []string) {
 	tables, _ := filepath.Glob("/proc/[0-9]*/mountinfo")
 	for _, table := range tables {
@@ -76,4 +79,14 @@ func whoMounts(minor int) (pids []string) {
 		}
 	}
 	return pids
+}
+
+// AbortConnection makes the kernel reply to every request of a FUSE mount with an error.
+func AbortConnection(minor int) {
+	f, err := os.OpenFile(fmt.Sprintf("/sys/fs/fuse/connections/%d/abort", minor), os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	_, _ = f.WriteString("1")
+	_ = f.Close()
 }

@@ -5,34 +5,33 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
-	"testing"
-	"time"
 )
 
-// modePrivate is root in namespaces of its own, for clients that run daemons and use fixed paths: nothing they start,
-// mount, or write to /run and /etc is seen outside, and all of it ends with the test's process, however that ends.
-const modePrivate Mode = "private"
+// ModePrivate is root in namespaces of its own, for clients that run daemons and use fixed paths. What they start, what they mount
+// and what they write to /run and /etc is not visible outside, and ends with the process of the test.
+const ModePrivate Mode = "private"
 
-var PrivateModes = []Mode{modePrivate}
+// PrivateModes is the list of modes for such clients.
+var PrivateModes = []Mode{ModePrivate}
 
-// privateArgs enter modePrivate. The first process of the namespace is a shell: it reaps orphans, which the tests do not.
-var privateArgs = []string{"unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc", "--",
-	"sh", "-c", `"$@"; exit "$?"`, "sh"}
+// privateArgs enter ModePrivate. The first process of the PID namespace is a shell, because a test does not reap orphans.
+var privateArgs = []string{
+	"unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc", "--",
+	"sh", "-c", `"$@"; exit "$?"`, "sh",
+}
 
-// privatePath begins with the folder that mount(8) and its helpers search first, whatever PATH their caller has.
+// privatePath begins with the folder that mount(8) and its helpers search first, whatever the PATH of their caller.
 const privatePath = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// enterPrivate prepares the namespaces for clients: the program under test is what the name fuse-overlayfs leads to.
+// enterPrivate prepares the namespaces for clients: the name fuse-overlayfs leads to the program under test.
 func enterPrivate() error {
-	dir := filepath.Join(RunDir, string(modePrivate), "ns")
+	dir := filepath.Join(RunDir, string(ModePrivate), "ns")
 	bin, home, upper, work := dir+"/bin", dir+"/home", dir+"/etc", dir+"/etc-work"
 	for _, d := range []string{bin, home, upper, work} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
@@ -50,15 +49,8 @@ func enterPrivate() error {
 	if err := errors.Join(dropInherited(), hideOthers()); err != nil {
 		return err
 	}
-	// Everything that is mounted for cgroups, and a fresh cgroup2, which runtimes handle in one way on every machine.
-	for {
-		err := syscall.Unmount(cgroupRoot, syscall.MNT_DETACH)
-		if errors.Is(err, syscall.EINVAL) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("unmounting %s: %w", cgroupRoot, err)
-		}
+	if err := unmountCgroups(); err != nil {
+		return err
 	}
 	for _, m := range []struct {
 		source, target, kind string
@@ -68,7 +60,7 @@ func enterPrivate() error {
 		{bin, "/usr/local/sbin", "", syscall.MS_BIND, ""},
 		{"tmpfs", "/run", "tmpfs", 0, "mode=755"},
 		{"overlay", "/etc", "overlay", 0, "lowerdir=/etc,upperdir=" + upper + ",workdir=" + work},
-		{"cgroup2", cgroupRoot, "cgroup2", 0, ""},
+		{"cgroup2", cgroupRoot, "cgroup2", 0, ""}, // runtimes handle a fresh one alike on every machine
 	} {
 		if err := syscall.Mount(m.source, m.target, m.kind, m.flags, m.data); err != nil {
 			return fmt.Errorf("mounting on %s: %w", m.target, err)
@@ -77,8 +69,21 @@ func enterPrivate() error {
 	return nil
 }
 
-// installName makes the program under test callable by the name that clients know. Clients have no place for an option of
-// the run: then the name is a script that adds it.
+// unmountCgroups unmounts all cgroup file systems.
+func unmountCgroups() error {
+	for {
+		err := syscall.Unmount(cgroupRoot, syscall.MNT_DETACH)
+		if errors.Is(err, syscall.EINVAL) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unmounting %s: %w", cgroupRoot, err)
+		}
+	}
+}
+
+// installName makes the program under test callable by the name that clients use. If the run has an option for all mounts, the name
+// is a script that adds it, because clients cannot.
 func installName(path string) error {
 	io := os.Getenv(EnvIO)
 	if io == "" {
@@ -88,8 +93,8 @@ func installName(path string) error {
 	return os.WriteFile(path, []byte(script), 0o755)
 }
 
-// dropInherited lets go of the FUSE mounts that the new namespace has a copy of: unmounted outside, they would keep their
-// daemons alive, and their uppers taken, until our end.
+// dropInherited unmounts the copies of FUSE mounts in the new namespace. They would keep their daemons alive and their uppers in use
+// after the unmount outside.
 func dropInherited() error {
 	var errs []error
 	for _, m := range slices.Backward(MountTable()) {
@@ -100,7 +105,7 @@ func dropInherited() error {
 	return errors.Join(errs...)
 }
 
-// hideOthers makes every other program called fuse-overlayfs fail, so that none can pass a test in place of ours.
+// hideOthers makes every other program called fuse-overlayfs fail, so that none passes a test in place of the program.
 func hideOthers() error {
 	for dir := range strings.SplitSeq(privatePath, ":") {
 		other := dir + "/fuse-overlayfs"
@@ -114,7 +119,7 @@ func hideOthers() error {
 	return nil
 }
 
-// CgroupName is the cgroup below which the containers of this run are.
+// CgroupName is the cgroup of the containers of this run.
 func CgroupName() string { return "/" + filepath.Base(RunDir) }
 
 // removeCgroups removes the cgroups of this run, which outlive their processes and the namespaces.
@@ -141,102 +146,11 @@ func removeCgroup(dir string) error {
 	}
 	slices.Reverse(dirs)
 	for _, d := range dirs {
-		// A dying process is in its cgroup until it is reaped.
-		if !Eventually(5*time.Second, func() bool { err = syscall.Rmdir(d); return !errors.Is(err, syscall.EBUSY) }) || err != nil {
+		// A process that has ended stays in its cgroup until its parent reaps it.
+		free := Eventually(leakLimit, func() bool { err = syscall.Rmdir(d); return !errors.Is(err, syscall.EBUSY) })
+		if !free || err != nil {
 			return fmt.Errorf("removing %s: %w", d, err)
 		}
 	}
 	return err
-}
-
-// NothingLeft has the end of a test in modePrivate look for what its client has left, and end it. Called first, it runs
-// after all other cleanups.
-func NothingLeft(t *testing.T) {
-	t.Helper()
-	before := processTable()
-	t.Cleanup(func() {
-		left := map[int]string{}
-		Eventually(5*time.Second, func() bool {
-			left = processTable()
-			for pid := range before {
-				delete(left, pid)
-			}
-			return len(left) == 0
-		})
-		for pid, what := range left {
-			t.Errorf("left: process %d: %.100s", pid, what)
-			Kill(pid, syscall.SIGKILL)
-		}
-		for _, m := range MountTable() {
-			if strings.HasPrefix(m.Point, RunDir+"/") {
-				t.Errorf("left: mount %s (%s)", m.Point, m.Kind)
-				_ = syscall.Unmount(m.Point, syscall.MNT_DETACH)
-			}
-		}
-		if err := removeCgroup(cgroupRoot + CgroupName()); err != nil {
-			t.Errorf("left: %v", err)
-		}
-	})
-}
-
-// processTable lists the living processes of the namespace with their command lines.
-func processTable() map[int]string {
-	table := map[int]string{}
-	entries, _ := os.ReadDir("/proc")
-	for _, entry := range entries {
-		if pid, err := strconv.Atoi(entry.Name()); err == nil && Alive(pid) {
-			table[pid] = strings.Join(Cmdline(pid), " ")
-		}
-	}
-	return table
-}
-
-const serviceLimit = 20 * time.Second // for the start and for the end of a daemon
-
-// StartService starts a client's daemon in the foreground, waits until it answers, and ends it with the test.
-func StartService(t *testing.T, e *Env, ready func() error, program string, args ...string) {
-	t.Helper()
-	logPath := filepath.Join(e.Dir, filepath.Base(program)+".log")
-	log, err := os.Create(logPath)
-	Check(t, err)
-	defer log.Close()
-	cmd := exec.Command(program, args...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir = log, log, "/"
-	Check(t, cmd.Start())
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		Kill(cmd.Process.Pid, syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(serviceLimit):
-			t.Errorf("%s has not ended %v after SIGTERM", program, serviceLimit)
-			Kill(cmd.Process.Pid, syscall.SIGKILL)
-			<-ended
-		}
-		if t.Failed() {
-			text, _ := os.ReadFile(logPath)
-			t.Logf("the log of %s:\n%s", program, Tail(string(text), 6000))
-		}
-	})
-	var answer error
-	Eventually(serviceLimit, func() bool {
-		answer = ready()
-		select {
-		case <-ended:
-			return true
-		default:
-			return answer == nil
-		}
-	})
-	if answer != nil {
-		t.Fatalf("%s does not answer: %v", program, answer)
-	}
-}
-
-func Tail(s string, n int) string {
-	if len(s) > n {
-		return "..." + s[len(s)-n:]
-	}
-	return s
 }

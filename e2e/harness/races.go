@@ -11,10 +11,10 @@ import (
 	"testing"
 )
 
-// raceReports is where daemons with the race detector write what it has found: by itself it goes to stderr, which a daemon has let go of.
+// raceReports is the folder for the reports of the race detector. Its default, stderr, is closed in a daemon.
 func raceReports() string { return filepath.Join(RunDir, "races") }
 
-// listenForRaces has all daemons report there, and end without the second that the detector otherwise waits.
+// listenForRaces makes all daemons report there, and end without the second that the detector waits by default.
 func listenForRaces() error {
 	if err := os.Mkdir(raceReports(), 0o777); err != nil {
 		return err
@@ -25,7 +25,7 @@ func listenForRaces() error {
 	return os.Setenv("GORACE", "atexit_sleep_ms=0 log_path="+filepath.Join(raceReports(), "of")+" "+os.Getenv("GORACE"))
 }
 
-// races returns what has been reported.
+// races returns the reports of this run.
 func races() error {
 	reports, err := filepath.Glob(filepath.Join(raceReports(), "*"))
 	errs := []error{err}
@@ -36,13 +36,13 @@ func races() error {
 	return errors.Join(errs...)
 }
 
-// Raced marks a test that `make races` runs on a daemon with the race detector: with FUSE_OVERLAY_RACED=1 the tests that do
-// not call it are left out. It is the first statement of the test.
+// Raced marks a test that `make races` runs on a race-built daemon. With FUSE_OVERLAY_RACED=1 no other test runs. The call is the
+// first statement of the test, because selectRaced finds it in the source.
 func Raced(t *testing.T) { t.Helper() }
 
-var racedTest = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\) \{\n\t(?:harness\.)?Raced\(t\)$`)
+var racedTest = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\) \{\n\tharness\.Raced\(t\)$`)
 
-// selectRaced limits the run to the tests of the package whose source calls Raced, and reports whether there are some.
+// selectRaced limits the run to the tests in the current folder that call Raced. It reports whether there are some.
 func selectRaced() (bool, error) {
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {

@@ -26,7 +26,7 @@ func ThousandFiles() string {
 	return b.String()
 }
 
-// Visit lists, stats and reads everything: find, stat of every entry and cat in one.
+// Visit lists a tree, calls lstat for each object and reads each file, as find, stat and cat do. It returns the number of files.
 func Visit(t *testing.T, root string) (files int) {
 	t.Helper()
 	Check(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -52,13 +52,14 @@ func Visit(t *testing.T, root string) (files int) {
 	return files
 }
 
-// Linux itself adds two to what the program needs: a creation makes it doubt the attributes of the directory, and the
-// first write to an inode asks for its file capabilities (FUSE_HANDLE_KILLPRIV_V2 spares only the further ones).
+// ByKernel are two requests that Linux adds to those that the program needs. A creation invalidates the attributes of the
+// directory, and the first write to an inode reads security.capability (FUSE_HANDLE_KILLPRIV_V2 avoids the later ones only).
 var ByKernel = Counts{"GETATTR": 1, "GETXATTR": 1}
 
-// Counts is how many requests of each kind the kernel has sent.
+// Counts are the numbers of requests that the kernel has sent, by opcode.
 type Counts map[string]int64
 
+// Minus are the requests since before.
 func (c Counts) Minus(before Counts) Counts {
 	d := Counts{}
 	for op, n := range c {
@@ -77,6 +78,7 @@ func (c Counts) String() string {
 	return "{" + strings.Join(parts, ", ") + "}"
 }
 
+// Total is the number of all requests.
 func (c Counts) Total() int64 {
 	var n int64
 	for _, m := range c {
@@ -85,7 +87,7 @@ func (c Counts) Total() int64 {
 	return n
 }
 
-// Requests asks the daemon by SIGUSR1 and waits for its answer in the log.
+// Requests are the requests since the mount. The daemon logs them after SIGUSR1.
 func (o *Overlay) Requests() Counts {
 	o.T.Helper()
 	NeedDaemon(o.T)
@@ -97,7 +99,7 @@ func (o *Overlay) Requests() Counts {
 		return len(lines) > before
 	}) {
 		text, _ := os.ReadFile(o.Log)
-		o.T.Fatalf("no answer to SIGUSR1 in %s:\n%s", o.Log, text)
+		o.T.Fatalf("no request counts after SIGUSR1 in %s:\n%s", o.Log, text)
 	}
 	return lines[len(lines)-1]
 }
@@ -110,25 +112,24 @@ func (o *Overlay) During(fn func()) Counts {
 	return o.Requests().Minus(before)
 }
 
-// Steady counts the requests that fn causes when the kernel has not dropped pages: those it has taken back since the last
-// run, for want of memory, it reads again (READ, READDIRPLUS), and doubts the atime of their files in the run after that
-// (GETATTR).
+// Steady counts the requests that fn causes while the kernel drops no pages. If memory is short, the kernel drops pages: the next
+// run reads them again (READ, READDIRPLUS), and the run after that asks for the atime of their files (GETATTR).
 func (o *Overlay) Steady(fn func()) Counts {
 	o.T.Helper()
-	kept := false
+	cached := false
 	for range 10 {
 		got := o.During(fn)
 		again := got["READ"] + got["READDIRPLUS"]
-		if kept && again == 0 {
+		if cached && again == 0 {
 			return got
 		}
-		kept = again == 0
+		cached = again == 0
 	}
-	o.T.Fatal("the kernel keeps dropping pages")
+	o.T.Fatal("the kernel drops pages in each run")
 	return nil
 }
 
-// DuringLeast is during, once more if need be: on a busy machine somebody may have dropped the kernel's caches meanwhile.
+// DuringLeast is the least of up to three counts of During: another process may drop the caches of the kernel during one.
 func (o *Overlay) DuringLeast(fn func()) Counts {
 	o.T.Helper()
 	best := o.During(fn)
@@ -143,8 +144,8 @@ func (o *Overlay) DuringLeast(fn func()) Counts {
 	return best
 }
 
-// requestLines reads the lines of the log that tell request counts: JSON with the message "requests" and one number
-// an operation, in upper case.
+// requestLines are the request counts in a log: JSON lines with the message "requests" and one number for each opcode, in upper
+// case.
 func requestLines(t *testing.T, log string) []Counts {
 	t.Helper()
 	f, err := os.Open(log)
@@ -175,30 +176,18 @@ func requestLines(t *testing.T, log string) []Counts {
 	return lines
 }
 
-// NeedDaemon leaves out what only our program can answer when the kernel's overlayfs stands in for it.
-func NeedDaemon(t *testing.T) {
-	t.Helper()
-	if Oracle {
-		t.Skip("the kernel's overlayfs has no daemon")
-	}
-}
-
-// WantCounts compares request counts; an operation of atMost may be missing.
+// WantCounts fails the test unless got is want. The opcodes of atMost may come less often, or not at all.
 func WantCounts(t *testing.T, what string, got, want, atMost Counts) {
 	t.Helper()
+	ok := true
 	for op, n := range got {
-		if limit, ok := atMost[op]; ok && n <= limit {
-			continue
-		}
-		if n != want[op] {
-			t.Errorf("%s: %s, want %s and at most %s", what, got, want, atMost)
-			return
-		}
+		limit, limited := atMost[op]
+		ok = ok && (n == want[op] || limited && n <= limit)
 	}
 	for op, n := range want {
-		if got[op] != n {
-			t.Errorf("%s: %s, want %s and at most %s", what, got, want, atMost)
-			return
-		}
+		ok = ok && got[op] == n
+	}
+	if !ok {
+		t.Errorf("%s: %s, want %s and at most %s", what, got, want, atMost)
 	}
 }

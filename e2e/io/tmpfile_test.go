@@ -18,19 +18,11 @@ import (
 func needTmpfile(t *testing.T, dir string) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if err == unix.EOPNOTSUPP && !harness.AtLeast(kernelVersion(t), 6, 1) {
+	if err == unix.EOPNOTSUPP && !harness.KernelAtLeast(t, 6, 1) {
 		t.Skip("this kernel has no FUSE_TMPFILE")
 	}
 	harness.Check(t, err)
 	harness.Check(t, unix.Close(fd))
-}
-
-// kernelVersion is that of the running kernel.
-func kernelVersion(t *testing.T) string {
-	t.Helper()
-	var u unix.Utsname
-	harness.Check(t, unix.Uname(&u))
-	return unix.ByteSliceToString(u.Release[:])
 }
 
 // openTmpfile makes a file without a name.

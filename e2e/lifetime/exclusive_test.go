@@ -21,7 +21,7 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 		harness.Check(t, os.Symlink(o.Upper, e.Dir+"/link"))
 		harness.Check(t, unix.Mount(e.Dir, e.Dir+"/bound", "", unix.MS_BIND, ""))
 		defer func() { harness.Check(t, harness.UnmountAt(e.Dir+"/bound")) }()
-		before := harness.Listed(t, o.Upper) + harness.Listed(t, o.Work)
+		before := listed(t, o.Upper) + listed(t, o.Work)
 		for what, c := range map[string]struct{ upper, work string }{
 			"both":                  {o.Upper, o.Work},
 			"the upper":             {o.Upper, e.Dir + "/work2"},
@@ -35,7 +35,7 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 				t.Errorf("%s: %v, %q", what, err, out)
 			}
 		}
-		harness.Equal(t, "the layers", harness.Listed(t, o.Upper)+harness.Listed(t, o.Work), before)
+		harness.Equal(t, "the layers", listed(t, o.Upper)+listed(t, o.Work), before)
 		other := &harness.Overlay{T: t, Env: e, Lowers: []string{o.Lowers[0]}, Upper: e.Dir + "/upper2", Work: e.Dir + "/work2", Point: e.Dir + "/mnt2"}
 		other.Mount() // of the same lower
 		other.Unmount()

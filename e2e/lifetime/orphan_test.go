@@ -162,7 +162,7 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 		}
 		harness.Check(t, f.Close())
 		harness.Check(t, o.TryUnmount())
-		o.Watchdog.Stop()
+		o.StopWatchdog()
 		time.Sleep(50 * time.Millisecond)
 		if !harness.Alive(old) {
 			t.Fatal("the daemon left while another namespace has the mount")
@@ -199,7 +199,7 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 		if log := harness.ReadText(t, oldLog); !strings.Contains(log, "another mount has got the upperdir") {
 			t.Errorf("the log of the old mount:\n%s", log)
 		}
-		harness.WantEmpty(t, filepath.Join(o.Work, "work"))
+		wantEmpty(t, filepath.Join(o.Work, "work"))
 		o.Unmount()
 		if page != nil {
 			harness.Check(t, unix.Munmap(page))

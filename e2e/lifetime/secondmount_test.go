@@ -32,8 +32,8 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 		harness.Check(t, os.RemoveAll(o.Path("replaced")))
 		harness.Mkdir(t, o.Path("replaced"))
 		for _, work := range []string{o.Work, o.Env.Dir + "/none"} {
-			before := harness.Listed(t, o.Upper) + harness.Listed(t, o.Work)
-			reader := harness.SecondOf(t, o, "ro")
+			before := listed(t, o.Upper) + listed(t, o.Work)
+			reader := o.Second(t, "ro")
 			reader.Work = work
 			reader.Mount()
 			if d := harness.DiffLines(inodesOf(t, o.Point), inodesOf(t, reader.Point)); d != "" {
@@ -53,7 +53,7 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 					}
 				}
 			}
-			harness.Equal(t, "the upper and the work directory", harness.Listed(t, o.Upper)+harness.Listed(t, o.Work), before)
+			harness.Equal(t, "the upper and the work directory", listed(t, o.Upper)+listed(t, o.Work), before)
 			harness.Write(t, o.Path("d/f"), "upper") // the mount that writes is not disturbed
 
 			o.Unmount()
@@ -84,7 +84,7 @@ func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 			table += fmt.Sprintf("file d/%d \"lower %d\"\n", i, i)
 		}
 		o := e.Mounted(t, table)
-		second := harness.SecondOf(t, o)
+		second := o.Second(t)
 		second.Program = compatProgram(t, e)
 		done := make(chan error, 1)
 		go func() {
@@ -113,7 +113,7 @@ func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 		if log := harness.ReadText(t, second.Log); !strings.Contains(log, "WARN") || !strings.Contains(log, holder) {
 			t.Errorf("the log does not name %q:\n%s", holder, log)
 		}
-		harness.WantEmpty(t, filepath.Join(o.Work, "work"))
+		wantEmpty(t, filepath.Join(o.Work, "work"))
 		o.Unmount()
 
 		second.Mount() // now it is the only one

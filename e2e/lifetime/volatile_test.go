@@ -19,7 +19,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 		volatile, plain := append([]string{"volatile"}, e.Opts...), e.Opts
 		refused := func() {
 			t.Helper()
-			before := harness.Listed(t, o.Work) + harness.Listed(t, o.Upper)
+			before := listed(t, o.Work) + listed(t, o.Upper)
 			for _, opts := range [][]string{plain, volatile} {
 				o.Opts = opts
 				out, err := o.TryMount()
@@ -27,7 +27,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 					t.Errorf("%v: %v, %q", opts, err, out)
 				}
 			}
-			harness.Equal(t, "the layers", harness.Listed(t, o.Work)+harness.Listed(t, o.Upper), before)
+			harness.Equal(t, "the layers", listed(t, o.Work)+listed(t, o.Upper), before)
 			if e.Mode != harness.ModeFusermount {
 				harness.WantErr(t, "the kernel", o.MountKernelWith(e.KernelUserOption()), syscall.EINVAL)
 				harness.WantErr(t, "the kernel", o.MountKernelWith(e.KernelUserOption(), "volatile"), syscall.EINVAL)
@@ -36,7 +36,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 		o.Opts = volatile
 		o.Mount()
 		harness.Write(t, o.Path("f"), "new")
-		harness.Equal(t, "the work directory", harness.Listed(t, o.Work), "work\nwork/incompat\nwork/incompat/volatile\nwork/incompat/volatile/dirty\n")
+		harness.Equal(t, "the work directory", listed(t, o.Work), "work\nwork/incompat\nwork/incompat/volatile\nwork/incompat/volatile/dirty\n")
 		o.Unmount()
 		refused()
 		o.ForgetVolatile()

@@ -65,7 +65,7 @@ func TestPrivateXattrs(t *testing.T) {
 			"opaque d\nfile d/f \"x\"\nfile f \"x\"\nxattr f user.overlay.origin o\nxattr f user.fuseoverlayfs.origin o\nxattr f user.shown 1", "dir e")
 		harness.Equal(t, "of an opaque directory", listNames(t, o.Path("d")), "")
 		harness.Equal(t, "of a file", listNames(t, o.Path("f")), "user.shown")
-		prefix := strings.TrimSuffix(e.OpaqueName(), "opaque")
+		prefix := e.XattrPrefix()
 		harness.Equal(t, "asked by name", harness.XattrOf(o.Path("d"), e.OpaqueName()), "ENODATA")
 		// Set through the mount it is data of the user, not a mark of this mount.
 		if err := unix.Setxattr(o.Path("e"), prefix+"opaque", []byte("y"), 0); err == nil {

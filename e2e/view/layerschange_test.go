@@ -359,7 +359,7 @@ func TestWorkingDirectoryWhileLayersChange(t *testing.T) {
 func TestReaderSeesWhatTheWriterDoes(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/sub/f \"lower\"\nfile d/g \"lower\"\nfile gone \"x\"", "file d/below \"b\"")
-		reader := harness.SecondOf(t, o, "ro")
+		reader := o.Second(t, "ro")
 		reader.Mount()
 		same := func(what string) {
 			t.Helper()

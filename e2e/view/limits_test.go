@@ -1,7 +1,6 @@
 package view
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,7 +33,7 @@ func TestTimesOfBirth(t *testing.T) {
 			t.Skip("no times of birth here")
 		}
 		if st := statx(t, o.Path("f"), unix.STATX_BTIME); st.Mask&unix.STATX_BTIME == 0 {
-			if olderKernel(t, 6, 6) {
+			if !harness.KernelAtLeast(t, 6, 6) {
 				t.Skip("Linux 6.6 asks for times of birth")
 			}
 			t.Fatal("no time of birth")
@@ -64,17 +63,6 @@ func TestTimesOfBirth(t *testing.T) {
 		harness.AppendTo(t, o.Path("f"), "more")
 		harness.Equal(t, "birth after a copy-up", statx(t, o.Path("f"), unix.STATX_BTIME).Btime, before)
 	})
-}
-
-// olderKernel reports whether this kernel is older than a version.
-func olderKernel(t *testing.T, major, minor int) bool {
-	t.Helper()
-	var u unix.Utsname
-	harness.Check(t, unix.Uname(&u))
-	var a, b int
-	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b)
-	harness.Check(t, err)
-	return a < major || a == major && b < minor
 }
 
 // D25: files of lowers that report size 0 and have data, as in proc, are read with timeout=0 alone.

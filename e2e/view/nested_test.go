@@ -17,29 +17,35 @@ import (
 func TestThreeDeep(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		for _, kinds := range [][]string{
-			{harness.Ours, harness.Ours, harness.Ours}, {harness.Kernels, harness.Ours, harness.Ours}, {harness.Ours, harness.Kernels, harness.Ours}, {harness.Ours, harness.Ours, harness.Kernels}, {harness.Kernels, harness.Ours, harness.Kernels},
+		const ours, kernel = harness.Ours, harness.Kernel
+		for _, kinds := range [][]harness.Implementation{
+			{ours, ours, ours}, {kernel, ours, ours}, {ours, kernel, ours}, {ours, ours, kernel}, {kernel, ours, kernel},
 		} {
-			for _, inside := range []bool{false, true} {
-				if e.Mode == harness.ModeFusermount && slices.Contains(kinds, harness.Kernels) {
+			for _, place := range []upperPlace{uppersOutside, uppersBelow} {
+				if e.Mode == harness.ModeFusermount && slices.Contains(kinds, kernel) {
 					continue // not allowed to ordinary users
 				}
-				if inside && slices.Contains(kinds[1:], harness.Kernels) {
+				if place == uppersBelow && slices.Contains(kinds[1:], kernel) {
 					continue // the kernel takes no upper on FUSE
 				}
-				name := strings.Join(kinds, " below ")
-				if inside {
-					name += ", each with its upper in the one below"
-				}
-				t.Run(name, func(t *testing.T) { threeDeep(t, harness.NewEnv(t, e.Mode), kinds, inside) })
+				name := fmt.Sprintf("%s below %s below %s%s", kinds[0], kinds[1], kinds[2], place)
+				t.Run(name, func(t *testing.T) { threeDeep(t, harness.NewEnv(t, e.Mode), kinds, place) })
 			}
 		}
 	})
 }
 
-// threeDeep mounts overlays on one another, the lowest first, works in each, and compares each with a plain copy in which
-// the same was done; then once more after all were unmounted and mounted anew.
-func threeDeep(t *testing.T, e *harness.Env, kinds []string, inside bool) {
+// upperPlace is the place of the uppers of threeDeep, as a part of the name of the test.
+type upperPlace string
+
+const (
+	uppersOutside upperPlace = ""
+	uppersBelow   upperPlace = ", each with its upper in the one below"
+)
+
+// threeDeep mounts overlays on one another, the lowest first, and works in each. It compares each with a plain copy in which
+// the same was done, and does so once more after all were unmounted and mounted anew.
+func threeDeep(t *testing.T, e *harness.Env, kinds []harness.Implementation, place upperPlace) {
 	bottom := e.Overlay(t, harness.BusyTree)
 	copyOf := filepath.Join(e.Dir, "plain")
 	harness.Shell(t, e.Dir, "cp -a lower0 plain")
@@ -47,10 +53,10 @@ func threeDeep(t *testing.T, e *harness.Env, kinds []string, inside bool) {
 	lower := bottom.Lowers[0]
 	for depth, kind := range kinds {
 		home := fmt.Sprintf("%s/depth%d", e.Dir, depth)
-		o := &harness.Overlay{T: t, Env: e, Kernel: kind == harness.Kernels, Log: home + "/log", Lowers: []string{lower},
+		o := &harness.Overlay{T: t, Env: e, Kernel: kind == harness.Kernel, Log: home + "/log", Lowers: []string{lower},
 			Upper: home + "/upper", Work: home + "/work", Point: home + "/mnt"}
 		harness.Mkdir(t, home, o.Point)
-		if below := len(stack) - 1; inside && below >= 0 {
+		if below := len(stack) - 1; place == uppersBelow && below >= 0 {
 			folder := stack[below].Path(fmt.Sprintf("layers%d/", depth)) // not one that the mount has from below
 			o.Upper, o.Work = folder+"upper", folder+"work"
 		}
