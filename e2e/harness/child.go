@@ -87,7 +87,8 @@ func runInMode(t *testing.T, m Mode) {
 	cmd.WaitDelay = 5 * time.Second
 	cmd.Env = append(os.Environ(), envMode+"="+string(m), envBase+"="+RunDir, envBin+"="+Program)
 	if m == ModePrivate {
-		// The child ends if this process is killed. The kernel sends the signal at the end of the thread that starts it.
+		// The child ends if this process is killed. The kernel sends the signal at the end of the thread
+		// that starts it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

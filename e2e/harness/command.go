@@ -17,8 +17,8 @@ import (
 // CommandLimit is the time limit of a command that should end at once.
 const CommandLimit = 20 * time.Second
 
-// Run runs a program to its end and to the end of its output, which a daemon must not hold open. It returns what the program
-// has written to stdout and stderr.
+// Run runs a program to its end and to the end of its output, which a daemon must not hold open. It
+// returns what the program has written to stdout and stderr.
 func Run(program string, args ...string) (string, error) {
 	return RunIn("", nil, CommandLimit, program, args...)
 }

@@ -46,7 +46,8 @@ func CompareTrees(t *testing.T, what, wantDir, gotDir string, v View) {
 	}
 }
 
-// WantTree fails the test unless dir holds the objects of a table, by type, name and content. The table need not name parents.
+// WantTree fails the test unless dir holds the objects of a table, by type, name and content. The
+// table need not name parents.
 func WantTree(t *testing.T, what, dir, table string) {
 	t.Helper()
 	want := map[string]string{}

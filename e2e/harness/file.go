@@ -98,8 +98,9 @@ func Owner(t *testing.T, path string) string {
 	return fmt.Sprintf("%d:%d %04o", st.Uid, st.Gid, st.Mode&0o7777)
 }
 
-// ModeAlone looks up the mode and no more, as exec and permission checks do. For the size and the times, which a write
-// invalidates, the kernel would send GETATTR to the daemon, and would get the mode as well.
+// ModeAlone looks up the mode and no more, as exec and permission checks do. For the size and the
+// times, which a write invalidates, the kernel would send GETATTR to the daemon, and would get the
+// mode as well.
 func ModeAlone(t *testing.T, path string) uint16 {
 	t.Helper()
 	var st unix.Statx_t

@@ -17,8 +17,9 @@ const controlPoint = "/sys/fs/fuse/connections"
 // mountedControl reports that prepareHost has mounted controlPoint.
 var mountedControl bool
 
-// prepareHost makes what a fresh machine may lack: the plain user with its subordinate ids, a /dev/fuse that all users can
-// open, and the FUSE control file system, by which a mount that hangs is aborted.
+// prepareHost makes what a fresh machine may lack: the plain user with its subordinate ids, a
+// /dev/fuse that all users can open, and the FUSE control file system, by which a mount that hangs
+// is aborted.
 func prepareHost() error {
 	if err := os.Chmod("/dev/fuse", 0o666); err != nil {
 		return err
@@ -30,7 +31,8 @@ func prepareHost() error {
 		mountedControl = true
 	}
 	// Ubuntu and old Debian kernels refuse user namespaces to plain users.
-	for name, value := range map[string]string{"apparmor_restrict_unprivileged_userns": "0", "unprivileged_userns_clone": "1"} {
+	for name, value := range map[string]string{"apparmor_restrict_unprivileged_userns": "0",
+		"unprivileged_userns_clone": "1"} {
 		if err := os.WriteFile("/proc/sys/kernel/"+name, []byte(value), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
@@ -58,7 +60,8 @@ type Account struct {
 	UID, GID int
 }
 
-// PlainUser is the unprivileged user of ModeUserns and ModeFusermount. Main creates it if it is missing.
+// PlainUser is the unprivileged user of ModeUserns and ModeFusermount. Main creates it if it is
+// missing.
 var PlainUser = &Account{Name: "fuse-overlay-e2e"}
 
 // prepare creates the user and its subordinate ids if they are missing.

@@ -9,8 +9,9 @@ import (
 	"unsafe"
 )
 
-// As runs fn with the file system identity of another user: no capability over files, no supplementary group. The identity
-// is that of one thread, so fn must not start goroutines that touch files.
+// As runs fn with the file system identity of another user: no capability over files, no
+// supplementary group. The identity is that of one thread, so fn must not start goroutines that
+// touch files.
 func As(t *testing.T, uid, gid int, fn func()) {
 	t.Helper()
 	AsGroups(t, uid, gid, nil, fn)
@@ -36,7 +37,8 @@ func AsGroups(t *testing.T, uid, gid int, groups []uint32, fn func()) {
 	fn()
 }
 
-// setIdentity sets the file system ids of the calling thread. The calls of package syscall would set those of all threads.
+// setIdentity sets the file system ids of the calling thread. The calls of package syscall would
+// set those of all threads.
 func setIdentity(uid, gid int, groups []uint32) error {
 	var p unsafe.Pointer
 	if len(groups) > 0 {
@@ -45,7 +47,8 @@ func setIdentity(uid, gid int, groups []uint32) error {
 	if _, _, e := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(p), 0); e != 0 {
 		return fmt.Errorf("setgroups: %w", e)
 	}
-	// Each call returns the previous id and no error. A second call shows whether the first one had an effect.
+	// Each call returns the previous id and no error. A second call shows whether the first one had an
+	// effect.
 	for _, id := range []struct {
 		call uintptr
 		id   int

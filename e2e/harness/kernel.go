@@ -19,7 +19,8 @@ const (
 // Redirects is the option under which directories that have lower parts can be renamed.
 const Redirects = "redirect_dir=on"
 
-// MountKernel mounts the kernel's overlayfs on the layers, with the options under which it is the model of the program.
+// MountKernel mounts the kernel's overlayfs on the layers, with the options under which it is the
+// model of the program.
 func (o *Overlay) MountKernel() error {
 	opts := o.KernelOpts
 	if opts == "" {
@@ -50,8 +51,8 @@ func (o *Overlay) kernelData(options ...string) string {
 	return strings.Join(append(data, options...), ",")
 }
 
-// MountOverlayfs mounts the kernel's overlayfs. With index=on the kernel returns EBUSY until the last mount of the upper is
-// freed, so the call is repeated.
+// MountOverlayfs mounts the kernel's overlayfs. With index=on the kernel returns EBUSY until the
+// last mount of the upper is freed, so the call is repeated.
 func MountOverlayfs(point string, flags uintptr, data string) error {
 	err := notBusy(func() error { return unix.Mount("overlay", point, "overlay", flags, data) })
 	if err != nil {
@@ -71,7 +72,8 @@ func kernelOptions(e *Env) string {
 	return "index=off,redirect_dir=off,metacopy=off,xino=off"
 }
 
-// XattrPrefix is the prefix of the xattrs that mark objects of a layer, where the mode may write them.
+// XattrPrefix is the prefix of the xattrs that mark objects of a layer, where the mode may write
+// them.
 func (e *Env) XattrPrefix() string {
 	if e.Mode == ModeRoot {
 		return "trusted.overlay."
@@ -82,8 +84,8 @@ func (e *Env) XattrPrefix() string {
 // OpaqueName is the xattr that marks opaque directories, where the mode may write it.
 func (e *Env) OpaqueName() string { return e.XattrPrefix() + "opaque" }
 
-// KernelUserOption is the option that the kernel's overlayfs needs where it may not use trusted xattrs. Elsewhere it is an
-// option that changes nothing.
+// KernelUserOption is the option that the kernel's overlayfs needs where it may not use trusted
+// xattrs. Elsewhere it is an option that changes nothing.
 func (e *Env) KernelUserOption() string {
 	if e.Mode == ModeRoot {
 		return "index=off"

@@ -39,8 +39,8 @@ func RemoveTree(dir string) {
 	}
 }
 
-// WantNothingRuns waits for the end of all processes that name a folder in their arguments. It finds processes in other mount
-// namespaces too, where their executables have other paths.
+// WantNothingRuns waits for the end of all processes that name a folder in their arguments. It
+// finds processes in other mount namespaces too, where their executables have other paths.
 func WantNothingRuns(t *testing.T, dir string) {
 	t.Helper()
 	named := func() []int {
@@ -55,8 +55,8 @@ func WantNothingRuns(t *testing.T, dir string) {
 	}
 }
 
-// NothingLeft makes the end of a test in ModePrivate look for all that its client has left, and end it. Call it first, so that it
-// runs after all other cleanups.
+// NothingLeft makes the end of a test in ModePrivate look for all that its client has left, and end
+// it. Call it first, so that it runs after all other cleanups.
 func NothingLeft(t *testing.T) {
 	t.Helper()
 	before := processTable()

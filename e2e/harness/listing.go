@@ -57,8 +57,8 @@ func Getdents(f *os.File, size int) ([]Dirent, error) {
 	return entries, nil
 }
 
-// IdentityFaults walks a mount and lists the objects whose d_ino differs from st_ino, whose d_type differs from the type, and
-// whose st_dev differs from that of the root.
+// IdentityFaults walks a mount and lists the objects whose d_ino differs from st_ino, whose d_type
+// differs from the type, and whose st_dev differs from that of the root.
 func IdentityFaults(root string) string {
 	var top unix.Stat_t
 	if err := unix.Lstat(root, &top); err != nil {

@@ -52,8 +52,8 @@ var tools = map[string]string{
 
 // Suite is what one package of tests adds to the run.
 type Suite struct {
-	// Roles are other lives of the test binary. If the environment has a variable of this name, the process calls the
-	// function with its value, and ends.
+	// Roles are other lives of the test binary. If the environment has a variable of this name, the
+	// process calls the function with its value, and ends.
 	Roles map[string]func(value string) error
 	// Prepare runs before the tests. RunDir exists then.
 	Prepare func() error
@@ -66,8 +66,8 @@ type Suite struct {
 // limitFactor is the LimitFactor of this run's Suite, at least 1.
 var limitFactor = 1
 
-// Main runs the tests of a package and ends the process. It fails the run if a tool is missing, if the tests leave a mount
-// or a process behind, and if a daemon has reported a data race.
+// Main runs the tests of a package and ends the process. It fails the run if a tool is missing, if
+// the tests leave a mount or a process behind, and if a daemon has reported a data race.
 func Main(m *testing.M, s Suite) { os.Exit(run(m, s)) }
 
 func run(m *testing.M, s Suite) int {
@@ -191,8 +191,8 @@ func prepareForeign(dir string) error {
 	return os.Chmod(path, 0o666)
 }
 
-// prepareProgram copies the program into RunDir, or builds it there. Daemons are recognised by their executable, and
-// other runs on this machine may use the same binary.
+// prepareProgram copies the program into RunDir, or builds it there. Daemons are recognised by
+// their executable, and other runs on this machine may use the same binary.
 func prepareProgram() error {
 	Program = filepath.Join(RunDir, "bin", "fuse-overlay")
 	if err := os.Mkdir(filepath.Dir(Program), 0o755); err != nil {

@@ -70,8 +70,8 @@ func (e *Env) NeedCached(t *testing.T) {
 	}
 }
 
-// WriteThrough turns the writeback cache off, with which the kernel sends GETATTR after each close of a file and each removal.
-// It is on by default where the kernel would lose data without it.
+// WriteThrough turns the writeback cache off, with which the kernel sends GETATTR after each close
+// of a file and each removal. It is on by default where the kernel would lose data without it.
 func (e *Env) WriteThrough() {
 	chosen := slices.ContainsFunc(e.Opts, func(opt string) bool { return strings.HasPrefix(opt, "writeback=") })
 	if !Oracle && !e.Has(Passthrough) && !chosen {
@@ -87,8 +87,8 @@ func NeedDaemon(t *testing.T) {
 	}
 }
 
-// EachMode runs fn once for each mode. A mode other than root runs in a second process of this test binary, so that the mount
-// and all that looks at it have the same user and namespaces.
+// EachMode runs fn once for each mode. A mode other than root runs in a second process of this test
+// binary, so that the mount and all that looks at it have the same user and namespaces.
 func EachMode(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
 	child := Mode(os.Getenv(envMode))

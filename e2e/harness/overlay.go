@@ -15,16 +15,19 @@ import (
 )
 
 const (
-	// mountLimit is the age at which a mount is taken for one that hangs. It is aborted, and its test fails.
+	// mountLimit is the age at which a mount is taken for one that hangs. It is aborted, and its test
+	// fails.
 	mountLimit = 3 * time.Minute
 	// endLimit is the time that a daemon may take to end after the unmount.
 	endLimit = 10 * time.Second
-	// busyLimit is the time that a mount may be busy for reasons that a test cannot wait for: another process reads all
-	// mounts, or the kernel still frees the file system after its last user has ended.
+	// busyLimit is the time that a mount may be busy for reasons that a test cannot wait for: another
+	// process reads all mounts, or the kernel still frees the file system after its last user has
+	// ended.
 	busyLimit = 5 * time.Second
 )
 
-// Overlay is a set of layers and, while it is mounted, their mount. A test may change the exported fields before Mount.
+// Overlay is a set of layers and, while it is mounted, their mount. A test may change the exported
+// fields before Mount.
 type Overlay struct {
 	T           *testing.T
 	Env         *Env
@@ -69,7 +72,8 @@ func (e *Env) Mounted(t *testing.T, lowers ...string) *Overlay {
 	return o
 }
 
-// Second is another overlay of the same layers, with a mount point and a log of its own, to be mounted beside o.
+// Second is another overlay of the same layers, with a mount point and a log of its own, to be
+// mounted beside o.
 func (o *Overlay) Second(t *testing.T, opts ...string) *Overlay {
 	t.Helper()
 	second := &Overlay{
@@ -146,7 +150,8 @@ func (o *Overlay) TryMount() (string, error) {
 	return out, nil
 }
 
-// Guard ends a mount that outlives its test, and one that hangs. It is for mounts that TryMount has not made.
+// Guard ends a mount that outlives its test, and one that hangs. It is for mounts that TryMount has
+// not made.
 func (o *Overlay) Guard() {
 	o.T.Cleanup(o.cleanup)
 	if o.Kernel {
@@ -193,7 +198,8 @@ func (o *Overlay) TryUnmount() error {
 	return UnmountAt(o.Point)
 }
 
-// WaitEnd waits for the end of a daemon after the unmount, and fails the test if the daemon does not end.
+// WaitEnd waits for the end of a daemon after the unmount, and fails the test if the daemon does
+// not end.
 func (o *Overlay) WaitEnd() {
 	o.T.Helper()
 	o.StopWatchdog()
@@ -249,7 +255,8 @@ func (o *Overlay) cleanup() {
 	o.WaitEnd()
 }
 
-// ForgetVolatile removes what a volatile mount leaves, as container engines do before they mount again.
+// ForgetVolatile removes what a volatile mount leaves, as container engines do before they mount
+// again.
 func (o *Overlay) ForgetVolatile() {
 	o.T.Helper()
 	Check(o.T, os.RemoveAll(filepath.Join(o.Work, "work/incompat")))

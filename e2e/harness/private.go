@@ -11,25 +11,29 @@ import (
 	"syscall"
 )
 
-// ModePrivate is root in namespaces of its own, for clients that run daemons and use fixed paths. What they start, what they mount
-// and what they write to /run and /etc is not visible outside, and ends with the process of the test.
+// ModePrivate is root in namespaces of its own, for clients that run daemons and use fixed paths.
+// What they start, what they mount and what they write to /run and /etc is not visible outside, and
+// ends with the process of the test.
 const ModePrivate Mode = "private"
 
 // PrivateModes is the list of modes for such clients.
 var PrivateModes = []Mode{ModePrivate}
 
-// privateArgs enter ModePrivate. The first process of the PID namespace is a shell, because a test does not reap orphans.
+// privateArgs enter ModePrivate. The first process of the PID namespace is a shell, because a test
+// does not reap orphans.
 var privateArgs = []string{
 	"unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child", "--mount-proc", "--",
 	"sh", "-c", `"$@"; exit "$?"`, "sh",
 }
 
-// privatePath begins with the folder that mount(8) and its helpers search first, whatever the PATH of their caller.
+// privatePath begins with the folder that mount(8) and its helpers search first, whatever the PATH
+// of their caller.
 const privatePath = "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// enterPrivate prepares the namespaces for clients: the name fuse-overlayfs leads to the program under test.
+// enterPrivate prepares the namespaces for clients: the name fuse-overlayfs leads to the program
+// under test.
 func enterPrivate() error {
 	dir := filepath.Join(RunDir, string(ModePrivate), "ns")
 	bin, home, upper, work := dir+"/bin", dir+"/home", dir+"/etc", dir+"/etc-work"
@@ -82,8 +86,8 @@ func unmountCgroups() error {
 	}
 }
 
-// installName makes the program under test callable by the name that clients use. If the run has an option for all mounts, the name
-// is a script that adds it, because clients cannot.
+// installName makes the program under test callable by the name that clients use. If the run has an
+// option for all mounts, the name is a script that adds it, because clients cannot.
 func installName(path string) error {
 	io := os.Getenv(EnvIO)
 	if io == "" {
@@ -93,8 +97,8 @@ func installName(path string) error {
 	return os.WriteFile(path, []byte(script), 0o755)
 }
 
-// dropInherited unmounts the copies of FUSE mounts in the new namespace. They would keep their daemons alive and their uppers in use
-// after the unmount outside.
+// dropInherited unmounts the copies of FUSE mounts in the new namespace. They would keep their
+// daemons alive and their uppers in use after the unmount outside.
 func dropInherited() error {
 	var errs []error
 	for _, m := range slices.Backward(MountTable()) {
@@ -105,7 +109,8 @@ func dropInherited() error {
 	return errors.Join(errs...)
 }
 
-// hideOthers makes every other program called fuse-overlayfs fail, so that none passes a test in place of the program.
+// hideOthers makes every other program called fuse-overlayfs fail, so that none passes a test in
+// place of the program.
 func hideOthers() error {
 	for dir := range strings.SplitSeq(privatePath, ":") {
 		other := dir + "/fuse-overlayfs"

@@ -52,8 +52,8 @@ func Cmdline(pid int) []string {
 	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }
 
-// Alive reports whether a process has a thread that still runs. The first thread may be a zombie while others still hold the
-// descriptors.
+// Alive reports whether a process has a thread that still runs. The first thread may be a zombie
+// while others still hold the descriptors.
 func Alive(pid int) bool {
 	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	for _, path := range threads {
@@ -106,8 +106,8 @@ func OpenFDs(pid int) map[int]string {
 	return fds
 }
 
-// WantDetached fails the test if a daemon holds a thing of its caller: the standard streams, a pipe, one of these files, the
-// working directory, the session, or the parent process.
+// WantDetached fails the test if a daemon holds a thing of its caller: the standard streams, a
+// pipe, one of these files, the working directory, the session, or the parent process.
 func WantDetached(t *testing.T, pid int, files ...string) {
 	t.Helper()
 	fds := OpenFDs(pid)
@@ -149,7 +149,8 @@ var parentOfOrphans = sync.OnceValue(func() string {
 	return "1"
 })
 
-// kernelStacks lists the kernel functions in which the threads of a process wait, as far as this process may read them.
+// kernelStacks lists the kernel functions in which the threads of a process wait, as far as this
+// process may read them.
 func kernelStacks(pid int) string {
 	var b strings.Builder
 	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))

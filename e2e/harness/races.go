@@ -11,10 +11,12 @@ import (
 	"testing"
 )
 
-// raceReports is the folder for the reports of the race detector. Its default, stderr, is closed in a daemon.
+// raceReports is the folder for the reports of the race detector. Its default, stderr, is closed in
+// a daemon.
 func raceReports() string { return filepath.Join(RunDir, "races") }
 
-// listenForRaces makes all daemons report there, and end without the second that the detector waits by default.
+// listenForRaces makes all daemons report there, and end without the second that the detector waits
+// by default.
 func listenForRaces() error {
 	if err := os.Mkdir(raceReports(), 0o777); err != nil {
 		return err
@@ -36,13 +38,15 @@ func races() error {
 	return errors.Join(errs...)
 }
 
-// Raced marks a test that `make races` runs on a race-built daemon. With FUSE_OVERLAY_RACED=1 no other test runs. The call is the
-// first statement of the test, because selectRaced finds it in the source.
+// Raced marks a test that `make races` runs on a race-built daemon. With FUSE_OVERLAY_RACED=1 no
+// other test runs. The call is the first statement of the test, because selectRaced finds it in the
+// source.
 func Raced(t *testing.T) { t.Helper() }
 
 var racedTest = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\) \{\n\tharness\.Raced\(t\)$`)
 
-// selectRaced limits the run to the tests in the current folder that call Raced. It reports whether there are some.
+// selectRaced limits the run to the tests in the current folder that call Raced. It reports whether
+// there are some.
 func selectRaced() (bool, error) {
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {

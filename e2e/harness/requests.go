@@ -26,7 +26,8 @@ func ThousandFiles() string {
 	return b.String()
 }
 
-// Visit lists a tree, calls lstat for each object and reads each file, as find, stat and cat do. It returns the number of files.
+// Visit lists a tree, calls lstat for each object and reads each file, as find, stat and cat do. It
+// returns the number of files.
 func Visit(t *testing.T, root string) (files int) {
 	t.Helper()
 	Check(t, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -52,8 +53,9 @@ func Visit(t *testing.T, root string) (files int) {
 	return files
 }
 
-// ByKernel are two requests that Linux adds to those that the program needs. A creation invalidates the attributes of the
-// directory, and the first write to an inode reads security.capability (FUSE_HANDLE_KILLPRIV_V2 avoids the later ones only).
+// ByKernel are two requests that Linux adds to those that the program needs. A creation invalidates
+// the attributes of the directory, and the first write to an inode reads security.capability
+// (FUSE_HANDLE_KILLPRIV_V2 avoids the later ones only).
 var ByKernel = Counts{"GETATTR": 1, "GETXATTR": 1}
 
 // Counts are the numbers of requests that the kernel has sent, by opcode.
@@ -112,8 +114,9 @@ func (o *Overlay) During(fn func()) Counts {
 	return o.Requests().Minus(before)
 }
 
-// Steady counts the requests that fn causes while the kernel drops no pages. If memory is short, the kernel drops pages: the next
-// run reads them again (READ, READDIRPLUS), and the run after that asks for the atime of their files (GETATTR).
+// Steady counts the requests that fn causes while the kernel drops no pages. If memory is short,
+// the kernel drops pages: the next run reads them again (READ, READDIRPLUS), and the run after that
+// asks for the atime of their files (GETATTR).
 func (o *Overlay) Steady(fn func()) Counts {
 	o.T.Helper()
 	cached := false
@@ -129,7 +132,8 @@ func (o *Overlay) Steady(fn func()) Counts {
 	return nil
 }
 
-// DuringLeast is the least of up to three counts of During: another process may drop the caches of the kernel during one.
+// DuringLeast is the least of up to three counts of During: another process may drop the caches of
+// the kernel during one.
 func (o *Overlay) DuringLeast(fn func()) Counts {
 	o.T.Helper()
 	best := o.During(fn)
@@ -144,8 +148,8 @@ func (o *Overlay) DuringLeast(fn func()) Counts {
 	return best
 }
 
-// requestLines are the request counts in a log: JSON lines with the message "requests" and one number for each opcode, in upper
-// case.
+// requestLines are the request counts in a log: JSON lines with the message "requests" and one
+// number for each opcode, in upper case.
 func requestLines(t *testing.T, log string) []Counts {
 	t.Helper()
 	f, err := os.Open(log)
@@ -176,7 +180,8 @@ func requestLines(t *testing.T, log string) []Counts {
 	return lines
 }
 
-// WantCounts fails the test unless got is want. The opcodes of atMost may come less often, or not at all.
+// WantCounts fails the test unless got is want. The opcodes of atMost may come less often, or not
+// at all.
 func WantCounts(t *testing.T, what string, got, want, atMost Counts) {
 	t.Helper()
 	ok := true

@@ -15,7 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// View selects what a snapshot shows of each object besides type, path, symlink target, device number and content.
+// View selects what a snapshot shows of each object besides type, path, symlink target, device
+// number and content.
 type View struct {
 	Mode, Owner, Nlink, DirNlink, Xattrs, Mtime bool
 	// Skip leaves an object and all below it out.
@@ -28,8 +29,9 @@ type View struct {
 
 // The usual views.
 var (
-	PlainView   = View{}                                                                // types and contents
-	NoLinksView = View{Mode: true, Owner: true, Xattrs: true}                           // FullView without numbers of links
+	PlainView = View{} // types and contents
+	// FullView without numbers of links.
+	NoLinksView = View{Mode: true, Owner: true, Xattrs: true}
 	FullView    = View{Mode: true, Owner: true, Nlink: true, Xattrs: true}              // what users see
 	ExactView   = View{Mode: true, Owner: true, Nlink: true, Xattrs: true, Mtime: true} // and the mtimes before the test
 )
@@ -39,8 +41,8 @@ func HidePrivate(_, name string) (string, bool) {
 	return name, !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// Snapshot describes each object below dir in one line, in the words of the tables where there is one. A directory with an
-// opaque xattr is "opaque", a whiteout is "white".
+// Snapshot describes each object below dir in one line, in the words of the tables where there is
+// one. A directory with an opaque xattr is "opaque", a whiteout is "white".
 func Snapshot(dir string, v View) (map[string]string, error) {
 	lines := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -175,8 +177,8 @@ func describeXattrs(b *strings.Builder, path, rel string, names []string, v View
 // headSize is the length from which on a content is shown by its size and sum.
 const headSize = 49
 
-// contentOf is the quoted text of a short file, and size and sum of any other. It reads to the end, as users do, so it finds
-// a size that is wrong.
+// contentOf is the quoted text of a short file, and size and sum of any other. It reads to the end,
+// as users do, so it finds a size that is wrong.
 func contentOf(path string, size int64) (string, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, unix.EACCES) && size == 0 {

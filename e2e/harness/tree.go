@@ -16,7 +16,8 @@ import (
 // OldTime is the mtime of all that Build makes, so that a later change of it shows.
 var OldTime = time.Unix(1_000_000_000, 0)
 
-// Build makes the objects of a table below dir. The tables are those of testkit.Build, with these differences:
+// Build makes the objects of a table below dir. The tables are those of testkit.Build, with these
+// differences:
 //
 //	opaque  PATH [MODE]    the xattr of the directory is the one that the mode may write
 //	time    PATH SECONDS   atime and mtime; all other objects get OldTime

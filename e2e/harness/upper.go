@@ -26,9 +26,9 @@ func WorkRest(work string) []string {
 	return rest
 }
 
-// IndexKinds describes the index of an overlay (index=on) by the kinds of its objects. Their names are handles, which differ
-// between any two layers. Which names of an object are links of it may differ too: the kernel does not send a FUSE server the
-// name by which a process writes to a file.
+// IndexKinds describes the index of an overlay (index=on) by the kinds of its objects. Their names
+// are handles, which differ between any two layers. Which names of an object are links of it may
+// differ too: the kernel does not send a FUSE server the name by which a process writes to a file.
 func IndexKinds(o *Overlay) (lines map[string]string, fault string) {
 	entries, err := os.ReadDir(filepath.Join(o.Work, "index"))
 	if err != nil {

@@ -23,9 +23,10 @@ const Busywork = `
 	touch -d @1000000 var/old; truncate -s 100000 var/sparse; dd if=/dev/zero of=var/data bs=1k count=300 status=none
 	mv etc/dir etc/dir2; rm -rf usr/lib; mkdir -p usr/lib/x; chmod 2775 usr/lib`
 
-// WorkAtDepth is the work of a user in overlays on overlays. The first script works in BusyTree, each other on the result of the
-// one before. They break no hard link: the number of links of an object whose other names are removed differs from that in a
-// plain copy, here and in the kernel's overlayfs.
+// WorkAtDepth is the work of a user in overlays on overlays. The first script works in BusyTree,
+// each other on the result of the one before. They break no hard link: the number of links of an
+// object whose other names are removed differs from that in a plain copy, here and in the kernel's
+// overlayfs.
 var WorkAtDepth = []string{
 	strings.NewReplacer("ln new/deep/f new/hard; ", "").Replace(Busywork),
 	`rm -r new/deep; mkdir new/deep; echo 2 >new/deep/second; mv etc/conf4 etc/conf5; echo more >>etc/conf

@@ -71,7 +71,8 @@ func Chattr(path, change string) error {
 	return unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags))
 }
 
-// Lsattr is the flags of an object, of those that Chattr knows, and "-" if the object can have none.
+// Lsattr is the flags of an object, of those that Chattr knows, and "-" if the object can have
+// none.
 func Lsattr(path string) string {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -29,7 +29,8 @@ func (s *Side) DropSuid(o Op) {
 		defer unix.Close(fd)
 	}
 	var st unix.Stat_t
-	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG &&
+		st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
 		_ = unix.Fchmod(fd, st.Mode&0o1777)
 	}
 }
@@ -167,8 +168,8 @@ const SizeUnchanged = "ok, the size was that"
 func (s *Side) runSlot(o Op, p string) string {
 	fd := s.FDs[o.Slot]
 	if o.Name == "slot-open" {
-		// One byte is written at once: the kernel copies up at the open already, the daemon at the first write that it sees. With the
-		// writeback cache that is the one of fsync.
+		// One byte is written at once: the kernel copies up at the open already, the daemon at the first
+		// write that it sees. With the writeback cache that is the one of fsync.
 		if fd >= 0 {
 			_ = unix.Close(fd)
 			s.FDs[o.Slot] = -1
@@ -288,8 +289,8 @@ func statText(p string) string {
 	return statFormat(&st)
 }
 
-// statFormat leaves out what differs by design: inode and device numbers, sizes of directories, blocks, atime, ctime,
-// and link counts of directories (deviation D1).
+// statFormat leaves out what differs by design: inode and device numbers, sizes of directories,
+// blocks, atime, ctime, and link counts of directories (deviation D1).
 func statFormat(st *unix.Stat_t) string {
 	s := fmt.Sprintf("%06o %d:%d", st.Mode, st.Uid, st.Gid)
 	switch st.Mode & unix.S_IFMT {
@@ -302,7 +303,8 @@ func statFormat(st *unix.Stat_t) string {
 	return s + " mtime " + harness.TimeClass(st.Mtim)
 }
 
-// Probe is what is compared after an operation besides its result: the objects it names and their parents.
+// Probe is what is compared after an operation besides its result: the objects it names and their
+// parents.
 func (s *Side) Probe(o Op) string {
 	var b strings.Builder
 	for _, p := range []string{o.Path, o.Path2} {
