@@ -1,3 +1,5 @@
+// Package operation holds the operations that tests make on two mounts, to compare their results:
+// one operation as a value, and its result as a text. It compares nothing itself.
 package operation
 
 import (
@@ -15,27 +17,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// DropSuid takes the bits away that a write may have taken away.
-func (s *Side) DropSuid(o Op) {
-	fd := -1
-	switch o.Name {
-	case "slot-open", "slot-write":
-		fd = s.FDs[o.Slot]
-	case "overwrite", "append", "pwrite":
-		var err error
-		if fd, err = unix.Open(s.Overlay.Path(o.Path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
-			return
-		}
-		defer unix.Close(fd)
-	}
-	var st unix.Stat_t
-	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG &&
-		st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
-		_ = unix.Fchmod(fd, st.Mode&0o1777)
-	}
-}
+// Failure matches the result of an operation that has failed.
+var Failure = regexp.MustCompile(`^(open |write |read )?E[A-Z]+|^closed|^not a file`)
 
-// Op is one operation of a random sequence. A slot is a descriptor kept over several operations.
+// Op is one operation. A slot is a descriptor that stays open over several operations.
 type Op struct {
 	Name        string
 	Path, Path2 string
@@ -43,7 +28,7 @@ type Op struct {
 	Key         string // xattr name
 	N, M        int64  // offset, length, mode, flags
 	Slot        int
-	UID         int // who asks: 0 or an unprivileged user
+	UID         int // the user that makes it: 0 or an unprivileged user
 }
 
 func (o Op) String() string {
@@ -68,27 +53,34 @@ func (o Op) String() string {
 	return s
 }
 
+// Slots is the number of slots of a Side.
 const Slots = 3
 
-// Side is one of the two mounts a sequence runs on.
+// Side is a mount on which operations run, and the descriptors of its slots.
 type Side struct {
 	Overlay *harness.Overlay
-	FDs     [Slots]int // -1: closed
+	FDs     [Slots]int // closed, or a descriptor
 }
 
-func NewSide(o *harness.Overlay) *Side { return &Side{Overlay: o, FDs: [Slots]int{-1, -1, -1}} }
+// closed is the descriptor of a slot that is not open.
+const closed = -1
 
-// Close closes the kept descriptors.
+// NewSide is a Side without open slots.
+func NewSide(o *harness.Overlay) *Side {
+	return &Side{Overlay: o, FDs: [Slots]int{closed, closed, closed}}
+}
+
+// Close closes all slots.
 func (s *Side) Close() {
 	for i, fd := range s.FDs {
 		if fd >= 0 {
 			_ = unix.Close(fd)
-			s.FDs[i] = -1
+			s.FDs[i] = closed
 		}
 	}
 }
 
-// Do runs one operation and tells the result in a form that must be equal on both sides.
+// Do runs an operation as its user. The result is a text that must be equal on two sides.
 func (s *Side) Do(t *testing.T, o Op) string {
 	result := ""
 	run := func() { result = s.Run(o) }
@@ -100,17 +92,18 @@ func (s *Side) Do(t *testing.T, o Op) string {
 	return result
 }
 
+// Run runs an operation as the calling process.
 func (s *Side) Run(o Op) string {
 	p := s.Overlay.Point + "/" + o.Path
 	switch o.Name {
 	case "create":
-		return s.writeFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(o.N), o.Text, -1)
+		return writeFile(p, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, uint32(o.N), writing(o.Text))
 	case "overwrite":
-		return s.writeFile(p, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY, uint32(o.N), o.Text, -1)
+		return writeFile(p, unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY, uint32(o.N), writing(o.Text))
 	case "append":
-		return s.writeFile(p, unix.O_APPEND|unix.O_WRONLY, 0, o.Text, -1)
+		return writeFile(p, unix.O_APPEND|unix.O_WRONLY, 0, writing(o.Text))
 	case "pwrite":
-		return s.writeFile(p, unix.O_WRONLY, 0, o.Text, o.N)
+		return writeFile(p, unix.O_WRONLY, 0, writingAt(o.Text, o.N))
 	case "truncate":
 		var st unix.Stat_t
 		known := unix.Stat(p, &st) == nil
@@ -161,10 +154,10 @@ func (s *Side) Run(o Op) string {
 	return s.runSlot(o, p)
 }
 
-// SizeUnchanged is the result of a truncation to the size that the file had.
+// SizeUnchanged is the result of a truncation to the size that the file has.
 const SizeUnchanged = "ok, the size was that"
 
-// runSlot runs the operations on kept descriptors.
+// runSlot runs the operations on slots.
 func (s *Side) runSlot(o Op, p string) string {
 	fd := s.FDs[o.Slot]
 	if o.Name == "slot-open" {
@@ -172,7 +165,7 @@ func (s *Side) runSlot(o Op, p string) string {
 		// write that it sees. With the writeback cache that is the one of fsync.
 		if fd >= 0 {
 			_ = unix.Close(fd)
-			s.FDs[o.Slot] = -1
+			s.FDs[o.Slot] = closed
 		}
 		fd, err := unix.Open(p, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|int(o.N), 0o644)
 		if err != nil {
@@ -212,25 +205,32 @@ func (s *Side) runSlot(o Op, p string) string {
 		}
 		return Result(unix.Fallocate(fd, uint32(o.N), o.M, int64(len(o.Text))*1000))
 	case "slot-close":
-		s.FDs[o.Slot] = -1
+		s.FDs[o.Slot] = closed
 		return Result(unix.Close(fd))
 	}
 	panic("unknown operation " + o.Name)
 }
 
+// Result is the name of an errno, or "ok".
 func Result(err error) string { return harness.ErrnoName(err) }
 
-func (s *Side) writeFile(p string, flags int, mode uint32, text string, offset int64) string {
+// writing is write(2) of a text.
+func writing(text string) func(fd int) (int, error) {
+	return func(fd int) (int, error) { return unix.Write(fd, []byte(text)) }
+}
+
+// writingAt is pwrite(2) of a text.
+func writingAt(text string, offset int64) func(fd int) (int, error) {
+	return func(fd int) (int, error) { return unix.Pwrite(fd, []byte(text), offset) }
+}
+
+// writeFile opens a file, writes to it and closes it.
+func writeFile(p string, flags int, mode uint32, write func(fd int) (int, error)) string {
 	fd, err := unix.Open(p, flags|unix.O_NONBLOCK|unix.O_CLOEXEC, mode)
 	if err != nil {
 		return "open " + Result(err)
 	}
-	var n int
-	if offset >= 0 {
-		n, err = unix.Pwrite(fd, []byte(text), offset)
-	} else {
-		n, err = unix.Write(fd, []byte(text))
-	}
+	n, err := write(fd)
 	result := fmt.Sprint("write ", Result(err), " ", n)
 	if err := unix.Close(fd); err != nil {
 		result += " close " + Result(err)
@@ -238,7 +238,8 @@ func (s *Side) writeFile(p string, flags int, mode uint32, text string, offset i
 	return result
 }
 
-const readLimit = 4 << 20 // devices have no end
+// readLimit is the number of bytes after which a read stops, because devices have no end.
+const readLimit = 4 << 20
 
 func readAll(p string) string {
 	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -303,8 +304,8 @@ func statFormat(st *unix.Stat_t) string {
 	return s + " mtime " + harness.TimeClass(st.Mtim)
 }
 
-// Probe is what is compared after an operation besides its result: the objects it names and their
-// parents.
+// Probe is what two sides must have in common after an operation besides its result: the attributes
+// of the objects it names, and those of their parents.
 func (s *Side) Probe(o Op) string {
 	var b strings.Builder
 	for _, p := range []string{o.Path, o.Path2} {
@@ -315,24 +316,43 @@ func (s *Side) Probe(o Op) string {
 	return b.String()
 }
 
-// Failure matches the result of an operation that did nothing.
-var Failure = regexp.MustCompile(`^(open |write |read )?E[A-Z]+|^closed|^not a file`)
-
+// Remount closes the slots and mounts anew.
 func (s *Side) Remount() {
 	s.Close()
 	s.Overlay.Unmount()
 	s.Mount()
 }
 
-// Mount mounts again, whatever a volatile mount has left.
+// Mount mounts again, and removes what a volatile mount has left.
 func (s *Side) Mount() {
 	s.Overlay.ForgetVolatile()
 	s.Overlay.Mount()
 }
 
+// Finish closes the slots and unmounts.
 func (s *Side) Finish() {
 	s.Close()
 	if s.Overlay.IsMounted() {
 		s.Overlay.Unmount()
+	}
+}
+
+// DropSuid clears the suid and sgid bits that the write of an operation may have cleared.
+func (s *Side) DropSuid(o Op) {
+	fd := -1
+	switch o.Name {
+	case "slot-open", "slot-write":
+		fd = s.FDs[o.Slot]
+	case "overwrite", "append", "pwrite":
+		var err error
+		if fd, err = unix.Open(s.Overlay.Path(o.Path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(fd)
+	}
+	var st unix.Stat_t
+	if fd >= 0 && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG &&
+		st.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
+		_ = unix.Fchmod(fd, st.Mode&0o1777)
 	}
 }
