@@ -25,7 +25,7 @@ var OldTime = time.Unix(1_000_000_000, 0)
 func Build(t *testing.T, e *Env, dir, table string) {
 	t.Helper()
 	var objects, paths []string
-	times := map[string]time.Time{}
+	var times []func() // in the order of the table: two names may be one object
 	for line := range strings.SplitSeq(table, "\n") {
 		words, err := testkit.Words(line)
 		switch {
@@ -36,7 +36,9 @@ func Build(t *testing.T, e *Env, dir, table string) {
 		case words[0] == "time":
 			seconds, err := strconv.ParseInt(words[2], 10, 64)
 			Check(t, err)
-			times[words[1]] = time.Unix(seconds, 0)
+			times = append(times, func() {
+				Check(t, SetTimes(filepath.Join(dir, words[1]), time.Unix(seconds, 0)))
+			})
 			continue
 		case words[0] == "opaque": // the mode comes last: it may forbid a write of the xattr
 			dir := "dir " + Word(words[1])
@@ -52,8 +54,8 @@ func Build(t *testing.T, e *Env, dir, table string) {
 	for _, p := range append(paths, ".") {
 		Check(t, SetTimes(filepath.Join(dir, p), OldTime))
 	}
-	for p, at := range times {
-		Check(t, SetTimes(filepath.Join(dir, p), at))
+	for _, set := range times {
+		set()
 	}
 }
 

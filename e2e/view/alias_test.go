@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// No two objects of the mount have the same number, even if two directories lead to one of a lower.
-// There are three such cases: two redirects, of which one was copied with all attributes; a
+// No two objects of the mount have the same inode number, even if two directories lead to one of a
+// lower. There are three such cases: two redirects, of which one was copied with all attributes; a
 // redirect to a directory that still shows under its own name; one layer inside another. The
 // kernel's overlayfs refuses the second directory (xfstests overlay/049).
 func TestDirectoriesOfOneLower(t *testing.T) {
@@ -47,7 +47,7 @@ func TestDirectoriesOfOneLower(t *testing.T) {
 			t.Errorf("a copy of all differs:\n%s", d)
 		}
 
-		// Each goes its own way, and keeps its number.
+		// Each can be changed without the other, and keeps its number.
 		harness.AppendTo(t, o.Path("redirect2/same"), "+")
 		harness.Check(t, os.Chmod(o.Path("redirect1/sub"), 0o700))
 		harness.AppendTo(t, o.Path("inner/x/y"), "+")

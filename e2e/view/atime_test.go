@@ -11,10 +11,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// longAgo is an access time that reading replaces by now, unless it is not to change.
+// longAgo is an access time. A read replaces it by the present time where access times change.
 var longAgo = time.Unix(1_000_000_000, 0)
 
-// readBy reads a file, or lists a directory, that is opened with these flags.
+// readBy opens a file or a directory with these flags and reads it.
 func readBy(t *testing.T, path string, flags int) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|flags, 0)
@@ -86,7 +86,8 @@ func TestAccessTimes(t *testing.T) {
 	}
 }
 
-// What is read from the page cache of the mount is not seen by the daemon, and counts only with strictatime (D44).
+// The daemon does not see reads from the page cache of the mount. They change the access time only
+// with strictatime (D44).
 func TestAccessTimesOfWhatIsCached(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

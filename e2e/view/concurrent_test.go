@@ -15,7 +15,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Many users at once: nothing hangs, nothing is torn, and what is seen at the end is what a remount shows.
+// Many processes work at the same time. Nothing hangs, no file is half written, and a remount shows
+// the same tree.
 func TestConcurrentUse(t *testing.T) {
 	harness.Raced(t)
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -53,13 +54,14 @@ func TestConcurrentUse(t *testing.T) {
 		}
 		for p, line := range got {
 			if strings.HasPrefix(line, "file") && strings.HasSuffix(p, ".whole") && !strings.Contains(line, `"whole"`) {
-				t.Errorf("a file that was renamed in place when whole: %s", line)
+				t.Errorf("a file that was whole before its rename: %s", line)
 			}
 		}
 	})
 }
 
-// disturb makes random changes; others make theirs meanwhile, so each may fail.
+// disturb makes random changes. Each may fail, because other processes make theirs at the same
+// time.
 func disturb(root string, r *rand.Rand, worker int, stop time.Time) {
 	place := func() string { return fmt.Sprintf("%s/d%d/s%d", root, r.IntN(5), r.IntN(3)) }
 	for i := 0; time.Now().Before(stop); i++ {

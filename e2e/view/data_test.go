@@ -18,7 +18,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A sparse file keeps its holes through copy-up, and one beyond 4 GiB is whole.
+// A copy-up keeps the holes of a sparse file, and copies all of a file beyond 4 GiB.
 func TestSparseAndHugeFiles(t *testing.T) {
 	harness.NeedDaemon(t) // the kernel copies up in pieces of 1 MiB
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -56,7 +56,8 @@ func TestSparseAndHugeFiles(t *testing.T) {
 	})
 }
 
-// The st_mtime that a file shows after it was made and written, within one tick of the clock, is the one that a later mount shows.
+// A file that is made and written within one tick of the clock shows the same st_mtime in a later
+// mount.
 func TestTimeOfAWriteLasts(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "")
@@ -75,8 +76,8 @@ func TestTimeOfAWriteLasts(t *testing.T) {
 	})
 }
 
-// Bytes that fallocate makes zeros stay zeros in the upper, though a mapping changes the bytes beside them and the page is written
-// back meanwhile.
+// Bytes that fallocate clears stay zeros in the upper, even if a mapping changes the bytes beside
+// them and the kernel writes the page back in the meantime.
 func TestClearedBytesBesideAMapping(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -139,7 +140,7 @@ func TestSeekDataAndHole(t *testing.T) {
 		harness.Equal(t, "lower: data from 0", seek(f, 0, unix.SEEK_DATA), fmt.Sprint(65536, "ok"))
 		harness.Equal(t, "lower: hole from data", seek(f, 65536, unix.SEEK_HOLE), fmt.Sprint(65536+4096, "ok"))
 		harness.Equal(t, "lower: data behind the end", seek(f, 1048576, unix.SEEK_DATA), fmt.Sprint(-1, "ENXIO"))
-		// Pages that are dirty and not yet written count as data.
+		// Dirty pages count as data before the kernel writes them.
 		_, err = f.WriteAt(bytes.Repeat([]byte("y"), 4096), 524288)
 		harness.Check(t, err)
 		harness.Equal(t, "dirty: data", seek(f, 65536+4096, unix.SEEK_DATA), fmt.Sprint(524288, "ok"))
@@ -194,7 +195,8 @@ func TestFallocateModes(t *testing.T) {
 		o := e.Mounted(t, "file low "+strconv.Quote(text))
 		f := harness.Open(t, o.Path("low"), os.O_RDWR)
 		for what, mode := range map[string]uint32{ // D45
-			"collapse": unix.FALLOC_FL_COLLAPSE_RANGE, "insert": unix.FALLOC_FL_INSERT_RANGE, "unshare": unix.FALLOC_FL_UNSHARE_RANGE,
+			"collapse": unix.FALLOC_FL_COLLAPSE_RANGE, "insert": unix.FALLOC_FL_INSERT_RANGE,
+			"unshare": unix.FALLOC_FL_UNSHARE_RANGE,
 		} {
 			if !o.Kernel {
 				harness.WantErr(t, what, unix.Fallocate(int(f.Fd()), mode, 4096, 4096), syscall.EOPNOTSUPP)
@@ -225,7 +227,7 @@ func TestCopyFileRange(t *testing.T) {
 				left -= n
 			}
 			harness.WantText(t, o.Path(target), "dirty"+string(text[8:]))
-			// Within one file: not overlapping, of bytes not yet written.
+			// Within one file: the ranges do not overlap, and the bytes are still dirty.
 			_, err = out.WriteAt([]byte("FRESH"), 100)
 			harness.Check(t, err)
 			roff, woff = 100, 10_000
@@ -243,7 +245,7 @@ func TestCopyFileRange(t *testing.T) {
 	})
 }
 
-// Many writers and readers at random offsets, compared with a copy in memory.
+// Many writers and readers use random offsets. The file equals a copy in memory.
 func TestRandomWritesReadBack(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		r := rand.New(rand.NewPCG(1, 2))
@@ -313,7 +315,8 @@ func TestSharedMapping(t *testing.T) {
 		o.Remount()
 		text, err := os.ReadFile(o.Path("low"))
 		harness.Check(t, err)
-		harness.Equal(t, "after a remount", string(text[10_000:10_019])+string(text[20_000:20_013])+string(text[30_000:30_011]),
+		harness.Equal(t, "after a remount", string(text[10_000:10_019])+string(text[20_000:20_013])+
+			string(text[30_000:30_011]),
 			"through the mappingthrough writeafter close")
 		low, err := os.ReadFile(filepath.Join(o.Lowers[0], "low"))
 		harness.Check(t, err)
@@ -321,7 +324,7 @@ func TestSharedMapping(t *testing.T) {
 	})
 }
 
-// A mapping made before the copy-up shows what is written afterwards (D3).
+// A mapping from before the copy-up shows later writes (D3).
 func TestMappingBeforeCopyUp(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -338,17 +341,18 @@ func TestMappingBeforeCopyUp(t *testing.T) {
 	})
 }
 
-// The objects of both layers go on working after their last name is gone.
+// Open objects of both layers can still be used after their last name is removed.
 func TestUnlinkedButOpen(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file low \"lower text\"\nfile over \"lower text\"\ndir d")
 		harness.Build(t, e, o.Upper, "file up \"upper text\"")
 		o.Mount()
 		harness.Write(t, o.Path("new"), "new text")
-		for name, text := range map[string]string{"low": "lower text", "up": "upper text", "new": "new text", "over": "lower text"} {
+		for name, text := range map[string]string{"low": "lower text", "up": "upper text", "new": "new text",
+			"over": "lower text"} {
 			f := harness.Open(t, o.Path(name), os.O_RDWR)
 			if harness.Oracle && (name == "low" || name == "over") {
-				// The kernel copied up at open already.
+				// The kernel has copied up at the open.
 				text = "lower text"
 			}
 			if name == "over" {

@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// kinds is a table with an object of every kind the mode may make.
+// kinds is a table with an object of every kind that the mode may make.
 func kinds(m harness.Mode) string {
 	table := `
 		dir dir 0750
@@ -58,7 +58,8 @@ func TestEveryKindIsCreated(t *testing.T) {
 	})
 }
 
-// chmod, chown, utimes, setxattr, link and rename bring every kind up; unlink and reading bring nothing up.
+// chmod, chown, utimes, setxattr, link and rename copy up every kind. Unlink and reads copy nothing
+// up.
 func TestEveryKindIsCopiedUp(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		changes := map[string]func(path string) error{
@@ -85,7 +86,8 @@ func TestEveryKindIsCopiedUp(t *testing.T) {
 		for change, fn := range changes {
 			for _, name := range names {
 				p := o.Path(change + "/" + name)
-				if name == "symlink" && (change == "chmod" || change == "xattr") || change == "xattr" && name != "file" && name != "empty" {
+				if name == "symlink" && (change == "chmod" || change == "xattr") || change == "xattr" && name != "file" &&
+					name != "empty" {
 					continue
 				}
 				before := harness.Lstat(t, p)
@@ -103,7 +105,8 @@ func TestEveryKindIsCopiedUp(t *testing.T) {
 					t.Errorf("%s of a lower %s left mode %o rdev %d size %d in the upper", change, name, st.Mode, st.Rdev, st.Size)
 				}
 				if change != "utimes" {
-					harness.Equal(t, change+" of "+name+": mtime in the upper", harness.TimeClass(st.Mtim), harness.TimeClass(before.Mtim))
+					harness.Equal(t, change+" of "+name+": mtime in the upper", harness.TimeClass(st.Mtim),
+						harness.TimeClass(before.Mtim))
 				}
 			}
 		}
@@ -139,7 +142,8 @@ func TestMknodOfWhiteoutIsRefused(t *testing.T) {
 	})
 }
 
-// Only directories merge; a non-directory hides all below; attributes come from the topmost.
+// Only directories merge. Any other object hides all below it. Attributes are those of the topmost
+// object.
 func TestMergeOfUnlikeKinds(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t,
@@ -172,7 +176,8 @@ func TestReadOnlyMount(t *testing.T) {
 			"unlink": os.Remove(o.Path("below")), "rename": os.Rename(o.Path("file"), o.Path("x")),
 			"link": os.Link(o.Path("file"), o.Path("x")), "symlink": os.Symlink("x", o.Path("x")),
 			"chmod": os.Chmod(o.Path("file"), 0o600), "truncate": os.Truncate(o.Path("file"), 0),
-			"utimes": harness.SetTimes(o.Path("file"), harness.OldTime), "setxattr": unix.Setxattr(o.Path("file"), "user.x", []byte("x"), 0),
+			"utimes": harness.SetTimes(o.Path("file"), harness.OldTime), "setxattr": unix.Setxattr(o.Path("file"), "user.x",
+				[]byte("x"), 0),
 			"chown": os.Lchown(o.Path("file"), os.Getuid(), os.Getgid()), "rmdir": unix.Rmdir(o.Path("dir")),
 			"mknod": unix.Mknod(o.Path("x"), unix.S_IFIFO|0o600, 0),
 		} {

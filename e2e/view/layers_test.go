@@ -10,8 +10,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// manyLayers makes n tables, the topmost first, and what they merge to. Every layer has a file of its own; half of the
-// files are overridden from above; some are whited out, some directories are opaque.
+// manyLayers returns n tables, the topmost first, and the table of their merged tree. Every layer
+// has a file of its own. A layer above hides half of the files. Some files have whiteouts, and some
+// directories are opaque.
 func manyLayers(n int) (tables []string, merged string) {
 	tree := map[string]string{}
 	for i := n - 1; i >= 0; i-- { // from the bottom up
@@ -46,7 +47,7 @@ func manyLayers(n int) (tables []string, merged string) {
 	return tables, b.String()
 }
 
-// (e) 128 and 500 lowers.
+// Mounts of 128 and 500 lowers.
 func TestWalkManyLowers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -76,7 +77,8 @@ func manyLowers(t *testing.T, e *harness.Env, n int) {
 	harness.WantText(t, filepath.Join(o.Lowers[n-1], last), fmt.Sprintf("layer %d", n-1))
 }
 
-// Whiteouts and opaque marks in every form that other programs write are read, in any layer.
+// The program reads whiteouts and opaque directories in every form that other programs write, in
+// any layer.
 func TestWhiteoutFormsRead(t *testing.T) {
 	harness.NeedDaemon(t) // the kernel does not read the tar forms
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -115,7 +117,7 @@ func TestWhiteoutFormsRead(t *testing.T) {
 			for _, name := range []string{".wh.a", "a", "d/.wh.x", "d/x", "gone", "aufs/.wh..wh..opq", "xw/f1"} {
 				harness.WantAbsent(t, o.Path(name))
 			}
-			// What was whited out can be made again, and hides the lower then.
+			// A name with a whiteout can be made again, and hides the lower then.
 			harness.Check(t, os.MkdirAll(o.Path("gone/deep"), 0o755))
 			harness.Write(t, o.Path("a"), "new")
 			harness.Write(t, o.Path("aufs/below"), "new")
@@ -134,7 +136,8 @@ func TestWhiteoutFormsRead(t *testing.T) {
 			harness.Check(t, os.Remove(o.Path("aufs")))
 			harness.Check(t, os.Remove(o.Path("xw/f2")))
 			o.Remount()
-			harness.WantTree(t, "after a remount", o.Point, "file a \"new\"\nfile d/y \"y\"\ndir op\ndir xw\nfile fuse/own \"o\"")
+			harness.WantTree(t, "after a remount", o.Point,
+				"file a \"new\"\nfile d/y \"y\"\ndir op\ndir xw\nfile fuse/own \"o\"")
 		})
 	})
 }
@@ -148,7 +151,7 @@ func TestWhiteoutFormsReadTrusted(t *testing.T) {
 	})
 }
 
-// Where 0/0 devices are not wanted, whiteouts are written in the tar form.
+// If 0/0 devices are not allowed, whiteouts are written in the tar form.
 func TestWhiteoutWrittenAsTarForm(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -166,7 +169,8 @@ func TestWhiteoutWrittenAsTarForm(t *testing.T) {
 	})
 }
 
-// A FIFO of that name, a whiteout's own name and private attributes are refused or hidden, never half there.
+// A FIFO with the name of a whiteout, the name of a whiteout itself and private xattrs are refused
+// or hidden.
 func TestPrivateNames(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {

@@ -31,7 +31,8 @@ func mountChanging(e *harness.Env, t *testing.T, lowers ...string) *harness.Over
 // wantAsFresh compares what the mount shows with what a new mount of the same layers does.
 func wantAsFresh(o *harness.Overlay, what string) {
 	o.T.Helper()
-	fresh := &harness.Overlay{T: o.T, Env: o.Env, Lowers: append([]string{o.Upper}, o.Lowers...), Point: filepath.Join(o.Env.Dir, "fresh")}
+	fresh := &harness.Overlay{T: o.T, Env: o.Env, Lowers: append([]string{o.Upper}, o.Lowers...),
+		Point: filepath.Join(o.Env.Dir, "fresh")}
 	if err := os.Mkdir(fresh.Point, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		o.T.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func replace(t *testing.T, path, text string) {
 	harness.Check(t, os.Rename(path+".tmp", path))
 }
 
-// keepTimes does something to a file and sets its old mtime again.
+// keepTimes changes a file by fn and sets its old mtime again.
 func keepTimes(t *testing.T, path string, f func()) {
 	t.Helper()
 	st := harness.Lstat(t, path)
@@ -65,7 +66,8 @@ func keepTimes(t *testing.T, path string, f func()) {
 	harness.Check(t, unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{st.Atim, st.Mtim}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-// What others do to the layers is seen by the next look-up, open and listing, of what has been looked at before.
+// The next lookup, open and listing shows a change of a layer, also for an object that the mount
+// has shown before.
 func TestChangesOfLayersAreSeen(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, o *harness.Overlay)
@@ -104,7 +106,10 @@ func TestChangesOfLayersAreSeen(t *testing.T) {
 		}, func(t *testing.T, o *harness.Overlay) { harness.WantText(t, o.Path("file"), "FILE") }},
 		"a file grows": {func(t *testing.T, o *harness.Overlay) { harness.AppendTo(t, layerPath(o, 1, "file"), " and more") },
 			func(t *testing.T, o *harness.Overlay) { harness.WantText(t, o.Path("file"), "file and more") }},
-		"a file shrinks": {func(t *testing.T, o *harness.Overlay) { harness.Check(t, os.Truncate(layerPath(o, 1, "file"), 2)) },
+		"a file shrinks": {func(t *testing.T, o *harness.Overlay) {
+			harness.Check(t, os.Truncate(layerPath(o, 1, "file"),
+				2))
+		},
 			func(t *testing.T, o *harness.Overlay) { harness.WantText(t, o.Path("file"), "fi") }},
 		"a file is written": {func(t *testing.T, o *harness.Overlay) { harness.Write(t, layerPath(o, 1, "file"), "FILE") },
 			func(t *testing.T, o *harness.Overlay) { harness.WantText(t, o.Path("file"), "FILE") }},
@@ -127,7 +132,10 @@ func TestChangesOfLayersAreSeen(t *testing.T) {
 			harness.WantAbsent(t, o.Path("only/in"))
 			harness.WantNames(t, o.Path("d"), "first", "sub")
 		}},
-		"whiteouts removed": {func(t *testing.T, o *harness.Overlay) { harness.Check(t, os.Remove(layerPath(o, 1, "hidden"))) },
+		"whiteouts removed": {func(t *testing.T, o *harness.Overlay) {
+			harness.Check(t,
+				os.Remove(layerPath(o, 1, "hidden")))
+		},
 			func(t *testing.T, o *harness.Overlay) { harness.WantText(t, o.Path("hidden"), "seen") }},
 		"files of the upper": {func(t *testing.T, o *harness.Overlay) {
 			harness.Write(t, layerPath(o, 0, "file"), "of the upper")
@@ -178,7 +186,7 @@ func TestChangesOfLayersAreSeen(t *testing.T) {
 				c.change(t, o)
 				c.view(t, o)
 				wantAsFresh(o, "after")
-				// And the mount can be changed as ever.
+				// The mount itself can still be changed.
 				harness.Write(t, o.Path("d/made"), "made")
 				harness.Check(t, os.RemoveAll(o.Path("only")))
 				wantAsFresh(o, "changed through the mount")
@@ -187,7 +195,8 @@ func TestChangesOfLayersAreSeen(t *testing.T) {
 	}
 }
 
-// Random changes of all layers and through the mount, after each of which the mount shows what a new one does.
+// After each of many random changes, of layers and through the mount, the mount shows the same as a
+// new one.
 func TestLayersChangeAtRandom(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		seed := rand.Uint64()
@@ -236,7 +245,8 @@ func TestLayersChangeAtRandom(t *testing.T) {
 	})
 }
 
-// Many processes use the mount while layers change. None hangs, and afterwards the tree is right.
+// Many processes use the mount while layers change. None hangs, and the mount shows the right tree
+// at the end.
 func TestLayersChangeUnderLoad(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := mountChanging(e, t, "dir a/b\ndir c", "dir a/b\ndir c/d", "dir a")
@@ -290,7 +300,8 @@ func TestWhatIsOpenWhileLayersChange(t *testing.T) {
 			n, _ := f.ReadAt(buf, 0)
 			return string(buf[:n])
 		}
-		f, g, h := harness.Open(t, o.Path("f"), os.O_RDWR), harness.Open(t, o.Path("g"), os.O_RDWR), harness.Open(t, o.Path("h"), os.O_RDWR)
+		f, g, h := harness.Open(t, o.Path("f"), os.O_RDWR), harness.Open(t, o.Path("g"), os.O_RDWR),
+			harness.Open(t, o.Path("h"), os.O_RDWR)
 		d := harness.Open(t, o.Path("d"), os.O_RDONLY)
 		defer f.Close()
 		defer g.Close()
@@ -332,7 +343,7 @@ func TestWhatIsOpenWhileLayersChange(t *testing.T) {
 	})
 }
 
-// A process that works in a directory sees what comes to it from below, by paths that begin there.
+// A process whose working directory is in the mount sees changes of layers by relative paths.
 func TestWorkingDirectoryWhileLayersChange(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := mountChanging(e, t, "file d/sub/one 1", "dir d")
@@ -355,7 +366,7 @@ func TestWorkingDirectoryWhileLayersChange(t *testing.T) {
 	})
 }
 
-// A mount that reads the upper of another, by ro, shows what is done through that one.
+// A read-only mount of an upper shows the changes that another mount makes there.
 func TestReaderSeesWhatTheWriterDoes(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/sub/f \"lower\"\nfile d/g \"lower\"\nfile gone \"x\"", "file d/below \"b\"")
@@ -363,7 +374,8 @@ func TestReaderSeesWhatTheWriterDoes(t *testing.T) {
 		reader.Mount()
 		same := func(what string) {
 			t.Helper()
-			harness.CompareTrees(t, what, o.Point, reader.Point, harness.View{Mode: true, Owner: true, Xattrs: true, Mtime: true})
+			harness.CompareTrees(t, what, o.Point, reader.Point, harness.View{Mode: true, Owner: true, Xattrs: true,
+				Mtime: true})
 		}
 		same("before")
 		for _, step := range []struct {
@@ -388,7 +400,7 @@ func TestReaderSeesWhatTheWriterDoes(t *testing.T) {
 	})
 }
 
-// syncAll writes back what the kernel has collected.
+// syncAll makes the kernel write back all dirty pages.
 func syncAll(t *testing.T, dir string) {
 	t.Helper()
 	d := harness.Open(t, dir, os.O_RDONLY)

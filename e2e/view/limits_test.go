@@ -34,14 +34,16 @@ func TestTimesOfBirth(t *testing.T) {
 		}
 		if st := statx(t, o.Path("f"), unix.STATX_BTIME); st.Mask&unix.STATX_BTIME == 0 {
 			if !harness.KernelAtLeast(t, 6, 6) {
-				t.Skip("Linux 6.6 asks for times of birth")
+				t.Skip("Linux 6.6 requests times of birth")
 			}
 			t.Fatal("no time of birth")
 		}
 		for _, name := range []string{"f", "d", "l", "d/in"} {
-			harness.Equal(t, "birth of "+name, statx(t, o.Path(name), unix.STATX_BTIME|unix.STATX_BASIC_STATS).Btime, statx(t, o.Lowers[0]+"/"+name, unix.STATX_BTIME).Btime)
+			harness.Equal(t, "birth of "+name, statx(t, o.Path(name), unix.STATX_BTIME|unix.STATX_BASIC_STATS).Btime,
+				statx(t, o.Lowers[0]+"/"+name, unix.STATX_BTIME).Btime)
 		}
-		if born := statx(t, o.Path("new"), unix.STATX_BTIME).Btime; born.Sec < start.Unix() || born.Sec > time.Now().Unix()+1 {
+		if born := statx(t, o.Path("new"), unix.STATX_BTIME).Btime; born.Sec < start.Unix() || born.Sec > time.Now().Unix()+
+			1 {
 			t.Errorf("a new file was made at %d", born.Sec)
 		}
 		again := o.During(func() {
@@ -58,7 +60,7 @@ func TestTimesOfBirth(t *testing.T) {
 		harness.Equal(t, "ino", st.Ino, plain.Ino)
 		harness.Equal(t, "mode", uint32(st.Mode), plain.Mode)
 		harness.Equal(t, "blocks", int64(st.Blocks), plain.Blocks)
-		// A copy-up is no birth.
+		// A copy-up does not change the time of birth.
 		before := statx(t, o.Path("f"), unix.STATX_BTIME).Btime
 		harness.AppendTo(t, o.Path("f"), "more")
 		harness.Equal(t, "birth after a copy-up", statx(t, o.Path("f"), unix.STATX_BTIME).Btime, before)
@@ -92,7 +94,7 @@ func TestWhatTheKernelDoesNotAskFor(t *testing.T) {
 		harness.Shell(t, o.Point, "chattr +i f")
 		defer harness.Shell(t, o.Point, "chattr -i f")
 		if st := statx(t, o.Path("f"), unix.STATX_BASIC_STATS); st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0 {
-			t.Error("statx tells of the attribute by now: D26 is to be taken back")
+			t.Error("statx returns the attribute: remove D26")
 		}
 		f := harness.Open(t, o.Path("f"), os.O_RDONLY)
 		defer f.Close()

@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A directory of 10,000 files costs requests in proportion, once; a second look costs none.
+// The first listing of 10,000 files costs requests in proportion to its size. A second one costs
+// none.
 func TestLargeDirectoryIsLinear(t *testing.T) {
 	harness.EachMode(t, []harness.Mode{harness.ModeRoot, harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
 		const n = 10_000
@@ -35,7 +36,8 @@ func TestLargeDirectoryIsLinear(t *testing.T) {
 		list()
 		harness.WantCounts(t, "a further listing", o.DuringLeast(list), nil, nil)
 
-		harness.WantText(t, o.Path("d/file00000"), "") // once the kernel has asked for an open it knows that no RELEASE is needed
+		// Once the kernel has asked for an open it knows that no RELEASE is needed.
+		harness.WantText(t, o.Path("d/file00000"), "")
 		created := o.During(func() {
 			for i := range n {
 				harness.Check(t, os.WriteFile(fmt.Sprintf("%s/d/new%05d", o.Point, i), nil, 0o644))
@@ -56,7 +58,7 @@ func TestLargeDirectoryIsLinear(t *testing.T) {
 	})
 }
 
-// Names that nobody touches are listed exactly once, whatever else happens in the directory meanwhile.
+// A listing has each name that does not change exactly once, whatever other names come and go.
 func TestListingIsStable(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var table [2]strings.Builder
@@ -107,7 +109,8 @@ func TestListingIsStable(t *testing.T) {
 	})
 }
 
-// A listing ends though each entry is renamed away and back as it is listed (generic/736 of xfstests).
+// A listing ends even if each entry is renamed away and back while it is listed (generic/736 of
+// xfstests).
 func TestListingEndsWhileEntriesAreRenamed(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var table strings.Builder
@@ -139,7 +142,7 @@ func TestListingEndsWhileEntriesAreRenamed(t *testing.T) {
 	})
 }
 
-// Offsets stay good for seekdir while the listing is in use, and rewinding shows what is new.
+// Offsets are valid for seekdir while the listing is in use. A rewind shows new names.
 func TestSeekdir(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var table strings.Builder
@@ -188,7 +191,8 @@ func TestSeekdir(t *testing.T) {
 			}
 		}
 		if !slices.Contains(names, "added") || slices.Contains(names, all[150].Name) || len(names) != 203 {
-			t.Errorf("after rewinding: %d names, added %v, removed %v", len(names), slices.Contains(names, "added"), slices.Contains(names, all[150].Name))
+			t.Errorf("after rewinding: %d names, added %v, removed %v", len(names), slices.Contains(names, "added"),
+				slices.Contains(names, all[150].Name))
 		}
 	})
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// reading is one listing of a directory under way, by a descriptor of its own.
+// reading is one listing in progress, by a descriptor of its own.
 type reading struct {
 	f    *os.File
 	seen map[string]int
@@ -39,7 +39,7 @@ func (r *reading) read(t *testing.T, size int) bool {
 	return len(entries) > 0
 }
 
-// end reads what is left and checks that each name was listed as often as it should be.
+// end reads the rest and fails the test if a name was listed too often or not at all.
 func (r *reading) end(t *testing.T, what string) {
 	t.Helper()
 	for r.read(t, 2000) {
@@ -71,12 +71,13 @@ func numbered(n int, dirs ...string) (table string, there map[string]bool) {
 	return b.String(), there
 }
 
-// A name that is removed and made again while one process lists the directory is not listed again, though another process lists the
-// directory in between, whatever else comes and goes.
+// A process that lists a directory does not get a name twice if the name is removed and made again
+// in the meantime. This holds even if another process lists the directory in between.
 func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		kinds := []string{"same", "more", "less", "moved", "warm-same", "warm-more", "warm-less", "warm-moved"}
-		sizes := []int{60, 125, 126, 254, 300} // with entries of 32 bytes, 126 names, "." and ".." fill a page of the kernel's
+		// With entries of 32 bytes, 126 names, "." and ".." fill a page of the kernel's.
+		sizes := []int{60, 125, 126, 254, 300}
 		var top, below strings.Builder
 		for _, n := range sizes {
 			for _, kind := range kinds {
@@ -125,7 +126,7 @@ func TestNamesAreListedOnceThoughAnotherLists(t *testing.T) {
 	})
 }
 
-// Any number of listings, each begun and read at its own pace, while names come and go.
+// Many listings begin at different times and are read at different speeds, while names come and go.
 func TestManyListingsOfOneDirectory(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		seed := rand.Uint64()
@@ -195,7 +196,8 @@ func TestManyListingsOfOneDirectory(t *testing.T) {
 	})
 }
 
-// A listing ends though names are made faster than it is read, and others begin to list the directory all the time.
+// A listing ends even if names are made faster than it is read, while other processes begin to list
+// the directory.
 func TestListingEndsWhileOthersListAndCreate(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		const n = 300

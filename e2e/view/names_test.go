@@ -47,7 +47,7 @@ func TestOddNames(t *testing.T) {
 	})
 }
 
-// Names of 255 bytes, which other programs refuse because of what they add to them.
+// Names of 255 bytes work. Other programs refuse them, because they add a prefix.
 func TestLongNames(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		long := func(c string) string { return strings.Repeat(c, 255) }
@@ -61,7 +61,8 @@ func TestLongNames(t *testing.T) {
 		harness.Write(t, o.Path(long("n")), "new")
 		harness.Check(t, os.Rename(o.Path(long("n")), o.Path(long("b"))))
 		harness.Check(t, os.Link(o.Path(long("b")), o.Path(long("l"))))
-		want := fmt.Sprintf("file %s \"x+\"\nfile %s \"new\"\nfile %s \"new\"\ndir %s", long("a"), long("b"), long("l"), long("d"))
+		want := fmt.Sprintf("file %s \"x+\"\nfile %s \"new\"\nfile %s \"new\"\ndir %s", long("a"), long("b"), long("l"),
+			long("d"))
 		harness.WantTree(t, "merged", o.Point, want)
 		o.Remount()
 		harness.WantTree(t, "merged after a remount", o.Point, want)
@@ -72,7 +73,8 @@ func TestLongNames(t *testing.T) {
 	})
 }
 
-// Names of up to 255 bytes can be removed, renamed and made again, in whichever form whiteouts are written.
+// Names of up to 255 bytes can be removed, renamed and made again, in whichever form whiteouts are
+// written.
 func TestLongNamesInEachForm(t *testing.T) {
 	harness.NeedDaemon(t)
 	for form, variable := range map[string]string{"": "", "markers": "y", "xattr_whiteouts": "y"} {
@@ -128,7 +130,7 @@ func TestLongNamesInEachForm(t *testing.T) {
 	}
 }
 
-// A tree deeper than PATH_MAX, reached step by step, read and changed.
+// A tree deeper than PATH_MAX can be read and changed step by step.
 func TestDeepPaths(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		const depth = 40 // of 200 bytes: 8,000
@@ -194,7 +196,7 @@ func TestDeepPaths(t *testing.T) {
 	})
 }
 
-// Symlinks of layers lead nowhere outside of the mount's own tree, and layers may be full of them.
+// Symbolic links of layers do not lead the daemon out of its layers.
 func TestSymlinksOfLayersStayInside(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		harness.Write(t, e.Dir+"/outside", "secret")

@@ -43,8 +43,9 @@ const (
 	uppersBelow   upperPlace = ", each with its upper in the one below"
 )
 
-// threeDeep mounts overlays on one another, the lowest first, and works in each. It compares each with a plain copy in which
-// the same was done, and does so once more after all were unmounted and mounted anew.
+// threeDeep mounts overlays on one another, the lowest first, and works in each. It compares each
+// with a plain copy in which the same was done, and does so once more after all were unmounted and
+// mounted anew.
 func threeDeep(t *testing.T, e *harness.Env, kinds []harness.Implementation, place upperPlace) {
 	bottom := e.Overlay(t, harness.BusyTree)
 	copyOf := filepath.Join(e.Dir, "plain")
@@ -82,10 +83,11 @@ func threeDeep(t *testing.T, e *harness.Env, kinds []harness.Implementation, pla
 	for _, o := range slices.Backward(stack) {
 		o.Unmount()
 	}
-	harness.WantTree(t, "the lowest layer", bottom.Lowers[0], strings.ReplaceAll(strings.ReplaceAll(harness.BusyTree, " 0755", ""), " 0777", ""))
+	harness.WantTree(t, "the lowest layer", bottom.Lowers[0],
+		strings.ReplaceAll(strings.ReplaceAll(harness.BusyTree, " 0755", ""), " 0777", ""))
 }
 
-// compareNested leaves out where uppers lie.
+// compareNested compares all but the folders of the uppers.
 func compareNested(t *testing.T, what, want, got string) {
 	t.Helper()
 	v := harness.NoLinksView
@@ -93,7 +95,8 @@ func compareNested(t *testing.T, what, want, got string) {
 	harness.CompareTrees(t, what, want, got, v)
 }
 
-// containerRoot is the lower of a container: a static shell and the program, and layers for an overlay inside of it.
+// containerRoot is an overlay whose lower is the root of a container: a static shell, the program,
+// and layers for an overlay in it.
 func containerRoot(t *testing.T, e *harness.Env) *harness.Overlay {
 	t.Helper()
 	outer := e.Overlay(t, `
@@ -124,7 +127,7 @@ const (
 	treeInside = "file moved \"changed\\n\"\nfile link \"changed\\n\"\nsymlink soft link\nfile d/new \"new\\n\"\nfile a/e/c \"deep\\n\""
 )
 
-// The program runs in a root that it serves itself, as an engine in a container does.
+// The program runs in a root that is a mount of the program, as an engine in a container does.
 func TestInsideOfWhatItServes(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -179,11 +182,12 @@ func TestInsideOfWhatItServes(t *testing.T) {
 		harness.AppendTo(t, inner+"/moved", "more\n")
 		harness.Equal(t, "seen from inside", inside("cat /o/mnt/link"), "changed\nmore\n")
 		stop()
-		harness.WantTree(t, "the inner lower, from outside", outer.Path("o/lower"), "file f \"lower\"\nfile d/x \"x\"\nfile d/y \"y\"\nfile gone \"g\"")
+		harness.WantTree(t, "the inner lower, from outside", outer.Path("o/lower"),
+			"file f \"lower\"\nfile d/x \"x\"\nfile d/y \"y\"\nfile gone \"g\"")
 	})
 }
 
-// The same after pivot_root, with nothing of the old root left to reach.
+// The same after pivot_root, without the old root.
 func TestInsideAfterPivotRoot(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {

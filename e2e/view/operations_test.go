@@ -31,12 +31,14 @@ func TestRenameFlags(t *testing.T) {
 		harness.Check(t, rename(o, "s", "c", unix.RENAME_EXCHANGE))
 		harness.WantErr(t, "exchange with nothing", rename(o, "b", "missing", unix.RENAME_EXCHANGE), syscall.ENOENT)
 		harness.WantErr(t, "whiteout flag", rename(o, "b", "w", unix.RENAME_WHITEOUT), syscall.EINVAL, syscall.EPERM)
-		// Directories with lower parts cannot move; those of the upper can, over what is empty as well.
+		// Directories with lower parts cannot be renamed. Those of the upper can, also over an empty
+		// directory.
 		harness.WantErr(t, "a lower directory", rename(o, "d", "d2", 0), syscall.EXDEV)
 		harness.WantErr(t, "exchange with a lower directory", rename(o, "b", "d", unix.RENAME_EXCHANGE), syscall.EXDEV)
 		harness.Shell(t, o.Point, "mv d d2; mkdir -p new/sub; echo x >new/sub/f; mv new moved") // mv copies on EXDEV
 		harness.Check(t, rename(o, "moved", "empty", 0))
-		harness.WantErr(t, "over a directory that is not empty", rename(o, "d2", "empty", 0), syscall.ENOTEMPTY, syscall.EEXIST)
+		harness.WantErr(t, "over a directory that is not empty", rename(o, "d2", "empty", 0), syscall.ENOTEMPTY,
+			syscall.EEXIST)
 		harness.WantErr(t, "a directory over a file", rename(o, "d2", "b", 0), syscall.ENOTDIR)
 		harness.WantErr(t, "a file over a directory", rename(o, "b", "d2", 0), syscall.EISDIR)
 		harness.WantErr(t, "into itself", rename(o, "empty", "empty/sub/x", 0), syscall.EINVAL)
@@ -52,7 +54,7 @@ func TestRenameFlags(t *testing.T) {
 	})
 }
 
-// An open directory and open files keep working while they, and their parents, are renamed.
+// An open directory and open files can still be used after they, or their parents, are renamed.
 func TestRenameOfOpenObjects(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file low \"low\"\nfile victim \"victim\"")
@@ -99,7 +101,7 @@ func TestLocks(t *testing.T) {
 		harness.Check(t, lock(a, unix.F_WRLCK, 0, 10))
 		harness.WantErr(t, "an overlapping lock", lock(b, unix.F_WRLCK, 5, 10), syscall.EAGAIN)
 		harness.Check(t, lock(b, unix.F_WRLCK, 10, 10))
-		// Copy-up between two locks does not part them.
+		// A copy-up between two locks does not separate them.
 		harness.AppendTo(t, o.Path("f"), "copied up")
 		c := harness.Open(t, o.Path("f"), os.O_RDWR)
 		if !harness.Oracle {
@@ -172,7 +174,7 @@ func TestChattr(t *testing.T) {
 	})
 }
 
-// An unnamed file works or is refused by the errno programs know.
+// O_TMPFILE works, or fails with the errno that programs expect.
 func TestTmpfileAndHandles(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/f \"text\"")
@@ -180,7 +182,8 @@ func TestTmpfileAndHandles(t *testing.T) {
 		if err == nil {
 			_, err = unix.Write(fd, []byte("named later"))
 			harness.Check(t, err)
-			harness.Check(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, o.Path("d/linked"), unix.AT_SYMLINK_FOLLOW))
+			harness.Check(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, o.Path("d/linked"),
+				unix.AT_SYMLINK_FOLLOW))
 			harness.Check(t, unix.Close(fd))
 			harness.WantText(t, o.Path("d/linked"), "named later")
 		} else {
@@ -204,7 +207,7 @@ func TestTmpfileAndHandles(t *testing.T) {
 	})
 }
 
-// Times: parents change as on a plain file system; copy-up keeps them; nanoseconds are kept.
+// The times of parents change as on a plain file system. A copy-up keeps times, to the nanosecond.
 func TestTimes(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/f \"x\"\nfile d/g \"x\"\nfile e/f \"x\"\nfile c/f \"x\"")
@@ -234,7 +237,8 @@ func TestTimes(t *testing.T) {
 			harness.Equal(t, "file after a write", mtime("d/f"), "now")
 			o.Remount()
 		}
-		harness.Check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.Path("e/f"), []unix.Timespec{{Nsec: unix.UTIME_OMIT}, {Nsec: unix.UTIME_NOW}}, 0))
+		harness.Check(t, unix.UtimesNanoAt(unix.AT_FDCWD, o.Path("e/f"), []unix.Timespec{{Nsec: unix.UTIME_OMIT},
+			{Nsec: unix.UTIME_NOW}}, 0))
 		st := harness.Lstat(t, o.Path("e/f"))
 		harness.Equal(t, "UTIME_OMIT", fmt.Sprint(st.Atim), fmt.Sprint(ts[0]))
 		if age := time.Since(time.Unix(st.Mtim.Unix())); age < -time.Minute || age > time.Minute {
@@ -243,11 +247,12 @@ func TestTimes(t *testing.T) {
 	})
 }
 
-// st_ino is stable over copy-up, and hard links are one object.
+// A copy-up keeps st_ino, and hard links have one number.
 func TestInodeNumbers(t *testing.T) {
 	harness.NeedDaemon(t) // xino=off
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		o := e.Mounted(t, "file a \"x\"\nlink b a\nfile c \"x\"\ndir d\nfile d/f \"x\"\nsymlink s c", "dir d\nfile d/g \"x\"\nfile h \"x\"")
+		o := e.Mounted(t, "file a \"x\"\nlink b a\nfile c \"x\"\ndir d\nfile d/f \"x\"\nsymlink s c",
+			"dir d\nfile d/g \"x\"\nfile h \"x\"")
 		harness.Equal(t, "hard links", harness.Lstat(t, o.Path("a")).Ino, harness.Lstat(t, o.Path("b")).Ino)
 		before := map[string]uint64{}
 		for _, name := range []string{"c", "d", "d/f", "d/g", "s", "h"} {

@@ -12,16 +12,18 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// wrongCases fail on every file system: go-fuse's own run of the suite leaves them out as well.
+// wrongCases fail on every file system. go-fuse's own run of the suite leaves them out too.
 var wrongCases = map[string]string{
 	"FcntlFlockLocksFile": "expects flock(2) to conflict with fcntl(2) locks; see TestLocks for both",
 }
 
 func posixCases() []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(posixtest.All)), func(name string) bool { return wrongCases[name] != "" })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(posixtest.All)),
+		func(name string) bool { return wrongCases[name] != "" })
 }
 
-// TestPosix runs all cases of go-fuse's posixtest, each in a fresh directory of the upper and in one of the lower.
+// TestPosix runs all cases of go-fuse's posixtest, each in a fresh directory of the upper and in
+// one of the lower.
 func TestPosix(t *testing.T) {
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		var lower strings.Builder
@@ -39,8 +41,8 @@ func TestPosix(t *testing.T) {
 	})
 }
 
-// onLowerFiles are the cases that open their file with O_CREAT and O_TRUNC, or write it whole: they must pass as well
-// when the file is there already, in the lower.
+// onLowerFiles are the cases that open their file with O_CREAT and O_TRUNC, or write all of it.
+// They must also pass if the file exists in the lower.
 var onLowerFiles = map[string]string{
 	"FileBasic": "file", "FileLarge": "file", "TruncateFile": "file", "DirectIO": "file.txt", "FdLeak": "file",
 	"Fallocate": "file", "FallocateKeepSize": "file", "LseekHoleSeeksToEOF": "file.bin", "LseekEnxioCheck": "file.bin",

@@ -22,7 +22,7 @@ func TestSyncOfTheMountIsNotSeen(t *testing.T) {
 			t.Helper()
 			for name, n := range o.During(f) {
 				if name == "SYNCFS" || name == "FSYNC" || name == "FSYNCDIR" {
-					t.Errorf("%s: %d requests %s: the kernel asks now, so D46 is to go", what, n, name)
+					t.Errorf("%s: %d requests %s: the kernel sends it: remove D46", what, n, name)
 				}
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// (a) The tutorial: a file in the lower, one in the upper, one in both.
+// The tutorial: a file in the lower, one in the upper, one in both.
 func TestWalkInLowerInUpperInBoth(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file in_lower.txt \"from lower\"\nfile in_both.txt \"from lower\"\nfile sub/in_lower \"low\"")
@@ -49,7 +49,7 @@ func TestWalkInLowerInUpperInBoth(t *testing.T) {
 	})
 }
 
-// (b) Two lowers with a file in both: the upper one of them wins.
+// Two lowers with a file in both: the mount shows that of the upper one of them.
 func TestWalkTwoLowers(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file foo \"A\"\nfile onlyA \"a\"", "file foo \"B\"\nfile onlyB \"b\"\nfile both/x \"B\"")
@@ -64,7 +64,7 @@ func TestWalkTwoLowers(t *testing.T) {
 	})
 }
 
-// (c) A root made of bash, ls and the libraries ldd names, in three layers, entered by chroot.
+// A root of bash, ls and their libraries, in three layers, entered by chroot.
 func TestWalkChroot(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "dir bin", "dir lib", "file etc/motd \"hello\"")
@@ -81,7 +81,8 @@ func TestWalkChroot(t *testing.T) {
 			}
 		}
 		o.Mount()
-		out, err := harness.Run("chroot", o.Point, "/bin/bash", "-c", "ls / && read x </etc/motd; echo got $x; echo new >/etc/new && >/bin/touched")
+		out, err := harness.Run("chroot", o.Point, "/bin/bash", "-c",
+			"ls / && read x </etc/motd; echo got $x; echo new >/etc/new && >/bin/touched")
 		if err != nil {
 			t.Fatalf("chroot: %v\n%s", err, out)
 		}
@@ -95,7 +96,7 @@ func TestWalkChroot(t *testing.T) {
 	})
 }
 
-// libraries are the files that a program loads; a static one has none.
+// libraries are the libraries that a program loads. A static program has none.
 func libraries(program string) (paths []string) {
 	out, _ := exec.Command("ldd", program).Output()
 	for _, word := range strings.Fields(string(out)) {
@@ -106,11 +107,12 @@ func libraries(program string) (paths []string) {
 	return paths
 }
 
-// (d) The layer store of container engines: short links, an init layer, relative lowers.
+// The layer store of container engines: short links, an init layer, relative lowers.
 func TestWalkLayerStore(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		store := filepath.Join(e.Dir, "overlay")
-		ids := []string{strings.Repeat("a1", 32), strings.Repeat("b2", 32), strings.Repeat("c3", 32), strings.Repeat("c3", 32) + "-init"}
+		ids := []string{strings.Repeat("a1", 32), strings.Repeat("b2", 32), strings.Repeat("c3", 32),
+			strings.Repeat("c3", 32) + "-init"}
 		short := map[string]string{}
 		for i, id := range ids {
 			name := strings.Repeat(string(rune('A'+i)), 26)
@@ -119,16 +121,19 @@ func TestWalkLayerStore(t *testing.T) {
 			harness.Write(t, filepath.Join(store, id, "link"), name)
 			short[id] = "l/" + name
 		}
-		harness.Build(t, e, filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
+		harness.Build(t, e, filepath.Join(store, ids[0], "diff"),
+			"file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
 		harness.Build(t, e, filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
-		harness.Build(t, e, filepath.Join(store, ids[3], "diff"), "file etc/hostname \"\"\nfile etc/resolv.conf \"\"\ndir dev")
+		harness.Build(t, e, filepath.Join(store, ids[3], "diff"),
+			"file etc/hostname \"\"\nfile etc/resolv.conf \"\"\ndir dev")
 		id := ids[2]
 		lowers := []string{short[ids[3]], short[ids[1]], short[ids[0]]}
 		harness.Write(t, filepath.Join(store, id, "lower"), strings.Join(lowers, ":"))
 
 		o := e.Overlay(t)
 		o.Lowers = lowers
-		o.Upper, o.Work, o.Point = filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"), filepath.Join(store, id, "merged")
+		o.Upper, o.Work, o.Point = filepath.Join(store, id, "diff"), filepath.Join(store, id, "work"),
+			filepath.Join(store, id, "merged")
 		harness.Mkdir(t, o.Point)
 		t.Chdir(store)
 		o.Mount()
@@ -147,7 +152,9 @@ func TestWalkLayerStore(t *testing.T) {
 		o.Unmount()
 		harness.WantTree(t, "diff", o.Upper, "file touched \"here\"")
 		harness.WantTree(t, "merged after unmount", o.Point, "")
-		harness.WantTree(t, "the base layer", filepath.Join(store, ids[0], "diff"), "file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
-		harness.WantTree(t, "the app layer", filepath.Join(store, ids[1], "diff"), "file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
+		harness.WantTree(t, "the base layer", filepath.Join(store, ids[0], "diff"),
+			"file etc/base \"base\"\nfile bin/sh \"sh\"\nfile var/cache/x \"x\"")
+		harness.WantTree(t, "the app layer", filepath.Join(store, ids[1], "diff"),
+			"file etc/app \"app\"\nwhite bin/sh\nopaque var/cache")
 	})
 }

@@ -40,7 +40,8 @@ func TestDeletedStaysDeleted(t *testing.T) {
 	})
 }
 
-// The kernel mounts the upper we wrote, and shows the same tree; and we what the kernel wrote.
+// The kernel shows the same tree of an upper that the program has written, and the program of one
+// that the kernel has written.
 func TestUpperIsTheKernels(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -68,7 +69,7 @@ func TestUpperIsTheKernels(t *testing.T) {
 	})
 }
 
-// chown -R of a whole tree: all owners change, contents and holes stay, the lower is as it was.
+// chown -R changes all owners. It changes no content, no hole and not the lower.
 func TestChownRecursive(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, kinds(e.Mode)+"\nfile sparse \"x\"\nsize sparse 67108864\nfile a/b/c/d \"deep\"")
@@ -117,7 +118,8 @@ func TestHardLinks(t *testing.T) {
 			for _, name := range []string{"a", "b", "c"} {
 				harness.WantText(t, o.Path(name), "one+two")
 				st := harness.Lstat(t, o.Path(name))
-				harness.Equal(t, name, fmt.Sprintf("%o %d %d", st.Mode&0o777, st.Nlink, st.Ino), fmt.Sprintf("600 3 %d", harness.Lstat(t, o.Path("a")).Ino))
+				harness.Equal(t, name, fmt.Sprintf("%o %d %d", st.Mode&0o777, st.Nlink, st.Ino),
+					fmt.Sprintf("600 3 %d", harness.Lstat(t, o.Path("a")).Ino))
 			}
 			harness.WantText(t, o.Path("low"), "x+")
 			harness.Equal(t, "nlink of low", harness.Lstat(t, o.Path("low")).Nlink, 2)
