@@ -7,26 +7,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where layers are changed by others ([Stack.ExpectChanges]), nothing that was found in a layer is taken for granted later. A name is looked
-// for in each part of its directory, every time. A directory is listed anew for each listing; its name table is kept for the places of
-// the names alone, so that listings under way go on. Which parts a directory has is found out anew when its own name is looked up.
+// Other processes may change the layers ([Stack.ExpectChanges]). Then nothing that was found in a
+// layer stays valid. Every lookup looks for the name in each part of the directory. Every listing
+// lists the directory anew. The name table only has the places of the names, so that listings under
+// way go on. A lookup of the directory's own name finds its parts anew.
 
-// ExpectChanges has the stack take nothing for granted that it has found in a layer. It is called before anything is looked up.
+// ExpectChanges makes the stack expect that other processes change the layers. Call it before the
+// first lookup.
 func (s *Stack) ExpectChanges() { s.layersChange = true }
 
-// Part is an object of one layer.
+// Part is the inode of an object in one layer.
 type Part struct {
 	Layer uint16
 	Dev   uint64
 	Ino   uint64
 }
 
-// goneMeanwhile reports whether a layer has no directory any more where it had one.
-func goneMeanwhile(err error) bool {
+// isGone reports whether err means that a layer has no directory any more at a path where it had
+// one.
+func isGone(err error) bool {
 	return err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP
 }
 
-// follow puts the names of t in the places that they have in the table before, and others behind them.
+// follow gives the names of t the places that they have in the previous table. Other names come
+// behind them.
 func (t *nameTable) follow(old *nameTable) {
 	t.next, t.first, t.changed = old.next, old.first, true
 	t.era, t.previous, t.previousFirst = old.era, old.previous, old.previousFirst

@@ -7,31 +7,33 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Contents is what one layer has in a directory, read before it is known whether it counts.
+// Contents is what one layer has in a directory. It may have been read in vain: a layer above may
+// be opaque.
 type Contents struct {
-	marks   whiteout.DirXattrs
+	xattrs  whiteout.DirXattrs
 	entries []sys.Dirent
-	hidden  []string
+	hidden  []string // names with a marker
 	err     error
 }
 
-// Unread stands for what could not be read.
+// Unread stands for contents that could not be read.
 func Unread(err error) Contents { return Contents{err: err} }
 
-// Read reads what the i-th of d's layers has in it. The entries go to the end of buf, which is returned. Several layers may be read
-// at once, each with an o of its own.
+// Read reads what the i-th of the directory's layers has in it. It appends the entries to buf and
+// returns buf. Several goroutines may read at once, each with an o of its own.
 func (s *Stack) Read(d *Dir, i int, o LayerDirs, buf []sys.Dirent) (Contents, []sys.Dirent) {
 	c, from := Contents{}, len(buf)
 	h, err := o.Layer(int(d.layers[i]))
 	if err == nil {
-		c.marks, c.hidden, err = s.listPart(h, d.layers[i], func(e sys.Dirent) { buf = append(buf, e) })
+		c.xattrs, c.hidden, err = s.listPart(h, d.layers[i], func(e sys.Dirent) { buf = append(buf, e) })
 	}
 	c.entries, c.err = buf[from:len(buf):len(buf)], err
 	return c, buf
 }
 
-// Merge is [Stack.Load] for ToList by what all of d's layers have, topmost first. It reports false, and changes nothing, where more has to be
-// found out: an error counts for some layers only, and a redirect changes what the layers below have.
+// Merge is [Stack.Load] for ToList with the contents of all layers of d, topmost first. If a layer
+// has an error or a redirect, Merge returns false and changes nothing. An error matters only if no
+// layer above is opaque. A redirect changes the layers below.
 func (s *Stack) Merge(d *Dir, all []Contents) bool {
 	if d.table != nil {
 		return true
@@ -40,7 +42,7 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 	var w partWalk
 	for i := range all {
 		c, layer := &all[i], d.layers[i]
-		if c.err != nil || c.marks.Redirect != "" {
+		if c.err != nil || c.xattrs.Redirect != "" {
 			return false
 		}
 		add := t.merge(layer)
@@ -48,7 +50,7 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 			add(e)
 		}
 		t.hide(c.hidden, layer)
-		if !w.add(layer, &c.marks) {
+		if !w.add(layer, &c.xattrs) {
 			break
 		}
 	}
@@ -56,8 +58,8 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 	return true
 }
 
-// listPart reads the marks of a layer's directory h, and calls add for each entry, a whiteout's type being DT_WHT. hidden are the names
-// that have a marker.
+// listPart reads the xattrs of a layer's directory h, and calls add for each entry. The type of a
+// whiteout is DT_WHT. hidden are the names that have a marker.
 func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whiteout.DirXattrs, hidden []string, err error) {
 	m, err = whiteout.ReadDirXattrs(s.names, h)
 	if err != nil {
@@ -75,7 +77,7 @@ func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whit
 		}
 		absent, err := s.resolveType(h, &p, &e)
 		if err == unix.ENOENT {
-			return nil // went while it was listed
+			return nil // removed while it was listed
 		}
 		if err != nil {
 			return err
@@ -89,17 +91,18 @@ func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whit
 	return m, hidden, err
 }
 
-// resolveType tells whether a listed entry is a whiteout and its type where the file system does not.
+// resolveType reports whether a listed entry is a whiteout. It fills in the type if the file system
+// does not list types.
 func (s *Stack) resolveType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, err error) {
 	shown := s.layers[p.layer].shown
-	doubtful := e.Type == unix.DT_REG && (p.xattrWhiteouts || shown.Overrides())
-	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !doubtful {
+	unsure := e.Type == unix.DT_REG && (p.xattrWhiteouts || shown.Overrides())
+	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !unsure {
 		return false, nil
 	}
 	var st sys.Stat
 	err = shown.On(h.At(e.Name)).Stat(&st)
 	if err == unix.EIO && shown.Overrides() {
-		err = h.At(e.Name).Stat(&st) // who looks at it is told; the directory's other entries are not affected
+		err = h.At(e.Name).Stat(&st) // a lookup of the name returns the error, the listing does not
 	}
 	if err != nil {
 		return false, err
@@ -111,6 +114,7 @@ func (s *Stack) resolveType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, er
 // direntType is IFTODT of libc.
 func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
+// isWhiteout reports whether r, which has the attributes st, is a whiteout in a part.
 func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, p *part) (bool, error) {
 	if sys.IsWhiteoutDevice(st) {
 		return true, nil

@@ -7,39 +7,41 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// State is what a name is, told by what a writer must do next.
+// State is what a name is, by what a writer must do next.
 type State uint8
 
 const (
-	// Absent: nothing there; an object can simply be made.
+	// Absent: no object. One can be made in place.
 	Absent State = iota
-	// Whiteout: the upper holds a whiteout; an object must take its place in one step.
+	// Whiteout: the upper has a whiteout. An object must replace it in one step.
 	Whiteout
-	// InLower: the object lies in a lower only; it must be copied up before it is changed.
+	// InLower: the object lies in a lower only. It must be copied up before it is changed.
 	InLower
-	// InUpper: the object lies in the upper, a directory perhaps in lowers besides; it can be changed.
+	// InUpper: the object lies in the upper and can be changed. A directory may have parts in lowers.
 	InUpper
 )
 
 // Found is what a name means. It is a value: no handle, no path.
 type Found struct {
 	State State
-	// Layer has the attributes and the data, when the object exists.
+	// Layer has the attributes and the data, if the object exists.
 	Layer int
-	// Dirs are the layers that a directory may lie in, topmost first.
+	// Dirs are the layers that a directory may have parts in, topmost first.
 	Dirs []uint16
-	// Parts are those directories, where layers change.
+	// Parts are the inodes of these directories. They are set only where layers change.
 	Parts []Part
-	// Below: a lower shows under this name where the upper has nothing, so removing it takes a whiteout.
+	// Below: a lower would show under this name if the upper had nothing. A removal needs a
+	// whiteout.
 	Below bool
-	// Marker: the upper holds a .wh. file for the name.
+	// Marker: the upper has a .wh. file for the name.
 	Marker bool
-	// Data is where the data of a regular file is, if not in it.
+	// Data is where the data of a metacopy is; nil: the file has its own data.
 	Data *Data
-	// Shared: a lower's object with several links, which stay one object. Where it has a copy, Layer and Stat are that's,
-	// with the link count of the object; the name may still be a lower's alone.
+	// Shared is a lower's object with several links, which stay one object (index=on). If it has a
+	// copy, Layer and Stat are those of the copy, with the link count of the object. The name itself
+	// may still lie in a lower only.
 	Shared *Shared
-	// Stat are the attributes, when the object exists.
+	// Stat are the attributes, if the object exists.
 	Stat sys.Stat
 }
 
@@ -52,7 +54,7 @@ func (f *Found) IsDir() bool { return f.Exists() && f.Stat.Mode&unix.S_IFMT == u
 // NameMax is the longest name, as on every file system that can be an upper.
 const NameMax = 255
 
-// lookUpEntry fills f with the object of an entry of a name table; nil is a name that is not there.
+// lookUpEntry fills f with the object of an entry of a name table; nil: the table lacks the name.
 func (s *Stack) lookUpEntry(parts []part, e *entry, o LayerDirs, f *Found) error {
 	if e == nil {
 		return nil
@@ -67,7 +69,7 @@ func (s *Stack) lookUpEntry(parts []part, e *entry, o LayerDirs, f *Found) error
 	return s.lookForMore(parts, o, e.name, f)
 }
 
-// describe fills f with what the name table knows.
+// describe fills f with what the name table has.
 func (e *entry) describe(f *Found) {
 	e.merge.describe(f)
 	switch {
@@ -188,7 +190,8 @@ func (f *Found) setObject(layer uint16, typ uint8) {
 	}
 }
 
-// lookForMore fills in what is elsewhere of the object found: its copy in the index (index=on), and its data.
+// lookForMore fills in the parts of the object found that lie elsewhere: its copy in the index
+// (index=on), and its data.
 func (s *Stack) lookForMore(parts []part, o LayerDirs, name string, f *Found) error {
 	layer := f.Layer
 	if layer != Upper && s.index != nil && manyLinks(&f.Stat) {

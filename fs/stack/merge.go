@@ -6,8 +6,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// merge is the merge rule of overlay file systems for one name (ovl_lookup in fs/overlayfs/namei.c).
-// It is given what each layer has under the name, the topmost layer first:
+// merge is the merge rule of overlay file systems for one name (ovl_lookup in
+// fs/overlayfs/namei.c). It is given what each layer has under the name, the topmost layer first:
 //
 //	nothing             the layers below go on
 //	a whiteout          stops
@@ -16,13 +16,13 @@ import (
 //	an opaque one       stops
 //	a marker (.wh. file)  stops below its layer, not beside it
 //
-// If the topmost layer that has the name is the upper, one more layer is looked for after a stop:
-// whether a lower would show without the upper's entry. The zero value has been given nothing.
+// If the upper has the name, the walk goes on to the next lower that has it: a removal needs to
+// know whether a lower would show then. The zero value has been given nothing.
 type merge struct {
 	layer  uint16 // the topmost layer that has the name
 	typ    uint8  // DT_* of what that has; DT_WHT: a whiteout; noType: no layer has the name
 	marker bool   // the upper has a .wh. file for the name
-	closed bool   // the layers further down do not matter
+	closed bool   // the layers further down change nothing
 	below  bool   // a lower would show if the upper had nothing
 }
 
@@ -73,7 +73,7 @@ func (m *merge) nextMarker(layer uint16) {
 	}
 }
 
-// nextOpaque says that the directory given last is opaque.
+// nextOpaque is called if the directory given last is opaque.
 func (m *merge) nextOpaque() { m.closed = true }
 
 // absent reports whether no object shows.
@@ -108,7 +108,7 @@ type partWalk struct {
 
 // skips reports whether the next layer is passed over because it has no directory any more: a lower
 // was changed under the mount. The topmost cannot be passed over.
-func (w *partWalk) skips(err error) bool { return len(w.parts) > 0 && goneMeanwhile(err) }
+func (w *partWalk) skips(err error) bool { return len(w.parts) > 0 && isGone(err) }
 
 // add is given the directory of the next layer down, and reports whether the layers below may have
 // further parts.

@@ -8,15 +8,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// entry is what the name table knows of one name. There is one for every name that was listed: it is 48 bytes, and grows to the
-// next size that memory is handed out in, 64, with its next field.
+// entry is what the name table has of one name. There is one for every name that was listed. It has
+// 48 bytes. One more field makes it 64, the next size class of the allocator.
 type entry struct {
 	name  string
-	place uint64    // its place in the listing: grows, and is never another name's
+	place uint64    // in the listing; no other name gets it
 	ino   uint64    // of the topmost object in its layer, as listed; 0: not known
-	lower *[]uint16 // a directory's further layers, top first, before opaque marks are looked at; nil: none
+	lower *[]uint16 // a directory's further layers, topmost first; some may be hidden by opaque parts; nil: none
 	merge           // what layers have under the name
-	gone  bool      // not in the directory any more; it keeps the place for when the name comes back
+	gone  bool      // removed; the name gets this place again if it comes back
 }
 
 func (e *entry) lowers() []uint16 {
@@ -33,11 +33,12 @@ func (e *entry) setLowers(layers []uint16) {
 	}
 }
 
-// nameTable is the merged listing of a directory. Only this mount changes the upper, so it is kept exact, not invalidated.
+// nameTable is the merged listing of a directory. Only this mount changes the upper, so the table
+// is kept exact and never invalidated.
 type nameTable struct {
-	byName    map[string]*entry // of order; nil until a name is sought among many: see known
+	byName    map[string]*entry // of order; nil until known needs it
 	order     []*entry          // by place, one for each name
-	free      []entry           // for the next names of a large listing
+	free      []entry           // memory for the next names of a large listing
 	next      uint64            // the next place
 	visible   int
 	subdirs   int
@@ -45,21 +46,21 @@ type nameTable struct {
 
 	first         uint64   // where the first listing ended; 0: none has begun
 	changed       bool     // names have come or gone since the layers were read
-	era           uint64   // how often places have been numbered anew, modulo eras
-	previous      []uint64 // the places in the era before of the entries there were when it ended
-	previousFirst uint64   // first of that era
+	era           uint64   // counts renumberings, modulo eras
+	previous      []uint64 // the places of all entries before the last renumbering, in order
+	previousFirst uint64   // first, before the last renumbering
 }
 
 // firstPlace leaves room for "." and "..".
 const firstPlace = 3
 
-// maxScanned is how many places of a listing are looked through for a name rather than kept in a map besides: most directories have
-// no more.
+// maxScanned is the largest number of places that known searches without a map. Most directories
+// have no more.
 const maxScanned = 16
 
 func newNameTable() *nameTable { return &nameTable{next: firstPlace} }
 
-// find returns the entry of a name; nil where there is none.
+// find returns the entry of a name; nil: the directory lacks it.
 func (t *nameTable) find(name string) *entry {
 	if e := t.known(name); e != nil && !e.gone {
 		return e
@@ -67,8 +68,8 @@ func (t *nameTable) find(name string) *entry {
 	return nil
 }
 
-// known is find, but it also returns the entry of a name that is gone, as long as there is one. The
-// map of a large directory is made when a name is first sought: a listing alone needs none.
+// known is find that also returns the entry of a removed name, if the table still has it. It makes
+// the map of a large directory at its first call: a listing alone needs no map.
 func (t *nameTable) known(name string) *entry {
 	if t.byName == nil {
 		if len(t.order) <= maxScanned {
@@ -87,15 +88,15 @@ func (t *nameTable) known(name string) *entry {
 	return t.byName[name]
 }
 
-// merge returns what adds the entries of the next layer down, one by one.
+// merge returns the function that adds one entry of the next layer down.
 func (t *nameTable) merge(layer uint16) (add func(sys.Dirent)) {
-	if len(t.order) == 0 { // no name of a layer is met twice
+	if len(t.order) == 0 { // a layer lists no name twice
 		return func(e sys.Dirent) { t.take(&e, layer) }
 	}
 	return func(e sys.Dirent) { t.mergeEntry(&e, layer) }
 }
 
-// take adds a name that no layer above has.
+// take adds a name that no layer above has listed.
 func (t *nameTable) take(d *sys.Dirent, layer uint16) {
 	e := t.room()
 	*e = entry{name: d.Name, ino: d.Ino}
@@ -103,7 +104,8 @@ func (t *nameTable) take(d *sys.Dirent, layer uint16) {
 	t.add(e)
 }
 
-// room returns memory for an entry. Where there are many, it is handed out in pieces of 3 KiB, a size that memory comes in.
+// room returns memory for an entry. For many entries it allocates 3 KiB at a time, a size class of
+// the allocator.
 func (t *nameTable) room() *entry {
 	const many = 64
 	if len(t.order) < many {
@@ -117,7 +119,7 @@ func (t *nameTable) room() *entry {
 	return e
 }
 
-// mergeEntry adds what a layer below has under a name. Where it is a whiteout its type is DT_WHT.
+// mergeEntry adds what a layer below has under a name. The type of a whiteout is DT_WHT.
 func (t *nameTable) mergeEntry(d *sys.Dirent, layer uint16) {
 	e := t.find(d.Name)
 	if e == nil {
@@ -129,14 +131,14 @@ func (t *nameTable) mergeEntry(d *sys.Dirent, layer uint16) {
 	}
 }
 
-// hide applies the marker files of a layer whose entries have been merged.
+// hide applies the markers of a layer whose entries have been merged.
 func (t *nameTable) hide(names []string, layer uint16) {
 	for _, name := range names {
 		t.mergeMarker(name, layer)
 	}
 }
 
-// mergeMarker applies a .wh. file: it hides what lies below its layer, not what lies beside it.
+// mergeMarker applies one marker.
 func (t *nameTable) mergeMarker(name string, layer uint16) {
 	e := t.find(name)
 	if e != nil {
@@ -162,9 +164,9 @@ func (t *nameTable) add(e *entry) {
 	t.count(e, 1)
 }
 
-// put sets the entry of a name to e. A name that is or was in the directory keeps its place. A
-// process may make and remove a name over and over, as a lock or a temporary file: that does not
-// move the end of the listing.
+// put sets the entry of a name to e. A name that is or was in the directory keeps its place. So a
+// process that makes and removes a name over and over (a lock, a temporary file) does not move the
+// end of the listing.
 func (t *nameTable) put(e entry) {
 	t.changed = true
 	old := t.known(e.name)
@@ -192,7 +194,7 @@ func (t *nameTable) count(e *entry, n int) {
 	}
 }
 
-// drop takes a name out.
+// drop removes a name.
 func (t *nameTable) drop(e *entry) {
 	t.changed = true
 	t.count(e, -1)
@@ -209,7 +211,7 @@ func (t *nameTable) drop(e *entry) {
 	}
 }
 
-// set makes name another object of the upper. lower are the layers below that merge with it.
+// set makes name an object of the upper. lower are the layers below that merge with it.
 func (t *nameTable) set(name string, typ uint8, lower []uint16) {
 	e := entry{name: name, merge: merge{layer: Upper, typ: typ, closed: true}}
 	e.setLowers(lower)
@@ -219,7 +221,7 @@ func (t *nameTable) set(name string, typ uint8, lower []uint16) {
 	t.put(e)
 }
 
-// copyUp makes an entry of a lower one of the upper, in its place of the listing (copy-up).
+// copyUp makes an entry of a lower one of the upper, after the copy-up. The entry keeps its place.
 func (t *nameTable) copyUp(name string) {
 	e := t.find(name)
 	if e == nil || e.absent() || e.layer == Upper {
@@ -232,12 +234,12 @@ func (t *nameTable) copyUp(name string) {
 	e.layer, e.ino = Upper, 0
 }
 
-// cover makes name absent by a whiteout of the upper. below: a lower would show without it.
+// cover makes name a whiteout of the upper. below: a lower would show without it.
 func (t *nameTable) cover(name string, marker, below bool) {
 	t.put(entry{name: name, merge: merge{layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below}})
 }
 
-// remove takes out a name that nothing lies below of.
+// remove removes a name that no lower has.
 func (t *nameTable) remove(name string) {
 	if old := t.find(name); old != nil {
 		t.drop(old)
@@ -253,7 +255,7 @@ func (t *nameTable) from(place uint64) []*entry {
 // Listed is one visible entry of a listing.
 type Listed struct {
 	Name  string
-	Place uint64 // where to go on from
+	Place uint64 // where the listing goes on after it
 	Type  uint8  // DT_*
 	Layer int    // the topmost layer that has the entry
 	Ino   uint64 // of a lower's object, in its layer; 0 if it takes a stat of the object
@@ -262,9 +264,9 @@ type Listed struct {
 }
 
 // List calls f for each visible entry between place and end, in stable order, until f returns
-// false. See [Dir.Begin] and [Dir.Resume]. It leaves out names that are gone. It also leaves out
-// names that were made since the listing began, unless the directory had them before. So a listing
-// neither repeats nor misses an entry. Precondition: listed.
+// false. place and end are from [Dir.Begin] and [Dir.Resume]. List omits names that were made since
+// the listing began, unless the directory had them before. So a listing neither repeats nor misses
+// an entry. Precondition: listed.
 func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	var l Listed
 	for _, e := range d.table.from(place) {
@@ -284,7 +286,8 @@ func (d *Dir) List(place, end uint64, f func(*Listed) bool) {
 	}
 }
 
-// FileAfter is the name of the next regular file of a lower that follows name in the listing, or the first. Precondition: listed.
+// FileAfter returns the next regular file of a lower behind name in the listing. If name is empty,
+// it returns the first one. Precondition: listed.
 func (d *Dir) FileAfter(name string) (next string, ok bool) {
 	place := uint64(0)
 	if name != "" {

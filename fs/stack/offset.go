@@ -9,8 +9,9 @@ import "sort"
 // twice that was removed and made again, and it ends even if a process makes names faster than it
 // is read.
 //
-// The kernel keeps the pages of one listing and serves other listings from them, as far as these come with the same offsets. Offsets
-// therefore depend on nothing but place and end: listings of a directory that does not get new names share them.
+// The kernel caches the pages of one listing, and answers other listings from them if these have
+// the same offsets. So an offset depends on place and end only: all listings of a directory have
+// the same offsets as long as it gets no new names.
 //
 // The three forms of an offset, distinguished by bits 62 and 30:
 //
@@ -19,14 +20,15 @@ import "sort"
 //	     0   1   place 29..0                     grown is 0
 //	     1       era 61..60, grown 59..30, place 29..0
 //
-// grown is by how much the directory has grown until the listing began, since the first listing began. The first two forms fit 31 bits,
-// because programs of 32 bits fail with EOVERFLOW in readdir(3) where an offset does not.
+// grown is the number of places between the end of the first listing and the end of this one. The
+// first two forms fit 31 bits, because readdir(3) of 32-bit programs fails with EOVERFLOW for
+// larger offsets.
 const (
 	largeOffset = 1 << 62
 	ungrown     = 1 << 30
 
-	placeBits = 30 // of a place, and of grown
-	smallBits = 16 // of a place in the first form
+	placeBits = 30 // width of a place, and of grown
+	smallBits = 16 // width of a place in the first form
 	eraShift  = 2 * placeBits
 	eras      = 4
 
@@ -50,8 +52,8 @@ func (d *Dir) Begin() (end uint64) {
 // Changed reports whether names have come or gone since the layers were read. Precondition: listed.
 func (d *Dir) Changed() bool { return d.table.changed }
 
-// Offset returns the offset that stands for a place in a listing with that end. Preconditions: listed, and end is of [Dir.Begin] or
-// [Dir.Resume].
+// Offset returns the offset of a place in a listing with that end. Preconditions: listed, and end
+// is from [Dir.Begin] or [Dir.Resume].
 func (d *Dir) Offset(place, end uint64) uint64 {
 	t := d.table
 	grown := end - t.first
@@ -64,7 +66,7 @@ func (d *Dir) Offset(place, end uint64) uint64 {
 	return largeOffset | t.era<<eraShift | grown<<placeBits | place
 }
 
-// Resume returns what an offset stands for. Precondition: listed.
+// Resume returns the place and the end that an offset holds. Precondition: listed.
 func (d *Dir) Resume(offset uint64) (place, end uint64) {
 	t := d.table
 	era, grown := uint64(0), uint64(0)
@@ -82,32 +84,33 @@ func (d *Dir) Resume(offset uint64) (place, end uint64) {
 	case (t.era + eras - 1) % eras:
 		return t.renumbered(place+1) - 1, t.renumbered(t.previousFirst + grown)
 	}
-	return t.next, t.next // some thousand million names have been made since
+	return t.next, t.next // over a thousand million names have been made since
 }
 
-// renumber gives the names of t places from the first on. The offsets that listings under way have
-// got lead to the new places by former.
+// renumber gives the names places from firstPlace on. Offsets that listings under way hold are
+// translated by previous.
 func (t *nameTable) renumber() {
 	live := make([]*entry, 0, len(t.order)-t.goneCount)
-	former := make([]uint64, 0, cap(live))
+	previous := make([]uint64, 0, cap(live))
 	for _, e := range t.order {
 		if e.gone {
 			continue
 		}
-		former = append(former, e.place)
+		previous = append(previous, e.place)
 		e.place = firstPlace + uint64(len(live))
 		live = append(live, e)
 	}
 	t.order, t.goneCount, t.byName = live, 0, nil
-	t.previous, t.previousFirst = former, t.first
+	t.previous, t.previousFirst = previous, t.first
 	t.first, t.next = firstPlace, firstPlace+uint64(len(live))
 	t.era = (t.era + 1) % eras
 }
 
-// renumbered returns the place of the first entry that had a place of at least former before the last renumbering.
-func (t *nameTable) renumbered(former uint64) uint64 {
-	if former < firstPlace {
-		return former
+// renumbered returns the place of the first entry whose place before the last renumbering was at
+// least old.
+func (t *nameTable) renumbered(old uint64) uint64 {
+	if old < firstPlace {
+		return old
 	}
-	return firstPlace + uint64(sort.Search(len(t.previous), func(i int) bool { return t.previous[i] >= former }))
+	return firstPlace + uint64(sort.Search(len(t.previous), func(i int) bool { return t.previous[i] >= old }))
 }

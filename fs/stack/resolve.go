@@ -21,10 +21,10 @@ import (
 // takes the name from the same layer. An object of the upper may change whenever the directory is
 // not held, so Resolve looks at it with the directory held.
 
-// Query is the look-up of one name in one directory. Name and Use are set by the caller.
+// Query is the lookup of one name in one directory. Name and Use are set by the caller.
 type Query struct {
 	Name string
-	Use  Use // what the directory has to be loaded for; Resolve may raise it to ToList
+	Use  Use // what the directory has to be loaded for; Resolve may change it to ToList
 
 	step    step
 	listed  bool // the directory's name table knew the name, or that it is absent
@@ -241,7 +241,7 @@ func (s *Stack) Confirm(q *Query, d *Dir, o LayerDirs, f *Found) (bool, error) {
 	return true, nil
 }
 
-// isSame reports whether a name means the same object by two look-ups.
+// isSame reports whether a name means the same object by two lookups.
 func (f *Found) isSame(other *Found) bool {
 	return f.State == other.State && f.Stat.Dev == other.Stat.Dev && f.Stat.Ino == other.Stat.Ino &&
 		slices.Equal(f.Dirs, other.Dirs)

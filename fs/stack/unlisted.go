@@ -5,27 +5,30 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// What a merged directory's name table is for at first is its link count, and then its names. A directory without subdirectories has no
-// count to be found out, and to list a hundred thousand names takes longer than to look for some of them in each part. So such a large
-// directory is left unlisted for as long as only a few of its names are asked for: its parts are known, its name table is nil.
+// A merged directory is listed when it is first used, because its link count needs the number of
+// subdirectories. If the parts of a directory have no subdirectories, its link count is known. A
+// large directory of this kind stays unlisted until some of its names have been looked up: its
+// parts are known, its name table is nil. To look some names up in each part takes less time than
+// to list a hundred thousand names.
 
 // Variables for tests.
 var (
-	// minUnlistedBytes is how many bytes the parts of such a directory have together, as their file systems tell: one or two thousand
-	// entries.
+	// minUnlistedBytes is the least size of all parts together, by st_size: that of one or two
+	// thousand entries.
 	minUnlistedBytes int64 = 64 << 10
-	// maxUnlistedLookups is how many names are looked for before it is listed after all.
+	// maxUnlistedLookups is how many names are looked up before the directory is listed.
 	maxUnlistedLookups = 64
 )
 
-// maxSmallParts are as many parts as are looked at to find out whether they are large: in vain, mostly, where somebody else could have helped
-// to open them.
+// maxSmallParts is how many parts are opened before their size has to reach minUnlistedBytes. A
+// small directory is listed in the end, and two goroutines open its parts faster than one.
 const maxSmallParts = 4
 
-// unlisted reports whether d has been left so.
+// unlisted reports whether the parts of d are known, several, and not listed.
 func (d *Dir) unlisted() bool { return d.table == nil && len(d.parts) > 1 }
 
-// isLookedUpOften counts one name more that is looked for, and reports whether d is one left unlisted that is better listed by now.
+// isLookedUpOften counts one more lookup. It reports whether d is unlisted and has to be listed
+// now.
 func (s *Stack) isLookedUpOften(d *Dir) bool {
 	if s.layersChange || !d.unlisted() {
 		return false
@@ -34,8 +37,8 @@ func (s *Stack) isLookedUpOften(d *Dir) bool {
 	return d.lookups > maxUnlistedLookups
 }
 
-// LeaveUnlisted finds out which parts d has, and reports true, if it is one to be left unlisted. Otherwise, and where anything else than
-// that has to be told, it changes nothing.
+// LeaveUnlisted finds the parts of d and returns true if d can stay unlisted. Otherwise, and after
+// any error, it returns false and changes nothing.
 func (s *Stack) LeaveUnlisted(d *Dir, o LayerDirs) bool {
 	if s.listAtOnce || d.parts != nil || len(d.layers) < 2 {
 		return false
@@ -46,7 +49,7 @@ func (s *Stack) LeaveUnlisted(d *Dir, o LayerDirs) bool {
 		if i == maxSmallParts && size < minUnlistedBytes {
 			return false
 		}
-		// Marks come before the next part is opened: a redirect changes where that is.
+		// The xattrs are read before the next part is opened: a redirect changes where that is.
 		m, bytes, ok := s.flatPart(o, layer)
 		if !ok {
 			return false
@@ -63,8 +66,8 @@ func (s *Stack) LeaveUnlisted(d *Dir, o LayerDirs) bool {
 	return true
 }
 
-// flatPart tells the marks and the size of a directory's part in a layer, and ok if it has no directory in it, for its link count is 2 (1
-// where the file system does not count), and nothing else speaks against leaving it unlisted.
+// flatPart returns the xattrs and the size of the directory's part in a layer. ok is false if the
+// part may have subdirectories (a link count other than 2), has a redirect, or cannot be read.
 func (s *Stack) flatPart(o LayerDirs, layer uint16) (m whiteout.DirXattrs, size int64, ok bool) {
 	if s.layers[layer].shown.Overrides() {
 		return m, 0, false
