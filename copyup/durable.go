@@ -74,7 +74,7 @@ func (w *Work) learn() {
 		return
 	}
 	const every = 0o777
-	probe, err := w.dir.CreateNameless(every)
+	probe, err := w.dir.CreateTmpfile(every)
 	if err != nil {
 		return
 	}

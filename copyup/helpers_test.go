@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -17,16 +15,20 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
+
+var (
+	must    = testkit.Must
+	output  = testkit.Run
+	asUser  = testkit.AsUser
+	openFDs = testkit.OpenFDs
+	calls   = faults.Calls
+	failing = faults.While
+	call    = faults.Call
+)
 
 // site is one lower, one upper and a work directory.
 type site struct {
@@ -104,13 +106,6 @@ func (s *site) wantEmptyWork(t *testing.T) {
 	t.Helper()
 	if names := s.left(t); len(names) > 0 {
 		t.Fatalf("left in the work directory: %v", names)
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -281,70 +276,6 @@ func run(t *testing.T, name string, args ...string) {
 	t.Helper()
 	output(t, name, args...)
 }
-
-func output(t *testing.T, name string, args ...string) string {
-	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-	return string(out)
-}
-
-// asUser runs f with the rights of a plain user, on a thread that ends with it.
-func asUser(t *testing.T, uid int, f func()) {
-	t.Helper()
-	done := make(chan unix.Errno)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not go back among the others
-		id := uintptr(uid)
-		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
-		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
-		}
-		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, id, id, id)
-		}
-		if errno == 0 {
-			f()
-		}
-		done <- errno
-	}()
-	if errno := <-done; errno != 0 {
-		t.Fatal(errno)
-	}
-}
-
-// openFDs counts the descriptors of the process.
-func openFDs(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
-}
-
-// calls records the names of the system calls that f makes.
-func calls(f func()) []sys.Op {
-	var ops []sys.Op
-	sys.SetFault(func(op sys.Op) error { ops = append(ops, op); return nil })
-	defer sys.SetFault(nil)
-	f()
-	return ops
-}
-
-// failing makes the calls that match fail with err while f runs.
-func failing(match func(sys.Op) bool, err error, f func()) {
-	sys.SetFault(func(op sys.Op) error {
-		if match(op) {
-			return err
-		}
-		return nil
-	})
-	defer sys.SetFault(nil)
-	f()
-}
-
-func call(name string) func(sys.Op) bool { return func(op sys.Op) bool { return op.Call == name } }
 
 func count(ops []sys.Op, match func(sys.Op) bool) int {
 	n := 0

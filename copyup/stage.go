@@ -141,7 +141,7 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	dir := c.Work.Dir()
 	mode, kind := m.begin(c.Work, c.Upper), c.Upper.Inode(s.kind)&unix.S_IFMT
 	if s.kind == unix.S_IFREG && c.Work.trust.nameless {
-		s.file, err = c.Work.dir.CreateNameless(mode)
+		s.file, err = c.Work.dir.CreateTmpfile(mode)
 		return err
 	}
 	s.name = c.Work.Name()

@@ -12,47 +12,18 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
-		os.Exit(1)
-	}
-	useMemory()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.MainInMemory(m) }
 
-// useMemory makes the temporary folders in memory where that takes all that a layer needs: the tests make many small
-// trees, and what a disk adds is tested through a mount.
-func useMemory() {
-	const memory = "/dev/shm"
-	dir, err := os.MkdirTemp(memory, "")
-	if err != nil {
-		return
-	}
-	if unix.Setxattr(dir, "user.overlay.test", nil, 0) == nil { // tmpfs since Linux 6.6
-		_ = os.Setenv("TMPDIR", memory)
-	}
-	_ = os.Remove(dir)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func want(t *testing.T, what string, err, want error) {
-	t.Helper()
-	if err != want {
-		t.Errorf("%s: %v, want %v", what, err, want)
-	}
-}
+var (
+	must    = testkit.Must
+	want    = testkit.WantError
+	openFDs = testkit.OpenFDs
+	calls   = faults.Calls
+)
 
 // site is an overlay on folders of its own, and the kernel that asks it.
 type site struct {
@@ -65,17 +36,8 @@ type site struct {
 // newFolders makes the layers that tables describe, the upper first.
 func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	t.Helper()
-	base := t.TempDir()
-	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), Log: zap.NewNop()}
-	must(t, os.Mkdir(c.Upper, 0o755))
-	testkit.Build(t, c.Upper, upper)
-	for i, table := range lowers {
-		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
-		must(t, os.Mkdir(lower, 0o755))
-		testkit.Build(t, lower, table)
-		c.Lowers = append(c.Lowers, lower)
-	}
-	return c
+	l := testkit.NewLayers(t, upper, lowers...)
+	return Config{Upper: l.Upper, Work: l.Work, Lowers: l.Lowers, Log: zap.NewNop()}
 }
 
 // newSite opens an overlay of layers that tables describe, the upper first.
@@ -101,14 +63,9 @@ func (s *site) open() {
 	} else {
 		s.t.Setenv(markersVariable, "")
 	}
-	sys.SetFault(func(op sys.Op) error {
-		if op.Call == "open_tree" {
-			return unix.EPERM
-		}
-		return nil
-	})
-	defer sys.SetFault(nil)
-	o, err := Open(s.cfg)
+	var o *Overlay
+	var err error
+	faults.WithoutClones(func() { o, err = Open(s.cfg) })
 	must(s.t, err)
 	s.kernel = newKernel(o)
 }
@@ -305,20 +262,4 @@ func (s *site) wantView(what, table string) {
 	if d := testkit.Diff(testkit.Snapshot(s.t, folder), s.view()); d != "" {
 		s.t.Errorf("%s: the view differs (- want, + have):\n%s", what, d)
 	}
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
-}
-
-// calls runs f and returns the system calls it made.
-func calls(f func()) []sys.Op {
-	var made []sys.Op
-	sys.SetFault(func(op sys.Op) error { made = append(made, op); return nil })
-	defer sys.SetFault(nil)
-	f()
-	return made
 }

@@ -46,7 +46,7 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 	}
 	p.dir.mu.Lock()
 	defer p.dir.mu.Unlock()
-	file, err := o.stack.CreateNameless(&p.dir.Dir, up, obj)
+	file, err := o.stack.CreateTmpfile(&p.dir.Dir, up, obj)
 	if err != nil {
 		return nil, err
 	}

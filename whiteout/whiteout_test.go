@@ -1,7 +1,6 @@
 package whiteout
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,23 +12,12 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make devices and mounts: run them as root")
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var must = testkit.Must
 
 // open opens a folder for writing.
 func open(t *testing.T, path string) *sys.Dir {

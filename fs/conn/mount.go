@@ -143,7 +143,7 @@ func (m *Mount) RaiseReadAhead() {
 	if !m.cfg.Direct {
 		return
 	}
-	err := m.cfg.Namespace.Do(func() error { return host.RaiseReadAhead(m.cfg.Point, m.maxWrite) })
+	err := m.cfg.Namespace.Do(func() error { return host.SetReadAhead(m.cfg.Point, m.maxWrite) })
 	m.conn.log.Debug("read-ahead", zap.Int("bytes", m.maxWrite), zap.Error(err))
 }
 

@@ -68,7 +68,7 @@ func lock(dir *sys.Dir, at *host.MountNamespace) error {
 		}
 		at.Forget(holder.Dev)
 		if waited > askAt {
-			_ = dir.AskHolder(holder) // without a signal, lock waits for its end
+			_ = dir.SignalHolder(holder) // without a signal, lock waits for its end
 			askAt += askAgain
 		}
 	}

@@ -42,9 +42,9 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 	return file, nil
 }
 
-// CreateNameless makes a regular file without a name that is like an entry of d, opened, which [Stack.Link] can give a name.
+// CreateTmpfile makes a regular file without a name that is like an entry of d, opened, which [Stack.Link] can give a name.
 // EOPNOTSUPP where the upper's file system has no such files. Precondition: up is d's directory of the upper.
-func (s *Stack) CreateNameless(d *Dir, up *sys.Dir, obj *Object) (*sys.File, error) {
+func (s *Stack) CreateTmpfile(d *Dir, up *sys.Dir, obj *Object) (*sys.File, error) {
 	o := inheriting{Object: *obj}
 	inPlace := !s.layers[Upper].shown.Overrides()
 	if err := s.inherit(d, up, &o, inPlace); err != nil {
@@ -52,9 +52,9 @@ func (s *Stack) CreateNameless(d *Dir, up *sys.Dir, obj *Object) (*sys.File, err
 	}
 	uid, gid := s.stored(&o.Object)
 	if inPlace && uid == s.uid && (gid == s.gid || o.inheritsGID) {
-		return up.CreateNameless(o.Mode & 0o7777)
+		return up.CreateTmpfile(o.Mode & 0o7777)
 	}
-	file, err := s.work.Dir().CreateNameless(s.layers[Upper].shown.Inode(o.Mode) & 0o7777)
+	file, err := s.work.Dir().CreateTmpfile(s.layers[Upper].shown.Inode(o.Mode) & 0o7777)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package stack
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -12,38 +11,17 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
-		os.Exit(1)
-	}
-	useMemory()
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.MainInMemory(m) }
 
-// useMemory makes the temporary folders in memory where that takes all that a layer needs: the tests make many small
-// trees, and what a disk adds is tested through a mount.
-func useMemory() {
-	const memory = "/dev/shm"
-	dir, err := os.MkdirTemp(memory, "")
-	if err != nil {
-		return
-	}
-	if unix.Setxattr(dir, "user.overlay.test", nil, 0) == nil { // tmpfs since Linux 6.6
-		_ = os.Setenv("TMPDIR", memory)
-	}
-	_ = os.Remove(dir)
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must          = testkit.Must
+	openFDs       = testkit.OpenFDs
+	calls         = faults.Names
+	withoutClones = faults.WithoutClones
+)
 
 // site is a stack on folders of its own.
 type site struct {
@@ -61,20 +39,11 @@ type site struct {
 // newFolders makes the layers that tables describe, the upper first; without a lower, an empty one.
 func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	t.Helper()
-	base := t.TempDir()
-	c := Config{Upper: filepath.Join(base, "upper"), Work: filepath.Join(base, "work"), ACL: true}
-	must(t, os.Mkdir(c.Upper, 0o755))
-	testkit.Build(t, c.Upper, upper)
 	if len(lowers) == 0 {
 		lowers = []string{""}
 	}
-	for i, table := range lowers {
-		lower := filepath.Join(base, fmt.Sprint("lower", i+1))
-		must(t, os.Mkdir(lower, 0o755))
-		testkit.Build(t, lower, table)
-		c.Lowers = append(c.Lowers, lower)
-	}
-	return c
+	l := testkit.NewLayers(t, upper, lowers...)
+	return Config{Upper: l.Upper, Work: l.Work, Lowers: l.Lowers, ACL: true}
 }
 
 // newSite opens a stack of layers that tables describe, the upper first.
@@ -96,19 +65,6 @@ func (s *site) open() {
 	var err error
 	withoutClones(func() { s.Stack, err = Open(s.cfg) })
 	must(s.t, err)
-}
-
-// withoutClones runs f where no mount can be cloned, as for a plain user: to take a clone apart again, the kernel waits
-// for all its processors.
-func withoutClones(f func()) {
-	sys.SetFault(func(op sys.Op) error {
-		if op.Call == "open_tree" {
-			return unix.EPERM
-		}
-		return nil
-	})
-	defer sys.SetFault(nil)
-	f()
 }
 
 // remount opens the same folders anew; the format stays what the test made it.
@@ -368,22 +324,6 @@ func (s *site) wantView(what, table string) {
 		s.t.Errorf("%s: the view after a remount differs (- want, + have):\n%s", what, d)
 	}
 	s.wantEmptyWork()
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
-}
-
-// calls runs f and returns the system calls it made.
-func calls(f func()) []string {
-	var made []string
-	sys.SetFault(func(op sys.Op) error { made = append(made, op.Call); return nil })
-	defer sys.SetFault(nil)
-	f()
-	return made
 }
 
 func mountTmpfs(t *testing.T, point string) {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -267,9 +266,9 @@ func TestListingWithoutTypes(t *testing.T) {
 	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	must(t, os.WriteFile(image, nil, 0o600))
 	must(t, os.Truncate(image, 16<<20))
-	run(t, "mkfs.ext4", "-q", "-O", "^filetype", image)
-	run(t, "mount", image, point)
-	t.Cleanup(func() { run(t, "umount", "-l", point) })
+	testkit.Run(t, "mkfs.ext4", "-q", "-O", "^filetype", image)
+	testkit.Run(t, "mount", image, point)
+	t.Cleanup(func() { testkit.Run(t, "umount", "-l", point) })
 	testkit.Build(t, point, "dir l1/d\nfile l1/f\nwhite l1/w\nchar l1/null 1/3\nfile l2/w\nfile l2/d/f\ndir upper")
 	s := openSite(t, Config{Lowers: []string{point + "/l1", point + "/l2"}, Upper: point + "/upper", Work: point + "/work"})
 	types := s.dir("").withNames().listed()
@@ -278,12 +277,5 @@ func TestListingWithoutTypes(t *testing.T) {
 	}
 	if d := s.dir("d"); !slices.Equal(d.names(), []string{"f"}) {
 		t.Errorf("d lists %v", d.names())
-	}
-}
-
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 }

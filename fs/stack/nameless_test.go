@@ -12,7 +12,7 @@ import (
 
 // A file without a name shows nowhere until it is linked, over nothing or over a whiteout. Then it
 // has the owner and the mode that were requested, as a file that is made under a name.
-func TestCreateNameless(t *testing.T) {
+func TestCreateTmpfile(t *testing.T) {
 	for _, where := range []struct{ what, upper, lower string }{
 		{"over nothing", "", ""}, {"over a whiteout", "white x", "file x old"}, {"over a marker", "file .wh.x", "file x old"},
 	} {
@@ -23,7 +23,7 @@ func TestCreateNameless(t *testing.T) {
 			s := newSite(t, where.upper, where.lower)
 			before := testkit.Snapshot(t, s.cfg.Upper)
 			root := s.dir("").withNames()
-			file, err := s.CreateNameless(&root.Dir, root.upper(), &o)
+			file, err := s.CreateTmpfile(&root.Dir, root.upper(), &o)
 			must(t, err)
 			_, err = file.Pwrite([]byte("text"), 0)
 			must(t, err)
@@ -57,7 +57,7 @@ func TestNamelessInheritsACL(t *testing.T) {
 	d := s.dir("d")
 	for i, uid := range []uint32{0, 1} {
 		o := Object{Mode: unix.S_IFREG | 0o666, Umask: 0o077, UID: uid}
-		file, err := s.CreateNameless(&d.Dir, d.upper(), &o)
+		file, err := s.CreateTmpfile(&d.Dir, d.upper(), &o)
 		must(t, err)
 		nameless, named := fmt.Sprint("nameless", i), fmt.Sprint("named", i)
 		f := d.lookup(nameless)
@@ -86,7 +86,7 @@ func TestNamelessFaults(t *testing.T) {
 			root.ForgetDefaultACL()
 			var err error
 			fired := faulty(i, unix.EIO, false, func() {
-				file, e := s.CreateNameless(&root.Dir, root.upper(), &o)
+				file, e := s.CreateTmpfile(&root.Dir, root.upper(), &o)
 				if err = e; e == nil {
 					file.Close()
 				}
@@ -101,7 +101,7 @@ func TestNamelessFaults(t *testing.T) {
 				break
 			}
 		}
-		err := failing("openat", unix.EOPNOTSUPP, func() error { _, err := s.CreateNameless(&root.Dir, root.upper(), &o); return err })
+		err := failing("openat", unix.EOPNOTSUPP, func() error { _, err := s.CreateTmpfile(&root.Dir, root.upper(), &o); return err })
 		if err != unix.EOPNOTSUPP {
 			t.Errorf("no such files: %v", err)
 		}

@@ -9,20 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// IdlePollFile takes requests of how long a CPU may take to wake up (Documentation/power/pm_qos_interface.rst): one for each
-// open descriptor, in force until it is closed, in microseconds.
+// IdlePollFile takes limits of the time that a CPU needs to wake up, in microseconds. A limit
+// belongs to an open descriptor and ends with it (Documentation/power/pm_qos_interface.rst).
 const IdlePollFile = "/dev/cpu_dma_latency"
 
-// Requests to IdlePollFile.
+// Limits for IdlePollFile.
 const (
 	noLatency  int32 = 0
 	anyLatency int32 = 2_000_000_000 // PM_QOS_CPU_LATENCY_DEFAULT_VALUE of linux/pm_qos.h
 )
 
-// IdlePoll keeps this machine's idle CPUs awake: they poll for work, so that nobody waits for one to wake up.
+// IdlePoll can keep this machine's idle CPUs awake. They then poll for work, so no thread waits for
+// one to wake up.
 type IdlePoll struct{ fd int }
 
-// OpenIdlePoll returns the means, which asks for nothing yet. EACCES to who may not: it is for root.
+// OpenIdlePoll opens IdlePollFile and sets no limit. EACCES: only root may open it.
 func OpenIdlePoll() (*IdlePoll, error) {
 	fd, err := unix.Open(IdlePollFile, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -42,17 +43,19 @@ func (p *IdlePoll) Ask(awake bool) error {
 	return retry(func() error { _, err := unix.Write(p.fd, b[:]); return err })
 }
 
-// Close takes back what was asked for.
+// Close ends the limit.
 func (p *IdlePoll) Close() { _ = unix.Close(p.fd) }
 
-// PollsWhileIdle reports whether the CPUs of this machine are virtual ones that can poll while they are idle: the cpuidle driver of
-// guests of KVM says so by being there.
+// PollsWhileIdle reports whether the CPUs are virtual ones that can poll while they are idle. The
+// kernel uses the cpuidle driver haltpoll in guests of KVM that have CPUs of their own
+// (KVM_HINTS_REALTIME), and where its parameter force is set.
 func PollsWhileIdle() bool {
 	driver, err := os.ReadFile("/sys/devices/system/cpu/cpuidle/current_driver")
 	return err == nil && strings.TrimSpace(string(driver)) == "haltpoll"
 }
 
-// OnlineCPUs is how many CPUs this machine has, of which the process may be allowed fewer; 0 where the kernel does not tell.
+// OnlineCPUs returns how many CPUs the machine has, which may be more than the process may use. 0:
+// /sys does not have it.
 func OnlineCPUs() int {
 	list, err := os.ReadFile("/sys/devices/system/cpu/online")
 	if err != nil {
@@ -61,7 +64,7 @@ func OnlineCPUs() int {
 	return countCPUs(strings.TrimSpace(string(list)))
 }
 
-// countCPUs counts a list such as 0-3,6.
+// countCPUs counts the CPUs of a list such as 0-3,6. 0: it is no such list.
 func countCPUs(list string) int {
 	n := 0
 	for part := range strings.SplitSeq(list, ",") {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is the daemon's end of a FUSE connection (/dev/fuse).
+// Device is the daemon's end of a FUSE connection: a descriptor of /dev/fuse.
 type Device struct{ fd int }
 
-// OpenDevice opens /dev/fuse for a mount to come.
+// OpenDevice opens /dev/fuse. The connection begins with [Device.Mount].
 func OpenDevice() (*Device, error) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -23,7 +23,7 @@ func OpenDevice() (*Device, error) {
 	return &Device{fd}, nil
 }
 
-// AdoptDevice takes over a descriptor of /dev/fuse that somebody else has mounted.
+// AdoptDevice takes over a descriptor of /dev/fuse that another process has mounted.
 func AdoptDevice(fd int) (*Device, error) {
 	unix.CloseOnExec(fd)
 	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil {
@@ -32,15 +32,15 @@ func AdoptDevice(fd int) (*Device, error) {
 	return &Device{fd}, nil
 }
 
-// Close gives the descriptor back.
+// Close closes the descriptor.
 func (d *Device) Close() { _ = unix.Close(d.fd) }
 
-// Dup returns a further descriptor of the connection, which belongs to the caller.
+// Dup returns another descriptor of the connection. The caller closes it.
 func (d *Device) Dup() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 3) }
 
-// Cut replaces the connection in d and in a descriptor of Dup by a file in memory, which takes late
-// answers. The kernel ends the connection when its last descriptor is closed. The calls of the
-// mount's users then return.
+// Cut replaces the connection, in d and in a descriptor that Dup has returned, by a file in memory
+// that takes late replies. With its last descriptor the kernel ends the connection, and the calls
+// of the mount's clients return.
 func (d *Device) Cut(dup int) error {
 	nowhere, err := unix.MemfdCreate("fuse-overlay", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -50,32 +50,34 @@ func (d *Device) Cut(dup int) error {
 	return errors.Join(unix.Dup3(nowhere, d.fd, unix.O_CLOEXEC), unix.Dup3(nowhere, dup, unix.O_CLOEXEC))
 }
 
-// Mount attaches the connection at path. data are the mount options besides fd, as in Documentation/filesystems/fuse.rst.
+// Mount attaches the connection at path. data are the mount options without fd, separated by commas
+// (Documentation/filesystems/fuse.rst).
 func (d *Device) Mount(source, path, fstype string, flags uintptr, data string) error {
 	return unix.Mount(source, path, fstype, flags, "fd="+strconv.Itoa(d.fd)+","+data)
 }
 
-// SetNonblock makes reads return EAGAIN when there is no request, for all descriptors of the connection's open file.
+// SetNonblock makes reads return EAGAIN if there is no request. It holds for all descriptors of the
+// connection's open file.
 func (d *Device) SetNonblock() error { return unix.SetNonblock(d.fd, true) }
 
-// TryRead takes the next request, whole; EAGAIN when there is none, ENODEV after the mount is gone, ECONNABORTED after the
-// connection was aborted. Precondition: SetNonblock.
+// TryRead reads the next request, whole. EAGAIN: there is none. ENODEV: the mount is gone.
+// ECONNABORTED: the connection was aborted. Precondition: SetNonblock.
 func (d *Device) TryRead(buf []byte) (int, error) {
 	for {
-		// Raw: the call does not block, so the scheduler need not hear of it.
+		// Raw: the call does not block, so it needs no handover to the scheduler.
 		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(d.fd), uintptr(unsafe.Pointer(&buf[0])), uintptr(len(buf)))
 		switch errno {
 		case 0:
 			return int(n), nil
-		case unix.EINTR, unix.ENOENT: // a request that was taken back meanwhile
+		case unix.EINTR, unix.ENOENT: // ENOENT: a request that its client has interrupted (fuse_dev_do_read)
 			continue
 		}
 		return 0, errno
 	}
 }
 
-// Wait returns when there may be a request, or the connection has ended: then ready is true; or after limit, of at least a
-// millisecond.
+// Wait waits until there may be a request, or the connection has ended, but not longer than limit.
+// ready is false after limit, which counts in whole milliseconds.
 func (d *Device) Wait(limit time.Duration) (ready bool, err error) {
 	n := 0
 	err = retry(func() (err error) {
@@ -85,16 +87,17 @@ func (d *Device) Wait(limit time.Duration) (ready bool, err error) {
 	return n > 0, err
 }
 
-// Write gives an answer or a notification to the kernel in one piece.
+// Write sends a reply or a notification to the kernel in one piece.
 func (d *Device) Write(msg []byte) error {
 	return retry(func() error { _, err := unix.Write(d.fd, msg); return err })
 }
 
-// Yield lets another thread that is ready run on this CPU (sched_yield).
+// Yield lets another runnable thread run on this CPU (sched_yield).
 func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
-// MountByHelper has a program mount at path and pass the connection over a socket, which it finds in descriptor 3: the
-// protocol of fusermount3 (util/fusermount.c of libfuse). What the program says goes to stderr.
+// MountByHelper has a program mount at path and pass the connection over a socket, which it finds
+// in descriptor 3: the protocol of fusermount3 (util/fusermount.c of libfuse). What the program
+// says goes to stderr.
 func MountByHelper(program, path, options string) (*Device, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

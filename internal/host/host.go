@@ -9,13 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HasSELinux reports whether the host enforces or checks SELinux labels; without, security.selinux means nothing.
+// HasSELinux reports whether the kernel checks SELinux labels. If not, security.selinux has no
+// meaning.
 func HasSELinux() bool {
 	_, err := os.Stat("/sys/fs/selinux/enforce")
 	return err == nil
 }
 
-// OverflowIDs are the user and the group id that stand for those that cannot be told (kernel.overflowuid, overflowgid).
+// OverflowIDs returns the ids that stand for a user and a group without an id in this user
+// namespace (kernel.overflowuid and overflowgid).
 func OverflowIDs() (uid, gid uint32) { return overflowID("uid"), overflowID("gid") }
 
 func overflowID(kind string) uint32 {
@@ -41,8 +43,8 @@ func IsHostRoot() bool {
 	return err != nil || len(fields) == 3 && fields[0] == "0" && fields[1] == "0" && fields[2] == "4294967295"
 }
 
-// UserOf is the user whose rights on files a thread of this machine has (its fsuid), as this process sees its id. ENOENT where
-// it is gone or in another pid namespace.
+// UserOf returns the fsuid of a thread, as this process sees the id. ENOENT: the thread is gone, or
+// is not in this pid namespace.
 func UserOf(thread uint32) (uid uint32, err error) {
 	ids, err := statusOf(thread, "Uid:")
 	if err != nil || len(ids) != 4 { // real, effective, saved, of the file system
@@ -51,7 +53,8 @@ func UserOf(thread uint32) (uid uint32, err error) {
 	return ids[3], nil
 }
 
-// GroupsOf are the groups whose rights on files a thread has, as [UserOf]: its fsgid and the supplementary ones.
+// GroupsOf returns the fsgid and the supplementary groups of a thread. Ids and errors are as in
+// [UserOf].
 func GroupsOf(thread uint32) (gids []uint32, err error) {
 	ids, err := statusOf(thread, "Gid:")
 	if err != nil || len(ids) != 4 {
@@ -61,7 +64,7 @@ func GroupsOf(thread uint32) (gids []uint32, err error) {
 	return append(more, ids[3]), err
 }
 
-// statusOf are the numbers of one line of a thread's status.
+// statusOf returns the numbers of one line of /proc/THREAD/status.
 func statusOf(thread uint32, line string) (numbers []uint32, err error) {
 	text, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(thread), 10) + "/status")
 	if err != nil {
@@ -84,8 +87,8 @@ func statusOf(thread uint32, line string) (numbers []uint32, err error) {
 	return nil, unix.ENOENT
 }
 
-// MayProtect reports whether a thread may make files immutable or append-only: it has CAP_LINUX_IMMUTABLE in the first user
-// namespace. False if that cannot be found out.
+// MayProtect reports whether a thread may make files immutable or append-only, because it has
+// CAP_LINUX_IMMUTABLE in the first user namespace. It returns false if /proc does not show that.
 func MayProtect(thread uint32) bool {
 	proc := "/proc/" + strconv.FormatUint(uint64(thread), 10)
 	its, err := os.Readlink(proc + "/ns/user")
@@ -108,7 +111,7 @@ func MayProtect(thread uint32) bool {
 	return false
 }
 
-// OpenFilesLimit is the number of descriptors the process may have open.
+// OpenFilesLimit returns how many descriptors the process may have open (RLIMIT_NOFILE).
 func OpenFilesLimit() (uint64, error) {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
@@ -117,7 +120,7 @@ func OpenFilesLimit() (uint64, error) {
 	return l.Cur, nil
 }
 
-// OpenFiles is the number of descriptors that the process has open.
+// OpenFiles returns how many descriptors the process has open.
 func OpenFiles() (int, error) {
 	d, err := os.Open("/proc/self/fd")
 	if err != nil {
@@ -128,13 +131,13 @@ func OpenFiles() (int, error) {
 	return len(names) - 1, err // without d
 }
 
-// Unmount takes the mount at path out of the tree; EBUSY while it is in use.
+// Unmount unmounts what is mounted at path. EBUSY: it is in use.
 func Unmount(path string) error { return unix.Unmount(path, 0) }
 
-// Detach takes the mount at path out of the tree at once, even while it is in use (umount2 with MNT_DETACH).
+// Detach unmounts what is mounted at path, even while it is in use (umount2 with MNT_DETACH).
 func Detach(path string) error { return unix.Unmount(path, unix.MNT_DETACH) }
 
-// SyncMount writes back what the kernel still keeps for the file system at path (syncfs).
+// SyncMount writes back the dirty pages of the file system at path (syncfs).
 func SyncMount(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -144,11 +147,11 @@ func SyncMount(path string) error {
 	return unix.Syncfs(fd)
 }
 
-// RaiseReadAhead lets the kernel read the file system at path ahead by so many bytes, where the process may say so: to root,
-// in /sys/class/bdi (Documentation/ABI/testing/sysfs-class-bdi).
-func RaiseReadAhead(path string, bytes int) error {
+// SetReadAhead sets how many bytes the kernel reads ahead on the file system at path. Only root may
+// (Documentation/ABI/testing/sysfs-class-bdi).
+func SetReadAhead(path string, bytes int) error {
 	var st unix.Statx_t
-	// Without a request to the mount, which may be the caller's own to serve.
+	// DONT_SYNC: the mount may be this process's own, which does not serve requests yet.
 	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st); err != nil {
 		return err
 	}
@@ -156,12 +159,13 @@ func RaiseReadAhead(path string, bytes int) error {
 	return os.WriteFile(file, []byte(strconv.Itoa(bytes>>10)), 0)
 }
 
-// PageSize is the size of the kernel's pages.
+// PageSize returns the size of a page in bytes.
 func PageSize() int { return pageSize }
 
 var pageSize = os.Getpagesize()
 
-// LinuxAtLeast compares the release of the running kernel, as uname(2) tells it; false where that cannot be read.
+// LinuxAtLeast reports whether the running kernel has at least this version (uname(2)). It returns
+// false for a release without numbers.
 func LinuxAtLeast(major, minor int) bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

@@ -14,13 +14,13 @@ type MountEntry struct {
 	Dev   uint64 // of the file system
 	Point string
 	Type  string
-	// Options are those of the file system, not of this mount of it, as the table has them: separated by commas, escaped
-	// ([UnescapeOctal]).
+	// Options are those of the file system, not of this mount of it, as the table has them:
+	// separated by commas, escaped ([UnescapeOctal]).
 	Options string
 }
 
-// MountTable is the mounts of the calling thread's mount namespace that are below its root directory, in the order of the table: a
-// mount over another one at the same place comes later.
+// MountTable returns the mounts below the calling thread's root directory, in its mount namespace.
+// Of two mounts at one place, the upper one comes later.
 func MountTable() ([]MountEntry, error) {
 	table, err := ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
@@ -29,7 +29,8 @@ func MountTable() ([]MountEntry, error) {
 	return ParseMountTable(table), nil
 }
 
-// ParseMountTable reads a mountinfo file (proc_pid_mountinfo(5)).
+// ParseMountTable parses a mountinfo file (proc_pid_mountinfo(5)). It leaves out lines that are
+// malformed.
 func ParseMountTable(table string) (entries []MountEntry) {
 	for line := range strings.Lines(table) {
 		mount, super, found := strings.Cut(line, " - ")
@@ -53,7 +54,8 @@ func ParseMountTable(table string) (entries []MountEntry) {
 	return entries
 }
 
-// UnescapeOctal undoes what the kernel does to blanks, commas and the like in a mount table (seq_escape).
+// UnescapeOctal turns the \ooo by which the kernel writes blanks and commas in a mount table back
+// (seq_escape).
 func UnescapeOctal(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -4,13 +4,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
 
-// Namespace returns the inode number of a namespace of this process, by its name in /proc/self/ns; 0 if /proc does not have it.
+// Namespace returns the inode number of a namespace of this process, by its name in /proc/self/ns;
+// 0 if /proc does not have it.
 func Namespace(kind string) uint64 {
 	var st unix.Stat_t
 	if unix.Stat("/proc/self/ns/"+kind, &st) != nil {
@@ -19,12 +19,12 @@ func Namespace(kind string) uint64 {
 	return st.Ino
 }
 
-// MountNamespace is a mount namespace with a root and a working directory in it: those of the
-// process that requested the mount, if the daemon has a namespace of its own. nil is this process's
+// MountNamespace is a mount namespace, with a root and a working directory in it. The daemon uses
+// that of the process that has started it, if it has a namespace of its own. nil is this process's
 // own.
 type MountNamespace struct{ ns, root, cwd int }
 
-// CurrentNamespace opens the namespace of this process.
+// CurrentNamespace opens the mount namespace, the root and the working directory of this process.
 func CurrentNamespace() (n *MountNamespace, err error) {
 	n = &MountNamespace{-1, -1, -1}
 	defer func() {
@@ -43,12 +43,14 @@ func CurrentNamespace() (n *MountNamespace, err error) {
 	return n, err
 }
 
-// Descriptors are the three that a namespace is passed on by: itself, the root, the working directory.
+// Descriptors returns the descriptors of the namespace, its root and its working directory. Another
+// process takes them by [InheritNamespace].
 func (n *MountNamespace) Descriptors() []uintptr {
 	return []uintptr{uintptr(n.ns), uintptr(n.root), uintptr(n.cwd)}
 }
 
-// InheritNamespace is the namespace that was passed on by these descriptors.
+// InheritNamespace returns the namespace of the descriptors that [MountNamespace.Descriptors] has
+// returned in another process.
 func InheritNamespace(fds [3]int) *MountNamespace {
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)
@@ -56,7 +58,7 @@ func InheritNamespace(fds [3]int) *MountNamespace {
 	return &MountNamespace{fds[0], fds[1], fds[2]}
 }
 
-// NamespaceDescriptors is how many descriptors a [MountNamespace] has open.
+// NamespaceDescriptors is how many descriptors a [MountNamespace] holds.
 const NamespaceDescriptors = 3
 
 // Close closes the descriptors of the namespace. It then lasts as long as other processes use it.
@@ -71,7 +73,7 @@ func (n *MountNamespace) Close() {
 	}
 }
 
-// Do calls f in the namespace, with its root and its working directory.
+// Do calls f on a thread in the namespace, with its root and its working directory.
 func (n *MountNamespace) Do(f func() error) error {
 	if n == nil {
 		return f()
@@ -84,8 +86,9 @@ func (n *MountNamespace) Do(f func() error) error {
 	})
 }
 
-// enter moves the calling thread into the namespace. It must end there. The system call is setns(2), whose root is that of the
-// namespace; without root and working directory the thread stays at that.
+// enter moves the calling thread into the namespace, for good: the thread has to end there.
+// setns(2) sets root and working directory to the root of the namespace, where they stay if n has
+// none.
 func (n *MountNamespace) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return os.NewSyscallError("unshare", err)
@@ -104,7 +107,8 @@ func (n *MountNamespace) enter() error {
 	return nil
 }
 
-// chrootTo makes an opened directory root and working directory of all threads that have these in common with the caller.
+// chrootTo makes a directory the root and the working directory of the calling thread, and of those
+// that share them with it.
 func chrootTo(fd int) error {
 	if err := unix.Fchdir(fd); err != nil {
 		return os.NewSyscallError("fchdir", err)
@@ -112,7 +116,7 @@ func chrootTo(fd int) error {
 	return os.NewSyscallError("chroot", unix.Chroot("."))
 }
 
-// ID returns the inode number of the namespace; 0 if /proc does not have it.
+// ID returns the inode number of the namespace. 0: it is not known.
 func (n *MountNamespace) ID() uint64 {
 	if n == nil {
 		return Namespace("mnt")
@@ -124,7 +128,7 @@ func (n *MountNamespace) ID() uint64 {
 	return st.Ino
 }
 
-// Mounts is the mount table of the namespace, below its root.
+// Mounts returns the mount table of the namespace, below its root.
 func (n *MountNamespace) Mounts() (table []MountEntry, err error) {
 	err = n.Do(func() error {
 		table, err = MountTable()
@@ -133,8 +137,8 @@ func (n *MountNamespace) Mounts() (table []MountEntry, err error) {
 	return table, err
 }
 
-// onOwnThread calls f on a thread that ends afterwards, whatever f has changed of it. The main thread does not end: what runs there
-// has another one do it.
+// onOwnThread calls f on a thread that ends afterwards, so f may change the thread. The main thread
+// cannot end; if the goroutine runs there, a goroutine on another thread calls f.
 func onOwnThread(f func() error) (err error) {
 	done := make(chan struct{})
 	go func() {
@@ -151,10 +155,9 @@ func onOwnThread(f func() error) (err error) {
 	return err
 }
 
-// LeaveMounts takes this process out of all mounts. The process has a mount namespace of its own,
-// which is a copy of another. Afterwards that namespace has only an empty root with /proc, and the
-// paths in keep. This process then keeps other mounts alive by its descriptors alone. An error
-// leaves the process where it was, with all mounts that were copied.
+// LeaveMounts unmounts all mounts of this process's mount namespace, which has to be its own, but
+// /proc and the paths in keep. They lie in an empty root. Afterwards only descriptors of this
+// process keep other mounts alive. After an error the namespace is as before.
 func LeaveMounts(keep ...string) error {
 	own, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -177,7 +180,7 @@ func LeaveMounts(keep ...string) error {
 		return err
 	}
 	defer func() { _ = unix.Close(root) }()
-	// At the root of the namespace, which need not be that of the process.
+	// The root of the namespace need not be that of the process.
 	err = onOwnThread(func() error {
 		if err := (&MountNamespace{own, -1, -1}).enter(); err != nil {
 			return err
@@ -187,10 +190,10 @@ func LeaveMounts(keep ...string) error {
 	if err != nil {
 		return err
 	}
-	return chrootTo(root) // also where the process had another root
+	return chrootTo(root) // the process may have had another root
 }
 
-// MakePrivate keeps mounts and unmounts of other namespaces out of that of this process.
+// MakePrivate ends the propagation of mounts between this process's mount namespace and others.
 func MakePrivate() error {
 	own, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -202,7 +205,8 @@ func MakePrivate() error {
 	})
 }
 
-// cloneTree is a copy of the mount at path that is nowhere attached, with the mounts below it where these may not be left out.
+// cloneTree returns a detached copy of the mount at path. The mounts below it are copied only if
+// the kernel does not allow to leave them out (locked mounts).
 func cloneTree(path string) (int, error) {
 	const flags = unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	fd, err := unix.OpenTree(unix.AT_FDCWD, path, flags)
@@ -212,7 +216,7 @@ func cloneTree(path string) (int, error) {
 	return fd, os.NewSyscallError("open_tree", err)
 }
 
-// memoryRoot is an empty file system that is nowhere attached.
+// memoryRoot returns a detached, empty tmpfs.
 func memoryRoot() (int, error) {
 	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -231,13 +235,13 @@ func memoryRoot() (int, error) {
 	return fd, os.NewSyscallError("fsmount", err)
 }
 
-// replaceRoot attaches root over the root of the calling thread and makes it the root of the namespace, with trees in it, and
-// detaches all else.
+// replaceRoot makes root the root of the calling thread's mount namespace, attaches trees in it by
+// their paths, and detaches all other mounts.
 func replaceRoot(root int, trees map[string]int) error {
 	if err := unix.MoveMount(root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return os.NewSyscallError("move_mount", err)
 	}
-	detach := func(err error) error { // from where it was attached
+	detach := func(err error) error {
 		_ = unix.Unmount(".", unix.MNT_DETACH)
 		return err
 	}
@@ -253,15 +257,16 @@ func replaceRoot(root int, trees map[string]int) error {
 			return detach(os.NewSyscallError("move_mount", err))
 		}
 	}
-	// The old root comes to lie over the new one, from where it is detached (pivot_root(2), NOTES).
+	// pivot_root mounts the old root over the new one, and umount2 detaches it there
+	// (pivot_root(2), NOTES).
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return detach(os.NewSyscallError("pivot_root", err))
 	}
 	return os.NewSyscallError("umount2", unix.Unmount(".", unix.MNT_DETACH))
 }
 
-// Forget detaches the copies of a file system's mounts that this process has in its own namespace, made as a copy of n: others
-// may wait for the end of that file system.
+// Forget detaches the mounts of a file system in this process's own namespace, which was made as a
+// copy of n. Other processes may wait for the end of that file system.
 func (n *MountNamespace) Forget(dev uint64) {
 	if n == nil {
 		return
@@ -277,8 +282,8 @@ func (n *MountNamespace) Forget(dev uint64) {
 	}
 }
 
-// ExecApart runs the program anew in this process, in a mount namespace of its own, with descriptors that the new one inherits.
-// It returns after an error only.
+// ExecApart executes the program again in this process, in a new mount namespace. The program
+// inherits the descriptors in inherit. ExecApart returns only after an error.
 func ExecApart(argv, environ []string, inherit ...int) error {
 	return onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
@@ -288,7 +293,8 @@ func ExecApart(argv, environ []string, inherit ...int) error {
 	})
 }
 
-// Exec runs the program anew in this process, in the namespace. It returns after an error only.
+// Exec executes the program again in this process, in the namespace. It returns only after an
+// error.
 func (n *MountNamespace) Exec(argv, environ []string, inherit ...int) error {
 	return n.Do(func() error { return execSelf(argv, environ, inherit) })
 }
@@ -300,101 +306,4 @@ func execSelf(argv, environ []string, inherit []int) error {
 		}
 	}
 	return os.NewSyscallError("execve", syscall.Exec("/proc/self/exe", argv, environ))
-}
-
-// Place is where a mount was made.
-type Place struct {
-	// Namespace is the inode number of the mount namespace.
-	Namespace uint64
-	// Mount is the entry of its table.
-	Mount MountEntry
-}
-
-// PlaceOf is the topmost mount at point, in the namespace.
-func (n *MountNamespace) PlaceOf(point string) (p Place, err error) {
-	table, err := n.Mounts()
-	if err != nil {
-		return p, err
-	}
-	for _, m := range table {
-		if m.Point == point {
-			p = Place{n.ID(), m}
-		}
-	}
-	if p.Mount.Dev == 0 {
-		return p, unix.ENOENT
-	}
-	return p, nil
-}
-
-// Visit calls f in the namespace of the place, at its root, with all mounts there. A process that lives there leads to it: found is
-// false where no process does that this one may look at, so that none can reach the mount by a path.
-func (p Place) Visit(f func(mounts []MountEntry) error) (found bool, err error) {
-	if p.Namespace == Namespace("mnt") {
-		return true, visit(f)
-	}
-	n, err := p.open()
-	if n == nil {
-		return false, err
-	}
-	defer n.Close()
-	return true, n.Do(func() error { return visit(f) })
-}
-
-func visit(f func(mounts []MountEntry) error) error {
-	table, err := MountTable()
-	if err != nil {
-		return err
-	}
-	return f(table)
-}
-
-// open finds a process of the namespace and opens it, without a root of its own; nil: there is none.
-func (p Place) open() (*MountNamespace, error) {
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
-		path := "/proc/" + e.Name() + "/ns/mnt"
-		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || st.Ino != p.Namespace {
-			continue
-		}
-		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		n := &MountNamespace{fd, -1, -1}
-		if n.ID() == p.Namespace { // the process may have been another one meanwhile
-			return n, nil
-		}
-		n.Close()
-	}
-	return nil, nil //nolint:nilnil // no error: there is none
-}
-
-// InSight reports whether the namespace still shows the file system somewhere.
-func (p Place) InSight() (bool, error) {
-	shown := false
-	_, err := p.Visit(func(mounts []MountEntry) error {
-		for _, m := range mounts {
-			shown = shown || m.Dev == p.Mount.Dev && m.Type == p.Mount.Type
-		}
-		return nil
-	})
-	return shown, err
-}
-
-// Point is where the mount is, in a list of its namespace; empty: nowhere.
-func (p Place) Point(mounts []MountEntry) string {
-	for _, m := range mounts {
-		if m.Dev == p.Mount.Dev && m.ID == p.Mount.ID && m.Type == p.Mount.Type {
-			return m.Point
-		}
-	}
-	return ""
 }

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// elsewhere is a process in a mount namespace of its own, where a file system of memory lies at dir.
+// elsewhere is a process in a mount namespace of its own, where a file system of memory lies at
+// dir.
 func elsewhere(t *testing.T, dir string) *exec.Cmd {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -30,7 +31,8 @@ func elsewhere(t *testing.T, dir string) *exec.Cmd {
 	}
 }
 
-// A call in another namespace sees what is mounted there, with its root and its working directory, and leaves nothing of that behind.
+// A call in another namespace sees what is mounted there, with its root and its working directory,
+// and leaves nothing of that behind.
 func TestDoInAnotherNamespace(t *testing.T) {
 	dir := t.TempDir()
 	other := elsewhere(t, dir)

@@ -30,18 +30,19 @@ func AdoptSocket(fd int) Socket {
 	return Socket{fd}
 }
 
-// Fd is the descriptor, which stays the socket's.
+// Fd returns the descriptor, which the socket still owns.
 func (s Socket) Fd() uintptr { return uintptr(s.fd) }
 
 // Close closes this end.
 func (s Socket) Close() { _ = unix.Close(s.fd) }
 
-// SendDevice passes a FUSE connection to the other end.
+// SendDevice sends a descriptor of a FUSE connection to the other end.
 func (s Socket) SendDevice(d *Device) error {
 	return retry(func() error { return unix.Sendmsg(s.fd, []byte{0}, unix.UnixRights(d.fd), nil, unix.MSG_NOSIGNAL) })
 }
 
-// ReceiveDevice takes the connection that the other end passes within limit. EPROTO if the other end closes instead.
+// ReceiveDevice receives a descriptor of a FUSE connection from the other end. ETIMEDOUT: none came
+// within limit. EPROTO: the other end was closed.
 func (s Socket) ReceiveDevice(limit time.Duration) (*Device, error) {
 	n := 0
 	err := retry(func() (err error) {
@@ -57,8 +58,9 @@ func (s Socket) ReceiveDevice(limit time.Duration) (*Device, error) {
 	return receiveDevice(s.fd)
 }
 
-// StartProbe starts this program again with one end of a connection as descriptor 3 and one variable added to its
-// environment. ownNamespaces gives the process a user namespace, of which it is root, and a mount namespace.
+// StartProbe starts this program again with one end of a connection as descriptor 3 and one
+// variable added to its environment. ownNamespaces gives the process a user namespace, of which it
+// is root, and a mount namespace.
 func StartProbe(name string, s Socket, variable string, ownNamespaces bool) (Child, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -79,9 +81,9 @@ func StartProbe(name string, s Socket, variable string, ownNamespaces bool) (Chi
 	return Child{pid}, err
 }
 
-// MountDetached makes a FUSE file system of the connection without a path, and returns a descriptor
-// of its root. The file system ends with its last descriptor. The kernel sends the server no
-// request but INIT.
+// MountDetached makes a FUSE file system of the connection that has no path, and returns a
+// descriptor of its root. The kernel sends no request but INIT. The file system ends with its last
+// descriptor.
 func (d *Device) MountDetached() (*DetachedRoot, error) {
 	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -108,7 +110,7 @@ func (d *Device) MountDetached() (*DetachedRoot, error) {
 	return &DetachedRoot{root}, nil
 }
 
-// DetachedRoot is the root of a file system that no path leads to.
+// DetachedRoot is the root of a file system without a path.
 type DetachedRoot struct{ fd int }
 
 // Close ends the file system if nothing in it is open.
@@ -117,7 +119,8 @@ func (r *DetachedRoot) Close() { _ = unix.Close(r.fd) }
 // LookUp makes the kernel send a LOOKUP of name.
 func (r *DetachedRoot) LookUp(name string) error { return unix.Faccessat(r.fd, name, unix.F_OK, 0) }
 
-// Map opens a file of the file system for reading and writing, and maps its first so many bytes shared.
+// Map opens a file of the file system for reading and writing, and maps its first size bytes
+// shared.
 func (r *DetachedRoot) Map(name string, size int) (*MappedFile, error) {
 	fd, err := unix.Openat(r.fd, name, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -143,8 +146,8 @@ func (f *MappedFile) Close() {
 	_ = unix.Close(f.fd)
 }
 
-// WriteMapped puts one byte into the mapping. The kernel writes it, in a read(2) from a pipe. If
-// the page cannot be faulted in, that read(2) returns EFAULT, and the process gets no signal.
+// WriteMapped writes one byte into the mapping, by a read(2) from a pipe. If the kernel cannot
+// fault the page in, read(2) returns EFAULT, while a store by the process would get SIGBUS.
 func (f *MappedFile) WriteMapped(b byte, at int) error {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
@@ -163,7 +166,8 @@ func (f *MappedFile) Pwrite(data []byte, off int64) (int, error) { return unix.P
 // Pread reads at an offset.
 func (f *MappedFile) Pread(buf []byte, off int64) (int, error) { return unix.Pread(f.fd, buf, off) }
 
-// WriteBack writes the dirty pages back and waits for that, without the inode's lock, which fsync(2) takes.
+// WriteBack writes the dirty pages back and waits for that. Unlike fsync(2), it does not take the
+// inode's lock.
 func (f *MappedFile) WriteBack() error {
 	return unix.SyncFileRange(f.fd, 0, 0,
 		unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE|unix.SYNC_FILE_RANGE_WAIT_AFTER)

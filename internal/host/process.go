@@ -8,20 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Child is a process that this one has started.
+// Child is a process that this process has started.
 type Child struct{ pid int }
 
-// RunAgain starts this program again, with room for so many descriptors in the kernel's table of them, where it may have more. Only a
-// table that one thread has to itself grows at once, and what is forked off gets a copy: so the fork is made by a thread with a
-// table of its own. Where that is not allowed (a seccomp filter) the table is small in the beginning. attr.Files has one at least.
+// RunAgain starts this program again, with at least one file in attr.Files. The child's descriptor
+// table begins with room for that many descriptors. The kernel enlarges a table at once only if one
+// thread alone uses it, and a child gets a copy. So a thread with a table of its own forks. If it
+// may not have one (a seccomp filter), the child's table begins small.
 func RunAgain(argv []string, attr *syscall.ProcAttr, room int) (child Child, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // and never unlocked: the thread and its table end with this function
+		runtime.LockOSThread() // and never unlocked, so the thread and its table end with this function
 		if unix.Unshare(unix.CLONE_FILES) == nil {
 			_, _ = unix.FcntlInt(attr.Files[0], unix.F_DUPFD_CLOEXEC, room) // none that is in use
-			// The main thread, if it is that, will stay, and must not keep what the child closes.
+			// The main thread does not end, and must not keep open what the child closes.
 			defer func() {
 				for _, fd := range attr.Files {
 					_ = unix.Close(int(fd))
@@ -35,7 +36,7 @@ func RunAgain(argv []string, attr *syscall.ProcAttr, room int) (child Child, err
 	return child, err
 }
 
-// Wait waits for the child's end and says how that was.
+// Wait waits for the child's end and describes it: an exit status or a signal.
 func (c Child) Wait() (how string, err error) {
 	var status unix.WaitStatus
 	err = retry(func() error { _, err := unix.Wait4(c.pid, &status, 0, nil); return err })

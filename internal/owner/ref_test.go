@@ -9,7 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
+
+var must = testkit.Must
 
 // place opens an empty directory of a layer.
 func place(t *testing.T) *sys.Dir {
@@ -21,13 +24,6 @@ func place(t *testing.T) *sys.Dir {
 	must(t, err)
 	t.Cleanup(func() { d.Close(); w.Close() })
 	return d
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func wantStat(t *testing.T, r Ref, uid, gid, mode uint32, rdev uint64) {

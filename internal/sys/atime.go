@@ -4,20 +4,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AccessTimes is when reads change access times, in flags of mount(2): MS_STRICTATIME, else
-// MS_NOATIME, else as with MS_RELATIME; and MS_NODIRATIME.
+// AccessTimes are flags of mount(2) that decide when reads change access times: MS_STRICTATIME,
+// MS_NOATIME or, without both, MS_RELATIME; and MS_NODIRATIME. MS_STRICTATIME wins over MS_NOATIME.
 type AccessTimes uintptr
 
-// Strict reports whether each reading counts.
+// Strict reports whether each read changes the time.
 func (a AccessTimes) Strict() bool { return a&unix.MS_STRICTATIME != 0 }
 
-// None reports whether no reading counts.
+// None reports whether no read changes a time.
 func (a AccessTimes) None() bool { return !a.Strict() && a&unix.MS_NOATIME != 0 }
 
-// NoDirs reports whether reading directories does not count.
+// NoDirs reports whether no read of a directory changes its time.
 func (a AccessTimes) NoDirs() bool { return a.None() || a&unix.MS_NODIRATIME != 0 }
 
-// attr is a for mount_setattr.
+// attr returns a in the form of mount_setattr(2).
 func (a AccessTimes) attr() unix.MountAttr {
 	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME}
 	switch {
@@ -34,8 +34,8 @@ func (a AccessTimes) attr() unix.MountAttr {
 	return attr
 }
 
-// avoidAccessTimes has what is read through the layer's root d leave access times alone. If the mount does not see to that,
-// each open has to.
+// avoidAccessTimes makes reads through the layer's root d keep access times. If the mount does not
+// do that already, each open gets O_NOATIME.
 func (d *Dir) avoidAccessTimes() {
 	var st unix.Statfs_t
 	const noatime = 0x400 // ST_NOATIME of statfs(2)
@@ -49,10 +49,10 @@ func (d *Dir) avoidAccessTimes() {
 	}
 }
 
-// Quiet reports whether the layer's files are to be opened by O_NOATIME.
+// Quiet reports whether the layer's files have to be opened with O_NOATIME.
 func (d *Dir) Quiet() bool { return d.quiet }
 
-// MarkRead reads the beginning of the directory, for its access time.
+// MarkRead reads the beginning of the directory, which changes its access time.
 func (d *Dir) MarkRead() error {
 	if err := fault("openat", "."); err != nil {
 		return err

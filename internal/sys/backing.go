@@ -6,9 +6,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Back lends the file's descriptor to register, which makes the file the backing of another (FUSE_DEV_IOC_BACKING_OPEN of
-// linux/fuse.h), and returns register's error. The kernel does I/O on a backing with the rights that this thread has now:
-// CAP_FSETID is not among them, or whoever writes would keep suid and sgid bits as root does.
+// Back calls register with the file's descriptor, and returns its error. register makes the file
+// the backing of another one (FUSE_DEV_IOC_BACKING_OPEN of linux/fuse.h). The kernel does I/O on a
+// backing with the rights that the calling thread has meanwhile. CAP_FSETID is not among them,
+// because each write would then keep suid and sgid bits, as a write by root does.
 func (f *File) Back(register func(fd int32) unix.Errno) error {
 	if err := fault("ioctl", "BACKING_OPEN"); err != nil {
 		return err
@@ -26,7 +27,7 @@ func (f *File) Back(register func(fd int32) unix.Errno) error {
 		return err
 	}
 	errno := register(int32(f.fd))
-	for unix.Capset(&hdr, &before[0]) != nil { // out of memory, for it may: the thread must not go on without
+	for unix.Capset(&hdr, &before[0]) != nil { // ENOMEM: the thread must not go on without the capability
 		runtime.Gosched()
 	}
 	if errno != 0 {
@@ -35,7 +36,7 @@ func (f *File) Back(register func(fd int32) unix.Errno) error {
 	return nil
 }
 
-// MemoryFile makes an empty file in memory that has no name.
+// MemoryFile makes an empty file in memory, which has no name (memfd_create(2)).
 func MemoryFile() (*File, error) {
 	fd, err := unix.MemfdCreate("fuse-overlay", unix.MFD_CLOEXEC)
 	if err != nil {

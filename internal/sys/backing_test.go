@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mayKeepSuid tells whether the calling thread has CAP_FSETID.
+// mayKeepSuid reports whether the calling thread has CAP_FSETID.
 func mayKeepSuid(t *testing.T) bool {
 	t.Helper()
 	var data [2]unix.CapUserData
@@ -15,7 +15,8 @@ func mayKeepSuid(t *testing.T) bool {
 	return data[0].Effective&(1<<unix.CAP_FSETID) != 0
 }
 
-// A backing is registered without the right to keep suid, which the thread then has again, however that went.
+// A backing is registered without the right to keep suid. Afterwards the thread has the right
+// again, also after an error.
 func TestBack(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// No path leads out of the layer, whatever lies in it, and both ways of walking say the same.
+// No path leads out of the layer, whatever lies in it, and both ways of walking return the same.
 func TestConfinement(t *testing.T) {
 	d, path := layer(t)
 	secret := t.TempDir()
@@ -148,7 +150,7 @@ func TestSearchOnlyDirectory(t *testing.T) {
 	write(t, filepath.Join(path, "x/file"), "f")
 	must(t, os.Chmod(filepath.Join(path, "x"), 0o711))
 	must(t, os.Mkdir(filepath.Join(path, "closed"), 0o700))
-	asUser(t, func() {
+	testkit.AsUser(t, plainUser, func() {
 		x, err := d.OpenDir("x")
 		if err != nil {
 			t.Error(err)
@@ -172,11 +174,4 @@ func TestSearchOnlyDirectory(t *testing.T) {
 	path0 := &Dir{Object: Object{fd}}
 	defer path0.Close()
 	want(t, "sync", path0.Sync(), nil)
-}
-
-func openFDs(t *testing.T) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	must(t, err)
-	return len(entries)
 }

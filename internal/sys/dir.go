@@ -7,17 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dir is an opened directory of a layer and the proof that what is reached through it stays inside that layer.
+// Dir is an opened directory of a layer and the proof that what is reached through it stays inside
+// that layer.
 type Dir struct {
 	Object
-	quiet      bool // immutable: directories are opened by O_NOATIME, if they belong to this process's user
-	searchOnly bool // immutable: opened for searching, by O_PATH
-	// clone is what a mount was cloned by, kept for all directories of it; nil: somebody else's, or none. While it is open the clone counts
-	// as attached somewhere, and what was opened through it is given back without the lock of all mounts (mntput_no_expire).
+	quiet      bool // immutable: directories are opened with O_NOATIME, if this process's user owns them
+	searchOnly bool // immutable: opened with O_PATH, for searching
+	// clone is the descriptor of the cloned mount, which one Dir holds for all directories of the
+	// clone. nil: another Dir holds it, or there is no clone. While it is open, the kernel closes
+	// other descriptors of the mount without the lock of all mounts (mntput_no_expire).
 	clone *Object
 }
 
-// Close gives the descriptor back. A Dir is closed once.
+// Close closes the descriptor. A Dir is closed once.
 func (d *Dir) Close() {
 	d.Object.Close()
 	if d.clone != nil {
@@ -25,7 +27,7 @@ func (d *Dir) Close() {
 	}
 }
 
-// At names an entry. A name that is not one plain component gives a Ref whose every call fails.
+// At returns the Ref of an entry. Every call on it fails if name is not one plain component.
 func (d *Dir) At(name string) Ref {
 	if !validName(name) {
 		return Ref{fd: -1, name: "\x00"} // no string with a NUL reaches the kernel
@@ -37,7 +39,8 @@ func validName(name string) bool {
 	return name != "" && name != "." && name != ".." && strings.IndexByte(name, '/') < 0
 }
 
-// noOpenat2 is set once by openRoot where the kernel (before Linux 5.6) or a seccomp filter has no openat2.
+// noOpenat2 is set once by openRoot where the kernel (before Linux 5.6) or a seccomp filter has no
+// openat2.
 var noOpenat2 atomic.Bool
 
 // beneath is the confinement of every path walk.
@@ -46,14 +49,15 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // maxWalk is the longest path given to one call, safely below PATH_MAX.
 const maxWalk = 4000
 
-// OpenDir opens the directory at path, relative to d and confined to it; "" is d itself. A directory that may be
-// searched but not read is opened for searching only: listing it fails with EACCES later.
+// OpenDir opens the directory at path, relative to d and confined to it. "" is d itself. A
+// directory that the process may search but not read is opened for searching only, and listing it
+// fails with EACCES.
 func (d *Dir) OpenDir(path string) (*Dir, error) {
 	fd, err := -1, error(unix.EPERM)
 	if d.quiet {
 		fd, err = d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOATIME)
 	}
-	if err == unix.EPERM { // what others than the owner get
+	if err == unix.EPERM { // O_NOATIME is for the owner
 		fd, err = d.walk(path, unix.O_RDONLY|unix.O_DIRECTORY)
 	}
 	searchOnly := err == unix.EACCES
@@ -66,7 +70,8 @@ func (d *Dir) OpenDir(path string) (*Dir, error) {
 	return &Dir{Object: Object{fd}, searchOnly: searchOnly, quiet: d.quiet}, nil
 }
 
-// SearchOnly reports whether d was opened for searching only: what it is cannot be changed by its descriptor.
+// SearchOnly reports whether d was opened for searching only. Calls that need a readable descriptor
+// fail on it.
 func (d *Dir) SearchOnly() bool { return d.searchOnly }
 
 // walk opens path below d; the path may be longer than PATH_MAX.
@@ -108,7 +113,7 @@ func openBeneath(at int, path string, flags int) (int, error) {
 	fd := -1
 	err := retry(func() (err error) {
 		fd, err = unix.Openat2(at, path, &how)
-		if err == unix.EAGAIN { // a concurrent rename somewhere; the kernel cannot rule out an escape and asks again
+		if err == unix.EAGAIN { // a concurrent rename: the kernel could not rule out an escape
 			return unix.EINTR
 		}
 		return err
@@ -116,7 +121,8 @@ func openBeneath(at int, path string, flags int) (int, error) {
 	return fd, err
 }
 
-// openSteps does what openat2 with [beneath] does, one component at a time. It takes plain components only.
+// openSteps replaces openat2 with [beneath], one component at a time. EXDEV: a component is not
+// plain.
 func openSteps(at int, path string, flags int) (int, error) {
 	names := strings.Split(path, "/")
 	owned := false
@@ -151,8 +157,8 @@ func isSymlink(at int, name string) bool {
 	return unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK
 }
 
-// CreateFile makes a regular file that must not exist and opens it for reading and writing. The process umask is
-// expected to be 0.
+// CreateFile makes a regular file and opens it for reading and writing. EEXIST: the name exists.
+// mode is exact if the umask is 0.
 func (d *Dir) CreateFile(name string, mode uint32) (*File, error) {
 	if err := fault("openat", name); err != nil {
 		return nil, err
@@ -167,10 +173,10 @@ func (d *Dir) CreateFile(name string, mode uint32) (*File, error) {
 	return &File{Object{fd}}, nil
 }
 
-// CreateNameless makes a regular file without a name on d's file system and opens it for reading and writing (O_TMPFILE);
-// [Dir.Link] can give it one, else it is gone once closed. EOPNOTSUPP where the file system has no such files. The process
-// umask is expected to be 0.
-func (d *Dir) CreateNameless(mode uint32) (*File, error) {
+// CreateTmpfile makes a regular file without a name on d's file system and opens it for reading and
+// writing (O_TMPFILE). [Dir.Link] can give it a name, else it is gone once closed. EOPNOTSUPP: the
+// file system has no such files. mode is exact if the umask is 0.
+func (d *Dir) CreateTmpfile(mode uint32) (*File, error) {
 	if err := fault("openat", "."); err != nil {
 		return nil, err
 	}
@@ -214,7 +220,7 @@ func (d *Dir) Symlink(target, name string) error {
 	return unix.Symlinkat(target, d.fd, name)
 }
 
-// Link gives the object at src one more name in d.
+// Link gives the object of src another name in d.
 func (d *Dir) Link(src Ref, name string) error {
 	if err := fault("linkat", name); err != nil {
 		return err
@@ -224,7 +230,7 @@ func (d *Dir) Link(src Ref, name string) error {
 	}
 	if src.name == "" {
 		err := unix.Linkat(src.fd, "", d.fd, name, unix.AT_EMPTY_PATH)
-		if err != unix.ENOENT { // what it is before Linux 6.10 without CAP_DAC_READ_SEARCH
+		if err != unix.ENOENT { // before Linux 6.10 without CAP_DAC_READ_SEARCH
 			return err
 		}
 		return unix.Linkat(unix.AT_FDCWD, src.procPath(), d.fd, name, unix.AT_SYMLINK_FOLLOW)
@@ -254,7 +260,8 @@ func (d *Dir) Rmdir(name string) error {
 	return unix.Unlinkat(d.fd, name, unix.AT_REMOVEDIR)
 }
 
-// Rename moves d's entry name to newName in to; flags are RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT.
+// Rename moves d's entry name to newName in to. flags are those of renameat2(2): RENAME_NOREPLACE,
+// RENAME_EXCHANGE, RENAME_WHITEOUT.
 func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 	call := "renameat"
 	if flags != 0 {
@@ -272,11 +279,12 @@ func (d *Dir) Rename(name string, to *Dir, newName string, flags uint) error {
 	return unix.Renameat2(d.fd, name, to.fd, newName, flags)
 }
 
-// NoRenameFlags reports whether a rename failed because the file system knows none of the flags, as NFS.
+// NoRenameFlags reports whether a rename failed because the file system supports no flags, as NFS.
 func NoRenameFlags(err error) bool { return err == unix.EINVAL || err == unix.ENOSYS }
 
-// RenameNew moves d's entry name to newName in to, which must not exist: else EEXIST. Where the file system cannot refuse by
-// itself it is looked at first. Precondition: nobody else changes to's entries meanwhile.
+// RenameNew moves d's entry name to newName in to. EEXIST: newName exists. If the file system does
+// not support RENAME_NOREPLACE, RenameNew first looks newName up. Precondition: no other process or
+// goroutine changes the entries of to meanwhile.
 func (d *Dir) RenameNew(name string, to *Dir, newName string) error {
 	err := d.Rename(name, to, newName, unix.RENAME_NOREPLACE)
 	if !NoRenameFlags(err) {
@@ -309,7 +317,8 @@ func (d *Dir) SyncFS() error {
 	return d.readable(unix.Syncfs)
 }
 
-// readable calls f with the directory's descriptor, or with a fresh one where that is for searching only.
+// readable calls f with the directory's descriptor, or with a new one if that is for searching
+// only.
 func (d *Dir) readable(f func(fd int) error) error {
 	err := retry(func() error { return f(d.fd) })
 	if err != unix.EBADF {
@@ -323,7 +332,7 @@ func (d *Dir) readable(f func(fd int) error) error {
 	return retry(func() error { return f(fd) })
 }
 
-// Unlock gives up what Lock took and [Dir.Publish] published.
+// Unlock releases the lock of [Dir.Lock] and what [Dir.Publish] has published.
 func (d *Dir) Unlock() error {
 	if err := fault("flock", ""); err != nil {
 		return err
@@ -334,7 +343,8 @@ func (d *Dir) Unlock() error {
 	return retry(func() error { return unix.Flock(d.fd, unix.LOCK_UN) })
 }
 
-// Lock takes the directory for this process alone until it is closed or [Dir.Unlock] is called (flock); EWOULDBLOCK when another has it.
+// Lock locks the directory for this process until [Dir.Unlock] or [Dir.Close] (flock). EWOULDBLOCK:
+// another process has it.
 func (d *Dir) Lock() error {
 	if err := fault("flock", ""); err != nil {
 		return err

@@ -61,7 +61,7 @@ func TestEntries(t *testing.T) {
 	_ = path
 }
 
-// A large directory lists completely, each entry once with its type and number, as often as one likes.
+// A large directory is listed completely, each entry once with its type and number, and so again.
 func TestList(t *testing.T) {
 	d, path := layer(t)
 	const files = 10_000
@@ -108,7 +108,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// What a broken file system says in a listing is an error, not a crash.
+// A listing of a broken file system is an error, not a crash.
 func TestParseDirents(t *testing.T) {
 	record := func(size int, name string) []byte {
 		b := make([]byte, max(size, 19+len(name)))
@@ -138,7 +138,7 @@ func TestParseDirents(t *testing.T) {
 	}
 }
 
-// Every call asks the seam first, and does nothing when it says so.
+// Every call passes the seam first, and does nothing if that returns an error.
 func TestFaultSeam(t *testing.T) {
 	d, path := layer(t)
 	write(t, filepath.Join(path, "file"), "data")
@@ -157,9 +157,9 @@ func TestFaultSeam(t *testing.T) {
 		"SetXattr":    func() error { return r.SetXattr("user.a", nil, 0) },
 		"RemoveXattr": func() error { return r.RemoveXattr("user.a") },
 		"Open":        func() error { return second(r.Open()) }, "OpenFile": func() error { return second(r.OpenFile(0)) },
-		"OpenDir":        func() error { return second(d.OpenDir("dir")) },
-		"CreateFile":     func() error { return second(d.CreateFile("new", 0)) },
-		"CreateNameless": func() error { return second(d.CreateNameless(0)) }, "WriteBack": f.WriteBack,
+		"OpenDir":       func() error { return second(d.OpenDir("dir")) },
+		"CreateFile":    func() error { return second(d.CreateFile("new", 0)) },
+		"CreateTmpfile": func() error { return second(d.CreateTmpfile(0)) }, "WriteBack": f.WriteBack,
 		"StartWriteBack": func() error { return f.StartWriteBack(0, 1) },
 		"FileSystem":     func() error { return second(d.FileSystem()) },
 		"Mknod":          func() error { return d.Mknod("new", unix.S_IFREG, 0) }, "Mkdir": func() error { return d.Mkdir("new", 0) },

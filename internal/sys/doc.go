@@ -1,11 +1,13 @@
 // Package sys is the one gate between the program and the system calls it makes on layers.
 //
-// A [Dir] is the only handle on a directory of a layer. It comes from [OpenLower] or [OpenUpper], which take a trusted
-// path at mount time, or from another Dir by one confined step; names are single components. So a hostile layer full of
-// symbolic links and "..", or one that changes under a running mount, never leads outside its root.
+// A [Dir] is the only handle on a directory of a layer. It comes from [OpenLower] or [OpenUpper],
+// which take a trusted path at mount time, or from another Dir by one confined step. Names are
+// single components. So a hostile layer full of symbolic links and "..", or one that changes under
+// a running mount, never leads outside its root.
 //
-// Every call passes the fault seam ([SetFault]) first, and every error is a unix.Errno. The package decides nothing:
-// what a name means, when an object is copied and who may do so is known above it.
+// Every call passes the fault seam ([SetFault]) first, and every error is a unix.Errno. What lies
+// around the layers is in internal/host. The package does not decide what a name means, when an
+// object is copied and which process may do so.
 package sys
 
 import (
@@ -24,8 +26,9 @@ type Op struct {
 
 var faultHook atomic.Pointer[func(Op) error]
 
-// SetFault installs f, which sees every system call before it is made and may fail it by returning an errno; nil
-// removes it. For tests only: it counts calls, records their order and stands for a failing disk or a kill.
+// SetFault installs f. Every system call calls it first, and fails with the errno that it returns.
+// nil removes it. It is for tests alone, which count calls, record their order and imitate a
+// failing disk or a kill.
 func SetFault(f func(Op) error) {
 	if f == nil {
 		faultHook.Store(nil)
@@ -41,11 +44,12 @@ func fault(call, name string) error {
 	return nil
 }
 
-// Stat is what the kernel tells of an object.
+// Stat holds the attributes of an object (stat(2)).
 type Stat = unix.Stat_t
 
-// IsWhiteoutDevice reports whether st is a character device with number 0/0, the overlay file systems' form of
-// absence (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque directories").
+// IsWhiteoutDevice reports whether st is a character device with number 0/0, the overlay file
+// systems' form of absence (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
+// directories").
 func IsWhiteoutDevice(st *Stat) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }

@@ -6,10 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is a regular file opened for I/O. Offsets are always given; the descriptor's own is never used.
+// File is a regular file opened for I/O. Offsets are always given; the descriptor's own is never
+// used.
 type File struct{ Object }
 
-// Pread reads into p at off and returns the count; less than len(p) only at the end of the file.
+// Pread reads into p at off and returns the count. Without an error, it is less than len(p) only at
+// the end of the file.
 func (f *File) Pread(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -29,7 +31,7 @@ func (f *File) Pread(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-// Pwrite writes all of p at off; with an error, the count says how much was written.
+// Pwrite writes all of p at off. With an error, the count is how much was written.
 func (f *File) Pwrite(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
@@ -65,9 +67,10 @@ func (f *File) Sync() error {
 	return retry(func() error { return unix.Fsync(f.fd) })
 }
 
-// WriteBack writes the dirty data back and waits until the device has all of it (sync_file_range with all three of its
-// flags; Linux 5.2 was the first to write under WB_SYNC_ALL then, which skips no page). It asks for no commit of a journal
-// and no flush of the device's cache: nothing is durable by it alone. An error of an earlier write-back is told too.
+// WriteBack writes the dirty data back and waits until the device has all of it (sync_file_range
+// with all three flags, which skips no page from Linux 5.2 on: WB_SYNC_ALL). It does not commit a
+// journal or flush the device's cache, so nothing is durable by it alone. It also returns the error
+// of an earlier writeback.
 func (f *File) WriteBack() error {
 	if err := fault("sync_file_range", ""); err != nil {
 		return err
@@ -76,8 +79,8 @@ func (f *File) WriteBack() error {
 	return retry(func() error { return unix.SyncFileRange(f.fd, 0, 0, all) })
 }
 
-// StartWriteBack has the dirty data of a range written back, and waits for the device only where its queue is full
-// (sync_file_range).
+// StartWriteBack starts the writeback of the dirty data in a range (sync_file_range). It waits for
+// the device only if its queue is full.
 func (f *File) StartWriteBack(off, n int64) error {
 	if err := fault("sync_file_range", ""); err != nil {
 		return err
@@ -101,7 +104,7 @@ func (f *File) Fallocate(mode uint32, off, length int64) error {
 	return retry(func() error { return unix.Fallocate(f.fd, mode, off, length) })
 }
 
-// Seek finds data (SEEK_DATA) or a hole (SEEK_HOLE) from off on; ENXIO past the end.
+// Seek finds data (SEEK_DATA) or a hole (SEEK_HOLE) from off on. ENXIO: off is past the end.
 func (f *File) Seek(off int64, whence int) (int64, error) {
 	if err := fault("lseek", ""); err != nil {
 		return 0, err
@@ -109,7 +112,8 @@ func (f *File) Seek(off int64, whence int) (int64, error) {
 	return unix.Seek(f.fd, off, whence)
 }
 
-// Clone makes f share all of src's data (FICLONE); EOPNOTSUPP, EXDEV, EINVAL where the file system cannot.
+// Clone makes f share all of src's data (FICLONE). EOPNOTSUPP, EXDEV or EINVAL: the file system
+// cannot.
 func (f *File) Clone(src *File) error {
 	if err := fault("ioctl", "FICLONE"); err != nil {
 		return err
@@ -117,8 +121,8 @@ func (f *File) Clone(src *File) error {
 	return unix.IoctlFileClone(f.fd, src.fd)
 }
 
-// CopyRange copies up to n bytes from src at srcOff to off inside the kernel (copy_file_range) and returns the count;
-// 0 at src's end.
+// CopyRange copies up to n bytes from src at srcOff to off inside the kernel (copy_file_range) and
+// returns the count, which is 0 at the end of src.
 func (f *File) CopyRange(src *File, srcOff, off int64, n int) (int, error) {
 	if err := fault("copy_file_range", ""); err != nil {
 		return 0, err
@@ -131,8 +135,8 @@ func (f *File) CopyRange(src *File, srcOff, off int64, n int) (int, error) {
 	return done, err
 }
 
-// Flags reads or writes inode flags through the given object's descriptor. arg is the ioctl's argument in memory and
-// is at least as large as the ioctl's number says.
+// Flags reads or writes inode flags by the object's descriptor. arg is the memory of the ioctl's
+// argument. EINVAL: it is smaller than the ioctl's number demands.
 func (o *Object) Flags(cmd uint32, arg []byte) error {
 	if err := fault("ioctl", "FLAGS"); err != nil {
 		return err

@@ -59,7 +59,8 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// Inode flags are read and set through the descriptor, and a short argument never reaches the kernel.
+// Inode flags are read and set through the descriptor, and a short argument never reaches the
+// kernel.
 func TestFlags(t *testing.T) {
 	d, path := layer(t)
 	write(t, filepath.Join(path, "f"), "")

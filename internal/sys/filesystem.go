@@ -11,19 +11,21 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// FileSystem is what the host tells of a mounted file system.
+// FileSystem describes a mounted file system, as the kernel reports it in /proc and /sys.
 type FileSystem struct {
 	// Type is its name in /proc/filesystems.
 	Type string
-	// Options are those of the file system itself, not of one mount of it: for ext4 all that are in force, as
-	// /proc/fs/ext4/DEVICE/options has them, for others those that /proc/self/mountinfo shows, which leaves out defaults.
+	// Options are those of the file system itself, not of one mount of it. For ext4 they are all in
+	// force (/proc/fs/ext4/DEVICE/options). For others they are those in /proc/self/mountinfo,
+	// which leaves out defaults.
 	Options []string
-	// OwnJournal reports a jbd2 journal on the file system's own device; an external one does not count.
+	// OwnJournal reports a jbd2 journal on the file system's own device, not an external one.
 	OwnJournal bool
 }
 
-// FileSystem asks the host about the file system that holds the directory: /proc and /sys, no path of a layer. ENOENT
-// where the host does not show it: not mounted in this mount namespace, or one without a device number of its own.
+// FileSystem describes the file system that holds the directory. It reads /proc and /sys, and no
+// path of a layer. ENOENT: the file system is not mounted in this mount namespace, or has no device
+// number of its own.
 func (d *Dir) FileSystem() (FileSystem, error) {
 	var st Stat
 	if err := d.Ref().Stat(&st); err != nil {
@@ -54,7 +56,7 @@ func (d *Dir) FileSystem() (FileSystem, error) {
 	return fs, nil
 }
 
-// readHost reads a file of the host, not of a layer.
+// readHost reads a file in /proc or /sys, past the fault seam.
 func readHost(path string) (string, error) {
 	if err := fault("open", path); err != nil {
 		return "", err
@@ -62,7 +64,7 @@ func readHost(path string) (string, error) {
 	return host.ReadFile(path)
 }
 
-// findMount finds any mount of a device in the text of a mountinfo file (proc_pid_mountinfo(5)).
+// findMount finds a mount of a device in the text of a mountinfo file.
 func findMount(table string, dev uint64) (FileSystem, bool) {
 	for _, m := range host.ParseMountTable(table) {
 		if m.Dev == dev && m.Options != "" {
@@ -72,8 +74,9 @@ func findMount(table string, dev uint64) (FileSystem, bool) {
 	return FileSystem{}, false
 }
 
-// ownJournal looks for the entry DEVICE-INODE that jbd2 makes for a journal inside of a file system; an external journal's
-// is the name of its own device (jbd2_journal_init_inode, jbd2_journal_init_dev in fs/jbd2/journal.c).
+// ownJournal looks for the entry DEVICE-INODE that jbd2 makes for a journal inside of a file system
+// (jbd2_journal_init_inode). The entry of an external journal is the name of its own device
+// (jbd2_journal_init_dev in fs/jbd2/journal.c).
 func ownJournal(device string) bool {
 	entries, err := os.ReadDir("/proc/fs/jbd2")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// What the host tells of real file systems.
+// FileSystem describes real file systems.
 func TestFileSystem(t *testing.T) {
 	for _, c := range []struct {
 		options string
@@ -73,16 +73,16 @@ broken
 	}
 }
 
-// A file without a name is written, synced, and gets its name by a link, as root and as a plain user; where it gets none it
-// is gone.
-func TestNameless(t *testing.T) {
+// An O_TMPFILE file is written, synced, and gets its name by a link, as root and as a plain user.
+// Without one it is gone.
+func TestTmpfile(t *testing.T) {
 	d, path := layer(t)
 	must(t, os.Chmod(path, 0o777))
 	for p := filepath.Dir(path); p != os.TempDir(); p = filepath.Dir(p) {
 		must(t, os.Chmod(p, 0o755))
 	}
 	try := func(name string) error {
-		f, err := d.CreateNameless(0o640)
+		f, err := d.CreateTmpfile(0o640)
 		if err != nil {
 			return err
 		}
@@ -102,7 +102,7 @@ func TestNameless(t *testing.T) {
 		return nil
 	}
 	must(t, try("root"))
-	asUser(t, func() {
+	testkit.AsUser(t, plainUser, func() {
 		if err := try("user"); err != nil {
 			t.Error(err)
 		}
@@ -112,7 +112,7 @@ func TestNameless(t *testing.T) {
 			t.Errorf("%s: %d bytes, mode %o, %d names", name, st.Size, st.Mode, st.Nlink)
 		}
 	}
-	f, err := d.CreateNameless(0)
+	f, err := d.CreateTmpfile(0)
 	must(t, err)
 	f.Close()
 	n := 0

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fstatat is that of x/sys without a copy of the name on the heap: it is the call that most requests make.
+// fstatat is unix.Fstatat without a copy of the name on the heap. Most requests make this call.
 func fstatat(fd int, name string, st *Stat, flags int) error {
 	var path [unix.NAME_MAX + 1]byte
 	if err := terminated(&path, name); err != nil {

@@ -2,17 +2,18 @@ package sys
 
 import "golang.org/x/sys/unix"
 
-// Handle is a file handle: what a file system calls one of its objects, whatever its names, for as long as the object exists
-// (open_by_handle_at(2)). It is a value that can be compared; a handle of another file system may be the same.
+// Handle is a file handle, by which a file system identifies an object as long as it exists,
+// whatever its names (open_by_handle_at(2)). It is a comparable value. An object of another file
+// system may have the same handle.
 type Handle struct {
-	// Type is the form of ID, of the file system's choice (enum fid_type of the kernel).
+	// Type is the form of ID, which the file system chooses (enum fid_type of the kernel).
 	Type int32
-	// ID are the bytes.
+	// ID holds the bytes.
 	ID string
 }
 
-// Handle asks for the object's handle, without its directory's (not a connectable one, in the kernel's words).
-// EOPNOTSUPP where the file system cannot find an object by one.
+// Handle returns the object's handle, without its directory's (in the kernel's words, not a
+// connectable one). EOPNOTSUPP: the file system cannot find an object by one.
 func (r Ref) Handle() (Handle, error) {
 	if err := fault("name_to_handle_at", r.name); err != nil {
 		return Handle{}, err
@@ -28,9 +29,10 @@ func (r Ref) Handle() (Handle, error) {
 	return Handle{h.Type(), string(h.Bytes())}, nil
 }
 
-// StatHandle fills st with what there is to tell of an object of d's file system: ESTALE when there is none of that handle,
-// EPERM to who may not open objects but by their names (CAP_DAC_READ_SEARCH of the first user namespace). The object may
-// lie outside of d's layer, so no access to it is given.
+// StatHandle fills st with the attributes of an object of d's file system. ESTALE: no object has
+// the handle. EPERM: the process may open objects by their names only, without CAP_DAC_READ_SEARCH
+// in the first user namespace. The object may lie outside of d's layer, so StatHandle gives no
+// access to it.
 func (d *Dir) StatHandle(h Handle, st *Stat) error {
 	if err := fault("open_by_handle_at", ""); err != nil {
 		return err

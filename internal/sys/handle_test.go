@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// However an object is named it has one handle, which no other has, and which leads back to it wherever it goes.
+// An object has one handle under all its names. No other object has it, and it leads to the object
+// wherever that is moved.
 func TestHandles(t *testing.T) {
 	d, kinds := objects(t)
 	seen := map[Handle]string{}
@@ -50,7 +51,8 @@ func pathOf(t *testing.T, d *Dir) string {
 	return path
 }
 
-// A handle of what is gone is stale, also when another object has got its inode; one of nonsense is an error, not a crash.
+// A handle of what is gone is stale, also when another object has got its inode; one of nonsense is
+// an error, not a crash.
 func TestStaleHandles(t *testing.T) {
 	d := openPlain(t, testkit.MountImage(t, "ext4", ""))
 	must(t, d.Mknod("f", unix.S_IFREG, 0))

@@ -1,38 +1,26 @@
 package sys
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests make devices, owners and mounts: run them as root")
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
+var (
+	must    = testkit.Must
+	want    = testkit.WantError
+	openFDs = testkit.OpenFDs
+)
 
-func want(t *testing.T, what string, err, want error) {
-	t.Helper()
-	if err != want {
-		t.Errorf("%s: %v, want %v", what, err, want)
-	}
-}
+// plainUser is the id of a user without rights.
+const plainUser = 1000
 
 // layer opens a fresh folder for writing.
 func layer(t *testing.T) (d *Dir, path string) {
@@ -72,30 +60,6 @@ func mountTmpfs(t *testing.T, point string) {
 		t.Fatalf("mount: %v\n%s", err, out)
 	}
 	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
-}
-
-// asUser runs f with the rights of a plain user, on a thread that ends with it.
-func asUser(t *testing.T, f func()) {
-	t.Helper()
-	const id = 1000
-	done := make(chan unix.Errno)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread must not go back among the others
-		_, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0)
-		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESGID, id, id, id)
-		}
-		if errno == 0 {
-			_, _, errno = unix.RawSyscall(unix.SYS_SETRESUID, id, id, id)
-		}
-		if errno == 0 {
-			f()
-		}
-		done <- errno
-	}()
-	if errno := <-done; errno != 0 {
-		t.Fatal(errno)
-	}
 }
 
 // bothWalks runs f with openat2 and without.

@@ -11,24 +11,27 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// Holder describes the mount that has locked a directory. Its process publishes it beside the lock, and it ends with the lock.
+// Holder describes the mount that has locked a directory. The process of the mount publishes it
+// beside the lock. It ends with the lock.
 type Holder struct {
-	// Dev is the device number of the mount's file system (st_dev); 0: not known.
+	// Dev is the device number of the mount's file system (st_dev). 0: not known.
 	Dev uint64
 	// Mount distinguishes the mount from others that get the device number after its end. It is a
 	// hash of its number and mount point.
 	Mount uint64
-	// PID is the process, by its number in the pid namespace PIDNamespace.
+	// PID is the number of the process in the pid namespace PIDNamespace.
 	PID int
-	// PIDNamespace and MountNamespace are inode numbers of namespaces (/proc/PID/ns): where PID counts, and where the mount
-	// was made. 0: not known.
+	// PIDNamespace is the inode number of the pid namespace in which PID is a number,
+	// MountNamespace that of the mount namespace in which the mount was made (/proc/PID/ns). 0: not
+	// known.
 	PIDNamespace, MountNamespace uint64
 }
 
-// A Holder is published as shared byte-range locks (F_OFD_SETLK) of one byte each on the directory. The position of the byte
-// is the value: a field's number in the high half, what the field holds in the low half, with an unused bit between that keeps the
-// kernel from joining the locks of two fields. So nothing is written to the disk, every
-// file system with local locks can carry it, and it needs no clean-up.
+// A Holder is published as shared byte-range locks (F_OFD_SETLK) of one byte each on the directory.
+// The position of the byte is the value: the number of a field in the high half, and what the field
+// holds in the low half. An unused bit between them keeps the kernel from joining the locks of two
+// fields. So nothing is written to the disk, each file system with local locks can carry it, and it
+// ends with the process.
 const (
 	fieldDev = iota + 1
 	fieldMount
@@ -66,7 +69,8 @@ func (d *Dir) Publish(h Holder) error {
 	return nil
 }
 
-// Holder returns what another process has published of its lock on d; ok is false where there is nothing.
+// Holder returns what another process has published with its lock on d. ok is false if there is
+// nothing.
 func (d *Dir) Holder() (h Holder, ok bool) {
 	values := map[int]uint64{}
 	for field := fieldDev; field <= fieldMountNamespace; field++ {
@@ -90,7 +94,8 @@ func Self(p host.Place) Holder {
 	}
 }
 
-// Find is the holder's mount in the table of the namespace in which it was made; ok is false where the table does not show it.
+// Find finds the holder's mount in the table of the namespace in which it was made. ok is false if
+// it is not there.
 func (h Holder) Find(table []host.MountEntry) (m host.MountEntry, ok bool) {
 	i := slices.IndexFunc(table, func(m host.MountEntry) bool { return m.Dev == h.Dev && mountHash(m) == h.Mount })
 	if i < 0 {
@@ -105,10 +110,10 @@ func mountHash(m host.MountEntry) uint64 {
 	return uint64(h.Sum32())
 }
 
-// AskHolder sends SIGUSR2 to the process of a holder, which d.Holder has returned. That process
-// then checks whether its mount is still in sight, and gives d up if not. A process that publishes
-// a Holder handles the signal.
-func (d *Dir) AskHolder(h Holder) error {
+// SignalHolder sends SIGUSR2 to the process of a holder that d.Holder has returned. Each process
+// that publishes a Holder handles the signal: it checks whether its mount is still in sight, and
+// unlocks d if not. ESRCH: the process is gone, or not known here.
+func (d *Dir) SignalHolder(h Holder) error {
 	pid := h.KnownPID()
 	if pid == 0 {
 		return unix.ESRCH
@@ -124,7 +129,7 @@ func (d *Dir) AskHolder(h Holder) error {
 	return unix.PidfdSendSignal(fd, unix.SIGUSR2, nil, 0)
 }
 
-// KnownPID is the number of the holder's process in this pid namespace; 0: not known here.
+// KnownPID returns the number of the holder's process in this pid namespace. 0: not known here.
 func (h Holder) KnownPID() int {
 	if h.PIDNamespace == 0 || h.PIDNamespace != host.Namespace("pid") {
 		return 0

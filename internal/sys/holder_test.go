@@ -10,7 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// What one holder publishes is read through any other descriptor of the directory, and ends with the holder's.
+// What one holder publishes is read through any other descriptor of the directory, and ends with
+// the holder's.
 func TestHolder(t *testing.T) {
 	path := t.TempDir()
 	a, b := openPlain(t, path), openPlain(t, path)
@@ -56,8 +57,8 @@ func TestSelf(t *testing.T) {
 	}
 }
 
-// AskHolder signals a holder, but not one that no longer has the lock.
-func TestAskHolder(t *testing.T) {
+// SignalHolder signals a holder, but not one that no longer has the lock.
+func TestSignalHolder(t *testing.T) {
 	path := t.TempDir()
 	a, b := openPlain(t, path), openPlain(t, path)
 	must(t, a.Lock())
@@ -68,10 +69,10 @@ func TestAskHolder(t *testing.T) {
 	must(t, a.Publish(h))
 	other := h
 	other.Dev++
-	if err := b.AskHolder(other); err != unix.ESRCH {
+	if err := b.SignalHolder(other); err != unix.ESRCH {
 		t.Errorf("a holder that is none: %v", err)
 	}
-	must(t, b.AskHolder(h))
+	must(t, b.SignalHolder(h))
 	state, err := sleeper.Process.Wait()
 	must(t, err)
 	if status, ok := state.Sys().(interface{ Signal() unix.Signal }); !ok || status.Signal() != unix.SIGUSR2 {

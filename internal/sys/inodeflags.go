@@ -16,8 +16,8 @@ const (
 	FlagNoatime   uint32 = 0x80 // chattr +A
 )
 
-// Protection returns FlagImmutable and FlagAppend of the object as its inode has them, by statx: of any kind of object, without
-// opening it. A file system that does not report them has none.
+// Protection returns FlagImmutable and FlagAppend of the object's inode, by statx(2), which takes
+// any kind of object. It returns 0 if the file system does not report them.
 func (r Ref) Protection() (uint32, error) {
 	if err := fault("statx", r.name); err != nil {
 		return 0, err
@@ -56,7 +56,8 @@ func (r Ref) SetInodeFlags(flags uint32) error {
 	return r.inodeFlags("setflags", unix.FS_IOC_SETFLAGS, &arg)
 }
 
-// inodeFlags opens the object for reading if r holds no descriptor that takes an ioctl.
+// inodeFlags makes the ioctl. It opens the object for reading unless the descriptor of r takes an
+// ioctl.
 func (r Ref) inodeFlags(what string, cmd uint32, arg *[8]byte) error {
 	if err := fault(what, r.name); err != nil {
 		return err

@@ -9,33 +9,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Dirent is one entry of a directory, as getdents64 tells it.
+// Dirent is one entry of a directory, as getdents64 returns it.
 type Dirent struct {
 	Name string
 	Ino  uint64
-	// Type is DT_REG, DT_DIR, ...; DT_UNKNOWN where the file system does not say.
+	// Type is DT_REG, DT_DIR, ...; DT_UNKNOWN if the file system does not report it.
 	Type uint8
 }
 
-// listBuffer is large enough that a directory of 10,000 entries takes a handful of calls.
+// listBuffer is the size of the buffer for getdents64: a directory of 10,000 entries takes about
+// five calls.
 const listBuffer = 64 << 10
 
 var listBuffers = sync.Pool{New: func() any { b := make([]byte, listBuffer); return &b }}
 
-// List calls f for every entry but "." and "..", in the order of the file system, and stops at f's first error. One list
-// at a time: it moves the directory's own descriptor.
+// List calls f for every entry but "." and "..", in the order of the file system, and stops at f's
+// first error. It moves the offset of the descriptor, so a Dir is listed by one goroutine at a
+// time.
 func (d *Dir) List(f func(Dirent) error) error {
 	if d.searchOnly {
 		return d.listAnew(f)
 	}
-	// Also for the first time: btrfs tells what there was when the directory was opened, or sought last (btrfs_dir_llseek).
+	// Also the first time, because btrfs lists the entries as of the open or the last seek
+	// (btrfs_dir_llseek).
 	if _, err := unix.Seek(d.fd, 0, unix.SEEK_SET); err != nil {
 		return err
 	}
 	return list(d.fd, f)
 }
 
-// listAnew lists by a descriptor of its own.
+// listAnew lists by a new descriptor.
 func (d *Dir) listAnew(f func(Dirent) error) error {
 	if err := fault("openat", "."); err != nil {
 		return err
@@ -67,14 +70,15 @@ func list(fd int, f func(Dirent) error) error {
 		if err != nil {
 			return err
 		}
-		if next == math.MaxInt64 { // nothing can follow: so ext4 and others mark the end, which spares a call
+		if next == math.MaxInt64 { // the end, as ext4 and others mark it, so another call is not needed
 			return nil
 		}
 	}
 }
 
-// parseDirents reads struct linux_dirent64 records: ino 8, off 8, reclen 2, type 1, name up to a NUL. next is the offset to go
-// on from. The names of all records share one piece of memory, which lives as long as one of them is kept.
+// parseDirents parses records of struct linux_dirent64: ino 8 bytes, off 8, reclen 2, type 1, name
+// up to a NUL. next is the offset of the last record. The names of all records share one piece of
+// memory, which lives as long as one of them.
 func parseDirents(b []byte, f func(Dirent) error) (next int64, err error) {
 	names, err := direntNames(b)
 	if err != nil {
@@ -115,12 +119,12 @@ func direntNames(b []byte) (string, error) {
 	return string(*buf), nil
 }
 
-// nameAt is where a record's name begins.
+// nameAt is the offset of the name in a record.
 const nameAt = 19
 
 var nameBuffers = sync.Pool{New: func() any { return &[]byte{} }}
 
-// firstDirent returns the first record of b; EIO for one that cannot be.
+// firstDirent returns the first record of b. EIO: its length is impossible.
 func firstDirent(b []byte) ([]byte, error) {
 	size := int(binary.NativeEndian.Uint16(b[16:]))
 	if size < nameAt || size > len(b) {

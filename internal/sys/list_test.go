@@ -6,7 +6,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// What was made since a directory was opened is listed, the first time too: btrfs would leave it out.
+// What was made since a directory was opened is listed, the first time too: btrfs would leave it
+// out.
 func TestListOfWhatCameAfterOpening(t *testing.T) {
 	for _, fstype := range []string{"ext4", "xfs", "btrfs"} {
 		t.Run(fstype, func(t *testing.T) {

@@ -7,9 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenLowers opens the roots of read-only layers, as [OpenLower] does each. Layers of one mount are reached through one clone
-// of it, that of their common ancestor: making and dissolving a mount costs more than all else that opening a layer takes,
-// and an engine's layers lie side by side by the hundred. After an error, failed is the index of its path.
+// OpenLowers opens the roots of read-only layers, each as [OpenLower] does. The layers of one mount
+// share one clone of it, from their common ancestor on. Making and removing a mount costs more than
+// everything else that opens a layer, and an engine has hundreds of layers side by side. After an
+// error, failed is the index of its path.
 func OpenLowers(paths []string) (dirs []*Dir, failed int, err error) {
 	defer func() {
 		if err != nil {
@@ -46,7 +47,7 @@ func OpenLowers(paths []string) (dirs []*Dir, failed int, err error) {
 // lowerPlace is where a layer lies.
 type lowerPlace struct {
 	mount    uint64
-	path     string // without symbolic links; empty where that cannot be told
+	path     string // without symbolic links; empty: not known
 	dev, ino uint64
 }
 
@@ -64,17 +65,18 @@ func findLower(path string) (p lowerPlace, err error) {
 		return p, err
 	}
 	p.dev, p.ino = st.Dev, st.Ino
-	p.path, _ = os.Readlink(procFD + strconv.Itoa(fd)) // without /proc each layer gets a clone of its own
+	p.path, _ = os.Readlink(procFD + strconv.Itoa(fd)) // without /proc, each layer gets its own clone
 	return p, nil
 }
 
-// commonClone is a read-only clone of a mount, from a directory on that several layers lie in.
+// commonClone is a read-only clone of a mount, from a directory on that holds several layers.
 type commonClone struct {
 	root *Dir
 	path string
 }
 
-// cloneCommon makes a clone for each mount that several of the layers lie on, where the kernel allows.
+// cloneCommon makes a clone of each mount that several of the layers lie on, if the kernel allows
+// it.
 func cloneCommon(places []lowerPlace) map[uint64]*commonClone {
 	common, several := map[uint64]string{}, map[uint64]bool{}
 	for _, p := range places {
@@ -105,7 +107,8 @@ func cloneCommon(places []lowerPlace) map[uint64]*commonClone {
 	return clones
 }
 
-// openClone is OpenLower that fails without a clone. It tells the mount that was cloned.
+// openClone opens a layer as OpenLower does, but fails without a clone. It returns the id of the
+// cloned mount.
 func openClone(path string) (d *Dir, mount uint64, err error) {
 	top, err := openTrusted(path)
 	if err != nil {
@@ -119,7 +122,8 @@ func openClone(path string) (d *Dir, mount uint64, err error) {
 	return d, mount, err
 }
 
-// open opens a layer through the clone; nil where it does not lie there: a mount lies between, or a name has changed.
+// open opens a layer through the clone. nil: the layer is not there, because a mount lies between
+// or a name has changed.
 func (c *commonClone) open(p *lowerPlace) *Dir {
 	if c == nil || p.path == "" {
 		return nil

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// threeLayers are two on the mount of the test's folder, the second behind a symbolic link, and one on a mount between.
+// threeLayers are two on the mount of the test's folder, the second behind a symbolic link, and one
+// on a mount between.
 func threeLayers(t *testing.T) []string {
 	t.Helper()
 	path := t.TempDir()
@@ -69,7 +70,8 @@ func TestOpenLowers(t *testing.T) {
 	}
 }
 
-// What is mounted inside a layer later, on a mount whose changes are shared with its copies, does not show in the clone.
+// What is mounted inside a layer later, on a mount whose changes are shared with its copies, does
+// not show in the clone.
 func TestClonesAreNobodysPeers(t *testing.T) {
 	path := t.TempDir()
 	mountTmpfs(t, path)

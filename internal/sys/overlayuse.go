@@ -9,9 +9,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// KernelOverlay is where the kernel's overlayfs is mounted with one of these directories as its upper or work directory, as far as
-// this mount namespace and the paths in its table show it; i is which of them. Empty: nothing is known of such a mount. The
-// kernel's own lock on them (I_OVL_INUSE) cannot be asked for.
+// KernelOverlay returns where the kernel's overlayfs is mounted with one of the directories as its
+// upper or work directory, and i, which of them it is. Empty: this mount namespace, and the paths
+// in its mount table, show no such mount. The kernel's own lock on the directories (I_OVL_INUSE) is
+// not visible to processes.
 func KernelOverlay(dirs ...*Dir) (point string, i int, err error) {
 	table, err := readHost("/proc/self/mountinfo")
 	if err == unix.ENOENT { // no /proc
@@ -43,8 +44,9 @@ func KernelOverlay(dirs ...*Dir) (point string, i int, err error) {
 	return "", 0, nil
 }
 
-// overlayMount is a mount of the kernel's overlayfs with an upper. The paths are those that the mounting process gave, in a
-// namespace and a root directory that need not be those of this process.
+// overlayMount is a mount of the kernel's overlayfs with an upper. The paths are those that the
+// mounting process gave, in a namespace and a root directory that need not be those of this
+// process.
 type overlayMount struct {
 	dev                uint64
 	point, upper, work string
@@ -67,7 +69,8 @@ func overlayOf(e host.MountEntry) (m overlayMount, ok bool) {
 	return m, filepath.IsAbs(m.upper) && filepath.IsAbs(m.work)
 }
 
-// isThere reports whether the paths lead to what the mount is made of: its root has the times of its upper.
+// isThere reports whether the paths lead to the parts of the mount: its root has the times of its
+// upper.
 func (m *overlayMount) isThere() bool {
 	root, upper := lookAt(m.point), lookAt(m.upper)
 	return root != nil && upper != nil && root.Ctime == upper.Ctime && root.Mtime == upper.Mtime &&
@@ -84,7 +87,8 @@ func (m *overlayMount) uses(st *Stat) bool {
 	return false
 }
 
-// lookAt is what the kernel knows of a path of the host without asking anybody; nil where it leads nowhere.
+// lookAt returns the attributes that the kernel has cached of a path, without a request to the
+// server of a file system. nil: there is nothing.
 func lookAt(path string) *unix.Statx_t {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st) != nil {

@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ref names one object of a layer: an entry of an opened directory, or an opened object itself. It is a value and
-// holds nothing open; it is good for as long as the handle it came from. A symbolic link is never followed.
+// Ref names one object of a layer: an entry of an opened directory, or an opened object itself. It
+// is a value and holds nothing open. It is valid as long as the handle that it came from. No call
+// follows a symbolic link.
 type Ref struct {
 	fd   int
 	name string // empty: the descriptor's own object
@@ -16,8 +17,9 @@ type Ref struct {
 
 const procFD = "/proc/self/fd/"
 
-// procPath leads to the object through the descriptor. Only for calls without a descriptor form: the last component
-// must not be followed unless the Ref is an object of its own, where the magic link leads to the object and no further.
+// procPath returns a path to the object by its descriptor, for calls that take paths alone. The
+// call must not follow the last component if r has a name. If not, that is a magic link, which
+// leads to the object and no further.
 func (r Ref) procPath() string {
 	p := procFD + strconv.Itoa(r.fd)
 	if r.name == "" {
@@ -37,7 +39,8 @@ func (r Ref) Stat(st *Stat) error {
 	return fstatat(r.fd, r.name, st, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT)
 }
 
-// BirthTime is when the object was made, if its file system knows.
+// BirthTime returns when the object was made. known is false if its file system does not report
+// that.
 func (r Ref) BirthTime() (t unix.StatxTimestamp, known bool, err error) {
 	if err := fault("statx", r.name); err != nil {
 		return t, false, err
@@ -53,7 +56,7 @@ func (r Ref) BirthTime() (t unix.StatxTimestamp, known bool, err error) {
 	return st.Btime, st.Mask&unix.STATX_BTIME != 0, nil
 }
 
-// Statfs tells of the file system that holds the object.
+// Statfs fills st with the properties of the object's file system.
 func (r Ref) Statfs(st *unix.Statfs_t) error {
 	if err := fault("fstatfs", r.name); err != nil {
 		return err
@@ -82,8 +85,8 @@ func (r Ref) Chmod(mode uint32) error {
 	return r.chmodByDescriptor(mode)
 }
 
-// chmodByDescriptor does without fchmodat2, which came with Linux 6.6: by a descriptor, which no symbolic link can
-// redirect.
+// chmodByDescriptor replaces fchmodat2, which came with Linux 6.6. It uses a descriptor, which no
+// symbolic link can redirect.
 func (r Ref) chmodByDescriptor(mode uint32) error {
 	o, err := r.Open()
 	if err != nil {
@@ -96,7 +99,7 @@ func (r Ref) chmodByDescriptor(mode uint32) error {
 // Unchanged is a user or group id that Chown leaves as it is.
 const Unchanged = ^uint32(0)
 
-// Chown sets owner and group; [Unchanged] leaves one.
+// Chown sets owner and group. [Unchanged] leaves one as it is.
 func (r Ref) Chown(uid, gid uint32) error {
 	if err := fault("fchownat", r.name); err != nil {
 		return err
@@ -104,7 +107,8 @@ func (r Ref) Chown(uid, gid uint32) error {
 	return unix.Fchownat(r.fd, r.name, int(int32(uid)), int(int32(gid)), unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
 }
 
-// Utimes sets access and modification time; UTIME_NOW and UTIME_OMIT as nanoseconds have their meaning.
+// Utimes sets access and modification time. Nanoseconds may be UTIME_NOW and UTIME_OMIT
+// (utimensat(2)).
 func (r Ref) Utimes(atime, mtime unix.Timespec) error {
 	if err := fault("utimensat", r.name); err != nil {
 		return err
@@ -137,7 +141,7 @@ func (r Ref) Readlink() (string, error) {
 	return string(buf[:n]), nil
 }
 
-// Open keeps the object alive, by a descriptor that neither reads nor writes (O_PATH).
+// Open opens the object with O_PATH, which keeps it alive and neither reads nor writes it.
 func (r Ref) Open() (*Object, error) {
 	if err := fault("openat", r.name); err != nil {
 		return nil, err
@@ -156,9 +160,10 @@ func (r Ref) Open() (*Object, error) {
 	return &Object{fd}, nil
 }
 
-// OpenFile opens a regular file for I/O; flags are O_RDONLY or O_RDWR, and O_NOATIME. The caller knows from Stat that it
-// is one. What has become something else since is ENXIO: without waiting for a fifo, and without opening a device where
-// the layer is reached through a clone of its mount, which has no devices.
+// OpenFile opens a regular file for I/O. flags are O_RDONLY or O_RDWR, and O_NOATIME. The caller
+// knows from Stat that the object is a regular file. ENXIO: it has become something else since.
+// OpenFile does not wait for a fifo. It opens no device if the layer has a clone of its mount,
+// which allows none.
 func (r Ref) OpenFile(flags int) (*File, error) {
 	if err := fault("openat", r.name); err != nil {
 		return nil, err
@@ -191,7 +196,7 @@ func (r Ref) OpenFile(flags int) (*File, error) {
 // Object is an opened object of a layer, of any kind.
 type Object struct{ fd int }
 
-// Close gives the descriptor back. An Object is closed once.
+// Close closes the descriptor. An Object is closed once.
 func (o *Object) Close() { _ = unix.Close(o.fd) }
 
 func (o *Object) ref() Ref { return Ref{fd: o.fd} }

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// refs are the ways to name one object: as an entry, by a descriptor that does not read, and as an open file.
+// refs are the ways to name one object: as an entry, by a descriptor that does not read, and as an
+// open file.
 func refs(t *testing.T, d *Dir, name string) map[string]Ref {
 	t.Helper()
 	o, err := d.At(name).Open()
@@ -37,7 +38,8 @@ func refs(t *testing.T, d *Dir, name string) map[string]Ref {
 	return all
 }
 
-// objects makes one object of each kind; the symbolic link leads to the file "target", which no call may touch.
+// objects makes one object of each kind; the symbolic link leads to the file "target", which no
+// call may touch.
 func objects(t *testing.T) (*Dir, []string) {
 	t.Helper()
 	d, path := layer(t)
@@ -50,7 +52,8 @@ func objects(t *testing.T) (*Dir, []string) {
 	return d, []string{"file", "dir", "link", "fifo", "device"}
 }
 
-// Attributes of every kind of object can be set however it is named, and a symbolic link is never followed.
+// Attributes of every kind of object can be set however it is named, and a symbolic link is never
+// followed.
 func TestAttributes(t *testing.T) {
 	d, names := objects(t)
 	before := statOf(t, d.At("target"))

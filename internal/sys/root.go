@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenLower opens the root of a read-only layer. Where the kernel lets us, it is reached through a private clone of its
-// mount that is read-only and keeps no access times: a write is then EROFS whatever the program does, and mounts inside
-// the layer are hidden, as the kernel's overlayfs hides them (clone_private_mount). cloned says whether it is.
+// OpenLower opens the root of a read-only layer. If the kernel allows it, that is through a private
+// clone of its mount, and cloned is true. The clone is read-only and keeps no access times, so a
+// write fails with EROFS whatever the program does. Mounts inside the layer are hidden, as the
+// kernel's overlayfs hides them (clone_private_mount).
 func OpenLower(path string) (d *Dir, cloned bool, err error) {
 	top, err := openTrusted(path)
 	if err != nil {
@@ -25,7 +26,7 @@ func OpenLower(path string) (d *Dir, cloned bool, err error) {
 	return d, false, err
 }
 
-// restrictedClone opens the directory top through a clone of its mount that nobody can write through.
+// restrictedClone opens the directory top through a read-only clone of its mount.
 func restrictedClone(top int) (*Dir, error) {
 	tree, err := cloneMount(top)
 	if err != nil {
@@ -38,7 +39,7 @@ func restrictedClone(top int) (*Dir, error) {
 	return openCloned(tree)
 }
 
-// openCloned is openRoot of a clone, which the Dir keeps.
+// openCloned opens the root of a clone. The Dir holds the clone, see Dir.clone.
 func openCloned(tree int) (*Dir, error) {
 	d, err := openRoot(tree)
 	if err != nil {
@@ -49,18 +50,18 @@ func openCloned(tree int) (*Dir, error) {
 	return d, nil
 }
 
-// handOver has other keep the clone in place of d, if any.
+// handOver gives the clone that d holds, if any, to other.
 func (d *Dir) handOver(other *Dir) {
 	if d.clone != nil {
 		d.clone, other.clone = nil, d.clone
 	}
 }
 
-// OpenUpper opens the upper and the work directory. Both are reached through one mount, since the kernel renames within
-// one mount only: a private clone of the mount at their common ancestor where that may be had. EXDEV when they are not
-// on the same mount. atime is when reads of them change access times, as far as the kernel allows
-// that: a user namespace may not change it for mounts that it was given. The flags of the upper's
-// own mount do not matter, as in the kernel's overlayfs.
+// OpenUpper opens the upper and the work directory. Both are opened through one mount, because the
+// kernel renames within one mount only. If the kernel allows it, that is a private clone of the
+// mount at their common ancestor. EXDEV: they are not on the same mount. atime is when reads of
+// them change access times. A user namespace may not change that for mounts that it has inherited.
+// The flags of the upper's own mount have no effect, as in the kernel's overlayfs.
 func OpenUpper(upper, work string, atime AccessTimes) (u, w *Dir, err error) {
 	ufd, err := openTrusted(upper)
 	if err != nil {
@@ -121,7 +122,8 @@ func openPair(ufd, wfd int, mount uint64, atime AccessTimes) (u, w *Dir, err err
 	if err != nil {
 		return nil, nil, err
 	}
-	// No device is ever opened through a layer. Where this is refused (before Linux 5.12) none should be anyway.
+	// The program opens no device through a layer. Before Linux 5.12 this call fails, and only that
+	// rule is left.
 	_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV})
 	times := atime.attr()
 	_ = unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &times)
@@ -157,7 +159,8 @@ func below(path, ancestor string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, ancestor), "/")
 }
 
-// openTrusted opens a directory by the path that the user gave; here, and only here, symbolic links are followed.
+// openTrusted opens a directory by a path from the command line. No other function follows symbolic
+// links.
 func openTrusted(path string) (int, error) {
 	if err := fault("open", path); err != nil {
 		return -1, err
@@ -165,7 +168,7 @@ func openTrusted(path string) (int, error) {
 	return unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// openRoot turns a descriptor into a Dir and finds out, by trying it, whether openat2 is there.
+// openRoot makes a Dir of a descriptor. It tries openat2 and remembers whether the kernel has it.
 func openRoot(fd int) (*Dir, error) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: beneath}
 	probe, err := unix.Openat2(fd, ".", &how)
@@ -186,8 +189,9 @@ func cloneMount(fd int) (int, error) {
 	return unix.OpenTree(fd, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 }
 
-// restrict makes a cloned mount read-only, without devices, and free of access times where that is allowed: in a user
-// namespace the access time flags of a locked mount may not be changed (EPERM), the others may always be added.
+// restrict makes a cloned mount read-only, without devices and, if the kernel allows it, without
+// access times. In a user namespace the access time flags of a locked mount cannot be changed
+// (EPERM). The other flags can always be added.
 func restrict(tree int) error {
 	if err := fault("mount_setattr", ""); err != nil {
 		return err

@@ -11,11 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's overlayfs marks file handles with the UUID of the file system, s_uuid of its superblock. Linux 6.9 is the first to
-// return that to processes for all file systems. Before, each file system has an ioctl of its own or none. A source is used only
-// for file systems whose s_uuid is the UUID on disk, because the kernel would not find handles with another one.
+// The kernel's overlayfs marks file handles with the UUID of the file system, s_uuid of its
+// superblock. Linux 6.9 is the first to return that to processes for all file systems. Before, each
+// file system has an ioctl of its own or none. A source is used only for file systems whose s_uuid
+// is the UUID on disk, because the kernel would not find handles with another one.
 
-// UUID is that of a file system; all zero where it has none or it cannot be known.
+// UUID is that of a file system. All zero: it has none, or it is not known.
 type UUID = [16]byte
 
 // uuidSources are the sources of a file system's UUID. The first that returns one counts. types are
@@ -59,17 +60,18 @@ func (o *Object) FSUUID() (UUID, error) {
 	return UUID{}, nil
 }
 
-// Requests of ioctl(2). The direction, that of reading, has other bits on some machines; they are taken from a constant of the
-// same direction.
+// Requests of ioctl(2). On some architectures the direction, reading, has other bits. A constant of
+// the same direction has them.
 const (
 	reading = unix.BLKBSZGET & 0xe0000000
 	// getFSUUID is FS_IOC_GETFSUUID of linux/fs.h (Linux 6.9).
 	getFSUUID = reading | uint(unsafe.Sizeof(fsUUID{}))<<16 | 0x15<<8
-	// btrfsInfo is BTRFS_IOC_FS_INFO of linux/btrfs.h: btrfs does not answer the former.
+	// btrfsInfo is BTRFS_IOC_FS_INFO of linux/btrfs.h. btrfs does not support getFSUUID.
 	btrfsInfo = reading | uint(unsafe.Sizeof(btrfsFSInfo{}))<<16 | 0x94<<8 | 31
 	// xfsGeometry is XFS_IOC_FSGEOMETRY_V1 of fs/xfs/libxfs/xfs_fs.h, which every kernel knows.
 	xfsGeometry = reading | uint(unsafe.Sizeof(xfsGeom{}))<<16 | 'X'<<8 | 100
-	// ext4GetUUID is EXT4_IOC_GETFSUUID of fs/ext4/ext4.h (Linux 6.0). Its size is that of struct fsuuid without the UUID.
+	// ext4GetUUID is EXT4_IOC_GETFSUUID of fs/ext4/ext4.h (Linux 6.0). Its size is that of struct
+	// fsuuid without the UUID.
 	ext4GetUUID = reading | 8<<16 | 'f'<<8 | 44
 )
 
@@ -165,7 +167,7 @@ func uuidLink(folder string, dev uint64) (UUID, error) {
 	return UUID{}, unix.ENOENT
 }
 
-// parseUUID reads the usual form, five groups of digits; EINVAL for the short ones of FAT and others.
+// parseUUID parses the usual form, five groups of digits. EINVAL: another form, as FAT has.
 func parseUUID(text string) (u UUID, err error) {
 	bytes, err := hex.DecodeString(strings.ReplaceAll(text, "-", ""))
 	if err != nil || len(text) != 36 || len(bytes) != len(u) {
@@ -181,7 +183,7 @@ const (
 	ext4UUIDAt  = 0x68
 )
 
-// ext4UUIDOnDisk reads the superblock, for which the daemon must be allowed to read the device.
+// ext4UUIDOnDisk reads the superblock. The daemon needs the right to read the device.
 func (o *Object) ext4UUIDOnDisk() (UUID, error) {
 	dev, err := o.device()
 	if err != nil {
@@ -216,7 +218,8 @@ func (o *Object) ext4UUIDOnDisk() (UUID, error) {
 	return UUID(super[ext4UUIDAt:]), nil
 }
 
-// device is the number of the device of an ext3 or ext4; ENOENT for ext2, which leaves s_uuid empty.
+// device returns the device number of an ext3 or ext4. ENOENT: it is an ext2, which leaves s_uuid
+// empty, or another one.
 func (o *Object) device() (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(o.fd, &st); err != nil {

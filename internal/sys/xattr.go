@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// GetXattr returns the value of an extended attribute; ENODATA when there is none.
+// GetXattr returns the value of an extended attribute. ENODATA: there is none.
 func (r Ref) GetXattr(name string) ([]byte, error) {
 	if err := fault("getxattr", name); err != nil {
 		return nil, err
@@ -25,7 +25,7 @@ func (r Ref) GetXattr(name string) ([]byte, error) {
 	return v, xattrErrno(err)
 }
 
-// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE.
+// SetXattr sets an extended attribute. flags are 0, XATTR_CREATE or XATTR_REPLACE.
 func (r Ref) SetXattr(name string, value []byte, flags int) error {
 	if err := fault("setxattr", name); err != nil {
 		return err
@@ -40,7 +40,7 @@ func (r Ref) SetXattr(name string, value []byte, flags int) error {
 	return xattrErrno(xattr.LSetWithFlags(r.procPath(), name, value, flags))
 }
 
-// RemoveXattr removes an extended attribute; ENODATA when there is none.
+// RemoveXattr removes an extended attribute. ENODATA: there is none.
 func (r Ref) RemoveXattr(name string) error {
 	if err := fault("removexattr", name); err != nil {
 		return err
@@ -52,8 +52,8 @@ func (r Ref) RemoveXattr(name string) error {
 	return xattrErrno(remove(r.procPath(), name))
 }
 
-// ListXattr returns the names of all extended attributes. The list is nil where the file system does not list any, and empty
-// where the object has none.
+// ListXattr returns the names of all extended attributes. nil: the file system has none. An empty
+// list: the object has none.
 func (r Ref) ListXattr() ([]string, error) {
 	if err := fault("listxattr", r.name); err != nil {
 		return nil, err
@@ -78,24 +78,24 @@ func (r Ref) ListXattr() ([]string, error) {
 	return names, nil
 }
 
-// What is asked for directly is of up to this many bytes.
+// fewBytes is how long a value or a list may be for a direct call.
 const fewBytes = 512
 
-// getDirectly asks without a way through /proc, which costs more than the attribute. ok is false where that cannot be, or the
-// value is too long.
+// getDirectly reads an attribute without a path in /proc, which would cost more than the attribute.
+// ok is false if it cannot.
 func (r Ref) getDirectly(name string) (value []byte, ok bool, err error) {
 	if r.name == "" {
 		value, err = fgetxattr(r.fd, name)
 	} else {
 		value, err = getxattrat(r.fd, r.name, name)
 	}
-	if roundabout(err) {
+	if needsPath(err) {
 		return nil, false, nil
 	}
 	return value, true, err
 }
 
-// fgetxattr reads an attribute of an open file; ERANGE when it is longer than [fewBytes].
+// fgetxattr reads an attribute of an open file. ERANGE: it is longer than [fewBytes].
 func fgetxattr(fd int, name string) ([]byte, error) {
 	var buf [fewBytes]byte
 	n := 0
@@ -106,11 +106,11 @@ func fgetxattr(fd int, name string) ([]byte, error) {
 	return bytes.Clone(buf[:n]), nil
 }
 
-// roundabout reports whether a direct call cannot tell, and a way through /proc may: the descriptor is O_PATH, the answer too long, the
-// kernel older.
-func roundabout(err error) bool { return err == unix.EBADF || err == unix.ERANGE || err == unix.ENOSYS }
+// needsPath reports whether a path in /proc may work after a direct call has failed: the descriptor
+// is O_PATH, the result is too long, or the kernel is older.
+func needsPath(err error) bool { return err == unix.EBADF || err == unix.ERANGE || err == unix.ENOSYS }
 
-// listDirectly is to the list what getDirectly is to a value.
+// listDirectly lists the attributes as getDirectly reads one.
 func (r Ref) listDirectly() (names []string, ok bool, err error) {
 	var buf [fewBytes]byte
 	n := 0
@@ -120,7 +120,7 @@ func (r Ref) listDirectly() (names []string, ok bool, err error) {
 		n, err = listxattrat(r.fd, r.name, buf[:])
 	}
 	switch {
-	case roundabout(err):
+	case needsPath(err):
 		return nil, false, nil
 	case err != nil:
 		return nil, true, err
@@ -128,7 +128,7 @@ func (r Ref) listDirectly() (names []string, ok bool, err error) {
 	return strings.FieldsFunc(string(buf[:n]), func(c rune) bool { return c == 0 }), true, nil
 }
 
-// xattrErrno takes the errno out of the library's error.
+// xattrErrno returns the errno in the library's error.
 func xattrErrno(err error) error {
 	if err == nil {
 		return nil

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hasXattrat: Linux 6.13 and later read attributes by directory and name. A filter of system calls that does not know the
-// calls may answer anything; so they are tried where no file system refuses them.
+// hasXattrat reports whether the kernel reads attributes by directory and name (Linux 6.13). It
+// tries that on /, where no file system refuses it, because a filter that does not know the calls
+// may return any errno.
 var hasXattrat = sync.OnceValue(func() bool {
 	path := [2]byte{'/'}
 	_, _, errno := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(atCwd), uintptr(unsafe.Pointer(&path[0])),
@@ -21,8 +22,8 @@ var hasXattrat = sync.OnceValue(func() bool {
 // atCwd is AT_FDCWD as an argument of a system call.
 var atCwd = unix.AT_FDCWD
 
-// xattrCall is the memory that a getxattrat needs. It is on the heap, because struct xattr_args of linux/xattr.h has the
-// address of the value as a number, and a stack may move.
+// xattrCall is the memory that a getxattrat needs. It is on the heap, because struct xattr_args of
+// linux/xattr.h has the address of the value as a number, and a stack may move.
 type xattrCall struct {
 	args struct {
 		value uint64
@@ -36,7 +37,7 @@ type xattrCall struct {
 
 var xattrCalls = sync.Pool{New: func() any { return new(xattrCall) }}
 
-// terminated copies a name into a buffer that ends it with a zero.
+// terminated copies a name and a zero behind it into buf.
 func terminated(buf *[unix.NAME_MAX + 1]byte, name string) error {
 	if len(name) >= len(buf) {
 		return unix.ENAMETOOLONG
@@ -48,8 +49,8 @@ func terminated(buf *[unix.NAME_MAX + 1]byte, name string) error {
 	return nil
 }
 
-// getxattrat reads an attribute of an entry, which may be a symbolic link; ERANGE when it is longer than [fewBytes],
-// ENOSYS when there is no such call.
+// getxattrat reads an attribute of an entry, which may be a symbolic link. ERANGE: it is longer
+// than [fewBytes]. ENOSYS: the kernel has no such call.
 func getxattrat(dir int, path, name string) ([]byte, error) {
 	if !hasXattrat() {
 		return nil, unix.ENOSYS
@@ -76,8 +77,8 @@ func getxattrat(dir int, path, name string) ([]byte, error) {
 	}
 }
 
-// listxattrat reads the names of an entry's attributes, each with a zero behind it; ERANGE when buf is too short, ENOSYS when there
-// is no such call.
+// listxattrat reads the names of an entry's attributes, each with a zero behind it. ERANGE: buf is
+// too short. ENOSYS: the kernel has no such call.
 func listxattrat(dir int, path string, buf []byte) (int, error) {
 	if !hasXattrat() {
 		return 0, unix.ENOSYS

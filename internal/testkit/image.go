@@ -2,7 +2,6 @@ package testkit
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,7 +13,8 @@ import (
 // imageSize is enough for a file system of any kind: xfs wants 300 MiB. It is a hole.
 const imageSize = 400 << 20
 
-// MakeImage formats an image file by a program and its arguments, to which -q and the image are added.
+// MakeImage formats an image file by a program and its arguments. It adds -q and the path of the
+// image to them.
 func MakeImage(t *testing.T, mkfs string, args ...string) string {
 	t.Helper()
 	image := filepath.Join(t.TempDir(), "image")
@@ -24,11 +24,12 @@ func MakeImage(t *testing.T, mkfs string, args ...string) string {
 	if err := os.Truncate(image, imageSize); err != nil {
 		t.Fatal(err)
 	}
-	run(t, mkfs, append(append([]string{"-q"}, args...), image)...)
+	Run(t, mkfs, append(append([]string{"-q"}, args...), image)...)
 	return image
 }
 
-// MountImage mounts a fresh file system, made by mkfs.FSTYPE with these arguments, on a loop device, until the test ends.
+// MountImage mounts a fresh file system, made by mkfs.FSTYPE with these arguments, on a loop
+// device, until the test ends.
 func MountImage(t *testing.T, fstype, options string, args ...string) string {
 	t.Helper()
 	return Mount(t, fstype, MakeImage(t, "mkfs."+fstype, args...), options)
@@ -42,7 +43,7 @@ func Mount(t *testing.T, fstype, source, options string) string {
 	return point
 }
 
-// MountAt is Mount in a folder of the caller's, which is made.
+// MountAt mounts as Mount does, at point, which it makes.
 func MountAt(t *testing.T, fstype, source, point, options string) {
 	t.Helper()
 	if err := os.MkdirAll(point, 0o755); err != nil {
@@ -52,7 +53,7 @@ func MountAt(t *testing.T, fstype, source, point, options string) {
 	if options != "" {
 		args = append(args, "-o", options)
 	}
-	run(t, "mount", args...)
+	Run(t, "mount", args...)
 	t.Cleanup(func() {
 		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
 			t.Errorf("unmounting %s: %v", point, err)
@@ -60,10 +61,11 @@ func MountAt(t *testing.T, fstype, source, point, options string) {
 	})
 }
 
-// WaitReleased waits until no loop device has image as its backing file, and reports whether that came within the limit. A file
-// system lives on after umount(2) while a clone of its mount exists anywhere: the kernel drops the clones of a killed process
-// some time after its end, and another mount namespace drops its own when it likes. Until then mount(8) finds the loop device
-// of the image in use and mounts the old superblock again, with all its state: shut down, for example.
+// WaitReleased waits until no loop device has image as its backing file, and reports whether that
+// came within the limit. A file system outlives umount(2) while a clone of its mount exists. The
+// kernel removes the clones of a killed process some time after its end, and those in another mount
+// namespace with that. Until then mount(8) finds the loop device of the image in use, and mounts
+// the old superblock again with all its state, for example shut down.
 func WaitReleased(image string, limit time.Duration) bool {
 	for deadline := time.Now().Add(limit); loopDevice(image) != ""; time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -73,7 +75,7 @@ func WaitReleased(image string, limit time.Duration) bool {
 	return true
 }
 
-// loopDevice is the loop device of an image, empty if there is none.
+// loopDevice returns the loop device of an image. Empty: there is none.
 func loopDevice(image string) string {
 	names, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, name := range names {
@@ -83,11 +85,4 @@ func loopDevice(image string) string {
 		}
 	}
 	return ""
-}
-
-func run(t *testing.T, name string, args ...string) {
-	t.Helper()
-	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
 }

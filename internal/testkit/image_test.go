@@ -8,13 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A clone of a mount keeps the file system after umount(2). WaitReleased waits for its end, so a later mount is a new one.
+// A clone of a mount keeps the file system after umount(2). WaitReleased waits for its end, so a
+// later mount is a new one.
 func TestWaitReleasedWaitsForClones(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
 	image, point := MakeImage(t, "mkfs.ext4"), t.TempDir()
-	run(t, "mount", "-o", "loop", image, point)
+	Run(t, "mount", "-o", "loop", image, point)
 	clone, err := unix.OpenTree(unix.AT_FDCWD, point, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)

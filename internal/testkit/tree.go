@@ -1,6 +1,3 @@
-// Package testkit builds trees from text tables, compares trees with them, and mounts file systems to build them on, for the
-// tests of other rooms. It goes by plain paths, past the gate that internal/sys is, so that what the tests see does not
-// depend on what they test. It knows no layer.
 package testkit
 
 import (
@@ -17,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A tree is a table with one object a line; words may be Quoted as in Go, and parents need not be named:
+// A tree is a table with one object a line. Words may be quoted as in Go. Parents without a line
+// are made:
 //
-//	dir     PATH [MODE]             0755 unless said
-//	file    PATH [MODE] ["TEXT"]    0644 unless said
+//	dir     PATH [MODE]             0755 by default
+//	file    PATH [MODE] ["TEXT"]    0644 by default
 //	link    PATH EXISTING           hard link
 //	symlink PATH TARGET
 //	fifo    PATH [MODE]
@@ -130,7 +128,7 @@ func modeOf(s string) (uint32, bool) {
 	return uint32(mode), err == nil && len(s) == 4
 }
 
-// Words splits at blanks outside of Go quotes.
+// Words splits a line at blanks outside of Go quotes.
 func Words(line string) ([]string, error) {
 	var words []string
 	for rest := strings.TrimSpace(line); rest != ""; rest = strings.TrimSpace(rest) {
@@ -152,7 +150,7 @@ func Words(line string) ([]string, error) {
 	return words, nil
 }
 
-// Object is what a snapshot tells of one object: all but numbers and times.
+// Object is one object in a snapshot: everything but numbers and times.
 type Object struct {
 	Path     string
 	Mode     uint32 // with the type
@@ -188,16 +186,16 @@ func (o *Object) String() string {
 	if o.UID != 0 || o.GID != 0 {
 		fmt.Fprintf(&b, " own %d %d", o.UID, o.GID)
 	}
-	var marks []string
+	var xattrs []string
 	for name, value := range o.Xattrs {
-		marks = append(marks, fmt.Sprintf(" %s=%s", name, Quoted(value)))
+		xattrs = append(xattrs, fmt.Sprintf(" %s=%s", name, Quoted(value)))
 	}
-	slices.Sort(marks)
-	b.WriteString(strings.Join(marks, ""))
+	slices.Sort(xattrs)
+	b.WriteString(strings.Join(xattrs, ""))
 	return b.String()
 }
 
-// Quoted is a short text as it is, and a long one by its beginning, size and sum.
+// Quoted returns a short text as it is, and the beginning, size and sum of a long one.
 func Quoted(text string) string {
 	if len(text) <= 64 {
 		return strconv.Quote(text)
@@ -206,7 +204,7 @@ func Quoted(text string) string {
 	return fmt.Sprintf("%q...%d bytes %x", text[:8], len(text), sum[:6])
 }
 
-// Snapshot tells of everything in a folder, one object a line, sorted.
+// Snapshot returns the table of a folder: one object a line, sorted.
 func Snapshot(t *testing.T, dir string) string {
 	t.Helper()
 	var lines []string
@@ -231,7 +229,7 @@ func Snapshot(t *testing.T, dir string) string {
 	return strings.Join(lines, "\n")
 }
 
-// Read tells what lies at a path, without its Path.
+// Read reads the object at a path, without its Path.
 func Read(path string) (*Object, error) {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
@@ -244,7 +242,7 @@ func Read(path string) (*Object, error) {
 		return nil, err
 	}
 	for name := range strings.SplitSeq(string(buf[:max(n, 0)]), "\x00") {
-		if name == "" || tellsOrigin(name) {
+		if name == "" || isOrigin(name) {
 			continue
 		}
 		value := make([]byte, 64<<10)
@@ -265,9 +263,9 @@ func Read(path string) (*Object, error) {
 	return o, err
 }
 
-// tellsOrigin reports whether an attribute is one of those by which an upper remembers where its objects came from: they say
-// nothing of what the upper holds, and no two uppers have the same.
-func tellsOrigin(name string) bool {
+// isOrigin reports whether an attribute records where the objects of an upper came from. These
+// differ in uppers with the same objects.
+func isOrigin(name string) bool {
 	what, ok := strings.CutPrefix(name, "trusted.overlay.")
 	if !ok {
 		what, ok = strings.CutPrefix(name, "user.overlay.")
@@ -275,7 +273,7 @@ func tellsOrigin(name string) bool {
 	return ok && (what == "origin" || what == "impure" || what == "uuid")
 }
 
-// Want fails the test when a folder does not hold exactly the objects of a table.
+// Want fails the test if a folder does not hold exactly the objects of a table.
 func Want(t *testing.T, what, dir, table string) {
 	t.Helper()
 	want := t.TempDir()
@@ -285,7 +283,7 @@ func Want(t *testing.T, what, dir, table string) {
 	}
 }
 
-// Diff tells the lines that differ: "- " before those of a alone, "+ " before those of b alone.
+// Diff returns the lines that differ: "- " before those of a alone, "+ " before those of b alone.
 func Diff(a, b string) string {
 	var out []string
 	was, is := strings.Split(a, "\n"), strings.Split(b, "\n")
