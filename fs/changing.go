@@ -2,13 +2,13 @@ package fs
 
 import (
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -364,7 +364,7 @@ func versionOf(st *sys.Stat, now time.Time) version {
 type pins struct {
 	most int // immutable
 
-	mu   sync.Mutex // guards the rest
+	mu   lock.Mutex[lock.Leaf] // guards the rest
 	last uint64
 	held map[uint64]*held
 }

@@ -47,8 +47,6 @@ type Config struct {
 	Redirects Redirects
 	// Features are the parts of the format on disk that can be chosen.
 	Features Features
-	// Xino says how inode numbers are made up where layers lie on several file systems.
-	Xino Xino
 	// IDs are how the ids of the layers' objects are shown; nil: as they are.
 	IDs *owner.IDs
 	// Permissions is where the upper keeps owner, mode and type of its objects: an attribute, because the daemon may not set
@@ -104,14 +102,4 @@ const (
 	VerityOff     = stack.VerityOff
 	VerityOn      = stack.VerityOn
 	VerityRequire = stack.VerityRequire
-)
-
-// Xino is a value of option xino.
-type Xino int
-
-// The values of option xino.
-const (
-	XinoAuto Xino = iota // the number of a layer's file system in the upper bits, where they are free
-	XinoOff              // never
-	XinoOn               // always
 )

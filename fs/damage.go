@@ -2,7 +2,6 @@ package fs
 
 import (
 	"path"
-	"sync"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -12,6 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // A request that fails because a layer is damaged is worth a line in the log: the layer, the path, the reason. What callers do
@@ -19,7 +19,7 @@ import (
 
 // damageLog keeps a damaged layer from filling the log.
 type damageLog struct {
-	mu      sync.Mutex               // guards the rest; a leaf
+	mu      lock.Mutex[lock.Leaf]    // guards the rest; a leaf
 	reasons map[string]*damageReason // by the reason's text
 	second  time.Time                // looks are counted from then on
 	looks   int

@@ -4,12 +4,12 @@ import (
 	"cmp"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // dirState is what only a directory has.
@@ -17,11 +17,11 @@ type dirState struct {
 	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
 	lister  atomic.Uint32 // the thread that last got entries without their attributes; 0: none
 
-	loadMu sync.Mutex // held over calls on layers while the directory is loaded; taken before mu
+	loadMu lock.Mutex[lock.Load] // held over calls on layers while the directory is loaded; taken before mu
 
 	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the directory's layers lie (MovedTo,
 	// Redirect) changes with the node's mu held besides, so either suffices to read it.
-	mu sync.Mutex
+	mu lock.Mutex[lock.Dir]
 	stack.Dir
 	children map[string]*Node // nodes by name; a dropped one may linger until it is met
 }

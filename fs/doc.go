@@ -1,20 +1,47 @@
-// Package fs serves one overlay to the kernel: it knows who asked and what the kernel gets to cache.
+// Package fs serves one overlay to the kernel: it knows who asked and what the kernel gets to
+// cache.
 //
-// [Open] opens the layers, [Overlay.Mount] attaches them. The node tree is here: a [Node] is one object of the merged tree
-// that the kernel may refer to. What a name means, and how it is changed, is asked of fs/stack.
+// [Open] opens the layers, [Overlay.Mount] attaches them. The node tree is here: a [Node] is one
+// object of the merged tree that the kernel may refer to. What a name means, and how it is changed,
+// is asked of fs/stack.
 //
-// Lock order, outermost first:
+// Lock order, outermost first. This is the one list of the locks of the daemon, with what each of
+// them guards. Each has the rank of its place (internal/lock), and a test in internal/archtest
+// compares the list with the code.
 //
-//	Node.upMu                    one at a time; the copy-up of this object, and what must not meet one
-//	    dirState.loadMu          one at a time; held while the directory is loaded
-//	        Overlay.movesMu      a directory gets another place in the upper, or two directories are locked
-//	            dirState.mu      parent before child; the directory's children, index and parts
-//	                rareState.links  the link counts of a shared object
-//	                    Node.mu  where the object lies: parent, name, layer
-//	                        inodecache: leaves, no system call and no log under them
+//	Mount.handing            one hand-over of the upper at a time; by TryLock only
+//	nextFile.mu              the file that is read ahead of its READ; by TryLock only
+//	Node.upMu                the copy-up of an object, and what must not run beside it
+//	dirState.loadMu          the loading of a directory
+//	Overlay.movesMu          the place of directories in the upper; the right to lock two of them
+//	dirState.mu              the children, the name table and the parts of a directory
+//	rareState.links          the link counts of a shared object
+//	opens.mu                 the open files that the kernel reports
+//	Node.mu                  where an object lies: parent, name, layer
+//	growing.storing          the stores of what the page cache writes back
+//	inodecache.Table.linkMu  the nodes of objects with several names
 //
-// A lower may not answer: upMu and loadMu alone are held over calls on lowers, all but the leaves over calls on the upper
-// (ARCHITECTURE.md, section 6). Notifications to the kernel are sent with nothing held.
+// These are leaves: no other lock is taken under them, and no system call on a lower is made.
+//
+//	damageLog.mu             when each reason was logged last
+//	growing.mu               the files that are written past the page cache
+//	listers.mu               the threads that list directories
+//	pins.mu                  the files that are open in the mount
+//	inodecache.Claims.mu     which node has which inode number
+//	inodecache.LRU.mu        open files and directories that are not in use
+//	inodecache.Numbers.mu    inode numbers
+//	inodecache.shard.mu      a part of the node table
+//	readers.Pool.mu          the threads that read requests
+//	fuse-overlay.syslogConn.mu  the connection to the log
+//
+// A goroutine holds at most one lock of a rank. Only of dirState.mu it may hold more: that of a
+// directory and that of one below it, or, with movesMu, those of any two ([Overlay.lockTwo]).
+//
+// A lower may be a file system whose server does not answer. Only Node.upMu and dirState.loadMu are
+// held over calls on lowers, because a request that waits for them needs the same object.
+// nextFile.mu is too, and no request waits for it. The others, but the leaves, are held over calls
+// on the upper. Nothing is held while a notification is sent to the kernel, which may send a
+// request before it returns.
 //
 // The package makes no system call on a layer by itself.
 package fs

@@ -2,8 +2,8 @@ package fs
 
 import (
 	"math"
-	"sync"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -24,12 +24,12 @@ import (
 // growing knows the files to which such a WRITE is being made. A FALLOCATE that clears a range (clearRange) and an open with O_TRUNC
 // (cutOff) enter themselves too: what the page cache writes back meanwhile is older than their result.
 type growing struct {
-	mu  sync.Mutex // guards was; a leaf
+	mu  lock.Mutex[lock.Leaf] // guards was; a leaf
 	was map[*Node]growth
 
 	// storing is held (R) while something that the page cache has written back is stored, and (W) while a WRITE is entered into was:
 	// what was judged before that is stored before it. By the number of the node, so that a slow write delays few others.
-	storing [64]sync.RWMutex
+	storing [64]lock.RWMutex[lock.Stores]
 }
 
 // growth is one of them.
@@ -39,7 +39,9 @@ type growth struct {
 	shown    bool  // READs are to show all
 }
 
-func (g *growing) lock(n *Node) *sync.RWMutex { return &g.storing[n.ID()%uint64(len(g.storing))] }
+func (g *growing) lock(n *Node) *lock.RWMutex[lock.Stores] {
+	return &g.storing[n.ID()%uint64(len(g.storing))]
+}
 
 func (g *growing) begin(n *Node, w growth) {
 	l := g.lock(n)
@@ -89,6 +91,11 @@ func (g *growing) store(n *Node, h *held, data []byte, off int64) (int, error) {
 	l := g.lock(n)
 	l.RLock()
 	defer l.RUnlock()
+	return g.storeLocked(n, h, data, off)
+}
+
+// storeLocked is store. Precondition: the lock of n's stores is held, for reading at least.
+func (g *growing) storeLocked(n *Node, h *held, data []byte, off int64) (int, error) {
 	w, found := g.of(n)
 	if !found {
 		return h.Value.pwrite(data, off)

@@ -1,6 +1,6 @@
 package fs
 
-import "sync"
+import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
 // listers remembers of threads that list directories whether anybody then looks at the entries, to answer READDIRPLUS with
 // no more than is wanted: find by name and type does not, ls -l and grep -r do. To tell the attributes of an entry
@@ -10,7 +10,7 @@ import "sync"
 // if they are wanted. Once is enough, whoever asks; a thread whose samples nobody has asked for is told names alone, until
 // somebody does.
 type listers struct {
-	mu     sync.Mutex // guards the rest
+	mu     lock.Mutex[lock.Leaf] // guards the rest
 	known  [16]lister
 	oldest int
 }

@@ -3,11 +3,11 @@ package fs
 import (
 	"errors"
 	"runtime"
-	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -15,7 +15,7 @@ import (
 type Mount struct {
 	*conn.Mount
 	overlay *Overlay
-	handing sync.Mutex // held by HandOver
+	handing lock.Mutex[lock.Handover] // held by HandOver
 }
 
 // Mount attaches the overlay and serves it. It returns when the mount answers.

@@ -1,12 +1,12 @@
 package fs
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // A program that goes through a tree reads file after file, in the order of the listing, and does something with each before
@@ -26,9 +26,9 @@ type nextFile struct {
 	disabled bool        // immutable
 	pending  atomic.Bool // a file has been read since somebody looked for the next
 
-	mu     sync.Mutex // guards the rest; nobody waits for it
-	last   placed     // the last small file that was read; without a name, a directory that was listed since
-	next   *Node      // the file after it, where that is one of a lower; nil: not known
+	mu     lock.Mutex[lock.NextFile] // guards the rest; nobody waits for it
+	last   placed                    // the last small file that was read; without a name, a directory that was listed since
+	next   *Node                     // the file after it, where that is one of a lower; nil: not known
 	sure   int
 	filled bool   // data has the first got bytes of next, all there are
 	layer  int    // where next lay then

@@ -1,13 +1,13 @@
 package fs
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -20,15 +20,15 @@ type Node struct {
 	ino   atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
 	dir   *dirState     // of a directory; immutable
 
-	upMu sync.Mutex // one copy-up of this object at a time
+	upMu lock.Mutex[lock.CopyUp] // one copy-up of this object at a time
 
-	mu     sync.Mutex     // guards the rest: where the object lies
-	parent *Node          // changes with the mu of both directories' dirState held, and with Overlay.movesMu if n is a directory
-	name   string         // as parent
-	layer  int32          // that attributes and data come from
-	gone   bool           // the last known name was removed; kept leads to the object
-	rare   *rareState     // nil: the zero value
-	key    inodecache.Key // the object's identity in the upper; zero while in a lower
+	mu     lock.Mutex[lock.Place] // guards the rest: where the object lies
+	parent *Node                  // changes with the mu of both directories' dirState held, and with Overlay.movesMu if n is a directory
+	name   string                 // as parent
+	layer  int32                  // that attributes and data come from
+	gone   bool                   // the last known name was removed; kept leads to the object
+	rare   *rareState             // nil: the zero value
+	key    inodecache.Key         // the object's identity in the upper; zero while in a lower
 }
 
 // rareState is what few nodes have. It is guarded by the node's mu.
@@ -45,7 +45,7 @@ type rareState struct {
 	linkable bool
 
 	// links guards the counts of shared together with the link count of its copy, over calls on the upper.
-	links sync.Mutex
+	links lock.Mutex[lock.Links]
 }
 
 // noRareState is the zero value. No code changes it.

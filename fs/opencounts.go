@@ -1,9 +1,9 @@
 package fs
 
 import (
-	"sync"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // opens knows what is open of each file, where OPEN is answered. The kernel wants all opens of an inode to be of one kind,
@@ -13,7 +13,7 @@ import (
 type opens struct {
 	most int // files of lowers that may be open at a time, each of which keeps a descriptor; immutable
 
-	mu     sync.Mutex // guards the rest
+	mu     lock.Mutex[lock.Opens] // guards the rest
 	byID   map[uint64]opened
 	lowers int // of them by the file of a lower
 }

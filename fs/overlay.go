@@ -13,6 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 )
 
@@ -35,8 +36,6 @@ type Overlay struct {
 	next    nextFile
 	log     *zap.Logger
 	selinux bool // the host has SELinux: security.selinux means something
-
-	writebacks writebackLocks
 
 	conn    *conn.Conn  // immutable
 	policy  conn.Policy // set by Connected, before any request is served
@@ -63,7 +62,7 @@ type Overlay struct {
 	// movesMu: one directory at a time gets another place in the upper. It is held over calls on
 	// the upper, never over one on a lower. A goroutine that holds it may hold the mu of
 	// directories that do not lie in one another, see lockTwo.
-	movesMu sync.Mutex
+	movesMu lock.Mutex[lock.Moves]
 	moves   atomic.Uint32 // odd while one does; changes with movesMu held
 }
 

@@ -1,13 +1,12 @@
 package fs
 
 import (
-	"sync"
-
-	"golang.org/x/sys/unix"
+	"errors"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -100,7 +99,7 @@ func (n *Node) lockLinks() (unlock func()) {
 	return links.Unlock
 }
 
-func (n *Node) linksMu() *sync.Mutex {
+func (n *Node) linksMu() *lock.Mutex[lock.Links] {
 	if n == nil {
 		return nil
 	}
@@ -238,5 +237,5 @@ func (o *Overlay) linkRemoved(n *Node) {
 	}
 }
 
-// errNotShared says that a name must be prepared by shareName first. It is told to nobody.
-const errNotShared = unix.ERESTART
+// errNotShared is returned with locks held, for a name that shareName has to prepare first. No request is answered by it.
+var errNotShared = errors.New("the name is not a link of the shared copy yet")

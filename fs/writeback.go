@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"sync"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
@@ -12,15 +10,10 @@ import (
 // time has changed: a write(2) within the same tick of the clock as the creation of the file changes none. The WRITE that brings
 // the data later must not change st_mtime either, or the file would show another time as soon as the kernel has forgotten it.
 
-// writebackLocks are the locks of [Overlay.writeBack], by the number of the node: two WRITEs to one file must not take the time
-// that the other has made for the one to be kept.
-type writebackLocks [64]sync.Mutex
-
-func (l *writebackLocks) of(n *Node) *sync.Mutex { return &l[n.ID()%uint64(len(l))] }
-
-// writeBack stores what the kernel writes back from its cache, and keeps st_mtime as it is.
+// writeBack stores what the kernel writes back from its cache, and keeps st_mtime as it is. It holds the lock of the node's stores
+// alone: of two WRITEs to one file, neither must take the time that the other has made for the one to be kept.
 func (o *Overlay) writeBack(n *Node, h *held, data []byte, off int64) (int, error) {
-	l := o.writebacks.of(n)
+	l := o.growing.lock(n)
 	l.Lock()
 	defer l.Unlock()
 	file := h.Value.file.Ref()
@@ -28,7 +21,7 @@ func (o *Overlay) writeBack(n *Node, h *held, data []byte, off int64) (int, erro
 	if err := file.Stat(&st); err != nil {
 		return 0, err
 	}
-	done, err := o.growing.store(n, h, data, off)
+	done, err := o.growing.storeLocked(n, h, data, off)
 	if done > 0 {
 		// Another user's file, which the daemon may write but not date, keeps the time of the WRITE.
 		if back := file.Utimes(unix.Timespec{Nsec: unix.UTIME_OMIT}, st.Mtim); back != nil && back != unix.EPERM && back != unix.EACCES {

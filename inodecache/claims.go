@@ -1,12 +1,12 @@
 package inodecache
 
-import "sync"
+import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
 // Claims decides which of several objects has an inode number that all of them would have. These
 // are directories that lead to one directory of a lower, by redirects or because one layer lies
 // inside another. T stands for an object while it is known.
 type Claims[T comparable] struct {
-	mu      sync.Mutex // guards the rest
+	mu      lock.Mutex[lock.Leaf] // guards the rest
 	holders map[uint64]T
 	// shared are the numbers that two objects have claimed. While no object holds such a number, it
 	// stays reserved for the object whose key is here. So no object's number changes because others

@@ -1,6 +1,6 @@
 package inodecache
 
-import "sync"
+import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
 // LRU keeps up to a number of handles open, the least recently used going first. A handle in use is never closed: it may
 // stand over the bound until it is released.
@@ -8,7 +8,7 @@ type LRU[K comparable, V any] struct {
 	close func(V) // immutable; called with nothing held
 	max   int     // immutable
 
-	mu    sync.Mutex // guards the rest and the fields of each Held
+	mu    lock.Mutex[lock.Leaf] // guards the rest and the fields of each Held
 	byKey map[K]*Held[K, V]
 	head  Held[K, V] // ring: head.next is the most recent
 }

@@ -2,7 +2,8 @@ package inodecache
 
 import (
 	"math/bits"
-	"sync"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // Numbers gives every object of the stack an inode number that no other object has while both exist.
@@ -24,7 +25,7 @@ type Numbers struct {
 	shift uint     // where the index begins; immutable
 	room  uint     // bits of an object's own number; immutable
 
-	mu      sync.RWMutex // guards the rest
+	mu      lock.RWMutex[lock.Leaf] // guards the rest
 	extra   map[Key]uint64
 	next    uint64 // how many extra numbers were ever given
 	origins map[Key]uint64

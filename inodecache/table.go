@@ -1,8 +1,9 @@
 package inodecache
 
 import (
-	"sync"
 	"sync/atomic"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // RootID is the node id of the root (FUSE_ROOT_ID).
@@ -42,7 +43,7 @@ type Key struct{ Dev, Ino uint64 }
 const shards = 64
 
 type shard[N Node] struct {
-	mu    sync.Mutex // guards nodes and the Entry of each node in it
+	mu    lock.Mutex[lock.Leaf] // guards nodes and the Entry of each node in it
 	nodes map[uint64]N
 	_     [40]byte // one cache line each
 }
@@ -56,7 +57,7 @@ type Table[N Node] struct {
 
 	sampled atomic.Uint32
 
-	linkMu sync.Mutex // guards links; taken before a shard's mutex
+	linkMu lock.Mutex[lock.Linked] // guards links; taken before a shard's mutex
 	links  map[Key]N
 }
 

@@ -7,15 +7,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
-// What the kernel's overlayfs has options for, and calls features: the parts of the format on disk that can be chosen.
+// The kernel's overlayfs calls the parts of the format on disk that can be chosen features.
 
-// choice is one of the words that an option takes, and what it means.
+// choice is one of the words that an option takes, with its meaning.
 type choice[T any] struct {
 	word    string
 	meaning T
 }
 
-// oneOf is for options that are one of some words.
+// oneOf returns the setter of an option that takes one of some words.
 func oneOf[T any](field func(*request) *T, choices ...choice[T]) setter {
 	return func(r *request, value string) error {
 		var words []string
@@ -31,7 +31,7 @@ func oneOf[T any](field func(*request) *T, choices ...choice[T]) setter {
 	}
 }
 
-// onOrOff is for the kernel's options that are on or off.
+// onOrOff returns the setter of an option of the kernel that is on or off.
 func onOrOff(field func(*request) *bool) setter {
 	return oneOf(field, choice[bool]{"on", true}, choice[bool]{"off", false})
 }
@@ -42,8 +42,9 @@ var redirectChoices = []choice[fs.Redirects]{
 
 var setRedirects = oneOf(func(r *request) *fs.Redirects { return &r.overlay.Redirects }, redirectChoices...)
 
-var setXino = oneOf(func(r *request) *fs.Xino { return &r.overlay.Xino },
-	choice[fs.Xino]{"on", fs.XinoOn}, choice[fs.Xino]{"off", fs.XinoOff}, choice[fs.Xino]{"auto", fs.XinoAuto})
+// setXino checks the word and has no effect: inode numbers are always made as with on.
+var setXino = oneOf(func(*request) *string { return new(string) },
+	choice[string]{word: "on"}, choice[string]{word: "off"}, choice[string]{word: "auto"})
 
 var setUUID = oneOf(func(r *request) *fs.UUID { return &r.overlay.Features.UUID },
 	choice[fs.UUID]{"on", fs.UUIDOn}, choice[fs.UUID]{"off", fs.UUIDOff},
@@ -52,7 +53,7 @@ var setUUID = oneOf(func(r *request) *fs.UUID { return &r.overlay.Features.UUID 
 var setVerity = oneOf(func(r *request) *fs.Verity { return &r.overlay.Features.Verity },
 	choice[fs.Verity]{"on", fs.VerityOn}, choice[fs.Verity]{"off", fs.VerityOff}, choice[fs.Verity]{"require", fs.VerityRequire})
 
-// feature is one of those that are there or not.
+// feature returns the field of a feature in a request.
 func feature(field func(*fs.Features) *bool) func(*request) *bool {
 	return func(r *request) *bool { return field(&r.overlay.Features) }
 }

@@ -7,11 +7,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // syslogSocket is where the journal or syslog listens.
@@ -26,7 +27,7 @@ type syslogConn struct {
 	path, tag string
 	dir       *os.File // what path begins at; nil: the root
 
-	mu   sync.Mutex
+	mu   lock.Mutex[lock.Leaf]
 	conn net.Conn // guarded by mu
 }
 

@@ -25,6 +25,8 @@ type pkg struct {
 	Dir          string
 	GoFiles      []string
 	CgoFiles     []string
+	TestGoFiles  []string
+	XTestGoFiles []string
 	Imports      []string
 	TestImports  []string
 	XTestImports []string
@@ -35,6 +37,23 @@ type pkg struct {
 
 func (p *pkg) room() string { return strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/") }
 
+// parse parses files of the package, with their comments.
+func (p *pkg) parse(fset *token.FileSet, names ...string) (map[string]*ast.File, error) {
+	files := map[string]*ast.File{}
+	for _, name := range names {
+		var source any
+		if p.sources != nil {
+			source = p.sources[name]
+		}
+		file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), source, parser.SkipObjectResolution|parser.ParseComments)
+		if err != nil {
+			return nil, err
+		}
+		files[name] = file
+	}
+	return files, nil
+}
+
 // TestArchitecture checks the module as it stands.
 func TestArchitecture(t *testing.T) {
 	pkgs := goList(t, "./...")
@@ -43,7 +62,7 @@ func TestArchitecture(t *testing.T) {
 	}
 	functions := watchedFunctions(t)
 	for _, p := range pkgs {
-		for _, violation := range slices.Concat(checkImports(p), checkCalls(p, functions)) {
+		for _, violation := range slices.Concat(checkImports(p), checkCalls(p, functions), checkText(p)) {
 			t.Error(violation)
 		}
 	}
@@ -75,8 +94,8 @@ func goList(t *testing.T, patterns ...string) []*pkg {
 	}
 }
 
-// openFolders lists every folder of the module. What a test opens is what `go test` looks at before it takes a result out
-// of its cache; what go list opens it does not see.
+// openFolders lists every folder of the module. What a test opens is what `go test` looks at before
+// it takes a result out of its cache; what go list opens it does not see.
 func openFolders(t *testing.T) {
 	t.Helper()
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
@@ -95,11 +114,11 @@ func watchedFunctions(t *testing.T) map[string][]string {
 	t.Helper()
 	functions := map[string][]string{}
 	for _, p := range goList(t, slices.Collect(maps.Keys(callReasons))...) {
-		for _, name := range slices.Concat(p.GoFiles, p.CgoFiles) {
-			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
+		files, err := p.parse(token.NewFileSet(), slices.Concat(p.GoFiles, p.CgoFiles)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
 			for _, decl := range file.Decls {
 				if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.IsExported() {
 					functions[p.ImportPath] = append(functions[p.ImportPath], f.Name.Name)
@@ -138,7 +157,7 @@ func checkImports(p *pkg) []string {
 	if slices.Contains(onlyStandard, room) {
 		for _, path := range p.Imports {
 			// The first element of a path outside of the standard library has a dot.
-			if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") {
+			if first, _, _ := strings.Cut(path, "/"); strings.Contains(first, ".") && path != module+"/internal/lock" {
 				out = append(out, fmt.Sprintf("%s imports %s: %s", room, path, reasons[room]))
 			}
 		}
@@ -159,7 +178,8 @@ func bannedImports(room string, imports []string, b ban, except []string) []stri
 	return out
 }
 
-// checkCalls finds references to watched functions, called or not, in the files of a package that are not tests.
+// checkCalls finds references to watched functions, called or not, in the files of a package that
+// are not tests.
 func checkCalls(p *pkg, functions map[string][]string) []string {
 	banned := func(path, function string) bool {
 		return slices.Contains(functions[path], function) && !slices.ContainsFunc(callRules, func(r callRule) bool {
@@ -168,16 +188,12 @@ func checkCalls(p *pkg, functions map[string][]string) []string {
 		})
 	}
 	var out []string
-	for _, name := range slices.Concat(p.GoFiles, p.CgoFiles) {
-		fset := token.NewFileSet()
-		var source any
-		if p.sources != nil {
-			source = p.sources[name]
-		}
-		file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), source, parser.SkipObjectResolution)
-		if err != nil {
-			return append(out, err.Error())
-		}
+	fset := token.NewFileSet()
+	files, err := p.parse(fset, slices.Concat(p.GoFiles, p.CgoFiles)...)
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for name, file := range files {
 		local := localNames(file)
 		ast.Inspect(file, func(n ast.Node) bool {
 			selector, ok := n.(*ast.SelectorExpr)

@@ -1,4 +1,4 @@
-// Package archtest holds the rules of the house as a test: which room may import which, and who may call the system.
-// ARCHITECTURE.md tells the design; this package keeps it true, and prints the reason of each ban that is broken.
-// It has no code besides its tests.
+// Package archtest checks the rules of ARCHITECTURE.md: which room may import which, which may make
+// system calls, the list of locks, the names of xattrs, the size of files and functions. It prints
+// the reason of each rule that is broken. It has no code besides its tests.
 package archtest

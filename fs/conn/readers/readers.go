@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
 // Device is where requests come from. internal/host.Device is one.
@@ -89,7 +91,7 @@ type Pool struct {
 	meanwhile func() (done bool) // nil: nothing
 	noSpin    bool               // readers block at once; immutable
 
-	mu      sync.Mutex // guards the rest
+	mu      lock.Mutex[lock.Leaf] // guards the rest
 	parked  []*reader
 	running int
 	err     error
