@@ -12,11 +12,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// A process that serves a mount keeps the mount namespace alive that it lives in, and with it the mount itself: it would wait for an
-// end that it holds up. So where it may mount by itself it lives in a mount namespace of its own. That one begins as a copy of its
-// caller's, in which it opens the layers and the log. Then it leaves all mounts of it (host.LeaveMounts). The mount is made in the
-// caller's namespace, which the caller passes on by descriptors until then. The process ends with the mount: when it is unmounted,
-// or the last process of its namespaces has ended.
+// A process keeps its mount namespace alive, and with it all mounts in it. A daemon in its caller's
+// namespace would wait for the end of a mount that it keeps alive itself. So a daemon that may call
+// mount(2) has a mount namespace of its own. That begins as a copy of its caller's, in which the
+// daemon opens the layers and the log. Then the daemon leaves all mounts in it (host.LeaveMounts).
+// It makes the mount in the caller's namespace, of which it has descriptors until the mount
+// answers. The daemon ends with the mount, after an unmount or the end of the last process in the
+// mount's namespaces.
 
 const (
 	// callerVariable holds the numbers of three descriptors for the serving process: the caller's
@@ -26,15 +28,15 @@ const (
 	stayVariable = "_FUSE_OVERLAY_STAY"
 )
 
-// callersNamespace opens the namespace of this process, to be passed on; nil where there will be no other one: for a plain user, and
-// where that has been tried in vain.
+// callersNamespace opens the namespace of this process for a daemon in another one. nil: the daemon
+// will stay in this one, because the user may not mount, or because that has failed before.
 func callersNamespace() *host.MountNamespace {
 	if os.Getenv(stayVariable) != "" || !mayMount() {
 		return nil
 	}
 	n, err := host.CurrentNamespace()
 	if err == nil {
-		err = n.Do(func() error { return nil }) // else there would be no way back to it
+		err = n.Do(func() error { return nil }) // or the daemon could not enter it
 	}
 	if err != nil {
 		n.Close()
@@ -44,7 +46,7 @@ func callersNamespace() *host.MountNamespace {
 	return n
 }
 
-// inheritedNamespace is that of the caller; nil in a process that lives there itself.
+// inheritedNamespace returns the caller's namespace. nil: this process is in it.
 func inheritedNamespace() *host.MountNamespace {
 	text := os.Getenv(callerVariable)
 	if text == "" {
@@ -62,8 +64,8 @@ func inheritedNamespace() *host.MountNamespace {
 	return host.InheritNamespace(fds)
 }
 
-// serveApart runs a program that is to serve in the foreground anew, in a mount namespace of its own: so the process keeps its
-// number. It returns where there is no such need, and where that cannot be.
+// serveApart executes a program that serves in the foreground again, in a mount namespace of its
+// own. The process keeps its number. serveApart returns if that is not needed, and if it fails.
 func serveApart(argv []string) {
 	if os.Getenv(callerVariable) != "" || os.Getenv(resultVariable) != "" {
 		return
@@ -84,24 +86,26 @@ func serveApart(argv []string) {
 	os.Setenv(stayVariable, err.Error())
 }
 
-// apartError is the reason why a process cannot live in a mount namespace of its own.
+// apartError is the reason why a process cannot have a mount namespace of its own.
 type apartError struct{ err error }
 
 func (e *apartError) Error() string { return "no mount namespace of its own: " + e.err.Error() }
 
-// leaveMounts takes this process out of all mounts, after all that it needs is open.
+// leaveMounts removes the mounts of this process's namespace. Everything that the process needs is
+// open.
 func (r *request) leaveMounts() error {
 	if r.mount.Namespace == nil {
 		return nil
 	}
-	_ = time.Now().String() // reads the table of the time zone, once
+	_ = time.Now().String() // makes package time read the time zone's file, once
 	if err := host.LeaveMounts(neededPaths()...); err != nil {
 		return &apartError{err}
 	}
 	return nil
 }
 
-// stayWithCaller runs the program anew, in the caller's namespace, after an error of leaveMounts. It returns an error or not at all.
+// stayWithCaller executes the program again in the caller's namespace, after an error of
+// leaveMounts. It returns only with an error.
 func (r *request) stayWithCaller(reason *apartError, result *resultPipe) error {
 	environ := append(os.Environ(), stayVariable+"="+oneLine(reason.err.Error()))
 	var inherit []int
@@ -116,7 +120,7 @@ func (r *request) stayWithCaller(reason *apartError, result *resultPipe) error {
 	return fmt.Errorf("%w; %w", reason, r.mount.Namespace.Exec(os.Args, environ, inherit...))
 }
 
-// noteStay notes why this process lives in its caller's namespace, where it should not.
+// noteStay notes why this process has to stay in its caller's namespace.
 func (r *request) noteStay() {
 	reason := os.Getenv(stayVariable)
 	if reason == "" {

@@ -6,37 +6,38 @@ import (
 	"strings"
 )
 
-// commandLine is what the arguments are before any option is understood.
+// commandLine holds the arguments, sorted but not interpreted.
 type commandLine struct {
-	// helper: mount(8) calls, with flags of its own (mount.TYPE SOURCE DIR [-sfnv] [-o LIST] [-t TYPE]).
+	// helper: the caller is mount(8), which has flags of its own (mount.TYPE SOURCE DIR [-sfnv] [-o
+	// LIST] [-t TYPE]).
 	helper bool
 
 	help, version, foreground, debug bool
-	// fake and sloppy are flags of a mount helper: do all but mount, and let unknown options pass.
+	// fake and sloppy are flags of a mount helper: do everything but mount, and ignore unknown
+	// options.
 	fake, sloppy bool
 
 	// optionLists are the arguments of each -o, in order.
 	optionLists []string
 	positionals []string
-	// unknown are flags that no rule knows.
+	// unknown are all other flags.
 	unknown []string
 }
 
-// longFlags are the flags that have a long form, and the letters they are long for.
+// longFlags maps the long form of a flag to its letter.
 var longFlags = map[string]byte{"foreground": 'f', "debug": 'd', "help": 'h', "version": 'V'}
 
-// splitCommandLine sorts arguments into flags, option lists and positionals, which may come in any order. It is not
-// a flag library because those end at the first unknown flag or guess whether it takes the next argument, and callers
-// of compatName rely on unknown flags passing by.
-func splitCommandLine(args []string, helper bool) (*commandLine, error) {
-	c := &commandLine{helper: helper}
+// split sorts arguments into flags, option lists and positionals, which may come in any order.
+// Libraries for flags stop at the first unknown flag, or guess whether it takes the next argument.
+// Callers of compatName need unknown flags to be ignored.
+func (c *commandLine) split(args []string) error {
 	for len(args) > 0 {
 		arg := args[0]
 		args = args[1:]
 		switch {
 		case arg == "--":
 			c.positionals = append(c.positionals, args...)
-			return c, nil
+			return nil
 		case strings.HasPrefix(arg, "--"):
 			if !c.setLongFlag(arg[2:]) {
 				c.unknown = append(c.unknown, arg)
@@ -44,17 +45,18 @@ func splitCommandLine(args []string, helper bool) (*commandLine, error) {
 		case len(arg) > 1 && arg[0] == '-':
 			rest, err := c.letters(arg, args)
 			if err != nil {
-				return nil, err
+				return err
 			}
 			args = rest
 		default:
 			c.positionals = append(c.positionals, arg)
 		}
 	}
-	return c, nil
+	return nil
 }
 
-// letters reads one argument of single-letter flags (-f, -fd, -oLIST, -fo LIST) and returns the arguments after it.
+// letters parses one argument of single-letter flags (-f, -fd, -oLIST, -fo LIST) and returns the
+// arguments after it.
 func (c *commandLine) letters(arg string, after []string) (rest []string, err error) {
 	for i := 1; i < len(arg); i++ {
 		switch letter := arg[i]; {
@@ -83,7 +85,7 @@ func (c *commandLine) takesValue(letter byte) bool {
 func (c *commandLine) setValue(letter byte, value string) {
 	if letter == 'o' {
 		c.optionLists = append(c.optionLists, value)
-	} // -t says how the type was written that led to this program: nothing new
+	} // the value of -t is the type by which mount(8) has found this program
 }
 
 func (c *commandLine) setFlag(letter byte) (known bool) {
@@ -106,7 +108,7 @@ func (c *commandLine) setFlag(letter byte) (known bool) {
 
 func (c *commandLine) setLongFlag(name string) (known bool) {
 	letter, ok := longFlags[name]
-	if letter == 'f' && c.helper { // mount(8) means something else by -f
+	if letter == 'f' && c.helper { // -f of mount(8) is another flag
 		return false
 	}
 	return ok && c.setFlag(letter)
@@ -118,14 +120,14 @@ func (c *commandLine) setHelperFlag(letter byte) (known bool) {
 		c.fake = true
 	case 's':
 		c.sloppy = true
-	case 'n', 'v': // there is no mtab to leave alone, and nothing to tell
+	case 'n', 'v': // no mtab to leave alone, and no messages
 	default:
 		return false
 	}
 	return true
 }
 
-// mountPoint takes the positionals apart: [SOURCE] MOUNTPOINT, as mount(8) calls its helpers.
+// mountPoint returns what the positionals name: [SOURCE] MOUNTPOINT, as mount(8) calls its helpers.
 func (c *commandLine) mountPoint() (source, point string, err error) {
 	switch n := len(c.positionals); {
 	case n == 0:

@@ -6,22 +6,23 @@ import (
 	"strings"
 )
 
-// compatForm is how fuse-overlayfs reads the value of one of its options.
+// compatForm is how fuse-overlayfs parses the value of one of its options.
 type compatForm int
 
 const (
-	// compatText is any text; a wrong one ends that program.
+	// compatText is a text that fuse-overlayfs checks.
 	compatText compatForm = iota
-	// compatAnyText is any text, and none is wrong.
+	// compatAnyText is a text that it does not check.
 	compatAnyText
-	// compatInteger is a number, and what follows its digits is not looked at.
+	// compatInteger is a number. What follows its digits is ignored.
 	compatInteger
 	// compatSwitch is a number that means on unless it is 0.
 	compatSwitch
 )
 
-// compatForms are the options of fuse-overlayfs that take a value (tried with version 1.10). That program ignores them with
-// a warning where no value is given, and all other options where one is given.
+// compatForms are the options of fuse-overlayfs that take a value (tried with version 1.10). That
+// program ignores them with a warning if they have no value, and all other options if they have
+// one.
 var compatForms = map[string]compatForm{
 	"lowerdir":          compatText,
 	"upperdir":          compatText,
@@ -41,8 +42,9 @@ var compatForms = map[string]compatForm{
 	"noxattrs":          compatSwitch,
 }
 
-// applyCompat is apply for callers of fuse-overlayfs: ignored reports a field that is passed by with a warning, because that
-// program does so, or because it gives the value no meaning and this one refuses it.
+// applyCompat applies a field as callers of fuse-overlayfs expect it. ignored: the field has no
+// effect but a warning. Either fuse-overlayfs does the same, or it gives the value no meaning and
+// this program refuses it.
 func (r *request) applyCompat(field string) (ignored bool, err error) {
 	name, value, given := strings.Cut(field, "=")
 	form, theirs := compatForms[name]
@@ -60,13 +62,13 @@ func (r *request) applyCompat(field string) (ignored bool, err error) {
 	if theirs && form != compatAnyText {
 		return false, err
 	}
-	if r.nfsExport { // settle refuses it later
+	if r.nfsExport { // resolveOptions would refuse it later
 		r.nfsExport, err = false, errUnsupported
 	}
 	return err != nil, nil
 }
 
-// meansNothing reports a value by which fuse-overlayfs does what it does without the option.
+// meansNothing reports whether fuse-overlayfs does the same with the value as without the option.
 func meansNothing(name, value string) bool {
 	switch name {
 	case "uidmapping", "gidmapping":
@@ -85,7 +87,7 @@ func (f compatForm) normal(n int) string {
 	return strconv.Itoa(n)
 }
 
-// leadingInteger reads the number at the beginning of s, as sscanf(3) does by %d.
+// leadingInteger parses the number at the beginning of s, as sscanf(3) does with %d.
 func leadingInteger(s string) (n int, ok bool) {
 	end := 0
 	for end < len(s) && (s[end] >= '0' && s[end] <= '9' || end == 0 && strings.ContainsRune("+-", rune(s[0]))) {

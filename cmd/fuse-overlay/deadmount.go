@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// clearMountPoint detaches the dead mounts of this program at the mount point: their daemon was killed, and nothing can be done
-// with them but that. Podman's first use of a container after such a death comes with one in the way.
+// clearMountPoint detaches dead mounts of this program at the mount point. Their daemon was killed,
+// so they are of no use. After that, podman mounts over one with its next use of the container.
 func (r *request) clearMountPoint() {
 	for isDead(r.mount.Point) {
 		dead, ok := r.ownMount()
@@ -21,14 +21,15 @@ func (r *request) clearMountPoint() {
 	}
 }
 
-// isDead reports whether path leads to a mount whose daemon is gone. The kernel may still remember attributes of such a mount,
-// but never these numbers.
+// isDead reports whether path leads to a mount without a daemon. The kernel may still have
+// attributes of such a mount in its cache, but it never caches the reply to statfs(2).
 func isDead(path string) bool {
 	return errors.Is(syscall.Statfs(path, new(syscall.Statfs_t)), syscall.ENOTCONN)
 }
 
-// ownMount is the topmost mount at the mount point, if its type is this program's.
-func (r *request) ownMount() (host.MountEntry, bool) {
+// ownMount returns the topmost mount at the mount point. ok is false if its type is not this
+// program's.
+func (r *request) ownMount() (m host.MountEntry, ok bool) {
 	point, err := host.RealPath(r.mount.Point)
 	if err != nil {
 		return host.MountEntry{}, false

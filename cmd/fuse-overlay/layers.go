@@ -5,9 +5,10 @@ import (
 	"strings"
 )
 
-// splitFields takes the argument of one -o apart at its commas. Kept together are commas behind a backslash and those
-// of a value that is quoted as a whole (context="a,b"); the quotes go, backslashes stay for whoever knows what the
-// value is. Empty fields are dropped: callers leave them at the end or double a comma.
+// splitFields splits the argument of one -o at its commas. A comma behind a backslash, or in a
+// value that is quoted as a whole (context="a,b"), does not count. The quotes are removed. The
+// backslashes stay, for the setter of the option. Empty fields are dropped: callers leave a comma
+// at the end, or double one.
 func splitFields(list string) []string {
 	var fields []string
 	for len(list) > 0 {
@@ -32,7 +33,7 @@ func nextField(list string) (field, rest string) {
 	return field, rest
 }
 
-// cutUnescaped is strings.Cut at the first separator without a backslash before it.
+// cutUnescaped cuts s as strings.Cut does, at the first separator without a backslash before it.
 func cutUnescaped(s string, separator byte) (before, after string, found bool) {
 	for i := 0; i < len(s); i++ {
 		switch s[i] {
@@ -45,8 +46,9 @@ func cutUnescaped(s string, separator byte) (before, after string, found bool) {
 	return s, "", false
 }
 
-// cutQuoted reads a value that begins with a quote and ends with one right before a comma or the end of the list. A
-// quote anywhere else is an ordinary character, as it may be in the name of a directory.
+// cutQuoted returns a value between two quotes, of which the second is before a comma or at the end
+// of the list. Any other quote is an ordinary character, because the name of a directory may have
+// one.
 func cutQuoted(s string) (value, rest string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
 		return "", "", false
@@ -65,7 +67,7 @@ func cutQuoted(s string) (value, rest string, ok bool) {
 	return "", "", false
 }
 
-// unescape takes each backslash away and what follows it as it is.
+// unescape replaces each backslash and the character behind it by that character.
 func unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
@@ -80,7 +82,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// Reasons why a list of lower layers is none, in the kernel's words.
+// Errors of a list of lower layers, in the kernel's words.
 var (
 	errLeadingColon  = errors.New("begins with a colon (the kernel: cannot append lower layer)")
 	errTrailingColon = errors.New("ends with a colon (the kernel: unescaped trailing colons in lowerdir mount option)")
@@ -89,8 +91,8 @@ var (
 	errMixed         = errors.New("lowerdir+ and datadir+ cannot follow lowerdir")
 )
 
-// splitLowers takes the value of lowerdir= apart, the topmost layer first. What follows a double colon is a data-only layer,
-// and after one of these there are no others (ovl_parse_param_lowerdir).
+// splitLowers splits the value of lowerdir=, the topmost layer first. A double colon begins a
+// data-only layer, and no other layer follows one (ovl_parse_param_lowerdir).
 func splitLowers(value string) (lowers, dataOnly []string, err error) {
 	if strings.HasPrefix(value, ":") {
 		return nil, nil, errLeadingColon
@@ -117,14 +119,15 @@ func splitLowers(value string) (lowers, dataOnly []string, err error) {
 	return lowers, dataOnly, nil
 }
 
-// setLowers is lowerdir=. Given again it starts anew: so it is in the kernel, and so mount(8) lets a command line
-// override a line of fstab.
+// setLowers sets lowerdir=. A second one replaces the first, as in the kernel: mount(8) lets a
+// command line override a line of fstab so.
 func setLowers(r *request, value string) (err error) {
 	r.overlay.Lowers, r.overlay.DataOnly, err = splitLowers(value)
 	return err
 }
 
-// addLower is lowerdir+=: one layer below those given so far. Colons need no escape here, as in the kernel.
+// addLower adds the layer of lowerdir+= below those given so far. Colons need no escape, as in the
+// kernel.
 func addLower(r *request, value string) error {
 	switch {
 	case r.given["lowerdir"]:
@@ -136,7 +139,7 @@ func addLower(r *request, value string) error {
 	return nil
 }
 
-// addData is datadir+=: one data-only layer below all given so far.
+// addData adds the data-only layer of datadir+= below those given so far.
 func addData(r *request, value string) error {
 	if r.given["lowerdir"] {
 		return errMixed

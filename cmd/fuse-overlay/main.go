@@ -1,6 +1,6 @@
-// Command fuse-overlay mounts an overlay file system from user space. This package answers what the user typed: it
-// holds the table of options, becomes a daemon, tells its caller how that went, and turns signals into an unmount.
-// It takes no locks. It does not know what a layer holds: all of that is asked of package fs.
+// Command fuse-overlay mounts an overlay file system from user space. This package interprets the
+// command line: it has the table of options, becomes a daemon, reports the result to its caller,
+// and unmounts after a signal. It does not know what a layer holds. Package fs does.
 package main
 
 import (
@@ -12,18 +12,18 @@ import (
 	"strings"
 )
 
-// Exit codes; scripts rely on them.
+// Exit codes, on which scripts rely.
 const (
 	exitOK     = 0
 	exitFailed = 1
 )
 
-// The names that change what the program does: callers of compatName expect the manners of that older program, see
-// parseRequest and printVersion.
+// Names that change what the program does. Callers of compatName expect the behaviour of that older
+// program, see parseRequest and printVersion.
 const (
 	ownName    = "fuse-overlay"
 	compatName = "fuse-overlayfs"
-	// helperPrefix begins the names by which mount(8) calls programs that mount a type of file system.
+	// helperPrefix begins the names of the programs that mount(8) calls for a type of file system.
 	helperPrefix = "mount."
 )
 
@@ -32,8 +32,8 @@ func main() {
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
 
-// run is the whole program, and also that of the process which startDaemon starts: that one gets the same arguments
-// and is told apart by the result pipe in its hand.
+// run is the whole program, also in the process that startDaemon starts. That process has the same
+// arguments and, in its environment, the result pipe.
 func run(argv []string, stdout, stderr io.Writer) int {
 	if runLossClient() {
 		return exitOK
@@ -80,8 +80,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// calledBy is the name the program was called by: the mount is of type fuse.NAME, and its errors begin with it. Called
-// as mount.NAME, by mount(8), it is NAME.
+// calledBy returns the NAME by which the program was called, or mount(8) has called it as
+// mount.NAME. The mount is of type fuse.NAME, and errors begin with NAME.
 func calledBy(argv []string) string {
 	if len(argv) == 0 || argv[0] == "" {
 		return ownName
@@ -89,12 +89,12 @@ func calledBy(argv []string) string {
 	return strings.TrimPrefix(filepath.Base(argv[0]), helperPrefix)
 }
 
-// asMountHelper tells whether mount(8) calls.
+// asMountHelper reports whether mount(8) is the caller.
 func asMountHelper(argv []string) bool {
 	return len(argv) > 0 && strings.HasPrefix(filepath.Base(argv[0]), helperPrefix)
 }
 
-// fail tells the user why, in one line whatever the error holds.
+// fail prints an error in one line, whatever characters it has.
 func fail(stderr io.Writer, called string, err error) int {
 	fmt.Fprintf(stderr, "%s: %s\n", called, message(err))
 	return exitFailed
@@ -114,8 +114,8 @@ func runForeground(req *request) error {
 	return nil
 }
 
-// orStay begins again in the caller's namespace if err is that this process cannot live in one of
-// its own. Otherwise, and if that fails, it returns the error.
+// orStay executes the program again in the caller's namespace if err is an apartError. Otherwise,
+// and if that fails, it returns the error.
 func orStay(req *request, err error, result *resultPipe) error {
 	var apart *apartError
 	if errors.As(err, &apart) {
@@ -124,8 +124,8 @@ func orStay(req *request, err error, result *resultPipe) error {
 	return err
 }
 
-// runDaemon is the life of the process that startDaemon starts. It tells its errors to the parent, which tells them
-// to the user; once the parent is gone there is nobody left to tell but the log.
+// runDaemon is the process that startDaemon starts. It sends an error to its parent, which prints
+// it. After the parent's end, errors go to the log alone.
 func runDaemon(req *request, result *resultPipe) int {
 	signals := catchSignals()
 	setProcessName(req.called)
@@ -135,7 +135,8 @@ func runDaemon(req *request, result *resultPipe) int {
 		return exitFailed
 	}
 	if err := result.success(); err != nil {
-		// The parent was killed while it waited: its caller believes that nothing is mounted, so let it be so.
+		// The parent was killed while it waited. Its caller knows of no mount, so there must be
+		// none.
 		m.detach()
 		return exitFailed
 	}
@@ -143,8 +144,8 @@ func runDaemon(req *request, result *resultPipe) int {
 	return exitOK
 }
 
-// attachDaemon returns when all is done that may fail: a mount that answers, in a process that holds nothing of its
-// caller's but the result pipe.
+// attachDaemon does everything that may fail: when it returns, the mount answers, and the process
+// has nothing of its caller's but the result pipe.
 func attachDaemon(req *request) (*attached, error) {
 	log, err := daemonLog(req)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// attach goes from a request to a mount that answers. After an error, the caller's namespace is still open.
+// attach makes the mount of a request, and returns when it answers. After an error, the caller's
+// namespace is still open.
 func attach(req *request, log *zap.Logger) (*attached, error) {
 	prepareProcess()
 	namespace := req.mount.Namespace
@@ -67,7 +68,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	return a, nil
 }
 
-// logMounted writes the one line about what the mount has found and decided.
+// logMounted logs one line about what the mount has found and decided.
 func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
 	if !log.Core().Enabled(zap.InfoLevel) { // the report costs system calls, and the log would drop it
 		return
@@ -76,19 +77,20 @@ func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
 	log.Info("mounted", append(about, overlay.Report()...)...)
 }
 
-// mountOfOthers is a mount point /dev/fd/N: whoever has mounted that knows where, and unmounts it.
+// mountOfOthers is a mount point /dev/fd/N. The process that has mounted it knows where, and
+// unmounts it.
 type mountOfOthers struct{ *fs.Mount }
 
 func (mountOfOthers) Unmount() error { return nil }
 
 func (mountOfOthers) HandOver() {}
 
-// prepareProcess sets what belongs to the whole process.
+// prepareProcess sets umask and limits of the process.
 func prepareProcess() {
-	// Modes of new objects arrive complete in the requests; a umask of ours would be a second one.
+	// The umask of the client is already applied to the modes in requests.
 	syscall.Umask(0)
-	// The Go runtime raises the limit by itself, but only to one below the hard limit. Where that cannot be, the
-	// caches are smaller, no more.
+	// The Go runtime raises the limit only to one below the hard limit. If this fails, the caches
+	// are smaller.
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
 		limit.Cur = limit.Max
@@ -96,8 +98,8 @@ func prepareProcess() {
 	}
 }
 
-// checkAnswers makes sure that a user of the mount point reaches this mount: the kernel asks us for the numbers. It also asks for
-// the attributes of the root, which it keeps, so that the first user need not wait for them.
+// checkAnswers checks that statfs(2) of the mount point reaches this mount. stat(2) then brings the
+// attributes of the root into the kernel's cache, so the first client does not wait for them.
 func checkAnswers(point string) error {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(point, &st); err != nil {
@@ -113,7 +115,8 @@ func checkAnswers(point string) error {
 	return nil
 }
 
-// mountAndListen makes what fusermount3 writes to stderr part of the error, or of the log if it was a warning only.
+// mountAndListen makes what fusermount3 writes to stderr part of the error, or of the log if it was
+// a warning only.
 func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger) (*fs.Mount, error) {
 	mount.Passing = 1 // the pipe to the parent
 	if mount.Namespace != nil {
@@ -139,7 +142,8 @@ func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger
 	case said == "":
 		return m, err
 	case err != nil:
-		// The helper opens the device with the user's rights, and its message does not name the device.
+		// The helper opens the device with the user's rights, and its message does not name the
+		// device.
 		if err := checkDeviceUsable(); err != nil {
 			return nil, err
 		}

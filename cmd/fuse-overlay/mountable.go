@@ -16,8 +16,9 @@ import (
 
 const fuseDevice = "/dev/fuse"
 
-// checkMountable finds what would keep the mount from being made, before a layer is touched, and makes the path of
-// the mount point absolute: the daemon leaves the directory it was called from, and unmounts by that path.
+// checkMountable reports why the mount could not be made, before a layer is opened. It makes the
+// path of the mount point absolute, because the daemon leaves its working directory and unmounts by
+// the path.
 func (r *request) checkMountable() error {
 	if fd, ok := conn.DeviceFD(r.mount.Point); ok {
 		return checkDeviceFD(fd)
@@ -35,7 +36,7 @@ func (r *request) checkMountable() error {
 	return checkHelper()
 }
 
-// fuseRdev is the device number 10:229, one of the few that are fixed for good.
+// fuseRdev is the fixed device number 10:229 (FUSE_MINOR of linux/miscdevice.h).
 const fuseRdev = 10<<8 | 229
 
 func checkDeviceFD(fd int) error {
@@ -53,7 +54,8 @@ func checkDeviceFD(fd int) error {
 func findMountPoint(point string) (string, error) {
 	info, err := os.Stat(point)
 	if err == nil {
-		// The attributes of a dead mount may still be remembered by the kernel, these numbers never are.
+		// The kernel may have attributes of a dead mount in its cache. It never caches the reply to
+		// statfs(2).
 		err = syscall.Statfs(point, new(syscall.Statfs_t))
 	}
 	switch {
@@ -74,7 +76,8 @@ func findMountPoint(point string) (string, error) {
 	return path, nil
 }
 
-// cause is the error without the name of call and file, for messages that name the file themselves.
+// cause returns the error without the names of call and file, for messages that have the name of
+// the file already.
 func cause(err error) error {
 	var path *os.PathError
 	if errors.As(err, &path) {
@@ -83,7 +86,7 @@ func cause(err error) error {
 	return err
 }
 
-// mayMount tells whether this process may call mount(2): root, or root of a user namespace.
+// mayMount reports whether this process may call mount(2): it is root, or root of a user namespace.
 func mayMount() bool {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -116,7 +119,7 @@ func explainDevice(err error) error {
 	return fmt.Errorf("cannot open %s: %w%s", fuseDevice, cause(err), hint)
 }
 
-// checkHelper does not open the device: the helper does that with rights that we need not have.
+// checkHelper does not open the device, because the helper may have more rights than this process.
 func checkHelper() error {
 	if _, err := os.Stat(fuseDevice); err != nil {
 		return explainDevice(err)

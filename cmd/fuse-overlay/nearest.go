@@ -2,8 +2,9 @@ package main
 
 import "strings"
 
-// nearest is the candidate with the fewest typing errors between it and what was typed, the first of equals, or "" if none
-// is near. One that begins with what was typed, three characters at least, counts as one error.
+// nearest returns the candidate with the fewest typing errors against typed, the first of several.
+// Empty: none is near. A candidate that begins with typed counts as one error, from three
+// characters on.
 func nearest(typed string, candidates []string) string {
 	typed = strings.ToLower(strings.TrimSpace(typed))
 	if len(typed) > longestName {
@@ -27,12 +28,12 @@ const (
 	longestName    = 32 // of an option, with room for typing errors
 )
 
-// nearErrors is how many typing errors a name of a length may have: one in three characters, for two names that differ in
-// more have nothing to do with each other.
+// nearErrors is how many typing errors a name of a length may have: one in three characters. Names
+// that differ in more are not alike.
 func nearErrors(length int) int { return min(length/3, 3) }
 
-// typingErrors counts the characters to insert, delete or replace, and the neighbours to swap, that lead from a to b
-// (the restricted Damerau-Levenshtein distance).
+// typingErrors counts the characters to insert, delete or replace, and the neighbours to swap, that
+// lead from a to b (the restricted Damerau-Levenshtein distance).
 func typingErrors(a, b string) int {
 	// Each row is for one more character of a, each column for one more of b.
 	var beforeLast []int

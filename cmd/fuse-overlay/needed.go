@@ -2,5 +2,5 @@
 
 package main
 
-// neededPaths are what the program opens by path while it serves, besides /proc: nothing.
+// neededPaths returns what the program opens by path while it serves, besides /proc: nothing.
 func neededPaths() []string { return nil }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// neededPaths is where the race detector writes what it finds, which it opens when it has found something.
+// neededPaths returns the folder of the race detector's log, which it opens with its first report.
 func neededPaths() []string {
 	for _, option := range strings.Fields(os.Getenv("GORACE")) {
 		if path, ok := strings.CutPrefix(option, "log_path="); ok && filepath.IsAbs(path) {

@@ -13,23 +13,24 @@ import (
 
 // option is a row of the one table of -o options.
 type option struct {
-	// name is what stands before the "=". A "*" at its end stands for anything.
+	// name is the text before the "=". A "*" at its end matches anything.
 	name string
-	// value is what the usage calls the value, and whether there is one.
+	// value is how the usage writes the value, and whether there is one.
 	value value
-	// set puts the value into the request.
+	// set stores the value in the request.
 	set setter
-	// help is for the usage; rows without are not listed there, because they change nothing.
+	// help is for the usage, which lists options without it in one line: they have no effect.
 	help string
 }
 
-// setter is told the value as it was typed, with its backslashes; bare if there was none.
+// setter stores a value in the request. The value has its backslashes, and is bare if none was
+// given.
 type setter func(r *request, value string) error
 
-// bare is the value of an option that was given without: "noxattrs" says "noxattrs=1".
+// bare is the value of an option without a value: "noxattrs" is "noxattrs=1".
 const bare = "1"
 
-// value says whether an option takes one, and how the usage writes it.
+// value is how the usage writes the value of an option, and whether it takes one.
 type value struct {
 	name  string
 	taken valueTaken
@@ -48,15 +49,15 @@ var noValue = value{}
 func needs(name string) value { return value{name, always} }
 func may(name string) value   { return value{name, maybe} }
 
-// optionGroup is what the usage lists under one heading.
+// optionGroup is one heading of the usage.
 type optionGroup struct {
 	heading string
 	options []option
 }
 
-// optionTable is every option that is known. An option is accepted for one of three reasons: it does something; it asks
-// for what is done anyway; or it can have no effect that anybody would miss. All others are refused by name, so that
-// nobody takes for granted what is not there.
+// optionTable has every known option. An option is accepted for one of three reasons: it has an
+// effect, it stands for what is done anyway, or its effect would not be missed. All others are
+// refused by name, so no caller relies on what is missing.
 var optionTable = []optionGroup{
 	{"layers", []option{
 		{"lowerdir", needs("DIR[:DIR]...[::DIR]..."), setLowers, "read-only layers, the topmost first, and after :: data-only ones; \\: is a colon, \\, a comma"},
@@ -142,7 +143,7 @@ var optionTable = []optionGroup{
 	}},
 }
 
-// apply puts one field of an option list into the request.
+// apply applies one field of an option list to the request.
 func (r *request) apply(field string) error {
 	name, value, given := strings.Cut(field, "=")
 	o := findOption(name)
@@ -180,7 +181,7 @@ func findOption(name string) *option {
 	return nil
 }
 
-// optionNames are the names that an unknown one is compared with.
+// optionNames returns the names with which an unknown one is compared.
 func optionNames() []string {
 	var names []string
 	for _, group := range optionTable {
@@ -193,8 +194,8 @@ func optionNames() []string {
 	return names
 }
 
-// errUnsupported is for what is known and would mean something, but is not there yet.
+// errUnsupported is the error of an option that is known and not implemented.
 var errUnsupported = errors.New("not supported by this version")
 
-// errUnknown is for an option that is not in the table.
+// errUnknown is the error of an option that is not in the table.
 var errUnknown = errors.New("unknown option")

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// With ro the upper is only read, needs no workdir, and options about changes are dropped with a note; by the name of
-// fuse-overlayfs a second mount may come up beside another one.
+// With ro the upper is only read and needs no workdir, and options about changes are dropped with a
+// note. By the name of fuse-overlayfs a second mount may come up beside another one.
 func TestUpperOfReadOnlyMount(t *testing.T) {
 	for _, tt := range []struct {
 		line              string

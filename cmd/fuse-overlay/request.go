@@ -12,57 +12,60 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// request is what the user asked for, understood.
+// request is an interpreted command line.
 type request struct {
-	// called is the name the program was called by.
+	// called is the name by which the program was called.
 	called string
 
 	help, version, foreground bool
-	// fake: do all but mount.
+	// fake: do everything but mount.
 	fake bool
 
 	overlay fs.Config
 	mount   conn.MountConfig
-	// nfsExport: the mount is to be exported by handles that outlive it.
+	// nfsExport: nfs_export=on, for handles that outlive the mount.
 	nfsExport bool
-	// given are the options that were given, by their names.
+	// given has the names of the options on the command line.
 	given map[string]bool
 	// allowRoot: the mount is for root alone, though root mounts it.
 	allowRoot bool
-	// logFile is where the log goes instead of stderr or the journal; empty when not asked for.
+	// logFile is where the log goes. Empty: stderr or the journal.
 	logFile string
-	// notes tell what was asked for and is not done, because there is nothing to be done.
+	// notes are log lines about options that have no effect.
 	notes []string
-	// ignored are arguments that nobody knows, let pass for the sake of compatName's callers.
+	// ignored are unknown arguments, which callers of compatName expect to be ignored.
 	ignored []string
 }
 
-// withoutEnd is conn.Config.Timeout for names and attributes that the kernel may keep as long as it likes.
+// withoutEnd is the conn.Config.Timeout that lets the kernel cache names and attributes without
+// limit.
 const withoutEnd time.Duration = -1
 
-// parseRequest understands a command line. Called by compatName, or by `mount -s`, it lets unknown arguments pass,
-// otherwise they are an error that names them.
+// parseRequest interprets a command line. It ignores unknown arguments for callers of compatName
+// and for `mount -s`. For others they are an error that names them.
 func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
 		called: called,
 		overlay: fs.Config{
 			Conn: conn.Config{Timeout: withoutEnd},
-			// Callers of that program know no note of a volatile mount, and so do not remove it.
+			// Callers of that program do not know the note of a volatile mount, so they do not
+			// remove it.
 			AfterVolatile: called == compatName,
-			// Container engines mount the upper of a running container again to read it, sometimes without ro.
+			// Container engines mount the upper of a running container again to read it, sometimes
+			// without ro.
 			BesideOther: called == compatName,
 		},
 		mount: conn.MountConfig{Type: called},
 	}
-	c, err := splitCommandLine(argv[min(1, len(argv)):], asMountHelper(argv))
-	if err != nil {
+	c := &commandLine{helper: asMountHelper(argv)}
+	if err := c.split(argv[min(1, len(argv)):]); err != nil {
 		return nil, err
 	}
 	req.help, req.version = c.help, c.version
 	if req.help || req.version {
 		return req, nil
 	}
-	// As with all FUSE programs, watching the requests means staying in the foreground.
+	// As in all FUSE programs, -d includes -f.
 	req.foreground = c.foreground || c.debug
 	req.mount.Debug = c.debug
 	req.fake = c.fake
@@ -75,7 +78,7 @@ func parseRequest(called string, argv []string) (*request, error) {
 		return nil, err
 	}
 	req.mount.Point = point
-	if req.mount.Source == "" { // fsname= goes before the positional one
+	if req.mount.Source == "" { // fsname= wins over the positional argument
 		req.mount.Source = source
 	}
 	if req.mount.Source == "" {
@@ -87,8 +90,8 @@ func parseRequest(called string, argv []string) (*request, error) {
 	return req, nil
 }
 
-// applyAll puts all options into the request. Arguments that nothing is known of are an error that names them all, or are
-// ignored where the caller expects that.
+// applyAll applies all options to the request. Unknown arguments are an error that names them all,
+// or are ignored for callers that expect that.
 func (r *request) applyAll(c *commandLine) error {
 	compat := r.called == compatName
 	unknown := &unknownArguments{flags: c.unknown}
@@ -118,7 +121,7 @@ func (r *request) applyAll(c *commandLine) error {
 	return nil
 }
 
-// check finds what each option by itself cannot: options that are missing or do not go together.
+// check reports options that are missing, or that exclude each other.
 func (r *request) check() error {
 	o := &r.overlay
 	o.ReadOnly = o.Upper != "" && r.mount.Flags&syscall.MS_RDONLY != 0
@@ -130,17 +133,18 @@ func (r *request) check() error {
 	case o.Upper != "" && o.Work == "" && !o.ReadOnly:
 		return fmt.Errorf("upperdir=%s needs a workdir= on the same file system", o.Upper)
 	case o.Upper == "" && o.Work != "":
-		// Most likely a forgotten or misspelt upperdir; a read-only mount would be a late surprise.
+		// The upperdir is probably forgotten or misspelt. The caller would notice a read-only mount
+		// too late.
 		return fmt.Errorf("workdir=%s is of no use without an upperdir=", o.Work)
 	case r.mount.AllowOther && r.allowRoot:
 		return errors.New("allow_other and allow_root exclude each other")
 	case o.Conn.IO == conn.IOPassthrough && o.Conn.Writeback == conn.WritebackOn:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
-	return r.settle()
+	return r.resolveOptions()
 }
 
-// complete fills in what follows from the rest and from who calls.
+// complete sets what follows from the options and the user.
 func (r *request) complete(euid int) error {
 	if r.overlay.Upper == "" {
 		r.mount.Flags |= syscall.MS_RDONLY
@@ -148,10 +152,11 @@ func (r *request) complete(euid int) error {
 	r.overlay.AccessTimes = sys.AccessTimes(r.mount.Flags)
 	switch {
 	case euid == 0 && !r.allowRoot:
-		// What root mounts is for all users of the machine or container, as any other mount is.
+		// A mount by root is for all users of the machine or container, as with other file systems.
 		r.mount.AllowOther = true
 	case euid != 0 && r.allowRoot:
-		// The kernel lets in one user or all, and asks us too seldom for us to turn users away.
+		// The kernel lets in one user or all. It sends too few requests for the daemon to refuse
+		// users.
 		return fmt.Errorf("option allow_root is %w for ordinary users", errUnsupported)
 	}
 	return nil

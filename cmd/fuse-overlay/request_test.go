@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 )
 
-// describe writes what differs from the defaults, so that a test says all that a command line does and nothing else.
+// describe writes what differs from the defaults, so a test has everything that a command line does
+// and nothing else.
 func describe(r *request) string {
 	var words []string
 	say := func(format string, args ...any) { words = append(words, fmt.Sprintf(format, args...)) }
@@ -79,7 +80,7 @@ func describe(r *request) string {
 	return strings.Join(words, " ")
 }
 
-// shell takes a command line apart at its blanks; the quotes of the shell are single ones.
+// shell splits a command line at its blanks. Single quotes are those of the shell.
 func shell(line string) []string {
 	var args []string
 	for i, part := range strings.Split(line, "'") {
@@ -92,7 +93,7 @@ func shell(line string) []string {
 	return args
 }
 
-// ordinaryUser is a euid that has nothing by itself.
+// ordinaryUser is a euid without rights.
 const ordinaryUser = 1000
 
 func parsed(line string) (*request, error) {
@@ -364,7 +365,7 @@ func TestSettle(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := r.settle(); err != nil {
+		if err := r.resolveOptions(); err != nil {
 			t.Errorf("%s: %v", tt.options, err)
 		}
 		o := &r.overlay

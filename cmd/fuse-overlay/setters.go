@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// refuseRemount: mount(8) passes remount to the file system's program, but a running mount has another process.
+// refuseRemount refuses remount, which mount(8) passes to this program: the process of the running
+// mount is another one.
 func refuseRemount(*request, string) error {
 	return errors.New("a mount cannot be changed by this program (mount -i -o remount,... changes flags such as ro)")
 }
@@ -35,7 +36,8 @@ func flag(field func(*request) *bool) setter {
 	}
 }
 
-// on and off are for options that are 0 or 1; off is for a field that says the opposite of its option.
+// on returns the setter of an option that is 0 or 1, off that of one whose field has the opposite
+// meaning.
 func on(field func(*request) *bool) setter {
 	return func(r *request, value string) error {
 		yes, err := zeroOrOne(value)
@@ -82,7 +84,7 @@ func mountFlags(set, clear uintptr) setter {
 	}
 }
 
-// ids is how ids are shown, as far as options have said it.
+// ids returns the mapping of ids, to which the options apply.
 func (r *request) ids() *owner.IDs {
 	if r.overlay.IDs == nil {
 		r.overlay.IDs = &owner.IDs{}
@@ -132,7 +134,7 @@ func setTimeout(r *request, value string) error {
 	}
 	// With timeout=0 the kernel may cache nothing. Users request that only for layers that change.
 	r.overlay.LayersChange = seconds == 0
-	// Callers write "for ever" as a number like 1000000000, which a Duration need not be able to hold.
+	// Callers write "for ever" as a number like 1000000000, which may not fit a Duration.
 	if seconds >= math.MaxInt64/float64(time.Second) {
 		r.overlay.Conn.Timeout = withoutEnd
 	} else {
@@ -152,13 +154,13 @@ func setDisabled(r *request, value string) (err error) {
 	return err
 }
 
-// leastMaxWrite is the smallest the kernel works with: one page.
-const leastMaxWrite = 4096
+// minMaxWrite is the smallest max_write of the kernel in bytes: one page.
+const minMaxWrite = 4096
 
 func setMaxWrite(r *request, value string) error {
 	bytes, err := strconv.ParseInt(value, 10, 32)
-	if err != nil || bytes < leastMaxWrite {
-		return fmt.Errorf("%s is not a number of bytes of at least %d", quoted(value), leastMaxWrite)
+	if err != nil || bytes < minMaxWrite {
+		return fmt.Errorf("%s is not a number of bytes of at least %d", quoted(value), minMaxWrite)
 	}
 	r.overlay.Conn.MaxWrite = int(bytes)
 	return nil

@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// mounted is the part of *fs.Mount that is needed here.
+// mounted are the methods of *fs.Mount that signals use.
 type mounted interface {
 	Wait()
 	Unmount() error
@@ -19,7 +19,7 @@ type mounted interface {
 	Cut() error
 }
 
-// attached is a mount that answers, and what belongs to it.
+// attached is a mount that answers, with its counters and its log.
 type attached struct {
 	mount  mounted
 	counts func() map[string]uint64
@@ -27,24 +27,24 @@ type attached struct {
 	log    *zap.Logger
 }
 
-// parting is how long users of a busy mount have, after a signal, to finish and the kernel to write back what they
-// wrote: the mount has left the tree by then, and the process that was told to go must go some time.
-const parting = 2 * time.Second
+// detachGrace is how long the clients of a busy mount have after a signal. They may finish their
+// work, and the kernel writes back what they wrote. The mount is detached already.
+const detachGrace = 2 * time.Second
 
-// sameRequest is how long after a signal another one is part of the same request: timeout(1) sends TERM to its child and then
-// to the process group, and systemd sends HUP after TERM.
+// sameRequest is how long after a signal another one counts as the same: timeout(1) sends TERM to
+// its child and then to the process group, and systemd sends HUP after TERM.
 const sameRequest = 500 * time.Millisecond
 
-// catchSignals begins early: a signal that arrives while the mount comes up must not leave it behind.
+// catchSignals is called early: a signal during the start must not leave a mount without a daemon.
 func catchSignals() <-chan os.Signal {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2)
-	// A line to a log that nobody reads any more must not end the process and leave a dead mount behind.
+	// A line to a log without a reader must not end the process, which would leave a dead mount.
 	signal.Ignore(syscall.SIGPIPE)
 	return signals
 }
 
-// serve returns when the mount is gone, or its users had their time to go after a signal.
+// serve returns when the mount is gone, or detachGrace after a signal.
 func (a *attached) serve(signals <-chan os.Signal) {
 	gone := make(chan struct{})
 	go func() {
@@ -52,7 +52,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 		close(gone)
 	}()
 	var unmounting bool
-	var asked time.Time // when the first signal came
+	var first time.Time // when the first signal came
 	unmounted := make(chan error, 1)
 	var tooLate <-chan time.Time
 	for {
@@ -69,7 +69,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 				go a.mount.HandOver()
 				continue
 			}
-			if unmounting && time.Since(asked) < sameRequest {
+			if unmounting && time.Since(first) < sameRequest {
 				continue
 			}
 			if unmounting {
@@ -78,17 +78,17 @@ func (a *attached) serve(signals <-chan os.Signal) {
 				return
 			}
 			a.log.Info("unmounting", zap.Stringer("signal", s))
-			unmounting, asked = true, time.Now()
-			// Not waited for here: it lasts as long as there is data to write back.
+			unmounting, first = true, time.Now()
+			// Unmount lasts until all dirty data is written back.
 			go func() { unmounted <- a.mount.Unmount() }()
 		case err := <-unmounted:
 			if err != nil {
-				// To go now would leave a dead mount in the tree.
+				// An exit would leave a dead mount in the tree.
 				a.log.Error("cannot unmount", zap.Error(err))
 				unmounting = false
 				continue
 			}
-			tooLate = time.After(parting)
+			tooLate = time.After(detachGrace)
 		case <-tooLate:
 			a.log.Warn("unmounted, but still in use: its users are cut off")
 			a.cut()
@@ -103,14 +103,14 @@ func (a *attached) cut() {
 	}
 }
 
-// detach is for when the mount is up but cannot be kept.
+// detach unmounts a mount that cannot be used.
 func (a *attached) detach() {
 	if err := a.mount.Unmount(); err != nil {
 		a.log.Error("cannot unmount", zap.Error(err))
 	}
 }
 
-// logCounts writes one line with a field for each kind of request there was.
+// logCounts logs one line with a field for each kind of request that was served.
 func (a *attached) logCounts() {
 	counts := a.counts()
 	var fields []zap.Field

@@ -14,7 +14,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// fakeMount is a mount whose users leave it some time after it was unmounted.
+// fakeMount is a mount whose clients leave it some time after it was unmounted.
 type fakeMount struct {
 	gone       chan struct{}
 	unmountErr error
@@ -42,7 +42,7 @@ func (m *fakeMount) Unmount() error {
 	return nil
 }
 
-// serveFake serves while signals arrive, one a second, and tells what happened.
+// serveFake serves while signals arrive, one a second, and returns what happened.
 func serveFake(m *fakeMount, signals ...os.Signal) (took time.Duration, closed bool, logs *observer.ObservedLogs) {
 	m.gone = make(chan struct{})
 	core, logs := observer.New(zapcore.InfoLevel)
@@ -89,7 +89,7 @@ func TestServe(t *testing.T) {
 		{"gone by itself", &fakeMount{}, []os.Signal{unmountedByOthers}, 1 * time.Second, 0, true},
 		{"statistics end nothing", &fakeMount{}, []os.Signal{syscall.SIGUSR1, syscall.SIGUSR1, unmountedByOthers}, 3 * time.Second, 0, true},
 		{"busy, users leave", &fakeMount{leave: time.Second}, []os.Signal{syscall.SIGTERM}, 2 * time.Second, 1, true},
-		{"busy, users stay", &fakeMount{leave: -1}, []os.Signal{syscall.SIGTERM}, time.Second + parting, 1, false},
+		{"busy, users stay", &fakeMount{leave: -1}, []os.Signal{syscall.SIGTERM}, time.Second + detachGrace, 1, false},
 		{"busy, second signal", &fakeMount{leave: -1}, []os.Signal{syscall.SIGTERM, syscall.SIGINT}, 2 * time.Second, 1, false},
 		{"much to write back", &fakeMount{writeBack: time.Minute}, []os.Signal{syscall.SIGTERM}, time.Second + time.Minute, 1, true},
 		{"much to write back, second signal", &fakeMount{writeBack: time.Minute}, []os.Signal{syscall.SIGTERM, syscall.SIGTERM}, 2 * time.Second, 1, false},
@@ -108,11 +108,12 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// timeout(1) sends TERM to its child and at once to the process group: the users of the mount have their time all the same.
+// timeout(1) sends TERM to its child and at once to the process group. The clients of the mount
+// have their time nevertheless.
 func TestOneRequestOfTwoSignals(t *testing.T) {
 	for _, tt := range []struct{ apart, took time.Duration }{
-		{0, parting},
-		{sameRequest - time.Millisecond, parting},
+		{0, detachGrace},
+		{sameRequest - time.Millisecond, detachGrace},
 		{sameRequest, sameRequest},
 	} {
 		synctest.Test(t, func(t *testing.T) {

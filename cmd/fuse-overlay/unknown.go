@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// unknownArguments is the error that names every argument that nothing is known of.
+// unknownArguments is the error that names every unknown argument.
 type unknownArguments struct{ flags, options []string }
 
 // Hints for arguments that resemble no option and no flag.
@@ -23,15 +23,16 @@ func (u *unknownArguments) Error() string {
 	return strings.Join(append(flags, options...), "; ")
 }
 
-// mostNamed is how many unknown arguments of a kind the error names.
-const mostNamed = 8
+// maxNamed is how many unknown arguments of a kind the error names.
+const maxNamed = 8
 
-// describeUnknown is a sentence for each argument that resembles a known one, and one for all others.
-func describeUnknown(kind string, arguments []string, hint string, near func(string) (name, said string)) (sentences []string) {
+// describeUnknown returns a sentence for each argument that resembles a known one, and one for all
+// others.
+func describeUnknown(kind string, arguments []string, hint string, near func(string) (name, hint string)) (sentences []string) {
 	var others []string
 	for i, a := range arguments {
-		if i == mostNamed {
-			sentences = append(sentences, fmt.Sprintf("and %d more", len(arguments)-mostNamed))
+		if i == maxNamed {
+			sentences = append(sentences, fmt.Sprintf("and %d more", len(arguments)-maxNamed))
 			break
 		}
 		name, said := near(a)
@@ -66,16 +67,12 @@ func nearOption(field string) (name, said string) {
 // nearFlag returns the flag that an unknown flag may be meant for, or the option without -o.
 func nearFlag(flag string) (name, said string) {
 	name, value, given := strings.Cut(strings.TrimLeft(flag, "-"), "=")
-	return flag, flagFor(name, value, given)
-}
-
-func flagFor(name, value string, given bool) string {
 	near := nearest(name, slices.Sorted(maps.Keys(longFlags)))
 	switch {
 	case near == name && given:
-		return fmt.Sprintf(": --%s takes no value", near)
+		return flag, fmt.Sprintf(": --%s takes no value", near)
 	case near != "" && !given:
-		return "; the nearest known one is --" + near
+		return flag, "; the nearest known one is --" + near
 	}
 	option := nearest(name, optionNames())
 	if findOption(name) != nil {
@@ -83,13 +80,13 @@ func flagFor(name, value string, given bool) string {
 	}
 	switch {
 	case option == "":
-		return ""
+		return flag, ""
 	case given:
-		return fmt.Sprintf(": options are given by -o: -o %s=%s", option, shortened(value))
+		return flag, fmt.Sprintf(": options are given by -o: -o %s=%s", option, shortened(value))
 	case findOption(option).value.taken == always:
-		return fmt.Sprintf(": options are given by -o: -o %s=%s", option, findOption(option).value.name)
+		return flag, fmt.Sprintf(": options are given by -o: -o %s=%s", option, findOption(option).value.name)
 	}
-	return ": options are given by -o: -o " + option
+	return flag, ": options are given by -o: -o " + option
 }
 
 // bareOption returns a hint if a positional argument looks like an option without -o.
@@ -103,18 +100,18 @@ func bareOption(positionals []string) string {
 	return ""
 }
 
-// mostQuoted is how many bytes of an argument a message repeats.
-const mostQuoted = 80
+// maxQuoted is how many bytes of an argument a message repeats.
+const maxQuoted = 80
 
 func quoted(s string) string { return fmt.Sprintf("%q", shortened(s)) }
 
-// quotedAll names a list of arguments, the first of many.
+// quotedAll quotes the arguments of a list, up to maxNamed of them.
 func quotedAll(list []string) string {
 	var words []string
-	for _, s := range list[:min(len(list), mostNamed)] {
+	for _, s := range list[:min(len(list), maxNamed)] {
 		words = append(words, quoted(s))
 	}
-	if more := len(list) - mostNamed; more > 0 {
+	if more := len(list) - maxNamed; more > 0 {
 		words = append(words, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(words, ", ")
@@ -122,8 +119,8 @@ func quotedAll(list []string) string {
 
 // shortened keeps the beginning of a long argument.
 func shortened(s string) string {
-	if len(s) <= mostQuoted {
+	if len(s) <= maxQuoted {
 		return s
 	}
-	return strings.ToValidUTF8(s[:mostQuoted-len("...")], "") + "..."
+	return strings.ToValidUTF8(s[:maxQuoted-len("...")], "") + "..."
 }

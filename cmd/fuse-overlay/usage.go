@@ -10,9 +10,9 @@ import (
 // version is set by the linker: -ldflags "-X main.version=1.2.3".
 var version = ""
 
-// compatVersion is the version of compatName's own series that its callers find here. They read it off the first line
-// of --version, and refuse to work, or leave options out, below 1.10; all that they use up to this one is there or
-// is refused by name.
+// compatVersion is the version of compatName's series that its callers see, in the first line of
+// --version. Below 1.10 they refuse to work, or leave options out. What they use up to this version
+// is implemented, or refused by name.
 const compatVersion = "1.16"
 
 func printVersion(w io.Writer, called string) {
@@ -22,7 +22,8 @@ func printVersion(w io.Writer, called string) {
 	fmt.Fprintf(w, "%s version %s\n", ownName, ownVersion())
 }
 
-// ownVersion falls back to what `go install` knows about the module.
+// ownVersion returns the version of the linker, or that of the module that `go install` has
+// recorded.
 func ownVersion() string {
 	if version != "" {
 		return version
@@ -63,7 +64,7 @@ requests of each kind there were.
 	}
 }
 
-// printOptions lists options with their help, and those without in one paragraph after them.
+// printOptions prints options with their help, then those without in one paragraph.
 func printOptions(w io.Writer, options []option) {
 	var brief []string
 	for _, o := range options {
@@ -79,7 +80,7 @@ func printOptions(w io.Writer, options []option) {
 	}
 }
 
-// The usage fits a terminal of the usual width: a column for the options, and one for what they do.
+// The usage fits a terminal of 80 columns. The options are in one column, their help in another.
 const (
 	usageWidth   = 79
 	usageMargin  = "  "
@@ -100,7 +101,7 @@ func printOption(w io.Writer, o option) {
 	}
 }
 
-// wrap breaks a text at blanks into lines of at most so many bytes.
+// wrap breaks a text at blanks into lines of at most width bytes.
 func wrap(text string, width int) (lines []string) {
 	for _, word := range strings.Fields(text) {
 		last := len(lines) - 1
@@ -113,7 +114,7 @@ func wrap(text string, width int) (lines []string) {
 	return lines
 }
 
-// String is the option as the usage writes it.
+// String returns the option as the usage writes it.
 func (o option) String() string {
 	switch o.value.taken {
 	case always:

@@ -7,15 +7,16 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs"
 )
 
-// settle works out what options mean for each other: what cannot be together is an error, what follows from another option is
-// set, and what is of no use is dropped, with a note. The rules and the reasons are those of the kernel's overlayfs
-// (ovl_fs_params_verify of Linux 6.18; up to 6.15 verity took metacopy); ours come last.
-func (r *request) settle() error {
+// resolveOptions applies the rules between options. Options that exclude each other are an error,
+// what follows from an option is set, and an option without effect is dropped with a note. The
+// rules are those of the kernel's overlayfs (ovl_fs_params_verify of Linux 6.18; up to 6.15 verity
+// implied metacopy). Those of this program come last.
+func (r *request) resolveOptions() error {
 	r.dropUseless()
 	o := &r.overlay
 	f := &o.Features
 	redirects := r.given["redirect_dir"]
-	// Without an upper no redirect is written, and following them is all that metacopy wants.
+	// Without an upper no redirect is written. metacopy needs no more than that they are followed.
 	suits := o.Redirects == fs.RedirectsOn || o.Upper == "" && o.Redirects != fs.RedirectsNoFollow
 	switch {
 	case f.MetaCopy && redirects && !suits:
@@ -39,7 +40,7 @@ func (r *request) settle() error {
 	return nil
 }
 
-// dropUseless takes back what needs an upper that can be changed, where there is none.
+// dropUseless resets options that need a writable upper if there is none.
 func (r *request) dropUseless() {
 	o := &r.overlay
 	why := "without an upperdir"
@@ -64,7 +65,7 @@ func (r *request) dropUseless() {
 	}
 }
 
-// needXattrs refuses to be without extended attributes where something else was asked for that is made of them.
+// needXattrs refuses noxattrs together with options that are kept in extended attributes.
 func (r *request) needXattrs() error {
 	o := &r.overlay
 	if !o.NoXattrs {
@@ -94,7 +95,7 @@ func (r *request) note(format string, args ...any) {
 	r.notes = append(r.notes, fmt.Sprintf(format, args...))
 }
 
-// redirectWord is the value of redirect_dir in words.
+// redirectWord returns the word of the value of redirect_dir.
 func (r *request) redirectWord() string {
 	for _, c := range redirectChoices {
 		if c.meaning == r.overlay.Redirects {
