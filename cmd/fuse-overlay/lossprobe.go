@@ -105,7 +105,11 @@ func startLossClient(name string, ended chan<- struct{}) (host.Socket, error) {
 		close(ended)
 		return server, err
 	}
-	child, err := host.StartProbe(name, client, lossClientVariable, !mayMount())
+	namespaces := host.OwnNamespaces
+	if mayMount() {
+		namespaces = host.SameNamespaces
+	}
+	child, err := host.StartProbe(name, client, lossClientVariable, namespaces)
 	client.Close()
 	if err != nil {
 		close(ended)

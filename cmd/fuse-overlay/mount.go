@@ -1,9 +1,8 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
-	"io"
-	"os"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -125,19 +124,11 @@ func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger
 	if mount.Direct {
 		return overlay.Mount(mount)
 	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	mount.Passing += 2
-	stderr := os.Stderr
-	os.Stderr = w
+	var output bytes.Buffer
+	mount.HelperOutput = &output
+	mount.Passing += 2 // its pipe
 	m, err := overlay.Mount(mount)
-	os.Stderr = stderr
-	w.Close()
-	text, _ := io.ReadAll(r)
-	said := oneLine(string(text))
+	said := oneLine(output.String())
 	switch {
 	case said == "":
 		return m, err

@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"io"
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
@@ -88,6 +89,8 @@ type MountConfig struct {
 	Direct bool
 	// AllowOther lets users other than the mounting one in.
 	AllowOther bool
+	// HelperOutput gets what fusermount3 writes to stderr; nil: it is dropped.
+	HelperOutput io.Writer
 	// Passing is how many descriptors the process has open that it closes when the mount is up.
 	Passing int
 	// Debug logs every request.

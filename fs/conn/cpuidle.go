@@ -54,7 +54,11 @@ func (w *idlePoll) ask(awake bool) bool {
 	if w.poll == nil {
 		return false
 	}
-	if err := w.poll.Ask(awake); err != nil {
+	set := w.poll.LetSleep
+	if awake {
+		set = w.poll.KeepAwake
+	}
+	if err := set(); err != nil {
 		w.log.Warn("idle CPUs cannot be kept awake", zap.Error(err))
 		return false
 	}

@@ -182,7 +182,7 @@ func attach(m MountConfig, maxWrite int) (*host.Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return host.MountByHelper(program, m.Point, strings.Join(options, ","))
+	return host.MountByHelper(program, m.Point, strings.Join(options, ","), m.HelperOutput)
 }
 
 // attachDirectly calls mount(2) as fusermount3 does.

@@ -74,6 +74,22 @@ func TestChecker(t *testing.T) {
 		{name: "a path in fs", room: "fs", source: useOS + "func f() { os.Stat(\"/etc\") }", want: "takes paths"},
 		{name: "the environment in fs", room: "fs", source: useOS + "var home = os.Getenv(\"HOME\")"},
 		{name: "a trusted path in stack", room: "fs/stack", source: useOS + "func f() { os.Stat(\"/etc\") }"},
+		{name: "an errno as a flag", room: "fs", source: useUnix + "const errNotYet = unix.EAGAIN",
+			want: "fs/x.go:3: errNotYet = EAGAIN: an errno is"},
+		{name: "an errno of no call", room: "fs", source: useUnix + "func f() error { return unix.ERESTART }", want: "unix.ERESTART"},
+		{name: "an errno that is returned", room: "fs", source: useUnix + "func f() error { return unix.EAGAIN }"},
+		{name: "os.Stderr is swapped", room: "cmd/fuse-overlay", source: useOS + "func f() { os.Stderr = nil }",
+			want: "cmd/fuse-overlay/x.go:3: os.Stderr"},
+		{name: "the name of an xattr", room: "whiteout", source: "package x\nvar name = \"trusted.overlay.opaque\"",
+			want: "spelt once"},
+		{name: "the name of an xattr in its room", room: "internal/ondisk", source: "package x\nvar name = \"user.overlay.\""},
+		{name: "a long function", room: "fs", source: "package x\nfunc f() {\n" + strings.Repeat("f()\n", maxFunctionLines+1) + "}",
+			want: "fs/x.go: f has 61 lines"},
+		{name: "a long comment in a function", room: "fs",
+			source: "package x\nfunc f() {\n" + strings.Repeat("// f\n", maxFunctionLines+1) + "}"},
+		{name: "a long file", room: "fs", source: "package x\n" + strings.Repeat("\n", maxFileLines), want: "fs/x.go has 401 lines"},
+		{name: "a long table", room: "fs", source: "package x\nvar t = []int{\n" + strings.Repeat("1,\n", maxFileLines) + "}"},
+
 		{name: "process control elsewhere", room: "fs", source: useUnix + "func f() { unix.Umask(0) }", want: "unix.Umask"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,7 +97,7 @@ func TestChecker(t *testing.T) {
 			if c.source != "" {
 				p.GoFiles, p.sources = []string{"x.go"}, map[string]string{"x.go": c.source}
 			}
-			got := slices.Concat(checkImports(p), checkCalls(p, functions))
+			got := slices.Concat(checkImports(p), checkCalls(p, functions), checkText(p))
 			switch {
 			case c.want == "" && len(got) > 0:
 				t.Errorf("unexpected: %q", got)

@@ -71,6 +71,7 @@ func checkText(p *pkg) []string {
 		if !excepted(errnoFlags, path) {
 			out = append(out, checkErrnos(file, at)...)
 		}
+		out = append(out, checkSwaps(file, at)...)
 		if !excepted(xattrNames, path) {
 			out = append(out, checkXattrs(file, at)...)
 		}
@@ -175,6 +176,23 @@ func checkErrnos(file *ast.File, at func(ast.Node) string) (out []string) {
 
 // strangeErrnos are returned by no system call on a layer.
 var strangeErrnos = []string{"ERESTART", "ESRMNT", "EDOTDOT", "ENOTNAM", "ENAVAIL", "EBADE", "ENOANO", "ECHRNG"}
+
+const swapReason = "another goroutine may use it meanwhile: pass the file, or the writer, that is to be used"
+
+// checkSwaps finds assignments to variables of package os, such as os.Stderr.
+func checkSwaps(file *ast.File, at func(ast.Node) string) (out []string) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		if a, ok := n.(*ast.AssignStmt); ok {
+			for _, left := range a.Lhs {
+				if name := selects(left, "os"); name != "" {
+					out = append(out, fmt.Sprintf("%s: os.%s = ...: %s", at(a), name, swapReason))
+				}
+			}
+		}
+		return true
+	})
+	return out
+}
 
 const xattrReason = "each xattr name of the format is spelt once, in internal/ondisk: a new namespace touches one room"
 

@@ -32,12 +32,13 @@ func OpenIdlePoll() (*IdlePoll, error) {
 	return &IdlePoll{fd}, nil
 }
 
-// Ask keeps idle CPUs awake, or no longer.
-func (p *IdlePoll) Ask(awake bool) error {
-	latency := anyLatency
-	if awake {
-		latency = noLatency
-	}
+// KeepAwake keeps idle CPUs awake until [IdlePoll.LetSleep] or [IdlePoll.Close].
+func (p *IdlePoll) KeepAwake() error { return p.limit(noLatency) }
+
+// LetSleep ends [IdlePoll.KeepAwake].
+func (p *IdlePoll) LetSleep() error { return p.limit(anyLatency) }
+
+func (p *IdlePoll) limit(latency int32) error {
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], uint32(latency))
 	return retry(func() error { _, err := unix.Write(p.fd, b[:]); return err })

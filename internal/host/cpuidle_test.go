@@ -22,7 +22,7 @@ func TestCountCPUs(t *testing.T) {
 	}
 }
 
-// awake reports whether idle CPUs are to stay awake, by what all processes ask for.
+// awake reports whether some process keeps idle CPUs awake.
 func awake(t *testing.T) bool {
 	t.Helper()
 	f, err := os.Open(IdlePollFile)
@@ -37,7 +37,7 @@ func awake(t *testing.T) bool {
 	return int32(binary.NativeEndian.Uint32(b[:])) == noLatency
 }
 
-// asleep waits until nobody wants idle CPUs to stay awake: mounts of other tests may, for a while.
+// asleep waits until no process keeps idle CPUs awake. Mounts of other tests may, for a while.
 func asleep(t *testing.T, when string) {
 	t.Helper()
 	for range 3000 {
@@ -55,25 +55,25 @@ func TestIdlePoll(t *testing.T) {
 		if unix.Access(IdlePollFile, unix.W_OK) == nil {
 			t.Fatal(err)
 		}
-		return // refused, as it is to everybody but root
+		return // only root may open it
 	}
 	asleep(t, "after opening")
 	for range 2 {
-		if err := p.Ask(true); err != nil || !awake(t) {
+		if err := p.KeepAwake(); err != nil || !awake(t) {
 			t.Errorf("asking for it: %v, and idle CPUs sleep", err)
 		}
-		if err := p.Ask(false); err != nil {
+		if err := p.LetSleep(); err != nil {
 			t.Error(err)
 		}
 		asleep(t, "after taking it back")
 	}
-	if err := p.Ask(true); err != nil || !awake(t) {
+	if err := p.KeepAwake(); err != nil || !awake(t) {
 		t.Errorf("asking again: %v, and idle CPUs sleep", err)
 	}
 	p.Close()
 	asleep(t, "after the end")
 	p.fd = -1
-	if err := p.Ask(true); err != unix.EBADF {
+	if err := p.KeepAwake(); err != unix.EBADF {
 		t.Errorf("asking after the end: %v, want EBADF", err)
 	}
 }

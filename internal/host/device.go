@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -95,10 +96,10 @@ func (d *Device) Write(msg []byte) error {
 // Yield lets another runnable thread run on this CPU (sched_yield).
 func Yield() { _, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
-// MountByHelper has a program mount at path and pass the connection over a socket, which it finds
-// in descriptor 3: the protocol of fusermount3 (util/fusermount.c of libfuse). What the program
-// says goes to stderr.
-func MountByHelper(program, path, options string) (*Device, error) {
+// MountByHelper runs a program that mounts at path and sends the connection over a socket, its
+// descriptor 3. That is the protocol of fusermount3 (util/fusermount.c of libfuse). The program
+// writes its errors to stderr; nil drops them.
+func MountByHelper(program, path, options string, stderr io.Writer) (*Device, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -107,7 +108,7 @@ func MountByHelper(program, path, options string) (*Device, error) {
 	theirs := os.NewFile(uintptr(pair[1]), "socket")
 	cmd := exec.Command(program, "-o", options, "--", path)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	err = cmd.Run()
 	_ = theirs.Close()

@@ -58,10 +58,18 @@ func (s Socket) ReceiveDevice(limit time.Duration) (*Device, error) {
 	return receiveDevice(s.fd)
 }
 
-// StartProbe starts this program again with one end of a connection as descriptor 3 and one
-// variable added to its environment. ownNamespaces gives the process a user namespace, of which it
-// is root, and a mount namespace.
-func StartProbe(name string, s Socket, variable string, ownNamespaces bool) (Child, error) {
+// Namespaces are those of a process that this process starts.
+type Namespaces int
+
+// The values of [Namespaces].
+const (
+	SameNamespaces Namespaces = iota // those of this process
+	OwnNamespaces                    // a user namespace, of which the process is root, and a mount namespace
+)
+
+// StartProbe starts this program again, with one end of a connection as descriptor 3 and one more
+// variable in its environment.
+func StartProbe(name string, s Socket, variable string, in Namespaces) (Child, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return Child{}, err
@@ -72,7 +80,7 @@ func StartProbe(name string, s Socket, variable string, ownNamespaces bool) (Chi
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), s.Fd()},
 		Sys:   &syscall.SysProcAttr{},
 	}
-	if ownNamespaces {
+	if in == OwnNamespaces {
 		attr.Sys.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}

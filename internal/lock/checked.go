@@ -3,11 +3,11 @@
 package lock
 
 import (
-	"bytes"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
-	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -19,16 +19,17 @@ type Mutex[R any] struct{ mu sync.Mutex }
 
 // Lock locks m. It panics if that is out of order.
 func (m *Mutex[R]) Lock() {
-	check[R](m)
+	g := goroutine()
+	check[R](g, m)
 	m.mu.Lock()
-	hold[R](m)
+	hold[R](g, m)
 }
 
 // TryLock locks m if that does not wait.
 func (m *Mutex[R]) TryLock() bool {
 	locked := m.mu.TryLock()
 	if locked {
-		hold[R](m)
+		hold[R](goroutine(), m)
 	}
 	return locked
 }
@@ -44,9 +45,10 @@ type RWMutex[R any] struct{ mu sync.RWMutex }
 
 // Lock locks m for writing. It panics if that is out of order.
 func (m *RWMutex[R]) Lock() {
-	check[R](m)
+	g := goroutine()
+	check[R](g, m)
 	m.mu.Lock()
-	hold[R](m)
+	hold[R](g, m)
 }
 
 // Unlock unlocks m, which is locked for writing.
@@ -57,9 +59,10 @@ func (m *RWMutex[R]) Unlock() {
 
 // RLock locks m for reading. It panics if that is out of order.
 func (m *RWMutex[R]) RLock() {
-	check[R](m)
+	g := goroutine()
+	check[R](g, m)
 	m.mu.RLock()
-	hold[R](m)
+	hold[R](g, m)
 }
 
 // RUnlock unlocks m, which is locked for reading.
@@ -75,22 +78,24 @@ type held struct {
 	stack []uintptr // where it was taken
 }
 
-// holders are the locks of each goroutine, by its number, in the order in which they were taken.
-var holders = struct {
+// holders has the locks of each goroutine, by its number, in the order in which they were taken. It is divided by the number,
+// so that goroutines seldom wait for each other here.
+var holders [64]struct {
 	sync.Mutex
 	of map[uint64][]held
-}{of: map[uint64][]held{}}
+}
 
-// check panics if the calling goroutine may not wait for a lock of rank R.
-func check[R any](lock any) {
+// check panics if goroutine g, the calling one, may not wait for a lock of rank R.
+func check[R any](g uint64, lock any) {
 	var rank R
 	at := slices.Index(order, any(rank))
 	if at < 0 {
 		panic(fmt.Sprintf("lock: %T is not in the lock order", rank))
 	}
-	holders.Lock()
-	mine := slices.Clone(holders.of[goroutine()])
-	holders.Unlock()
+	part := &holders[g%uint64(len(holders))]
+	part.Lock()
+	mine := part.of[g]
+	part.Unlock() // g alone appends to mine
 	for _, h := range mine {
 		had := slices.Index(order, h.rank)
 		if h.lock == lock || had > at || had == at && !nests(rank) {
@@ -100,60 +105,73 @@ func check[R any](lock any) {
 	}
 }
 
-func hold[R any](lock any) {
+// hold notes that goroutine g, the calling one, has taken a lock.
+func hold[R any](g uint64, lock any) {
 	var rank R
 	h := held{lock: lock, rank: rank, stack: make([]uintptr, 32)}
 	h.stack = h.stack[:runtime.Callers(3, h.stack)] // without Callers, hold and Lock
-	holders.Lock()
-	defer holders.Unlock()
-	g := goroutine()
-	holders.of[g] = append(holders.of[g], h)
+	part := &holders[g%uint64(len(holders))]
+	part.Lock()
+	defer part.Unlock()
+	if part.of == nil {
+		part.of = map[uint64][]held{}
+	}
+	part.of[g] = append(part.of[g], h)
 }
 
-// drop takes the lock from the goroutine that has it, which need not be the calling one.
+// drop takes a lock from the goroutine that has it. That is mostly the calling one.
 func drop(lock any) {
-	holders.Lock()
-	defer holders.Unlock()
-	if dropFrom(goroutine(), lock) {
+	g := goroutine()
+	if dropFrom(g, lock) {
 		return
 	}
-	for g := range holders.of {
-		if dropFrom(g, lock) {
-			return
+	for i := range holders {
+		part := &holders[i]
+		part.Lock()
+		others := slices.Collect(maps.Keys(part.of))
+		part.Unlock()
+		for _, other := range others {
+			if dropFrom(other, lock) {
+				return
+			}
 		}
 	}
 }
 
-// dropFrom takes the lock from one goroutine, if that has it. Precondition: holders is locked.
+// dropFrom takes a lock from one goroutine, and reports whether it had it.
 func dropFrom(g uint64, lock any) bool {
-	mine := holders.of[g]
+	part := &holders[g%uint64(len(holders))]
+	part.Lock()
+	defer part.Unlock()
+	mine := part.of[g]
 	for i := len(mine) - 1; i >= 0; i-- {
 		if mine[i].lock != lock {
 			continue
 		}
-		if mine = slices.Delete(mine, i, i+1); len(mine) == 0 {
-			delete(holders.of, g)
+		if mine = slices.Concat(mine[:i], mine[i+1:]); len(mine) == 0 {
+			delete(part.of, g)
 		} else {
-			holders.of[g] = mine
+			part.of[g] = mine
 		}
 		return true
 	}
 	return false
 }
 
-// goroutine is the number of the calling goroutine, which the first line of its stack begins with: "goroutine 7 [running]:".
-func goroutine() uint64 {
+// goroutine returns the number of the calling goroutine. Its stack begins with "goroutine 7 [running]:".
+func goroutine() (number uint64) {
 	var buf [64]byte
-	fields := bytes.Fields(buf[:runtime.Stack(buf[:], false)])
-	n, err := strconv.ParseUint(string(fields[1]), 10, 64)
-	if err != nil {
-		panic(err)
+	for _, c := range buf[len("goroutine "):runtime.Stack(buf[:], false)] {
+		if c < '0' || c > '9' {
+			break
+		}
+		number = number*10 + uint64(c-'0')
 	}
-	return n
+	return number
 }
 
 func frames(stack []uintptr) string {
-	var b bytes.Buffer
+	var b strings.Builder
 	for frames := runtime.CallersFrames(stack); ; {
 		f, more := frames.Next()
 		fmt.Fprintf(&b, "\t%s\n\t\t%s:%d\n", f.Function, f.File, f.Line)
