@@ -48,10 +48,11 @@ func writeRandom(size int64) func(context.Context, *task) error {
 	return func(_ context.Context, t *task) error { return writeFile(filepath.Join(t.root, bigName), size) }
 }
 
-// readBig reads as cat does: 128 KiB at a time.
+// readBig reads 128 KiB at a time, as cat does.
 func readBig(_ context.Context, t *task) error { return readFile(filepath.Join(t.root, bigName)) }
 
-// readFile hides types from io in a struct, to keep it from finding a shorter way than reading.
+// readFile hides the types from package io in a struct, which would use copy_file_range(2)
+// otherwise.
 func readFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -62,10 +63,10 @@ func readFile(path string) error {
 	return err
 }
 
-// evict makes the kernel forget the pages of the large lower file, and of its copy.
+// evict drops the pages of the large lower file, and of its copy, from the page cache.
 func evict(ctx context.Context, t *task) error {
 	for _, root := range t.session.layout.roots(0) {
-		// Of a count of 0 dd makes an advice about the whole file.
+		// With count=0, dd advises the kernel about the whole file.
 		if err := run(ctx, root, "dd", "if="+bigName, "iflag=nocache", "count=0", "status=none"); err != nil {
 			return err
 		}
@@ -82,9 +83,9 @@ func cacheLower(_ context.Context, t *task) error {
 	return errors.Join(errs...)
 }
 
-// fio runs fio and reads how long its one job took, without what fio takes to begin and to end.
+// fio runs fio and returns how long its one job took, without the start and the end of fio.
 func fio(name string, args ...string) func(context.Context, *task) ([]reading, error) {
-	// Pages stay as they are found: fio would otherwise drop them, of an overlay those of the layer too.
+	// Without this fio would drop the pages, on an overlay those of the layer too.
 	args = append([]string{"--name=bench", "--bs=4k", "--ioengine=psync", "--invalidate=0", "--randrepeat=1",
 		"--output-format=json"}, args...)
 	return func(ctx context.Context, t *task) ([]reading, error) {
@@ -97,8 +98,8 @@ func fio(name string, args ...string) func(context.Context, *task) ([]reading, e
 	}
 }
 
-// fioTime adds up, in fio's JSON, how long the reads, writes and syncs of the one job took: of the run time fio tells
-// milliseconds only.
+// fioTime adds up how long the reads, writes and syncs of the one job took, in fio's JSON. The run
+// time there is in milliseconds only.
 func fioTime(text []byte) (time.Duration, error) {
 	type calls struct {
 		Count   float64                `json:"total_ios"`

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// base is the candidate that every ratio refers to.
+// base is the candidate to which every ratio refers.
 const base = "kernel"
 
 // native is the candidate without an overlay.
 const native = "native"
 
-// A kind of candidate decides how it is mounted and which mount options a workload gives it.
+// A kind of candidate decides how it is mounted, and with which mount options of a workload.
 type kind int
 
 const (
@@ -27,23 +27,23 @@ const (
 	inKernel
 	// ours is the program of this repository.
 	ours
-	// other is somebody else's.
+	// other is another program.
 	other
 )
 
-// A candidate is one way to have a merged tree.
+// A candidate is one way to make a merged tree.
 type candidate struct {
 	name    string
 	version string
 	kind    kind
 	// command is the program that mounts, with its first arguments.
 	command []string
-	// options are mount options that make this candidate what it is.
+	// options are mount options of the candidate in all workloads.
 	options string
 }
 
-// findCandidates lists what there is to compare on this machine, in the order of the table. Each that mounts is tried
-// once; what refuses is left out, and said.
+// findCandidates lists the candidates of this machine, in the order of the table. It tries each
+// mount once. A candidate that fails is left out, and reported.
 func (r *runner) findCandidates(ctx context.Context, opts *options) error {
 	all, err := listCandidates(opts)
 	if err != nil {
@@ -95,7 +95,7 @@ func listCandidates(opts *options) ([]candidate, error) {
 	}
 	for _, p := range peers {
 		words := strings.Fields(p.value)
-		// Not a path from here, for it is started elsewhere.
+		// An absolute path, because the program is started in another directory.
 		if strings.Contains(words[0], "/") {
 			path, err := filepath.Abs(words[0])
 			if err != nil {
@@ -105,7 +105,7 @@ func listCandidates(opts *options) ([]candidate, error) {
 		}
 		all = append(all, candidate{name: p.name, version: programVersion(words), kind: other, command: words})
 	}
-	for i, c := range all { // a table has one column of a name
+	for i, c := range all { // a table has one column for a name
 		if slices.ContainsFunc(all[:i], func(other candidate) bool { return other.name == c.name }) {
 			return nil, fmt.Errorf("two candidates are called %s", c.name)
 		}
@@ -113,8 +113,8 @@ func listCandidates(opts *options) ([]candidate, error) {
 	return all, nil
 }
 
-// try mounts a candidate once, with further options, on nothing much. What a program accepts without a mount to show
-// for it is not found out here.
+// try mounts a candidate once, with further options, on two small layers. It does not notice a
+// program that accepts the options and does not mount.
 func (r *runner) try(ctx context.Context, c candidate, options string) (err error) {
 	if c.kind == plain {
 		return nil

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// changeWorkloads write small things.
+// changeWorkloads make small changes.
 func changeWorkloads(s sizes) []workload {
 	remove := shell("rm -rf ./" + part)
 	all := []workload{
@@ -43,7 +43,7 @@ func changeWorkloads(s sizes) []workload {
 	return append(all, copyUps(s)...)
 }
 
-// packed is one empty lower, once there is an archive to unpack over it.
+// packed is one empty lower, with an archive to unpack over it.
 func (l *layouts) packed() (*layout, error) {
 	if _, err := l.archive(); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func untar(ctx context.Context, t *task) error {
 	return run(ctx, t.root, "tar", "xf", archive)
 }
 
-// chownAll gives the tree to another user, or where there is none but root, to root again.
+// chownAll gives the tree to another user, or to root again if there is no other.
 func chownAll(ctx context.Context, t *task) error {
 	owner := "1:1"
 	if inUserNamespace() {
@@ -88,7 +88,8 @@ func appendSmall(root string, count int) error {
 	return err
 }
 
-// copyUps change one byte of a large lower file, where copying takes time and where blocks can be shared.
+// copyUps change one byte of a large lower file, on a file system that copies data and on one that
+// shares blocks.
 func copyUps(s sizes) []workload {
 	var all []workload
 	for _, fileSystem := range []string{"", "xfs", "btrfs"} {

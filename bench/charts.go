@@ -17,11 +17,11 @@ import (
 	"gonum.org/v1/plot/vg/vgsvg"
 )
 
-// chartFiles name the charts. Memory has none: what has no daemon has no ratio to it.
+// chartFiles name the charts. Memory has none, because a candidate without a daemon has no ratio.
 var chartFiles = map[group]string{reads: "reading.svg", deep: "layers.svg", changes: "changing.svg", bulk: "bulk.svg"}
 
-// overviewFile is the chart of README.md. It has the workloads and candidates below, and is drawn if
-// the report has all of these workloads.
+// overviewFile is the chart of README.md. It has the workloads and candidates below, and is drawn
+// if the report has all of these workloads.
 const overviewFile = "overview.svg"
 
 var (
@@ -100,7 +100,7 @@ func (r *report) bars(candidate func(string) bool, workload func(*result) bool) 
 	return b
 }
 
-// Colours that also those tell apart who do not see all of them (Okabe and Ito).
+// Colours that are distinct for colour-blind readers (Okabe and Ito).
 var (
 	colors = map[string]color.Color{
 		native: rgb(0x99, 0x99, 0x99), "cached": rgb(0x00, 0x72, 0xb2), "passthrough": rgb(0x56, 0xb4, 0xe9),
@@ -150,18 +150,19 @@ func (r *report) draw(f *os.File, title string, bars *ratioBars) error {
 	return err
 }
 
-// ratioBars draws, for each workload, a bar for each candidate from 1 to its ratio, on a logarithmic axis.
+// ratioBars draws, for each workload, a bar for each candidate from 1 to its ratio, on a
+// logarithmic axis.
 type ratioBars struct {
 	names, candidates []string
 	colors            []color.Color
-	// rows are by workload and candidate; nil was not measured.
+	// rows are by workload and candidate. nil: not measured.
 	rows [][]*spread
 }
 
-// Ratios beyond these are cut off: who is a thousand times slower must not make the rest unreadable.
+// Ratios beyond these are cut off, because a bar of a thousand would make the others unreadable.
 const leastRatio, mostRatio = 0.01, 50
 
-// axis is where a ratio lies.
+// axis returns the place of a ratio.
 func axis(ratio float64) float64 { return math.Log10(min(max(ratio, leastRatio), mostRatio)) }
 
 // Plot draws the bars; it is called by gonum.org/v1/plot.

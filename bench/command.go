@@ -11,13 +11,13 @@ import (
 	"time"
 )
 
-// run executes a program and puts what it says into the error.
+// run runs a program. The error has what the program has written.
 func run(ctx context.Context, dir, name string, args ...string) error {
 	_, err := output(ctx, dir, name, args...)
 	return err
 }
 
-// output is run, for a program whose standard output is wanted.
+// output runs a program and returns its standard output.
 func output(ctx context.Context, dir, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = dir
@@ -25,8 +25,8 @@ func output(ctx context.Context, dir, name string, args ...string) (string, erro
 	return finish(cmd)
 }
 
-// finish runs a command in a process group of its own. So a Ctrl-C at the terminal does not stop a program half-way
-// through a mount, and the end of the context ends what the command has started besides.
+// finish runs a command in a process group of its own. So a Ctrl-C at the terminal does not stop a
+// program while it mounts, and the end of the context also ends the children of the command.
 func finish(cmd *exec.Cmd) (string, error) {
 	var out, said strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &said

@@ -13,10 +13,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/podman"
 )
 
-// image is what the containers' workloads begin with: the tree, and busybox to work on it.
+// image is the image of the containers: the tree and busybox.
 const image = "localhost/bench"
 
-// buildSteps change an image in 12 steps, each of which becomes a layer: podman compares the trees before and after.
+// buildSteps change an image in 12 steps, each of which becomes a layer: podman compares the trees
+// before and after.
 const buildSteps = `FROM ` + image + ` AS stage
 RUN mkdir /out && cp -a /tree/$(ls /tree | head -n 1) /out/first && find /tree -type f | head -n 200 | xargs cp -a -t /out
 FROM ` + image + `
@@ -34,7 +35,8 @@ RUN rm -r /stage && mkdir /stage && echo n >/stage/new
 RUN mv /copy /stage/copy
 `
 
-// containerWorkloads are podman at work as root, mounting by the candidate; for the kernel, by its native driver.
+// containerWorkloads are those of podman as root, which mounts by the candidate. For the kernel,
+// its native driver mounts.
 func containerWorkloads(s sizes) []workload {
 	all := []workload{
 		{name: "podman build", about: "an image of 12 steps on the tree, a layer each", gauge: inPodman(buildImage)},
@@ -52,7 +54,7 @@ func containerWorkloads(s sizes) []workload {
 // imageArchive is the image's only layer, in the layout's folder.
 const imageArchive = "image.tar"
 
-// image is the tree, packed with busybox.
+// image packs the tree with busybox.
 func (l *layouts) image() (*layout, error) {
 	if inUserNamespace() {
 		return nil, fmt.Errorf("%w: podman gets namespaces of its own from root only", errUnavailable)
@@ -69,7 +71,7 @@ func (l *layouts) image() (*layout, error) {
 			for name in $(busybox --list); do [ $name = busybox ] || ln -s busybox bin/$name; done`); err != nil {
 			return err
 		}
-		// Links, for the tree is large.
+		// Hard links, because the tree is large.
 		if err := run(ctx, root, "cp", "-al", tree.merged, "tree"); err != nil {
 			return err
 		}
@@ -77,18 +79,18 @@ func (l *layouts) image() (*layout, error) {
 	})
 }
 
-// An engine is podman with the image, while a workload lasts, and what has been measured in it.
+// An engine is podman with the image for one workload, and what was measured in it.
 type engine struct {
 	*podman.Engine
 	readings []reading
 }
 
-// podman runs one of its commands and answers with what it says.
+// podman runs one of its commands and returns what it writes.
 func (e *engine) podman(ctx context.Context, args ...string) (string, error) {
 	return finish(e.Command(ctx, append([]string{"podman"}, args...)...))
 }
 
-// timed does something and keeps the time it took.
+// timed calls f and keeps the time that it took.
 func (e *engine) timed(name string, do func() error) error {
 	start := time.Now()
 	err := do()
@@ -96,7 +98,7 @@ func (e *engine) timed(name string, do func() error) error {
 	return err
 }
 
-// inPodman gives a workload a podman of its own, whose storage has the image.
+// inPodman runs a workload with a podman of its own, whose storage has the image.
 func inPodman(do func(context.Context, *engine) error) func(context.Context, *task) ([]reading, error) {
 	return func(ctx context.Context, t *task) (_ []reading, err error) {
 		config, err := podmanConfig(t.session)
@@ -120,7 +122,7 @@ func inPodman(do func(context.Context, *engine) error) func(context.Context, *ta
 	}
 }
 
-// podmanConfig has podman mount by the session's candidate.
+// podmanConfig makes podman mount by the session's candidate.
 func podmanConfig(s *session) (podman.Config, error) {
 	config := podman.Config{Dir: filepath.Join(s.dir, "podman")}
 	if s.candidate.kind == inKernel {

@@ -30,8 +30,8 @@ type options struct {
 	markdown        bool
 }
 
-// An extra is a candidate from the command line: what it is called in the table, and either the words of its command
-// line before `-o OPTIONS MOUNTPOINT` (-peer) or mount options of this program (-variant).
+// An extra is a candidate from the command line. It has a name for the table, and either the
+// command line before `-o OPTIONS MOUNTPOINT` (-peer) or mount options of this program (-variant).
 type extra struct {
 	name, value string
 }

@@ -79,7 +79,8 @@ func TestCandidates(t *testing.T) {
 	}
 }
 
-// TestList looks at every workload: a name of its own, one way to be measured, and a place in the report.
+// TestList looks at every workload: a name of its own, one way to be measured, and a place in the
+// report.
 func TestList(t *testing.T) {
 	var full, quick bytes.Buffer
 	for args, out := range map[string]*bytes.Buffer{"-quick=false": &full, "-quick": &quick} {

@@ -13,11 +13,12 @@ import (
 	"strconv"
 )
 
-// A layout is a set of lower layers, the topmost first, and what they look like merged.
+// A layout is a set of lower layers, the topmost first, and their merged copy.
 type layout struct {
-	// home is where sessions on these layers have upper, work and mount point: on the same file system.
+	// home is where sessions on these layers have upper, work and mount point: on the same file
+	// system.
 	home string
-	// dir holds the layers; it is where mount programs are started.
+	// dir holds the layers. Mount programs are started in it.
 	dir string
 	// layers are names in dir.
 	layers []string
@@ -26,7 +27,7 @@ type layout struct {
 	bytes  int64
 }
 
-// layouts makes the lowers that workloads are done on, each when the first workload wants it.
+// layouts makes the layers of workloads, each for the first workload that needs it.
 type layouts struct {
 	dir, tree string
 	sizes     sizes
@@ -34,13 +35,13 @@ type layouts struct {
 	failed    map[string]error
 	// mounts are file systems on loop devices.
 	mounts []string
-	// described tells what was made.
+	// described are lines for the report about what was made.
 	described []string
-	// stopped is an error once the user has had enough.
+	// stopped returns an error after an interrupt.
 	stopped func() error
 }
 
-// errUnavailable marks what this machine does not have: the workload is left out.
+// errUnavailable is the error of a workload that this machine cannot run. It is left out.
 var errUnavailable = errors.New("not available here")
 
 func newLayouts(ctx context.Context, dir string, opts *options) *layouts {
@@ -48,7 +49,8 @@ func newLayouts(ctx context.Context, dir string, opts *options) *layouts {
 		stopped: ctx.Err}
 }
 
-// remember makes a layout when it is wanted first. What has failed once is not tried again.
+// remember makes a layout the first time that it is needed. A layout that has failed is not tried
+// again.
 func (l *layouts) remember(name string, produce func() (*layout, error)) (*layout, error) {
 	if made, ok := l.made[name]; ok {
 		return made, nil
@@ -65,7 +67,7 @@ func (l *layouts) remember(name string, produce func() (*layout, error)) (*layou
 	return made, nil
 }
 
-// once makes a layout of so many layers and fills it; about is told in the report if it is not empty.
+// once makes a layout of n layers and fills it. about is a line for the report, if it is not empty.
 func (l *layouts) once(name, about string, layers int, fill func(*layout) error) (*layout, error) {
 	return l.remember(name, func() (*layout, error) {
 		made, err := newLayout(l.dir, name, layers)
@@ -94,7 +96,7 @@ func newLayout(home, name string, layers int) (*layout, error) {
 	return made, nil
 }
 
-// roots are the directories in which a file of layer i lies: that layer, and the merged copy.
+// roots returns the directories that hold a file of layer i: that layer, and the merged copy.
 func (l *layout) roots(i int) []string {
 	return []string{filepath.Join(l.dir, l.layers[i%len(l.layers)]), l.merged}
 }
@@ -104,10 +106,11 @@ func (l *layouts) empty() (*layout, error) {
 	return l.once("empty", "", 1, func(*layout) error { return nil })
 }
 
-// shallow is a real source tree, its files dealt out to the layers one by one, so that every directory is merged.
+// shallow is a real source tree. Its files are dealt out to the layers one by one, so every
+// directory is merged.
 func (l *layouts) shallow() (*layout, error) { return l.source("tree", l.sizes.layers) }
 
-// many is the same over many layers.
+// many is shallow with many layers.
 func (l *layouts) many() (*layout, error) { return l.source("deep", l.sizes.deep) }
 
 func (l *layouts) source(name string, layers int) (*layout, error) {
@@ -131,7 +134,7 @@ func (l *layouts) archive() (string, error) {
 
 const bigName = "big"
 
-// big is one lower with one large file, on the file system that everything is on.
+// big is one lower with one large file, on the file system of the other layouts.
 func (l *layouts) big() (*layout, error) {
 	return l.once("big", "", 1, func(made *layout) error { return made.fillBig(l.sizes.bulk) })
 }
@@ -148,7 +151,8 @@ func (l *layout) fillBig(size int64) error {
 // numbered names the i-th of many files.
 func numbered(i int) string { return fmt.Sprintf("file-%07d", i) }
 
-// listing is the directory of listings: one with many entries, in one layer or dealt out to several.
+// listing is the directory of listings: one with many entries, in one layer or dealt out to
+// several.
 const listing = "listing"
 
 func (l *layouts) listed(layers int) (*layout, error) {
@@ -157,7 +161,7 @@ func (l *layouts) listed(layers int) (*layout, error) {
 	})
 }
 
-// fillFlat makes a directory of so many empty files, dealt out to the layers in turn.
+// fillFlat makes a directory of n empty files, dealt out to the layers in turn.
 func (l *layout) fillFlat(dir string, count int) error {
 	for _, root := range append([]string{l.merged}, l.paths()...) {
 		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
@@ -191,8 +195,8 @@ func touch(path string) error {
 	return f.Close()
 }
 
-// deal copies a tree, or of each so many files one, below a name into the merged directory, and file by file into the
-// layers in turn. Directories that leave names are passed over.
+// deal copies a tree, or each every-th file of it, below a name into the merged directory, and file
+// by file into the layers in turn. It leaves out the directories named in leave.
 func (l *layout) deal(tree, below string, every int, leave []string) error {
 	seen := 0
 	return filepath.WalkDir(tree, func(path string, entry fs.DirEntry, err error) error {
@@ -285,8 +289,7 @@ func writeFile(path string, size int64) error {
 // streamPart is how many times the file of workload stream is smaller than the large file.
 const streamPart = 4
 
-// stream writes a new file in the pieces in which programs copy from a socket or a pipe, and leaves
-// it to the kernel when they reach the disk.
+// stream writes a new file in pieces as of a socket or a pipe, and does not sync it.
 func stream(path string, size int64) error {
 	const piece = 64 << 10
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)

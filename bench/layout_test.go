@@ -32,7 +32,8 @@ func smallTree(t *testing.T) string {
 	return tree
 }
 
-// TestDeal splits a small tree: each file is in one layer and in the merged copy, with its mode and time.
+// TestDeal splits a small tree: each file is in one layer and in the merged copy, with its mode and
+// time.
 func TestDeal(t *testing.T) {
 	l, err := newLayout(t.TempDir(), "tree", 2)
 	if err != nil {

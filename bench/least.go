@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// missingNames is the workload whose every request is answered from memory.
+// missingNames is the workload of which the daemon answers every request from memory.
 const missingNames = "missing names"
 
-// emptyRequest is what one request costs that is answered from memory, in nanoseconds: looking up a missing name, less what that
-// takes in a plain directory. 0 where the report does not tell.
+// emptyRequest returns the cost of a request that is answered from memory, in nanoseconds: a lookup
+// of a missing name, less that in a plain directory. 0: the report does not have it.
 func (r *report) emptyRequest() float64 {
 	for _, result := range r.Results {
 		if !strings.HasPrefix(result.Name, missingNames) {
@@ -25,8 +25,8 @@ func (r *report) emptyRequest() float64 {
 	return 0
 }
 
-// least is the ratio to base that is left where a request costs no more than an empty one, and everything else what it does in
-// a plain directory; empty where the report does not tell.
+// least returns the ratio to base if each request cost as much as an empty one, and everything else
+// as much as in a plain directory. Empty: the report does not have it.
 func (r *report) least(of *result, f *figures, empty float64) string {
 	plain, kernel := of.figures(native), of.figures(base)
 	if empty == 0 || plain == nil || kernel == nil || kernel.Median == 0 {
@@ -35,7 +35,7 @@ func (r *report) least(of *result, f *figures, empty float64) string {
 	return decimals((plain.Median + float64(f.Requests.waitedFor())*empty) / kernel.Median)
 }
 
-// waitedFor are the requests that somebody waits for: to FORGET there is no answer.
+// waitedFor returns the number of requests for which a client waits. FORGET has no reply.
 func (c counts) waitedFor() int64 { return c.total() - c["FORGET"] }
 
 // aboutLeast explains the column.

@@ -9,13 +9,13 @@ import (
 	"path/filepath"
 )
 
-// makeFileSystem has the commands that format an image with a file system that shares blocks between files.
-var makeFileSystem = map[string][]string{
+// mkfs are the commands that format an image with a file system that shares blocks between files.
+var mkfs = map[string][]string{
 	"xfs":   {"mkfs.xfs", "-q", "-m", "reflink=1"},
 	"btrfs": {"mkfs.btrfs", "-q"},
 }
 
-// reflinked is big on a file system of its own that knows reflinks, on a loop device.
+// reflinked is big on a file system with reflinks, on a loop device.
 func (l *layouts) reflinked(fileSystem string) (*layout, error) {
 	name := "big-" + fileSystem
 	return l.remember(name, func() (*layout, error) { return l.loop(name, fileSystem) })
@@ -25,7 +25,7 @@ func (l *layouts) loop(name, fileSystem string) (*layout, error) {
 	if inUserNamespace() {
 		return nil, fmt.Errorf("%w: a user namespace has no loop devices", errUnavailable)
 	}
-	format := makeFileSystem[fileSystem]
+	format := mkfs[fileSystem]
 	if _, err := exec.LookPath(format[0]); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
@@ -37,7 +37,8 @@ func (l *layouts) loop(name, fileSystem string) (*layout, error) {
 	if err != nil {
 		return nil, err
 	}
-	// For the lower, for a copy of it by a candidate that does not share blocks, and for the file system itself.
+	// For the lower, for a copy of it by a candidate that does not share blocks, and for the file
+	// system itself.
 	if err := errors.Join(f.Truncate(3*l.sizes.bulk+1<<30), f.Close()); err != nil {
 		return nil, err
 	}
@@ -45,7 +46,7 @@ func (l *layouts) loop(name, fileSystem string) (*layout, error) {
 	if err := run(ctx, "", format[0], append(format[1:len(format):len(format)], image)...); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}
-	// mount(8) sets the device up so that it goes away with the mount.
+	// mount(8) sets the device up to go with the mount.
 	if err := run(ctx, "", "mount", "-o", "loop", image, home); err != nil {
 		return nil, fmt.Errorf("%w: %w", errUnavailable, err)
 	}

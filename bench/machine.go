@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// machine says under which conditions figures came about.
+// machine describes the machine of the figures.
 type machine struct {
 	CPU        string `json:"cpu"`
 	CPUs       int    `json:"cpus"`
@@ -24,7 +24,7 @@ func (m machine) String() string {
 		m.CPUs, m.CPU, m.Memory, m.Kernel, m.FileSystem, m.User, m.Load)
 }
 
-// describeMachine reads what Linux tells; what it does not tell is "?".
+// describeMachine reads /proc and /sys. A value that they do not have is "?".
 func describeMachine(dir string) machine {
 	m := machine{
 		CPU: field("/proc/cpuinfo", "model name"), CPUs: runtime.NumCPU(), Memory: memory(),
@@ -60,7 +60,7 @@ func kernelRelease() string {
 	return strings.TrimSpace(string(release))
 }
 
-// inUserNamespace says whether uid 0 here is somebody else outside.
+// inUserNamespace reports whether uid 0 is another user outside of this user namespace.
 func inUserNamespace() bool {
 	ids, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(ids)), " ") != "0 0 4294967295"
@@ -80,7 +80,8 @@ func field(file, key string) string {
 	return "?"
 }
 
-// programVersion is the line of --version that names the program: some print their libraries' versions besides.
+// programVersion returns the line of --version with the name of the program. Some print the
+// versions of libraries too.
 func programVersion(words []string) string {
 	out, err := exec.Command(words[0], append(words[1:len(words):len(words)], "--version")...).CombinedOutput()
 	if err != nil {

@@ -1,10 +1,10 @@
-// Command bench compares ways to have a merged tree: a plain directory, the kernel's overlayfs, fuse-overlay, and other
-// overlay commands. Every candidate gets the same layers and does the same work in the same run, one after the other
-// within each round, so that what disturbs the machine disturbs all of them; what counts is the median of the rounds
-// and the ratio to the kernel's overlayfs.
+// Command bench compares ways to have a merged tree: a plain directory, the kernel's overlayfs,
+// fuse-overlay, and other overlay commands. Every candidate gets the same layers and does the same
+// work in the same run, one after the other in each round, so a disturbance of the machine affects
+// all of them. The result is the median of the rounds, and the ratio to the kernel's overlayfs.
 //
-// It drives built programs through mount points only, as root or inside a user namespace (-rootless), and does not
-// look inside of any.
+// It drives built programs through mount points only, as root or inside a user namespace
+// (-rootless), and does not look inside of any.
 package main
 
 import (
@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-// bench does what the command line asks: list, show what was saved, or measure.
+// bench lists the workloads, shows a saved report, or measures, as the command line demands.
 func bench(ctx context.Context, opts *options, out io.Writer, messages *os.File) error {
 	switch {
 	case opts.list:
@@ -59,10 +59,9 @@ func bench(ctx context.Context, opts *options, out io.Writer, messages *os.File)
 	}
 }
 
-// measure makes the layers, runs the workloads, and reports; what was measured before an error or an interrupt is
-// reported too.
+// measure makes the layers, runs the workloads, and reports, also after an error or an interrupt.
 func measure(ctx context.Context, opts *options, out io.Writer, messages *os.File) (err error) {
-	// Mount programs are started elsewhere.
+	// Mount programs are started in another directory.
 	dir, err := filepath.Abs(opts.dir)
 	if err != nil {
 		return err
@@ -111,7 +110,7 @@ func reexecute(ctx context.Context, out io.Writer, messages *os.File) error {
 	words := append([]string{"--user", "--map-root-user", "--mount", "--", self}, os.Args[1:]...)
 	cmd := exec.CommandContext(ctx, "unshare", words...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, out, messages
-	// It has mounts to take away before it ends.
+	// It has to unmount before it ends.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("unshare: %w", err)

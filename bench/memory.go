@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// perDirectory is how many files a directory of the large tree has.
+// perDirectory is how many files each directory of the large tree has.
 const perDirectory = 1000
 
 // memoryWorkloads are about how large a daemon grows.
@@ -28,7 +28,7 @@ func memoryWorkloads(s sizes) []workload {
 // crowd is a tree of very many empty files in one layer.
 func (l *layouts) crowd() (*layout, error) {
 	return l.once("crowd", "", 1, func(made *layout) error {
-		// There is nothing to merge, and nobody reads the merged copy.
+		// With one layer there is no merged copy.
 		root := made.paths()[0]
 		for i := range l.sizes.inodes {
 			dir := filepath.Join(root, fmt.Sprintf("dir-%04d", i/perDirectory))
@@ -48,7 +48,7 @@ func (l *layouts) crowd() (*layout, error) {
 	})
 }
 
-// weigh takes the daemon's size around a walk that sees every inode.
+// weigh measures the daemon's memory before and after a walk over every inode.
 func weigh(name string, inodes int) func(context.Context, *task) ([]reading, error) {
 	walk := shell(`find . -printf '%s\n' >/dev/null`)
 	return func(ctx context.Context, t *task) ([]reading, error) {
@@ -59,7 +59,7 @@ func weigh(name string, inodes int) func(context.Context, *task) ([]reading, err
 		if err := walk(ctx, t); err != nil {
 			return nil, err
 		}
-		// What is still in flight lands: batches of FORGET, memory given back.
+		// Wait for batches of FORGET, and for memory that is returned to the kernel.
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -78,10 +78,11 @@ func weigh(name string, inodes int) func(context.Context, *task) ([]reading, err
 	}
 }
 
-// A weight is a daemon's memory in bytes: resident, and its share of it where pages are shared with others.
+// A weight is a daemon's memory in bytes: resident, and proportional for pages that it shares with
+// other processes.
 type weight struct{ rss, pss float64 }
 
-// weight adds up the processes that serve the mount.
+// weight adds up the memory of the processes that serve the mount.
 func (s *session) weight() (weight, error) {
 	var sum weight
 	pids := s.daemons()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress tells a person at a terminal how far it is. Elsewhere there is no bar, only what is said.
+// progress shows a bar at a terminal, and prints lines everywhere.
 type progress struct {
 	out *os.File
 	bar *progressbar.ProgressBar
@@ -17,7 +17,7 @@ type progress struct {
 
 func newProgress(out *os.File) *progress { return &progress{out: out} }
 
-// begin starts a bar of so many steps.
+// begin starts a bar of n steps.
 func (p *progress) begin(steps int) {
 	if !term.IsTerminal(int(p.out.Fd())) {
 		return
@@ -28,25 +28,25 @@ func (p *progress) begin(steps int) {
 		progressbar.OptionUseANSICodes(true))
 }
 
-// step says what begins; so many steps are done since the last.
+// step shows what begins, and advances the bar by the steps since the last.
 func (p *progress) step(done int, what string) {
 	if p.bar == nil {
 		return
 	}
 	p.bar.Describe(what)
-	// A bar that cannot be drawn is no reason to stop.
+	// An error of the bar does not end the run.
 	_ = p.bar.Add(done)
 }
 
-// say prints a line.
-func (p *progress) say(format string, args ...any) {
+// printf prints a line.
+func (p *progress) printf(format string, args ...any) {
 	if p.bar != nil {
 		_ = p.bar.Clear()
 	}
 	fmt.Fprintf(p.out, "bench: "+format+"\n", args...)
 }
 
-// done takes the bar away.
+// done removes the bar.
 func (p *progress) done() {
 	if p.bar != nil {
 		_ = p.bar.Finish()

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A report is everything that was measured, and on what.
+// A report has everything that was measured, and the machine.
 type report struct {
 	Date       string          `json:"date"`
 	Machine    machine         `json:"machine"`
@@ -26,7 +26,8 @@ type candidateInfo struct {
 	Version string `json:"version"`
 }
 
-// An omission is what was not measured, and why. An empty workload or candidate is all of them.
+// An omission is a workload on a candidate that was not measured, and why. Empty stands for all of
+// them.
 type omission struct {
 	Workload  string `json:"workload,omitempty"`
 	Candidate string `json:"candidate,omitempty"`
@@ -53,14 +54,16 @@ type result struct {
 	Figures []figures `json:"candidates"`
 }
 
-// figures are what one candidate needed, in the unit of the result; less is better.
+// figures are those of one candidate, in the unit of the result. Less is better.
 type figures struct {
 	Candidate string    `json:"candidate"`
 	Samples   []float64 `json:"samples"`
 	Median    float64   `json:"median"`
-	// Ratio compares with the base in the same round; nil where the base was not measured, or is this one.
+	// Ratio is the ratio to the base in the same round. nil: the base was not measured, or is this
+	// candidate.
 	Ratio *spread `json:"ratio,omitempty"`
-	// Requests are those of one session, where they were counted; of several readings the first has them.
+	// Requests are those of one session, if they were counted. Of several readings, the first has
+	// them.
 	Requests counts `json:"requests,omitempty"`
 }
 
@@ -71,7 +74,7 @@ type spread struct {
 	Max    float64 `json:"max"`
 }
 
-// figures finds those of a candidate; nil is not measured.
+// figures returns those of a candidate. nil: not measured.
 func (r *result) figures(candidate string) *figures {
 	i := slices.IndexFunc(r.Figures, func(f figures) bool { return f.Candidate == candidate })
 	if i < 0 {
@@ -106,7 +109,7 @@ func (s *samples) add(candidate string, readings []reading, requests counts) {
 	}
 }
 
-// drop forgets a candidate that did not get through: ratios want the same rounds of all.
+// drop removes a candidate that has failed, because ratios need the same rounds of all candidates.
 func (s *samples) drop(candidate string) {
 	for _, row := range s.values {
 		delete(row, candidate)

@@ -127,9 +127,9 @@ func sample() *report {
 }
 
 func TestPrint(t *testing.T) {
-	for _, markdown := range []bool{false, true} {
+	for _, format := range []tableFormat{terminalTable, markdownTable} {
 		var out bytes.Buffer
-		if err := sample().print(&out, markdown); err != nil {
+		if err := sample().print(&out, format); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range []string{"2026-01-02, 2 rounds, in 1m40s", "cached: 2", "fio: 3", "1.50 s [1.50 (1.50 to 1.50)]", "1431 MiB",

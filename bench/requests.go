@@ -27,7 +27,7 @@ func (c counts) total() int64 {
 	return sum
 }
 
-// String tells the total, and the kinds, the most frequent first.
+// String returns the total, and the kinds, the most frequent first.
 func (c counts) String() string {
 	kinds := slices.SortedFunc(maps.Keys(c), func(a, b string) int {
 		return cmp.Or(cmp.Compare(c[b], c[a]), cmp.Compare(a, b))
@@ -42,7 +42,7 @@ func (c counts) String() string {
 	return fmt.Sprintf("%d: %s", c.total(), strings.Join(parts, ", "))
 }
 
-// log makes the daemon write a log, where it tells its requests when it is asked by SIGUSR1.
+// log makes the daemon write a log. After SIGUSR1 it logs how many requests it has served.
 func (s *session) log() {
 	option := "log=" + filepath.Join(s.dir, "log")
 	if s.options != "" {
@@ -51,9 +51,9 @@ func (s *session) log() {
 	s.options = option
 }
 
-// during counts, if count is set, the requests that fn causes.
-func (s *session) during(count bool, fn func() error) (counts, error) {
-	if !count {
+// during counts the requests that fn causes.
+func (s *session) during(count counting, fn func() error) (counts, error) {
+	if count == notCounted {
 		return nil, fn()
 	}
 	before, err := s.requests()
@@ -75,7 +75,7 @@ func (s *session) during(count bool, fn func() error) (counts, error) {
 	return after, nil
 }
 
-// requests asks the daemon and waits for its answer in the log.
+// requests sends SIGUSR1 to the daemon and waits for the line in its log.
 func (s *session) requests() (counts, error) {
 	before, err := s.answers()
 	if err != nil {
@@ -104,8 +104,8 @@ func (s *session) requests() (counts, error) {
 	return nil, errors.New("no answer to SIGUSR1 in the log")
 }
 
-// answers reads the lines of the log that tell requests: JSON with the message "requests" and a number for each kind,
-// whose name is in capitals.
+// answers returns the lines of the log about requests: JSON with the message "requests" and a
+// number for each kind, which has a name in capitals.
 func (s *session) answers() ([]counts, error) {
 	f, err := os.Open(filepath.Join(s.dir, "log"))
 	if errors.Is(err, fs.ErrNotExist) {

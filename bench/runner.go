@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A runner does workloads on candidates.
+// A runner runs workloads on candidates.
 type runner struct {
 	dir        string
 	layouts    *layouts
@@ -15,17 +15,18 @@ type runner struct {
 	rounds     int
 	requests   bool
 	progress   *progress
-	// leftOut tells what could not be measured.
+	// leftOut are what could not be measured.
 	leftOut []omission
-	// tried remembers which mount options a candidate takes.
+	// tried has the result of each candidate with each workload's mount options.
 	tried map[string]error
 }
 
-// patience is how long one session may take: a daemon that hangs must not end the whole run.
-const patience = 20 * time.Minute
+// maxSession is how long one session may take. A daemon that hangs must not stop the whole run.
+const maxSession = 20 * time.Minute
 
-// measure does every workload on every candidate in every round. The candidates alternate within a round, and each round
-// begins with another of them. The error tells that something went wrong; the results are those that did not.
+// measure runs every workload on every candidate in every round. The candidates alternate within a
+// round, and each round begins with another of them. With an error, the results are those of the
+// workloads that have succeeded.
 func (r *runner) measure(ctx context.Context, workloads []workload) ([]result, error) {
 	steps := 0
 	for _, w := range workloads {
@@ -55,7 +56,7 @@ func (r *runner) roundsOf(w workload) int {
 	return r.rounds
 }
 
-// workload measures one workload, and says how many candidates failed in it.
+// workload measures one workload, and returns how many candidates have failed in it.
 func (r *runner) workload(ctx context.Context, w workload) (results []result, failures int) {
 	rounds := r.roundsOf(w)
 	l, taking, err := r.prepare(ctx, w)
@@ -79,7 +80,7 @@ func (r *runner) workload(ctx context.Context, w workload) (results []result, fa
 			if gone[c.name] {
 				continue
 			}
-			readings, requests, err := r.once(ctx, w, l, c, round == 0)
+			readings, requests, err := r.once(ctx, w, l, c, inRound(round))
 			if ctx.Err() != nil {
 				return nil, 0
 			}
@@ -96,7 +97,8 @@ func (r *runner) workload(ctx context.Context, w workload) (results []result, fa
 	return rows.results(w, r.candidates), failures
 }
 
-// prepare makes the layers of a workload and finds the candidates that take part. Who does not is left out, and said.
+// prepare makes the layers of a workload and finds the candidates that can run it. It reports those
+// that cannot.
 func (r *runner) prepare(ctx context.Context, w workload) (*layout, []candidate, error) {
 	if err := w.missing(); err != nil {
 		return nil, nil, err
@@ -120,7 +122,7 @@ func (r *runner) prepare(ctx context.Context, w workload) (*layout, []candidate,
 	return l, taking, nil
 }
 
-// accepts tries, once, whether a candidate takes a workload's mount options.
+// accepts reports whether a candidate mounts with a workload's options. It tries that once.
 func (r *runner) accepts(ctx context.Context, c candidate, options string) error {
 	if options == "" || c.kind == plain {
 		return nil
@@ -137,26 +139,27 @@ func (r *runner) accepts(ctx context.Context, c candidate, options string) error
 	return err
 }
 
-// leaveOut records, and says at once, what is not measured: a workload, a candidate, or one on the other.
+// leaveOut records, and prints at once, what is not measured: a workload, a candidate, or a
+// workload on a candidate.
 func (r *runner) leaveOut(workload, candidate string, why error) {
 	o := omission{Workload: workload, Candidate: candidate, Why: why.Error()}
 	r.leftOut = append(r.leftOut, o)
-	r.progress.say("left out: %s", o)
+	r.progress.printf("left out: %s", o)
 }
 
-// once does a workload on a candidate, in as many sessions as it wants, and takes the medians. Requests are counted in
-// the first session if count is set.
-func (r *runner) once(ctx context.Context, w workload, l *layout, c candidate, count bool) ([]reading, counts, error) {
+// once runs a workload on a candidate, in as many sessions as it needs, and returns the medians.
+// requests are counted in the first session.
+func (r *runner) once(ctx context.Context, w workload, l *layout, c candidate, count counting) ([]reading, counts, error) {
 	var medians []reading
 	values := map[string][]float64{}
 	var requests counts
 	for i := range max(1, w.sessions) {
-		readings, counted, err := r.session(ctx, w, l, c, count && i == 0)
+		readings, made, err := r.session(ctx, w, l, c, count.ofFirst(i))
 		if err != nil {
 			return nil, nil, err
 		}
 		if i == 0 {
-			medians, requests = readings, counted
+			medians, requests = readings, made
 		}
 		for _, m := range readings {
 			values[m.name] = append(values[m.name], m.value)
@@ -168,18 +171,39 @@ func (r *runner) once(ctx context.Context, w workload, l *layout, c candidate, c
 	return medians, requests, nil
 }
 
-// session does a workload in a session of its own.
-func (r *runner) session(ctx context.Context, w workload, l *layout, c candidate, count bool) (_ []reading, _ counts, err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+// counting is whether requests are counted.
+type counting int
+
+const (
+	notCounted counting = iota
+	counted
+)
+
+// inRound returns how requests are counted in a round: in the first one alone.
+func inRound(round int) counting { return counted.ofFirst(round) }
+
+// ofFirst returns c for the first of several runs. The others are not counted.
+func (c counting) ofFirst(i int) counting {
+	if i > 0 {
+		return notCounted
+	}
+	return c
+}
+
+// session runs a workload in a session of its own.
+func (r *runner) session(ctx context.Context, w workload, l *layout, c candidate, count counting) (_ []reading, _ counts, err error) {
+	ctx, cancel := context.WithTimeout(ctx, maxSession)
 	defer cancel()
-	count = count && r.requests && c.kind == ours && !w.detached
+	if !r.requests || c.kind != ours || w.detached {
+		count = notCounted
+	}
 	s, err := newSession(l, c, w.options[c.kind])
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, s.detach()) }()
 	s.writes = w.writes
-	if count {
+	if count == counted {
 		s.log()
 	}
 	t := &task{root: s.root, layouts: r.layouts, session: s}
@@ -194,7 +218,7 @@ func (r *runner) session(ctx context.Context, w workload, l *layout, c candidate
 			return nil, nil, err
 		}
 	}
-	// What others left to be written back is not this one's to pay for.
+	// Dirty pages of earlier sessions must not count in this one.
 	if err := run(ctx, "", "sync", "-f", l.home); err != nil {
 		return nil, nil, err
 	}
@@ -209,12 +233,13 @@ func (r *runner) session(ctx context.Context, w workload, l *layout, c candidate
 	return readings, requests, err
 }
 
-// timed does a workload as often as it wants, and takes the median time and, of the first time, the requests.
-func (w *workload) timed(ctx context.Context, t *task, count bool) ([]reading, counts, error) {
+// timed runs a workload as often as it needs, and returns the median time. The requests are those
+// of the first run.
+func (w *workload) timed(ctx context.Context, t *task, count counting) ([]reading, counts, error) {
 	var times []time.Duration
 	var requests counts
 	for i := range max(1, w.repeats) {
-		counted, err := t.session.during(count && i == 0, func() error {
+		made, err := t.session.during(count.ofFirst(i), func() error {
 			start := time.Now()
 			err := w.do(ctx, t)
 			times = append(times, time.Since(start))
@@ -224,7 +249,7 @@ func (w *workload) timed(ctx context.Context, t *task, count bool) ([]reading, c
 			return nil, nil, err
 		}
 		if i == 0 {
-			requests = counted
+			requests = made
 		}
 	}
 	return []reading{{w.name, nanoseconds, float64(median(times))}}, requests, nil

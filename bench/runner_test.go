@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-// TestRun builds the program and does two workloads for real; what is left is what was there before.
+// TestRun builds the program and does two workloads for real; what is left is what was there
+// before.
 func TestRun(t *testing.T) {
 	program := built(t)
 	dir := t.TempDir()
@@ -49,7 +50,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestFailures goes on where a candidate fails, says so, and stops where the user says so.
+// After a failed candidate the run goes on and reports it. After an interrupt it stops.
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
 	l := newLayouts(context.Background(), dir, parsed(t, "-quick"))

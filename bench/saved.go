@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// publish writes the report in every form that is asked for.
+// publish writes the report in every form of the command line.
 func (r *report) publish(opts *options, out io.Writer) error {
 	if opts.json != "" {
 		text, err := json.MarshalIndent(r, "", "  ")
@@ -26,7 +26,11 @@ func (r *report) publish(opts *options, out io.Writer) error {
 			return fmt.Errorf("charts: %w", err)
 		}
 	}
-	return r.print(out, opts.markdown)
+	format := terminalTable
+	if opts.markdown {
+		format = markdownTable
+	}
+	return r.print(out, format)
 }
 
 func readReport(path string) (*report, error) {
@@ -41,7 +45,7 @@ func readReport(path string) (*report, error) {
 	return r, nil
 }
 
-// readReports makes one report of several runs on the same machine.
+// readReports merges the reports of several runs on the same machine.
 func readReports(paths []string) (*report, error) {
 	merged, err := readReport(paths[0])
 	if err != nil {
@@ -59,7 +63,7 @@ func readReports(paths []string) (*report, error) {
 	return merged, nil
 }
 
-// merge adds another run. What both have measured counts as the later one has it.
+// merge adds another run. The later figures of a workload replace the earlier ones.
 func (r *report) merge(more *report) error {
 	if r.Quick != more.Quick || r.Rounds != more.Rounds || r.Machine.Kernel != more.Machine.Kernel || r.Machine.User != more.Machine.User {
 		return errors.New("other conditions")
@@ -87,7 +91,7 @@ func (r *report) merge(more *report) error {
 	return nil
 }
 
-// union is a, and what only b has.
+// union returns a, and what only b has.
 func union[T comparable](a, b []T) []T {
 	for _, v := range b {
 		if !slices.Contains(a, v) {

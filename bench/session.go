@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// A session is one attachment of one candidate: fresh, used by one workload in one round, thrown away.
+// A session is one mount of one candidate for one workload in one round.
 type session struct {
 	layout    *layout
 	candidate candidate
-	// options are what the workload adds to the mount options.
+	// options are the mount options of the workload.
 	options string
-	// writes says whether the workload changes the tree.
+	// writes: the workload changes the tree.
 	writes bool
 	// dir is for upper, work, mount point and log.
 	dir string
 	// root is where the merged tree is.
 	root string
-	// mounted says whether root must be unmounted.
+	// mounted: root must be unmounted.
 	mounted bool
 }
 
@@ -51,7 +51,8 @@ func (s *session) attach(ctx context.Context) error {
 	if s.candidate.kind == plain {
 		return s.attachPlain(ctx)
 	}
-	// Layers are named from their own directory: 128 whole paths do not fit into one mount(2).
+	// The paths of layers are relative to their directory, because 128 absolute paths do not fit
+	// into one mount(2).
 	options := []string{
 		"lowerdir=" + strings.Join(s.layout.layers, ":"),
 		"upperdir=" + filepath.Join(s.dir, "upper"), "workdir=" + filepath.Join(s.dir, "work"),
@@ -64,7 +65,7 @@ func (s *session) attach(ctx context.Context) error {
 	if s.candidate.kind == inKernel && inUserNamespace() {
 		options = append(options, "userxattr")
 	}
-	// Who is interrupted here would not know whether it is mounted.
+	// After an interrupt here it would not be known whether the mount exists.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
 	words := slices.Concat(s.candidate.command, []string{"-o", strings.Join(options, ","), s.root})
@@ -75,7 +76,7 @@ func (s *session) attach(ctx context.Context) error {
 	return nil
 }
 
-// attachPlain has no layers: it reads a merged copy, and changes one of its own.
+// attachPlain uses no layers. The workload reads the merged copy, or changes a copy of its own.
 func (s *session) attachPlain(ctx context.Context) error {
 	if !s.writes {
 		s.root = s.layout.merged
@@ -84,12 +85,12 @@ func (s *session) attachPlain(ctx context.Context) error {
 	return run(ctx, "", "cp", "-a", s.layout.merged, s.root)
 }
 
-// unmount takes the merged tree away, also where somebody still uses it.
+// unmount unmounts the merged tree, even while it is in use.
 func (s *session) unmount() error {
 	if !s.mounted {
 		return nil
 	}
-	// Not the caller's context: what is mounted goes away, whoever is interrupted.
+	// Not the caller's context, because it has to be unmounted after an interrupt too.
 	ctx := context.Background()
 	if err := run(ctx, "", "umount", s.root); err != nil {
 		if lazy := run(ctx, "", "umount", "-l", s.root); lazy != nil {
@@ -100,8 +101,8 @@ func (s *session) unmount() error {
 	return nil
 }
 
-// detach unmounts, waits until the daemon is gone, for its end is not the next candidate's to pay for, and removes what
-// the session made.
+// detach unmounts, waits for the end of the daemon, which must not count in the next session, and
+// removes what the session has made.
 func (s *session) detach() error {
 	pids := s.daemons()
 	if err := s.unmount(); err != nil {
@@ -116,7 +117,8 @@ func (s *session) detach() error {
 	return os.RemoveAll(s.dir)
 }
 
-// daemons are the processes that serve the mount: those with its mount point on their command line.
+// daemons returns the processes that serve the mount: those with its mount point on their command
+// line.
 func (s *session) daemons() []int {
 	if !s.mounted || s.candidate.kind == inKernel {
 		return nil

@@ -8,8 +8,11 @@ import (
 	"time"
 )
 
+// tableFormat writes one table: a title, and rows of which the first is the header.
+type tableFormat func(b *strings.Builder, title string, rows [][]string) error
+
 // print writes the conditions, a table for each group of workloads, and what was left out.
-func (r *report) print(out io.Writer, markdown bool) error {
+func (r *report) print(out io.Writer, write tableFormat) error {
 	var b strings.Builder
 	quick := ""
 	if r.Quick {
@@ -27,10 +30,6 @@ func (r *report) print(out io.Writer, markdown bool) error {
 	}
 	fmt.Fprintf(&b, "Medians; in brackets the ratio to %s: median (least to most) of the rounds.\n", base)
 	b.WriteString(aboutLeast(r.emptyRequest()))
-	write := terminalTable
-	if markdown {
-		write = markdownTable
-	}
 	for _, g := range groups {
 		if err := write(&b, string(g), r.rows(g)); err != nil {
 			return err
@@ -49,7 +48,7 @@ func (r *report) print(out io.Writer, markdown bool) error {
 	return err
 }
 
-// rows are the header and the results of a group; none if there are no results.
+// rows returns the header and the results of a group. Empty: there are no results.
 func (r *report) rows(g group) [][]string {
 	header := []string{"workload"}
 	for _, c := range r.Candidates {
@@ -81,7 +80,7 @@ func (r *result) cell(candidate string) string {
 	return cell
 }
 
-// requestRows are the requests that were counted, and what they would cost at the least.
+// requestRows returns the requests that were counted, and their cost at the least.
 func (r *report) requestRows() [][]string {
 	empty := r.emptyRequest()
 	rows := [][]string{{"workload", "candidate", "least", "requests"}}
@@ -118,7 +117,7 @@ func markdownTable(b *strings.Builder, title string, rows [][]string) error {
 	return nil
 }
 
-// decimals shows a ratio: one of 0.05 needs more of them than one of 20.
+// decimals formats a ratio. 0.05 needs more decimals than 20.
 func decimals(ratio float64) string {
 	switch {
 	case ratio < 0.1:
@@ -130,7 +129,7 @@ func decimals(ratio float64) string {
 	}
 }
 
-// short shows three digits of a figure, with its unit.
+// short formats a figure with three digits and its unit.
 func short(value float64, u unit) string {
 	if u == bytesUnit {
 		switch {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// toolWorkloads are programs at work in the mount.
+// toolWorkloads run programs in the mount.
 func toolWorkloads(s sizes) []workload {
 	return []workload{
 		{name: "git", about: "init, add, commit, status and gc of " + part, group: bulk, layout: (*layouts).shallow, writes: true,
@@ -25,7 +25,7 @@ func toolWorkloads(s sizes) []workload {
 	}
 }
 
-// gitScript makes a repository as far from anybody's configuration as git goes.
+// gitScript makes a repository without the configuration of the user or the machine.
 const gitScript = `cd ` + part + `
 export GIT_CONFIG_NOSYSTEM=1 GIT_CONFIG_GLOBAL=/dev/null
 git init -q .
@@ -37,13 +37,13 @@ git commit -q -m all
 git status --porcelain
 git gc --quiet`
 
-// goScript builds with the tree's own compiler, and asks no network.
+// goScript builds with the tree's own compiler, without the network.
 const goScript = `export GOROOT=$PWD GOCACHE=$PWD/.cache GOPATH=$PWD/.path GOTMPDIR=$PWD/.tmp
 export GOENV=off GOFLAGS= GOTOOLCHAIN=local GOPROXY=off GOWORK=off CGO_ENABLED=0
 mkdir .tmp
 bin/go build -buildvcs=false -o .out cmd/gofmt`
 
-// goTree is the whole tree, if it is one that builds itself.
+// goTree is the whole tree, if it is that of Go.
 func (l *layouts) goTree() (*layout, error) {
 	for _, name := range []string{"bin/go", "src/cmd/gofmt", "pkg/tool"} {
 		if _, err := os.Stat(filepath.Join(l.tree, name)); err != nil {
@@ -56,7 +56,7 @@ func (l *layouts) goTree() (*layout, error) {
 	return l.shallow()
 }
 
-// imports are what a small tool of our days begins with.
+// imports are those of a small tool.
 const imports = "argparse, asyncio, email.message, http.client, json, logging, subprocess, tempfile, unittest, urllib.request, xml.etree.ElementTree"
 
 // python is an interpreter with its library.
@@ -69,7 +69,7 @@ func (l *layouts) python() (*layout, error) {
 		}
 		words := strings.Split(strings.TrimSpace(out), "\n")
 		if len(words) != 3 {
-			return fmt.Errorf("%w: python3 says %q", errUnavailable, out)
+			return fmt.Errorf("%w: python3 writes %q", errUnavailable, out)
 		}
 		if err := made.deal(words[1], filepath.Join("lib", words[2]), 1, []string{"site-packages", "dist-packages", "test", "tests",
 			"idlelib"}); err != nil {
@@ -113,9 +113,10 @@ const (
 	databasePages, touchedPages = 256, 4
 )
 
-// journal changes pages of a file with SQLite's order of calls (journal_mode=DELETE, synchronous=FULL,
-// https://sqlite.org/atomiccommit.html): the old pages go into the journal, which is synced, with its directory; then
-// the new ones into the database, which is synced; then the journal is removed.
+// journal changes pages of a file with SQLite's order of calls (journal_mode=DELETE,
+// synchronous=FULL, https://sqlite.org/atomiccommit.html): the old pages go into the journal, which
+// is synced, with its directory; then the new ones into the database, which is synced; then the
+// journal is removed.
 func journal(root string, transactions int) (err error) {
 	db, err := os.Create(filepath.Join(root, "db"))
 	if err != nil {

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// onlyOurs gives options to this program; the others would only be measured again as they are.
+// onlyOurs gives options to this program alone. The others would be measured again without them.
 func onlyOurs(options string) (map[kind]string, []kind) {
 	return map[kind]string{ours: options}, []kind{other}
 }
 
-// walks are what is done with a whole tree.
+// walks are the workloads over a whole tree.
 var walks = []struct{ name, about, script string }{
 	{"find", "find -type f: names and types", "find . -type f >/dev/null"},
 	{"stat", "find -printf: the attributes of every entry", `find . -printf '%p %i %m %U %G %s %T@ %n\n' >/dev/null`},
@@ -42,12 +42,12 @@ func treeWorkloads(s sizes) []workload {
 	return all
 }
 
-// deepWorkloads do the same over many layers, and what else many layers make slow.
+// deepWorkloads do the same over many layers, and more that becomes slow with many layers.
 func deepWorkloads(s sizes) []workload {
 	suffix := fmt.Sprintf(", %d layers", s.deep)
 	all := walkWorkloads(s, deep, suffix, (*layouts).many)
 	for i := range all {
-		// In two minutes there is time for the one that shows most.
+		// -quick has time for the most important one.
 		all[i].full = all[i].name != "cold find"+suffix
 	}
 	return append(all,

@@ -12,13 +12,14 @@ import (
 type sizes struct {
 	// layers and deep are how many layers the tree is split over.
 	layers, deep int
-	// every is how much of the tree is taken: each file, or each so many.
+	// every is how much of the tree is used: each every-th file.
 	every int
-	// bulk and random are bytes of the large file, and of the part of it that is met at random.
+	// bulk and random are the bytes of the large file, and of the part with random access.
 	bulk, random int64
 	// synced is how many random writes are followed by an fsync each.
 	synced int
-	// appends, missing, entries, starts, transactions, inodes and containers are how many of them there are.
+	// appends, missing, entries, starts, transactions, inodes and containers are how many of them
+	// there are.
 	appends, missing, entries, starts, transactions, inodes, containers int
 	// repeats is how often a warm workload is timed in a session.
 	repeats int
@@ -64,37 +65,39 @@ type reading struct {
 	value float64
 }
 
-// A workload is one thing that users do.
+// A workload is one thing that users do with a tree.
 type workload struct {
 	name, about string
 	group       group
 	layout      func(*layouts) (*layout, error)
 	writes      bool
-	// full says that it is no part of -quick.
+	// full: it is not part of -quick.
 	full bool
-	// repeats is how often it is timed in one session, the median counting; 0 is once. Only for what changes nothing.
+	// repeats is how often it is timed in one session, for the median; 0 is once. Only for
+	// workloads that change nothing.
 	repeats int
-	// sessions is how often it is done in each round, the median counting; 0 is once. For what is over very quickly.
+	// sessions is how many sessions it has in each round, for the median; 0 is one. For very short
+	// workloads.
 	sessions int
-	// rounds limits the rounds of what is counted rather than timed; 0 does not.
+	// rounds is the most rounds that it has, for workloads that count; 0 is no limit.
 	rounds int
-	// without are kinds of candidates that it means nothing to.
+	// without are the kinds of candidates on which it has no meaning.
 	without []kind
 	// options are mount options for each kind of candidate that has them.
 	options map[kind]string
-	// needs are programs that it cannot do without.
+	// needs are the programs that it runs.
 	needs []string
-	// detached says that gauge mounts and unmounts by itself.
+	// detached: gauge mounts and unmounts by itself.
 	detached bool
-	// prepare is done before, not timed; nil is nothing.
+	// prepare is called before and is not timed; nil is nothing.
 	prepare func(context.Context, *task) error
-	// do is what is timed.
+	// do is timed.
 	do func(context.Context, *task) error
 	// gauge, in place of do, takes its own readings.
 	gauge func(context.Context, *task) ([]reading, error)
 }
 
-// A task is what a workload works on.
+// A task is the tree of a workload, and what it needs besides.
 type task struct {
 	root    string
 	layouts *layouts
@@ -107,7 +110,7 @@ func allWorkloads(s sizes) []workload {
 		toolWorkloads(s), containerWorkloads(s), memoryWorkloads(s))
 }
 
-// missing says which program keeps a workload from being done, if one does.
+// missing returns the program that a workload needs and the machine does not have. Empty: none.
 func (w *workload) missing() error {
 	for _, name := range w.needs {
 		if _, err := exec.LookPath(name); err != nil {
@@ -117,7 +120,7 @@ func (w *workload) missing() error {
 	return nil
 }
 
-// skips says whether a workload passes over a kind of candidates.
+// skips reports whether a workload leaves out a kind of candidates.
 func (w *workload) skips(k kind) bool { return slices.Contains(w.without, k) }
 
 func shell(script string) func(context.Context, *task) error {
@@ -133,7 +136,7 @@ func twice(do func(context.Context, *task) error) func(context.Context, *task) e
 	}
 }
 
-// toolVersions are the first lines of what the workloads' programs say they are.
+// toolVersions returns the first line of --version of each program that the workloads run.
 func toolVersions(workloads []workload) []string {
 	var versions, seen []string
 	for _, w := range workloads {
