@@ -15,7 +15,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
@@ -25,9 +25,9 @@ var (
 	output  = testkit.Run
 	asUser  = testkit.AsUser
 	openFDs = testkit.OpenFDs
-	calls   = faults.Calls
-	failing = faults.While
-	call    = faults.Call
+	calls   = systest.Calls
+	failing = systest.While
+	call    = systest.Call
 )
 
 // site is one lower, one upper and a work directory.

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
 func TestMain(m *testing.M) { testkit.MainInMemory(m) }
@@ -22,7 +22,7 @@ var (
 	must    = testkit.Must
 	want    = testkit.WantError
 	openFDs = testkit.OpenFDs
-	calls   = faults.Calls
+	calls   = systest.Calls
 )
 
 // site is an overlay on folders of its own, and the kernel that asks it.
@@ -65,7 +65,7 @@ func (s *site) open() {
 	}
 	var o *Overlay
 	var err error
-	faults.WithoutClones(func() { o, err = Open(s.cfg) })
+	systest.WithoutClones(func() { o, err = Open(s.cfg) })
 	must(s.t, err)
 	s.kernel = newKernel(o)
 }

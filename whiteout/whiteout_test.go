@@ -13,23 +13,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
 func TestMain(m *testing.M) { testkit.Main(m) }
 
-var must = testkit.Must
-
-// open opens a folder for writing.
-func open(t *testing.T, path string) *sys.Dir {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Join(path, "up"), 0o755))
-	must(t, os.MkdirAll(filepath.Join(path, "work"), 0o755))
-	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
-	must(t, err)
-	up.Close()
-	t.Cleanup(work.Close)
-	return work
-}
+var (
+	must = testkit.Must
+	open = systest.Folder
+)
 
 // ramfs has neither extended attributes nor ACLs.
 func ramfs(t *testing.T) string {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit/faults"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
 func TestMain(m *testing.M) { testkit.MainInMemory(m) }
@@ -19,8 +19,8 @@ func TestMain(m *testing.M) { testkit.MainInMemory(m) }
 var (
 	must          = testkit.Must
 	openFDs       = testkit.OpenFDs
-	calls         = faults.Names
-	withoutClones = faults.WithoutClones
+	calls         = systest.Names
+	withoutClones = systest.WithoutClones
 )
 
 // site is a stack on folders of its own.

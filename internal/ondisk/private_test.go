@@ -1,56 +1,20 @@
 package ondisk
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
-func TestMain(m *testing.M) {
-	unix.Umask(0) // as in the daemon
-	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests set attributes of namespace trusted: run them as root")
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { testkit.Main(m) }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// open opens a folder for writing.
-func open(t *testing.T, path string) *sys.Dir {
-	t.Helper()
-	must(t, os.MkdirAll(filepath.Join(path, "up"), 0o755))
-	must(t, os.MkdirAll(filepath.Join(path, "work"), 0o755))
-	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
-	must(t, err)
-	up.Close()
-	t.Cleanup(work.Close)
-	return work
-}
-
-// refusing makes the matching calls fail while f runs.
-func refusing(match func(sys.Op) bool, err error, f func()) {
-	sys.SetFault(func(op sys.Op) error {
-		if match(op) {
-			return err
-		}
-		return nil
-	})
-	defer sys.SetFault(nil)
-	f()
-}
+var (
+	must     = testkit.Must
+	open     = systest.Folder
+	refusing = systest.While
+)
 
 // both are the names of a mount without userxattr.
 var both Names

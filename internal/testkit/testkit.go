@@ -2,7 +2,7 @@
 // loop devices, folders in memory, another user's rights.
 //
 // It uses plain paths and no package of the program, so what a test compares with does not depend
-// on what it tests. Package internal/testkit/faults has what the tests need of internal/sys.
+// on what it tests. Package internal/testkit/systest has what the tests need of internal/sys.
 // testkit knows no layer and no overlay.
 package testkit
 

@@ -1,12 +1,27 @@
-// Package faults uses the fault seam of internal/sys in tests: it records system calls, and has
-// some of them fail. It does nothing else.
-package faults
+// Package systest has what the tests of several rooms need of internal/sys: folders as layers, records of system calls, and
+// calls that fail. It decides nothing.
+package systest
 
 import (
+	"path/filepath"
+	"testing"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
+
+// Folder opens an empty folder below path for writing, as the work directory of an upper is. It is closed with the test.
+func Folder(t *testing.T, path string) *sys.Dir {
+	t.Helper()
+	testkit.Build(t, path, "dir up\ndir work")
+	up, work, err := sys.OpenUpper(filepath.Join(path, "up"), filepath.Join(path, "work"), 0)
+	testkit.Must(t, err)
+	up.Close()
+	t.Cleanup(work.Close)
+	return work
+}
 
 // Calls runs f and returns the system calls that it makes.
 func Calls(f func()) []sys.Op {
