@@ -43,7 +43,6 @@ PROSE_TODO := ARCHITECTURE.md \
 	e2e/harness \
 	e2e/io \
 	e2e/lifetime \
-	e2e/operation \
 	e2e/rights \
 	e2e/view \
 	fs \
