@@ -8,8 +8,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Extended attributes of POSIX ACLs, and the layout of their values (include/uapi/linux/posix_acl_xattr.h): a version
-// word, then entries of tag, permissions and id, 2+2+4 bytes, little endian.
+// Extended attributes of POSIX ACLs, and the layout of their values
+// (include/uapi/linux/posix_acl_xattr.h): a version word, then entries of tag, permissions and id,
+// 2+2+4 bytes, little endian.
 const (
 	accessACL  = "system.posix_acl_access"
 	defaultACL = "system.posix_acl_default"
@@ -22,17 +23,17 @@ const (
 	aclOther    = 0x20
 )
 
-// inheriting is an object with what its directory hands down.
+// inheriting is an object with what it inherits from its directory.
 type inheriting struct {
 	Object
 	inheritsGID bool
 }
 
-// inherit applies what a directory hands down to new entries: the group and the bit itself of a setgid directory
-// (inode_init_owner), and a default ACL in place of the umask (posix_acl_create).
+// inherit applies what a new entry inherits from its directory: the group and the bit itself of a
+// setgid directory (inode_init_owner), and a default ACL in place of the umask (posix_acl_create).
 //
-// inPlace: the object needs no staging for another reason, so where it belongs to the daemon's ids the file system hands
-// down by itself.
+// inPlace: the object needs no staging for another reason. If it belongs to the ids of the daemon,
+// the file system makes it inherit by itself.
 func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting, inPlace bool) error {
 	if s.acl && !d.defaultACLKnown {
 		acl, err := up.Ref().GetXattr(defaultACL)
@@ -60,8 +61,9 @@ func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting, inPlace bool) error 
 	return nil
 }
 
-// applyDefaultACL does for a staged object what the file system does for one made in place (posix_acl_create_masq): the
-// default ACL becomes the access ACL, cut down to the mode that was asked for, and a directory gets it as its default.
+// applyDefaultACL does for a staged object what the file system does for one made in place
+// (posix_acl_create_masq): the default ACL becomes the access ACL, cut down to the mode of the
+// request, and a directory gets it as its default.
 func applyDefaultACL(r sys.Ref, acl []byte, mode uint32) error {
 	if len(acl) < aclHeader {
 		return nil

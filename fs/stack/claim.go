@@ -12,8 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// The upper and the work directory belong to one mount at a time: it holds a lock on each (flock), and beside the lock it
-// publishes what it is (sys.Holder).
+// The upper and the work directory belong to one mount at a time. The mount holds a lock on each
+// (flock) and publishes its identity beside the lock (sys.Holder).
 
 // errInUse is for a holder that publishes nothing.
 var errInUse = errors.New("is in use by another mount (EBUSY)")
@@ -35,15 +35,16 @@ func (e *inUseError) Error() string {
 	return fmt.Sprintf("is in use by %s%s (EBUSY)", mount, process)
 }
 
-// lockWait is how long a directory may still be held by the daemon of a mount that has just been unmounted. umount does not
-// wait for its end, and some clients mount again at once: containerd's shim, when it lost the exit code of its mount helper.
+// lockWait is how long lock waits for the daemon of a mount that has just been unmounted: umount
+// does not wait for the daemon's end. containerd's shim mounts again at once if it has lost the
+// exit code of its mount helper.
 const lockWait = 3 * time.Second
 
-// A holder whose mount is not in sight has askAfter to end by itself. Then the new mount signals it
-// to hand the directory over, and again after askAgain.
+// If the holder's mount is not in the mount table, lock waits signalAfter for the holder to end.
+// Then it signals the holder to hand the directory over, and again after signalAgain.
 const (
-	askAfter = 50 * time.Millisecond
-	askAgain = 500 * time.Millisecond
+	signalAfter = 50 * time.Millisecond
+	signalAgain = 500 * time.Millisecond
 )
 
 // lock takes a directory for this mount alone, which is made in the mount namespace at. It does not
@@ -51,7 +52,7 @@ const (
 // mount that is not in sight to hand the directory over.
 func lock(dir *sys.Dir, at *host.MountNamespace) error {
 	start := time.Now()
-	for askAt := askAfter; ; time.Sleep(5 * time.Millisecond) {
+	for signalAt := signalAfter; ; time.Sleep(5 * time.Millisecond) {
 		if err := dir.Lock(); err != unix.EWOULDBLOCK {
 			return err
 		}
@@ -67,14 +68,15 @@ func lock(dir *sys.Dir, at *host.MountNamespace) error {
 			return &inUseError{point, holder.KnownPID()}
 		}
 		at.Forget(holder.Dev)
-		if waited > askAt {
+		if waited > signalAt {
 			_ = dir.SignalHolder(holder) // without a signal, lock waits for its end
-			askAt += askAgain
+			signalAt += signalAgain
 		}
 	}
 }
 
-// pointOf is where the mount table of the namespace at shows the holder's mount, which was made there; empty: nowhere.
+// pointOf is where the mount table of the namespace at shows the holder's mount, which was made
+// there; empty: nowhere.
 func pointOf(h sys.Holder, at *host.MountNamespace) string {
 	if h.Dev == 0 || h.MountNamespace == 0 || h.MountNamespace != at.ID() {
 		return ""
@@ -111,7 +113,8 @@ func (s *Stack) Publish(h sys.Holder) {
 	}
 }
 
-// HandOver gives the upper and the work directory up for another mount. Precondition: nothing changes them any more.
+// HandOver unlocks the upper and the work directory for another mount. Precondition: this mount
+// makes no more changes.
 func (s *Stack) HandOver() error {
 	if !s.Writable() {
 		return nil
@@ -120,7 +123,8 @@ func (s *Stack) HandOver() error {
 	return errors.Join(s.layers[Upper].root.Unlock(), s.workRoot.Unlock())
 }
 
-// openForReading opens the upper as the topmost layer of a read-only mount: without a lock, and without a work directory.
+// openForReading opens the upper as the topmost layer of a read-only mount, without a lock and
+// without a work directory.
 func (s *Stack) openForReading(c Config) error {
 	root, _, err := sys.OpenLower(c.Upper)
 	if err != nil {
@@ -134,8 +138,8 @@ func (s *Stack) openForReading(c Config) error {
 	return nil
 }
 
-// openBesideOther is openUpper for a second mount, where the user lets it be one that cannot write: nothing that two mounts
-// wrote side by side would keep the promise that the data of either is whole.
+// openBesideOther opens the upper read-only for a second mount, if the user has allowed that: two
+// mounts that write to one upper would damage each other's data.
 func (s *Stack) openBesideOther(c Config, inUse *Error) error {
 	s.unmakeWork(c)
 	s.createdWork = false

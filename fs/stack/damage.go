@@ -11,12 +11,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Errors are errnos up to the caller. Which object of which layer was the reason is found out afterwards, by a second look, for
-// the log: that costs nothing where nothing is damaged.
+// Lookups and loads return errnos. If an errno means that a layer is damaged, the caller looks at
+// the layers once more, to log which object is the reason. That costs nothing if nothing is
+// damaged.
 
 // Damage is what is wrong with an object of a layer. The zero value: nothing.
 type Damage struct {
-	Layer  int // [DataOnly]: of the layers that have nothing but data
+	Layer  int // [DataOnly]: one of the data-only layers
 	Path   string
 	Reason string
 }
@@ -24,20 +25,22 @@ type Damage struct {
 // Found reports whether something is wrong.
 func (d Damage) Found() bool { return d.Reason != "" }
 
-// Reasons.
+// Reasons of damage, for the log.
 const (
 	damagedOverride = "its attribute override_stat makes no sense"
 	damagedMetacopy = "its attribute metacopy makes no sense"
 	damagedRedirect = "its redirect is not a path"
-	refusedRedirect = "its redirect is not followed: redirect_dir=nofollow, or an attribute that any user may have written"
-	refusedMetacopy = "it is a metacopy, and its data is not looked for: metacopy=on was not given, or an attribute that any user may have written"
-	noData          = "it is a metacopy, and no layer has its data"
-	otherData       = "the digest of its data is another than the one in its metacopy"
-	otherCopy       = "its copy in the index is of another type"
+	refusedRedirect = "its redirect is not followed: " +
+		"redirect_dir=nofollow, or an attribute that any user may have written"
+	refusedMetacopy = "it is a metacopy, and is not followed: " +
+		"metacopy=on was not given, or an attribute that any user may have written"
+	noData    = "it is a metacopy, and no layer has its data"
+	otherData = "the digest of its data is another than the one in its metacopy"
+	otherCopy = "its copy in the index is of another type"
 )
 
-// Damaged looks again at a name in d that could not be looked up; at d itself if the name is empty. d may be a copy, of a
-// directory that is not held: its name table is not used.
+// Damaged looks once more at a name in d whose lookup has failed; with an empty name, at d itself.
+// d may be a copy of a directory that is not held: Damaged does not use its name table.
 func (s *Stack) Damaged(d *Dir, o LayerDirs, name string) Damage {
 	for _, layer := range d.layers {
 		at, loaded := int(layer), d.parts != nil
@@ -55,7 +58,7 @@ func (s *Stack) Damaged(d *Dir, o LayerDirs, name string) Damage {
 		if !loaded || name == "" {
 			var m whiteout.DirXattrs
 			var damage Damage
-			if m, damage = s.damagedMarks(at, h, o.Path(at)); damage.Found() {
+			if m, damage = s.damagedXattrs(at, h, o.Path(at)); damage.Found() {
 				return damage
 			}
 			opaque = m.Opaque
@@ -78,7 +81,8 @@ func (d *Dir) takesPart(layer uint16) bool {
 	return slices.ContainsFunc(d.parts, func(p part) bool { return p.layer == layer })
 }
 
-// damagedBy is the damage that an errno is about by itself: what a file system answers when it cannot read what it has.
+// damagedBy returns the damage that an errno means by itself: the file system of the layer is
+// damaged.
 func damagedBy(err error, layer int, where string) Damage {
 	if errno, ok := err.(unix.Errno); ok && IsDamage(errno) {
 		return Damage{layer, where, errno.Error()}
@@ -95,7 +99,8 @@ func IsDamage(errno unix.Errno) bool {
 	return false
 }
 
-// damagedIn looks at what one layer has under a name. last: the layers below have nothing to do with it.
+// damagedIn looks at the object that one layer has under a name. last: the layers below do not
+// matter.
 func (s *Stack) damagedIn(d *Dir, o LayerDirs, layer int, h *sys.Dir, name string) (damage Damage, last bool) {
 	where := path.Join(o.Path(layer), name)
 	r := h.At(name)
@@ -156,12 +161,12 @@ func (s *Stack) damagedDir(layer int, h *sys.Dir, name, where string) (damage Da
 		return damagedBy(err, layer, where), true
 	}
 	defer part.Close()
-	m, damage := s.damagedMarks(layer, part, where)
+	m, damage := s.damagedXattrs(layer, part, where)
 	return damage, m.Opaque
 }
 
-// damagedMarks reads the marks of a directory of a layer, and its content.
-func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout.DirXattrs, damage Damage) {
+// damagedXattrs reads the xattrs and the names of a layer's directory.
+func (s *Stack) damagedXattrs(layer int, part *sys.Dir, where string) (m whiteout.DirXattrs, damage Damage) {
 	m, _, err := s.listPart(part, uint16(layer), func(sys.Dirent) {})
 	if err != nil {
 		return m, damagedBy(err, layer, where)
@@ -178,7 +183,7 @@ func (s *Stack) damagedMarks(layer int, part *sys.Dir, where string) (m whiteout
 	return m, damage
 }
 
-// DamagedData looks again for the data of a metacopy that could not be opened or read.
+// DamagedData looks once more for the data of a metacopy that could not be opened or read.
 func (s *Stack) DamagedData(d *Data) Damage {
 	where := Damage{Layer: d.Layer, Path: cmp.Or(d.Path, d.Redirect)}
 	f, err := s.openData(d)

@@ -8,33 +8,36 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// With index=on a lower's object with several links stays one object. Its copy is made in the directory index beside the
-// staging directory, under its handle, and the names that are changed become links of that. A name that only a lower has
-// leads there too: by the handle of what is under it. Compare fs/overlayfs/copy_up.c, dir.c and util.c (ovl_nlink_start).
+// With index=on a lower's object with several links stays one object. Its copy is made in the
+// directory index beside the staging directory. The copy's name is the handle of the lower's
+// object. A name that is changed becomes a link of the copy. A name that only a lower has leads to
+// the copy by the handle of its object. Compare fs/overlayfs/copy_up.c, dir.c and util.c
+// (ovl_nlink_start).
 
-// Shared is a lower's object with several links. The caller guards it: all but Diff and Recorded is immutable, and these
-// change while nobody looks at the tree.
+// Shared is a lower's object with several links. Diff and Recorded are guarded by the caller, all
+// else is immutable.
 type Shared struct {
-	// Dev and Ino are the identity of the lower's object; 0 where that could not be found.
+	// Dev and Ino are those of the lower's object; 0: it was not found.
 	Dev, Ino uint64
 	// Diff is how many links the object has more than its copy.
 	Diff int
-	// Recorded: the copy says so.
+	// Recorded: the nlink xattr of the copy has Diff, relative to the copy's own link count.
 	Recorded bool
 
 	name  string // in the index
 	links int    // of the lower's object; 0: not known
 }
 
-// KeepsLinks reports whether linked objects of lowers stay one object over a copy-up.
+// KeepsLinks reports whether linked objects of lowers stay one object over a copy-up (index=on).
 func (s *Stack) KeepsLinks() bool { return s.index != nil }
 
-// Warnings are what an operator should know of the stack: in what it is not as asked for.
+// Warnings are the options that could not be satisfied, for the log.
 func (s *Stack) Warnings() []string { return s.warnings }
 
-// linksOf is how many links an object has in all, whose copy is r and has copied ones, and whose lower's object has lower ones.
-// Where the copy does not say, as many as it has itself (ovl_get_nlink). settled: it says so by its own number.
-func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, settled bool, err error) {
+// linksOf returns the link count of an object by the nlink xattr of its copy r. The copy has copied
+// links, the lower's object has lower links. Without a usable xattr the count is copied
+// (ovl_get_nlink). recorded: the xattr is relative to the copy's own link count.
+func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, recorded bool, err error) {
 	l, ok, err := s.format.Xattrs.LinkCount(r)
 	if err != nil {
 		return 0, false, err
@@ -49,13 +52,14 @@ func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, settled bool, 
 	return links, !l.OfLower, nil
 }
 
-// share tells of an object of a lower whether it has several links that a copy-up is to keep; nil if not. st is its own.
+// share returns the Shared of a lower's object; nil: a copy-up does not keep its links. st has its
+// attributes.
 func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 	if s.index == nil || !manyLinks(st) {
 		return nil, nil
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG && !s.format.Xattrs.OnAnyType() {
-		return nil, nil // the copy could not say how many links there are: no attributes user.* on what is no file
+		return nil, nil // the copy could not have an nlink xattr: user.* needs a regular file
 	}
 	h, ok, err := s.handleOf(r, st.Dev)
 	if err != nil || !ok {
@@ -68,8 +72,8 @@ func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 	return &Shared{Dev: st.Dev, Ino: st.Ino, name: name, links: int(st.Nlink)}, nil
 }
 
-// lookForCopy fills in f, which a lower has under a name, with the copy that another name of the object has been changed
-// through.
+// lookForCopy replaces f, which a lower has under a name, by the object's copy in the index, if
+// another name of the object has been changed.
 func (s *Stack) lookForCopy(parts []part, o LayerDirs, name string, layer int, f *Found) error {
 	h, err := o.Layer(layer)
 	if err != nil {
@@ -95,20 +99,20 @@ func (s *Stack) lookForCopy(parts []part, o LayerDirs, name string, layer int, f
 	return s.readData(parts, o, name, Upper, r, f)
 }
 
-// countLinks makes the link count of a copy that of the object.
+// countLinks replaces the link count of a copy by that of the object.
 func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	copied := int(f.Stat.Nlink)
-	links, settled, err := s.linksOf(r, copied, f.Shared.links)
+	links, recorded, err := s.linksOf(r, copied, f.Shared.links)
 	if err != nil {
 		return err
 	}
-	f.Shared.Diff, f.Shared.Recorded = links-copied, settled
+	f.Shared.Diff, f.Shared.Recorded = links-copied, recorded
 	f.Shared.Count(&f.Stat)
 	return nil
 }
 
 // Recount reads anew how many links the object has more than its copy, if there is a copy. The
-// number of an earlier look-up may have changed since. Precondition: no other goroutine uses x.
+// number of an earlier lookup may have changed since. Precondition: no other goroutine uses x.
 func (s *Stack) Recount(x *Shared) error {
 	var st sys.Stat
 	r := s.Copy(x)
@@ -120,23 +124,24 @@ func (s *Stack) Recount(x *Shared) error {
 		return err
 	}
 	copied := int(st.Nlink)
-	links, settled, err := s.linksOf(r, copied, x.links)
+	links, recorded, err := s.linksOf(r, copied, x.links)
 	if err == nil {
-		x.Diff, x.Recorded = links-copied, settled
+		x.Diff, x.Recorded = links-copied, recorded
 	}
 	return err
 }
 
-// Count turns the link count of the copy, in st, into that of the object.
+// Count replaces the link count of the copy, in st, by that of the object.
 func (x *Shared) Count(st *sys.Stat) { addLinks(&st.Nlink, x.Diff) }
 
-// addLinks is for a link count of whatever type it has on this machine.
+// addLinks adds to a link count, whose type depends on the machine.
 func addLinks[T uint16 | uint32 | uint64](count *T, diff int) { *count = T(max(0, int(*count)+diff)) }
 
-// Copy is where the copy of the object is, once there is one.
+// Copy is where the copy of the object is, or will be.
 func (s *Stack) Copy(x *Shared) sys.Ref { return s.index.At(x.name) }
 
-// isCopy reports whether the upper's object f, which says that it is a copy of h, is the one in the index.
+// isCopy returns the Shared of the upper's object f, whose origin is h, if f is the copy in the
+// index.
 func (s *Stack) isCopy(h *ondisk.Handle, f *Found) (*Shared, error) {
 	if s.index == nil || f.Stat.Nlink < 2 {
 		return nil, nil
@@ -157,16 +162,17 @@ func (s *Stack) isCopy(h *ondisk.Handle, f *Found) (*Shared, error) {
 	return x, nil
 }
 
-// PublishCopy brings a staged copy of the object to the index: now all its names lead there.
+// PublishCopy renames a staged copy of the object into the index. From then on all its names lead
+// there.
 func (s *Stack) PublishCopy(x *Shared, staged *copyup.Staged) error {
 	if err := staged.Publish(s.index, x.name); err != nil {
 		return err
 	}
-	x.Diff, x.Recorded = x.links-1, true // as the copy says, see linksMarks
+	x.Diff, x.Recorded = x.links-1, true // see linksMarks
 	return nil
 }
 
-// linksMarks says, in a staged copy for the index, how many links there are.
+// linksMarks returns the nlink xattr of a staged copy for the index.
 func (s *Stack) linksMarks(x *Shared) []copyup.Mark {
 	if x == nil {
 		return nil
@@ -174,8 +180,9 @@ func (s *Stack) linksMarks(x *Shared) []copyup.Mark {
 	return []copyup.Mark{{Name: s.format.Xattrs.Name(ondisk.Nlink), Value: ondisk.LinkCount{Diff: x.links - 1}.Encode()}}
 }
 
-// LinkUp makes a name that only a lower has of an object with a copy a link of that (ovl_link_up). Each step leaves a count
-// that is right. up is d's directory of the upper. Precondition: nobody else uses x.
+// LinkUp makes a name that only a lower has a link of the object's copy (ovl_link_up). After each
+// step the link count is correct. up is d's directory of the upper. Precondition: no other
+// goroutine uses x.
 func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	r := s.Copy(x)
 	var st, before sys.Stat
@@ -198,14 +205,15 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 		return err
 	}
 	x.Diff--
-	_ = up.Ref().Utimes(before.Atim, before.Mtim) // nothing changes in the merged view; the link has decided
+	_ = up.Ref().Utimes(before.Atim, before.Mtim) // nothing changes in the merged view; an error is ignored: the link exists
 	s.CopiedUp(d, name)
 	x.Recorded = false
 	return s.RecordLinks(x)
 }
 
-// RecordLinks makes the copy say how many links there are so that it stays true whatever becomes of its names in the upper, before
-// one is added or removed (ovl_nlink_start). Precondition: nobody else uses x.
+// RecordLinks writes Diff to the nlink xattr of the copy, relative to the copy's own link count. So
+// the count stays correct when names in the upper are added or removed. Call it before such a
+// change (ovl_nlink_start). Precondition: no other goroutine uses x.
 func (s *Stack) RecordLinks(x *Shared) error {
 	if x.Recorded {
 		return nil
@@ -215,15 +223,17 @@ func (s *Stack) RecordLinks(x *Shared) error {
 	return err
 }
 
-// LinkRemoved removes the copy from the index when its object has lost its last name (ovl_cleanup_index).
+// LinkRemoved removes the copy from the index if its object has lost its last name
+// (ovl_cleanup_index).
 func (s *Stack) LinkRemoved(x *Shared) {
 	var st sys.Stat
 	if s.Copy(x).Stat(&st) == nil && st.Nlink == 1 && x.Diff <= -1 {
-		_ = s.index.Unlink(x.name) // what stays is removed at the next mount
+		_ = s.index.Unlink(x.name) // after an error the next mount removes it
 	}
 }
 
-// Learn takes over what was found out about the lower's object by another of its names. Precondition: nobody else uses x.
+// Learn takes over the link count that another lookup of the lower's object has found.
+// Precondition: no other goroutine uses x.
 func (x *Shared) Learn(from *Shared) {
 	if x.links == 0 {
 		x.links = from.links

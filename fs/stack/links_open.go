@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The index is opened, and cleared of what is of no use, when the layers are (fs/stack/links.go says what it is for).
+// The index is opened, and useless entries are removed from it, when the layers are opened. Its
+// purpose is described in links.go.
 
 // indexName is the directory of copies in the work directory (OVL_INDEXDIR_NAME).
 const indexName = "index"
@@ -24,8 +25,9 @@ var (
 		"or mount with index=off (ESTALE)")
 )
 
-// openIndex opens the directory of copies, makes sure that it belongs to these layers, and removes from it what is of no use
-// (ovl_get_indexdir). Where it cannot be there is none, as in the kernel, and a warning.
+// openIndex opens the directory of copies, checks that it belongs to these layers, and removes
+// useless entries (ovl_get_indexdir). If the layers cannot have an index, openIndex adds a warning
+// and there is none, as in the kernel.
 func (s *Stack) openIndex(c Config) error {
 	if !c.Features.Index || !s.Writable() {
 		return nil
@@ -53,7 +55,7 @@ func (s *Stack) openIndex(c Config) error {
 	}
 	for _, src := range s.sources {
 		if !src.known && !s.omitUUIDs {
-			why = "the file systems of the lowers cannot be told from each other by a UUID, or have no lasting file handles"
+			why = "the file systems of the lowers cannot be distinguished by a UUID, or have no lasting file handles"
 		}
 	}
 	if why != "" {
@@ -63,8 +65,9 @@ func (s *Stack) openIndex(c Config) error {
 	return s.useIndex(c, first, upper)
 }
 
-// tryClosed finds out whether the daemon may say how many links there are of a file that its owner closed to himself: else the
-// names of such a file could not be removed. A plain user may not.
+// tryClosed finds out whether the daemon can set the link count xattr of a file of mode 0. A daemon
+// without privileges cannot. Then the names of such a file could not be removed, and why is a
+// reason to have no index.
 func (s *Stack) tryClosed() (why string, err error) {
 	name := s.work.Name()
 	f, err := s.staging.CreateFile(name, 0)
@@ -76,13 +79,14 @@ func (s *Stack) tryClosed() (why string, err error) {
 	if err == unix.EACCES {
 		why, err = "attributes of files that their owner may not write to cannot be changed", nil
 	}
-	if gone := s.staging.Unlink(name); err == nil {
-		err = gone
+	if errUnlink := s.staging.Unlink(name); err == nil {
+		err = errUnlink
 	}
 	return why, err
 }
 
-// rootHandle is the handle of a layer's root; why it cannot be had is a reason to do without an index.
+// rootHandle returns the handle of a layer's root. If it has none, why is a reason to have no
+// index.
 func (s *Stack) rootHandle(layer int) (h ondisk.Handle, why string, err error) {
 	root := s.layers[layer].root
 	fuse, _, err := kindOf(root)
@@ -101,7 +105,7 @@ func (s *Stack) rootHandle(layer int) (h ondisk.Handle, why string, err error) {
 	return h, "", err
 }
 
-// useIndex checks everything before it changes anything.
+// useIndex opens the index, or makes one. It checks everything before it changes anything.
 func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	root := s.layers[Upper].root.Ref()
 	known := s.belongs(root, first)
@@ -158,7 +162,8 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	return nil
 }
 
-// belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID: such a one is ENODATA, so that it is written anew.
+// belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID. It returns ENODATA
+// for such a handle, so that the caller writes it anew.
 func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
 	err := s.format.Xattrs.VerifyHandle(r, to)
 	if err != unix.ESTALE || s.omitUUIDs {
@@ -175,8 +180,9 @@ func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
 	}
 }
 
-// sweepIndex removes what earlier mounts left, and entries of objects that are gone, from the upper or from the lower
-// (ovl_indexdir_cleanup). An entry that is not understood is an error: who knows it may need it.
+// sweepIndex removes the temporary objects of earlier mounts, and entries whose object no longer
+// exists in the upper or in the lower (ovl_indexdir_cleanup). An unknown entry is an error: another
+// version may need it.
 func (s *Stack) sweepIndex() error {
 	names, err := s.entries()
 	if err != nil {
@@ -210,8 +216,9 @@ func (s *Stack) entries() (names []string, err error) {
 	return names, err
 }
 
-// completeIndex gives entries whose handles lack the UUID the names under which they are looked for. It comes before the root of the
-// upper is marked: until then the kernel's overlayfs refuses such an upper, afterwards it removes entries that it does not find.
+// completeIndex renames entries whose handles lack the UUID: lookups use the name with the UUID. It
+// runs before the root of the upper gets its handle. Until then the kernel's overlayfs refuses such
+// an upper. Afterwards the kernel removes entries that it does not find.
 func (s *Stack) completeIndex() error {
 	names, err := s.entries()
 	if err != nil {
@@ -225,8 +232,8 @@ func (s *Stack) completeIndex() error {
 	return nil
 }
 
-// completeEntry completes the origin of an entry, then its name. After a stop between them the next mount goes on: an entry with the
-// UUID in its name alone would be useless.
+// completeEntry completes the origin of an entry, then its name. If the daemon stops between the
+// two, the next mount goes on. An entry with the UUID in its name alone would be useless.
 func (s *Stack) completeEntry(name string) error {
 	h, ok := ondisk.ParseIndexName(name)
 	if !ok {
@@ -262,7 +269,7 @@ func (s *Stack) completeEntry(name string) error {
 	return err
 }
 
-// uselessEntry judges one entry of the index (ovl_verify_index).
+// uselessEntry reports whether one entry of the index can be removed (ovl_verify_index).
 func (s *Stack) uselessEntry(name string) (bool, error) {
 	h, ok := ondisk.ParseIndexName(name)
 	if !ok {

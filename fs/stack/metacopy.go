@@ -14,33 +14,37 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// A metacopy is a regular file with attributes and a size, but without data: a layer below has that, under the same name or
-// where the attribute redirect says (Documentation/filesystems/overlayfs.rst, "metacopy"). Below all layers there may be some
-// that have nothing but data for such files: they take no part in the merged tree, and only a redirect leads there.
+// A metacopy is a regular file with attributes and a size, but without data. A layer below has the
+// data, under the same name or where the redirect xattr leads
+// (Documentation/filesystems/overlayfs.rst, "metacopy"). Below all layers there may be data-only
+// layers: they have data for such files, no part in the merged tree, and only a redirect leads
+// there.
 
 // Data is where a layer below has the data of a metacopy. It is immutable.
 type Data struct {
-	// Layer and Path, below that layer's root, are those of the file with the data; [DataOnly]: to be looked for.
+	// Layer and Path, below that layer's root, are those of the file with the data. If Layer is
+	// [DataOnly], one of the data-only layers has it.
 	Layer int
 	Path  string
 	// Redirect is that of a metacopy in the upper; empty: the data is under its own name.
 	Redirect string
-	// Size is that of the metacopy. The file with the data is longer where a truncation was stopped half way.
+	// Size is that of the metacopy. The file with the data is longer after an incomplete truncation.
 	Size int64
-	// Blocks, of 512 bytes, are those of the data, or so many as its size would take.
+	// Blocks are the 512-byte blocks of the data; if they are unknown, those that Size needs.
 	Blocks int64
 	// Linked: the lower's object has further names.
 	Linked bool
 
-	digest sys.Digest // that the data must have; zero: none is known
+	digest sys.Digest // fs-verity digest that the data must have; zero: unknown
 }
 
-// DataOnly stands for the layers that have nothing but data.
+// DataOnly stands for the data-only layers.
 const DataOnly = -1
 
-// mayLackData reports whether a regular file of a layer could be a metacopy. With metacopy=on or data-only layers any could.
-// Without, the kernel would say EPERM of each that it meets, and so do we, without a look at every file: what was copied up
-// lies in a directory that says so, and what has holes only is suspicious anywhere.
+// mayLackData reports whether a regular file of a layer may be a metacopy. With metacopy=on or
+// data-only layers any file may be one. Otherwise a metacopy is EPERM, as in the kernel, but not
+// every file is read for its xattrs: copies lie in impure directories, and a metacopy elsewhere has
+// holes.
 func (s *Stack) mayLackData(parts []part, layer int, st *sys.Stat) bool {
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG:
@@ -51,10 +55,10 @@ func (s *Stack) mayLackData(parts []part, layer int, st *sys.Stat) bool {
 	return impureIn(parts, layer) || layer != Upper && st.Blocks*512 < st.Size
 }
 
-// FollowsMetacopies reports whether the data of a file may be elsewhere.
+// FollowsMetacopies reports whether the data of a file may be in another layer.
 func (s *Stack) FollowsMetacopies() bool { return s.metacopy || len(s.dataOnly) > 0 }
 
-// lookForData fills in where the data of a regular file is if that is elsewhere.
+// lookForData fills in where the data of a metacopy is.
 func (s *Stack) lookForData(parts []part, o LayerDirs, name string, layer int, f *Found) error {
 	if !s.mayLackData(parts, layer, &f.Stat) {
 		return nil
@@ -66,7 +70,7 @@ func (s *Stack) lookForData(parts []part, o LayerDirs, name string, layer int, f
 	return s.readData(parts, o, name, layer, h.At(name), f)
 }
 
-// readData fills in where the data of the regular file r is, which a layer has under a name, if that is elsewhere.
+// readData fills in where the data of r is, if r is a metacopy. A layer has r under a name.
 func (s *Stack) readData(parts []part, o LayerDirs, name string, layer int, r sys.Ref, f *Found) error {
 	m, err := s.names.ReadFile(r)
 	if err == unix.ENOENT || err == nil && !m.Metacopy {
@@ -78,8 +82,9 @@ func (s *Stack) readData(parts []part, o LayerDirs, name string, layer int, r sy
 	return err
 }
 
-// findData looks for the data of a metacopy: EIO where no layer has it, EPERM where it is not to be looked for, EINVAL for a
-// redirect that is none. Compare ovl_lookup of fs/overlayfs/namei.c.
+// findData looks for the data of a metacopy. It returns EIO if no layer has the data, EPERM if the
+// metacopy must not be followed, and EINVAL for an invalid redirect. Compare ovl_lookup of
+// fs/overlayfs/namei.c.
 func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
@@ -88,7 +93,7 @@ func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *o
 	case !ondisk.ValidRedirect(w.to):
 		return nil, unix.EINVAL
 	case s.metacopy:
-	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute(): // to data-only layers a lower may lead in any case
+	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute(): // a lower may lead to data-only layers without metacopy=on
 		return nil, unix.EPERM
 	}
 	inLower := layer != Upper
@@ -140,7 +145,8 @@ func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.
 	return whiteout.DirXattrs{DirXattrs: ondisk.DirXattrs{Redirect: of.Redirect, ByUser: of.ByUser}}, true, err
 }
 
-// OpenData opens the file with the data of a metacopy for reading. EIO where it is not there, or not what it should be.
+// OpenData opens the file with the data of a metacopy for reading. It returns EIO if there is no
+// such file, or if it has another digest.
 func (s *Stack) OpenData(d *Data) (*sys.File, error) {
 	f, err := s.openData(d)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
@@ -187,7 +193,7 @@ func openAt(root *sys.Dir, where string) (*sys.File, error) {
 	return h.At(name).OpenFile(unix.O_RDONLY)
 }
 
-// verify compares a file's digest with the one that its metacopy tells (ovl_validate_verity).
+// verify compares a file's digest with that of its metacopy (ovl_validate_verity).
 func (s *Stack) verify(f *sys.File, want sys.Digest) error {
 	if s.verity == VerityOff || s.verity == VerityOn && want == (sys.Digest{}) {
 		return nil
@@ -199,7 +205,8 @@ func (s *Stack) verify(f *sys.File, want sys.Digest) error {
 	return err
 }
 
-// Source is the object of a lower that is copied up: where it lies below its layer's root, and where its data is, if elsewhere.
+// Source is the object of a lower that is copied up. Path lies below its layer's root. Data is
+// where its data is; nil: in it.
 type Source struct {
 	Layer int
 	Path  string
@@ -209,9 +216,9 @@ type Source struct {
 	Shared *Shared
 }
 
-// Stage begins the copy-up of an object of a lower, and fills st with what the layer says of it; see [copyup.Copier.Stage].
-// size is how much data is needed; with [copyup.Hole] the copy may be a metacopy: then data tells where its data is, and is
-// nil otherwise.
+// Stage begins the copy-up of an object of a lower, and fills st with its attributes; see
+// [copyup.Copier.Stage]. size is how much data is needed. With [copyup.Hole] the copy may be a
+// metacopy: then data is where its data is. Otherwise data is nil.
 func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Staged, data *Data, err error) {
 	from := s.layers[src.Layer].onDisk.On(src.Ref)
 	if err := from.Stat(st); err != nil {
@@ -240,8 +247,8 @@ func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Sta
 	return staged, nil, err
 }
 
-// metacopyOf tells where the data of a metacopy of src will be; nil where the copy had better be whole
-// (ovl_need_meta_copy_up): there is no data, or no digest though one is required.
+// metacopyOf returns where the data of a metacopy of src will be. It returns nil if the copy has to
+// be whole (ovl_need_meta_copy_up): src has no data, or no digest though one is required.
 func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
 	if !s.metacopy || s.format.Xattrs == ondisk.NoXattrs || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
 		return nil, nil
@@ -266,8 +273,8 @@ func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
 	return &data, nil
 }
 
-// Complete gives a metacopy in the upper its data: the first size bytes, or all; see [copyup.Copier.Complete]. left is where its
-// data is afterwards: nil when that is in it.
+// Complete copies the data of a metacopy in the upper into it: the first size bytes, or all; see
+// [copyup.Copier.Complete]. left is where its data is afterwards; nil: in it.
 func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err error) {
 	from, err := s.OpenData(d)
 	if err != nil {
@@ -278,7 +285,7 @@ func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err err
 	if err := s.copier.Complete(to, from, size, marker); err != nil {
 		cut := *d
 		var st sys.Stat
-		if to.Ref().Stat(&st) == nil { // it may have come as far as that
+		if to.Ref().Stat(&st) == nil { // the copy may be complete, in spite of the error
 			cut.Size = st.Size
 		}
 		return &cut, err
@@ -286,10 +293,10 @@ func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err err
 	return nil, nil
 }
 
-// Within is how many of n bytes at an offset are the metacopy's.
+// Within returns how many of n bytes at an offset lie within Size.
 func (d *Data) Within(off int64, n int) int { return int(max(0, min(int64(n), d.Size-off))) }
 
-// Redirected returns d with the redirect that a metacopy in the upper gets.
+// Redirected returns d with the new redirect of a metacopy in the upper.
 func (d *Data) Redirected(redirect string) *Data {
 	moved := *d
 	moved.Redirect = redirect

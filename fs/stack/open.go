@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,38 +16,43 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Config says which directories make up a stack.
+// Config is the layers of a stack and its options.
 type Config struct {
 	Lowers      []string // topmost first
-	DataOnly    []string // below them, without names
+	DataOnly    []string // data-only layers, below them
 	Upper, Work string   // both or neither; with ReadOnly, Work is not used
-	// ReadOnly has the upper read only, as the topmost layer: it need not be free, and stays so for a mount that writes.
+	// ReadOnly opens the upper as the topmost layer of a read-only mount, without a lock: another
+	// mount may hold the upper, or take it later.
 	ReadOnly bool
 	// Namespace is where the mount is to be made; nil: in the mount namespace of this process.
 	Namespace *host.MountNamespace
-	// BesideOther is ReadOnly where another mount of this program holds the upper.
+	// BesideOther is ReadOnly if another mount of this program holds the upper.
 	BesideOther bool
-	// Markers writes whiteouts as .wh. files even where devices can be made.
+	// Markers writes whiteouts as .wh. files even if devices can be made.
 	Markers bool
 	// Sync makes every copy-up durable before it shows.
 	Sync bool
-	// Slow is called before what may take long in a copy-up ([copyup.Copier]); nil: nobody wants to know.
+	// Slow, unless it is nil, is called before steps of a copy-up that may take long
+	// ([copyup.Copier]).
 	Slow func()
-	// AfterVolatile goes on with what a volatile mount has used; otherwise that is refused.
+	// AfterVolatile accepts a work directory that a volatile mount has used. Otherwise it is an error.
 	AfterVolatile bool
-	// ACL keeps POSIX ACLs: default ACLs are handed down to new objects. Not where an attribute says the mode.
+	// ACL supports POSIX ACLs: new objects inherit default ACLs. It has no effect if the mode of
+	// objects is in an xattr.
 	ACL bool
-	// Redirects says what renaming a directory with lower parts does, and whether redirects in layers are followed.
+	// Redirects is what a rename of a directory with lower parts does, and whether redirects in layers
+	// are followed.
 	Redirects Redirects
-	// Features are the parts of the format on disk that can be chosen.
+	// Features are the choices of the format on disk.
 	Features Features
 	// ListAtOnce lists every merged directory before the first lookup in it ([Stack.LeaveUnlisted]).
 	ListAtOnce bool
 	// AccessTimes is when reads of objects of the upper change their access times.
 	AccessTimes sys.AccessTimes
-	// IDs are how ids of layers are shown; nil: as they are.
+	// IDs maps the ids of layers; nil: they show unchanged.
 	IDs *owner.IDs
-	// Permissions is where the upper keeps owner, mode and type; nil: as its root says, and by itself in the inode.
+	// Permissions is the xattr in which the upper keeps owner, mode and type; nil: the xattr that its
+	// root has, or else the inode.
 	Permissions *owner.Override
 }
 
@@ -61,7 +64,7 @@ const (
 	roleWork  = "workdir"
 )
 
-// Error says which directory cannot be used and why.
+// Error is the directory that cannot be used, and the reason.
 type Error struct {
 	Role, Path string
 	Err        error
@@ -69,7 +72,7 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%s %q: %v", e.Role, e.Path, e.Err) }
 
-// Unwrap gives the reason.
+// Unwrap returns the reason.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Reasons without an errno of their own.
@@ -84,17 +87,17 @@ var (
 	errOtherForm = errors.New("keeps owner and mode in another attribute than the one of xattr_permissions")
 )
 
-// maxLayers is the most lowers that a layer number holds.
+// maxLayers is the largest number of lowers: a layer number has 16 bits.
 const maxLayers = 1<<16 - 2
 
-// workName is the staging directory inside the work directory, named as the kernel's overlayfs names it
-// (OVL_WORKDIR_NAME), so that either can sweep what the other left.
+// workName is the staging directory inside the work directory. It has the name that the kernel's
+// overlayfs gives it (OVL_WORKDIR_NAME), so that either can sweep the other's temporary objects.
 const workName = "work"
 
 // isHostRoot is a variable for tests.
 var isHostRoot = host.IsHostRoot
 
-// Open opens the layers, takes the upper for this process alone and sweeps the work directory.
+// Open opens the layers, locks the upper and sweeps the work directory.
 func Open(c Config) (*Stack, error) {
 	switch {
 	case len(c.Lowers) == 0:
@@ -104,13 +107,7 @@ func Open(c Config) (*Stack, error) {
 	case (c.Upper == "") != (c.Work == "") && !c.ReadOnly:
 		return nil, errUpperWork
 	}
-	s := &Stack{
-		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
-		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, digest: (*sys.File).Verity,
-		names:     ondisk.Names{UserOnly: c.Features.UserXattr},
-		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
-	}
-	s.overflow, _ = host.OverflowIDs()
+	s := newStack(&c)
 	ok := false
 	defer func() {
 		if !ok {
@@ -122,20 +119,8 @@ func Open(c Config) (*Stack, error) {
 	if s.overlap, err = checkOverlap(c); err != nil {
 		return nil, err
 	}
-	lowers, failed, err := sys.OpenLowers(c.Lowers)
-	if err != nil {
-		return nil, &Error{roleLower, c.Lowers[failed], err}
-	}
-	for i, root := range lowers { // all, so that Close gives them back
-		s.layers[i+1].root = root
-	}
-	if s.dataOnly, failed, err = sys.OpenLowers(c.DataOnly); err != nil {
-		return nil, &Error{roleData, c.DataOnly[failed], err}
-	}
-	for i := range lowers {
-		if err := s.setDevice(i + 1); err != nil {
-			return nil, &Error{roleLower, c.Lowers[i], err}
-		}
+	if err := s.openLowers(&c); err != nil {
+		return nil, err
 	}
 	if c.Upper != "" {
 		if err := s.openUpper(c); err != nil {
@@ -155,6 +140,37 @@ func Open(c Config) (*Stack, error) {
 	s.setUUID(c.Features.UUID)
 	ok = true
 	return s, nil
+}
+
+// newStack returns a stack without layers.
+func newStack(c *Config) *Stack {
+	s := &Stack{
+		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
+		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, digest: (*sys.File).Verity,
+		names:     ondisk.Names{UserOnly: c.Features.UserXattr},
+		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
+	}
+	s.overflow, _ = host.OverflowIDs()
+	return s
+}
+
+func (s *Stack) openLowers(c *Config) error {
+	lowers, failed, err := sys.OpenLowers(c.Lowers)
+	if err != nil {
+		return &Error{roleLower, c.Lowers[failed], err}
+	}
+	for i, root := range lowers { // before any error, so that Close closes them
+		s.layers[i+1].root = root
+	}
+	if s.dataOnly, failed, err = sys.OpenLowers(c.DataOnly); err != nil {
+		return &Error{roleData, c.DataOnly[failed], err}
+	}
+	for i := range lowers {
+		if err := s.setDevice(i + 1); err != nil {
+			return &Error{roleLower, c.Lowers[i], err}
+		}
+	}
+	return nil
 }
 
 func (s *Stack) setDevice(layer int) error {
@@ -181,7 +197,7 @@ func (s *Stack) openUpper(c Config) error {
 		return &Error{roleWork, c.Work, errOtherFS}
 	}
 	if err != nil {
-		return s.blame(c, err)
+		return openError(c, err)
 	}
 	s.workRoot = work
 	s.layers[Upper].root = upper
@@ -198,7 +214,8 @@ func (s *Stack) openUpper(c Config) error {
 	return s.prepareWork(c, upper, work)
 }
 
-// unmakeWork takes away what openUpper has made for a mount that has come to nothing. What is not empty stays.
+// unmakeWork removes the directories that openUpper has made, after the mount has failed. A
+// directory that is not empty stays.
 func (s *Stack) unmakeWork(c Config) {
 	if s.createdWork {
 		_ = os.Remove(filepath.Join(c.Work, workName))
@@ -206,8 +223,8 @@ func (s *Stack) unmakeWork(c Config) {
 	}
 }
 
-// blame finds out which of the two directories cannot be opened.
-func (s *Stack) blame(c Config, err error) error {
+// openError returns which of the two directories cannot be opened.
+func openError(c Config, err error) error {
 	for _, d := range []struct{ role, path string }{{roleUpper, c.Upper}, {roleWork, c.Work}} {
 		if st, serr := os.Stat(d.path); serr != nil {
 			return &Error{d.role, d.path, errnoOf(serr)}
@@ -260,7 +277,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	return nil
 }
 
-// longestName is how long a name may be in a directory.
+// longestName returns the largest length of a name in a directory.
 func longestName(d *sys.Dir) (int, error) {
 	var st unix.Statfs_t
 	if err := d.Ref().Statfs(&st); err != nil {
@@ -272,9 +289,9 @@ func longestName(d *sys.Dir) (int, error) {
 	return int(min(st.Namelen, NameMax)), nil
 }
 
-// claim makes a directory that was found in the work directory the daemon's own and closes it to others: a process that may
-// write there could put another object in the place of a staged one, which then gets owner and mode by its name. It clears a
-// setgid bit, which would hand the group down to what is staged.
+// claim changes owner and mode of a directory in the work directory, so that only the daemon can
+// write there. Another process could replace a staged object, which then would get owner and mode
+// by its name. claim clears a setgid bit, because staged objects would inherit the group.
 func (s *Stack) claim(dir *sys.Dir) error {
 	var st sys.Stat
 	if err := dir.Ref().Stat(&st); err != nil {
@@ -288,7 +305,8 @@ func (s *Stack) claim(dir *sys.Dir) error {
 	return dir.Ref().Chmod(0o700)
 }
 
-// checkKernel refuses what the kernel's overlayfs is known to use. It does not know of this mount either.
+// checkKernel returns an error if a mount of the kernel's overlayfs uses one of the directories.
+// The two do not see each other's locks.
 func checkKernel(c Config, upper, work *sys.Dir) error {
 	point, i, err := sys.KernelOverlay(upper, work)
 	if point != "" {
@@ -313,74 +331,6 @@ func checkForeign(work *sys.Dir) error {
 		}
 		return nil
 	})
-}
-
-// checkOverlap refuses layers that lie inside each other where a change of one would change another under the mount. An
-// upper inside a lower is allowed (the lower may be /): the user has requested that change of a
-// lower. overlap: what a directory of one layer shows can also show in another directory.
-func checkOverlap(c Config) (overlap bool, err error) {
-	var paths []string
-	for _, l := range slices.Concat(c.Lowers, c.DataOnly) {
-		paths = append(paths, realPath(l))
-	}
-	lowers := slices.Clone(paths[:len(c.Lowers)])
-	switch {
-	case c.Upper == "":
-		return anyInside(lowers), nil
-	case c.ReadOnly:
-		return anyInside(append(lowers, realPath(c.Upper))), nil
-	}
-	upper, work := realPath(c.Upper), realPath(c.Work)
-	switch {
-	case work == upper:
-		return false, &Error{roleWork, c.Work, errors.New("is the upperdir: give another directory beside it")}
-	case inside(work, upper):
-		return false, &Error{roleWork, c.Work, fmt.Errorf("lies inside the upperdir %q: give a directory beside it", c.Upper)}
-	case inside(upper, work):
-		return false, &Error{roleWork, c.Work, fmt.Errorf("holds the upperdir %q: give a directory beside it", c.Upper)}
-	}
-	for i, l := range slices.Concat(c.Lowers, c.DataOnly) {
-		if inside(paths[i], upper) {
-			return false, &Error{roleLower, l, fmt.Errorf("lies inside the upperdir %q", c.Upper)}
-		}
-		if inside(paths[i], work) {
-			return false, &Error{roleLower, l, fmt.Errorf("lies inside the workdir %q", c.Work)}
-		}
-	}
-	return anyInside(append(lowers, upper)), nil
-}
-
-// anyInside reports whether one of several directories is another, or lies inside of it. It changes their order.
-func anyInside(dirs []string) bool {
-	for i, dir := range dirs {
-		dirs[i] = strings.TrimSuffix(dir, "/") + "/"
-	}
-	slices.Sort(dirs) // what lies inside of a directory follows it
-	for i := 1; i < len(dirs); i++ {
-		if strings.HasPrefix(dirs[i], dirs[i-1]) {
-			return true
-		}
-	}
-	return false
-}
-
-// realPath resolves symbolic links as far as the path exists.
-func realPath(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		path = abs
-	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
-	}
-	dir, name := filepath.Split(path)
-	if dir == path {
-		return path
-	}
-	return filepath.Join(realPath(filepath.Clean(dir)), name)
-}
-
-func inside(path, dir string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
 func errnoOf(err error) error {

@@ -1,18 +1,18 @@
 package stack
 
-// Features are the parts of the format on disk that can be chosen, by the names of the kernel's options.
+// Features are the choices of the format on disk, by the names of the kernel's options.
 type Features struct {
-	// MetaCopy: a change of attributes alone copies up attributes alone; the data follows with the first write.
+	// MetaCopy: a change of attributes makes a metacopy. The first write copies the data.
 	MetaCopy bool
 	// Index keeps linked lower files one object over a copy-up.
 	Index bool
-	// UserXattr writes and reads marks as user.overlay.* only.
+	// UserXattr writes and reads overlay xattrs as user.overlay.* only.
 	UserXattr bool
-	// XattrWhiteouts writes whiteouts as attributes where devices cannot be made.
+	// XattrWhiteouts writes whiteouts in xattr form if devices cannot be made.
 	XattrWhiteouts bool
-	// UUID says which layers a mount trusts to be those that it had before.
+	// UUID is how a mount recognises the layers of earlier mounts.
 	UUID UUID
-	// Verity says whether digests of files whose data lies in a lower are written and checked.
+	// Verity is whether the digests of metacopies are written and checked.
 	Verity Verity
 }
 
@@ -21,10 +21,10 @@ type UUID int
 
 // The values of option uuid.
 const (
-	UUIDAuto UUID = iota // on for an upper that is new, or has been mounted with on; else null
-	UUIDOff              // no number at all; layers are trusted whatever their file system's
-	UUIDNull             // the numbers of the layers' file systems
-	UUIDOn               // a number of its own, kept in the upper
+	UUIDAuto UUID = iota // on if the upper is new or has been mounted with on; else null
+	UUIDOff              // handles have no UUID; layers on any file system are trusted
+	UUIDNull             // the UUIDs of the layers' file systems
+	UUIDOn               // a UUID of its own, in an xattr of the upper
 )
 
 // Verity is a value of option verity.
@@ -32,7 +32,7 @@ type Verity int
 
 // The values of option verity.
 const (
-	VerityOff     Verity = iota // digests are neither written nor looked at
-	VerityOn                    // a digest that is there is checked; one is written where the file has fs-verity
+	VerityOff     Verity = iota // digests are neither written nor checked
+	VerityOn                    // digests of metacopies are checked; one is written if the file has fs-verity
 	VerityRequire               // a file without a digest is EIO
 )

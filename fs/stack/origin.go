@@ -10,9 +10,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// An object of the upper that was copied up remembers what it is a copy of, by a file handle, so that it can keep its inode
-// number over a remount (ovl_set_origin_fh and ovl_check_origin_fh of fs/overlayfs). A handle is good for one file system,
-// which its number (UUID) tells.
+// A copy in the upper has the file handle of the lower's object in its origin xattr, so that it
+// keeps its inode number over a remount (ovl_set_origin_fh and ovl_check_origin_fh of
+// fs/overlayfs). The handle is valid for one file system, which the UUID beside it identifies.
 
 // source is a file system that lowers lie on.
 type source struct {
@@ -20,17 +20,17 @@ type source struct {
 	uuid sys.UUID
 	root *sys.Dir // of that layer
 
-	// silent: its handles are not to be kept: those of a FUSE server lead elsewhere after its end.
+	// silent: its handles must not be written: those of a FUSE server are invalid after its end.
 	silent bool
-	// parts: each subvolume has a device number, but there is one file system of that UUID (btrfs).
+	// parts: its subvolumes share one UUID, and each has a device number (btrfs).
 	parts bool
-	// known: its number tells it from all others.
+	// known: its UUID distinguishes it from all others.
 	known bool
-	// upper: it is the file system of the upper too.
+	// upper: the upper lies on it, too.
 	upper bool
 }
 
-// findSources learns the file systems of the layers. Precondition: their devices are known.
+// findSources finds the file systems of the layers. Precondition: their devices are known.
 func (s *Stack) findSources(c Config) error {
 	seen := map[uint64]bool{}
 	for i := 1; i < len(s.layers); i++ {
@@ -58,29 +58,32 @@ func (s *Stack) findSources(c Config) error {
 		})
 		src.known = !src.silent && !twins && (src.upper || src.uuid != sys.UUID{} || c.changesNoLowers())
 	}
-	// Handles without a number are for layers of one file system (uuid=off; else it is as uuid=null).
+	// Handles without a UUID need layers on one file system (uuid=off). Otherwise uuid=off is
+	// uuid=null.
 	s.omitUUIDs = c.Features.UUID == UUIDOff && len(s.sources) == 1 && upper.root != nil && s.sources[0].dev == upper.dev
 	return nil
 }
 
-// changesNoLowers reports whether the options forbid changes of lowers between mounts. Then a file system without a UUID, such as a
-// squashfs, is taken for the one that it was, if there is but one (ovl_lower_uuid_ok, ovl_allow_offline_changes).
+// changesNoLowers reports whether the options forbid changes of lowers between mounts. Then the
+// only file system without a UUID, such as a squashfs, counts as the one of earlier mounts
+// (ovl_lower_uuid_ok, ovl_allow_offline_changes).
 func (c *Config) changesNoLowers() bool {
 	return c.Features.Index || c.Features.MetaCopy || c.Redirects == RedirectsOn
 }
 
-// kindOf tells whether a layer lies on one of the file systems that are special here.
+// kindOf reports whether a layer lies on FUSE or btrfs.
 func kindOf(root *sys.Dir) (fuse, btrfs bool, err error) {
 	var st unix.Statfs_t
 	err = root.Ref().Statfs(&st)
 	return st.Type == unix.FUSE_SUPER_MAGIC, uint32(st.Type) == unix.BTRFS_SUPER_MAGIC, err
 }
 
-// narrow are the file systems whose inode numbers have 32 bits, by the form of their handles (generic_encode_ino32_fh): the
-// kernel's overlayfs then has more bits for the index of a file system.
+// narrow are the file systems with inode numbers of 32 bits, by the form of their handles
+// (generic_encode_ino32_fh). Then the kernel's overlayfs has more bits for the number of the file
+// system.
 var narrow = []uint32{unix.EXT4_SUPER_MAGIC, unix.F2FS_SUPER_MAGIC, unix.SQUASHFS_MAGIC}
 
-// NumberBits is how many bits the inode numbers of the layers' objects have at most: 32, or 64 where that is not known.
+// NumberBits is the width of the inode numbers of all layers: 32, or 64 if that is not known.
 func (s *Stack) NumberBits() uint {
 	roots := slices.Clone(s.dataOnly)
 	for _, l := range s.layers {
@@ -103,7 +106,7 @@ func (s *Stack) NumberBits() uint {
 // fileIDIno32Gen is FILEID_INO32_GEN of the kernel (enum fid_type).
 const fileIDIno32Gen = 1
 
-// handleOf is the handle that is kept of a lower's object; ok is false where there is none.
+// handleOf returns the handle of a lower's object for its copy. ok is false if there is none.
 func (s *Stack) handleOf(r sys.Ref, dev uint64) (h ondisk.Handle, ok bool, err error) {
 	i := slices.IndexFunc(s.sources, func(src source) bool { return src.dev == dev })
 	if i < 0 || s.sources[i].silent {
@@ -121,7 +124,8 @@ func (s *Stack) handleOf(r sys.Ref, dev uint64) (h ondisk.Handle, ok bool, err e
 	return h, true, nil
 }
 
-// noHandle reports whether an error says that an object has no handle, or none that is told.
+// noHandle reports whether err means that an object has no handle, or that the daemon cannot read
+// it.
 func noHandle(err error) bool {
 	switch err {
 	case unix.EOPNOTSUPP, unix.EOVERFLOW, unix.ENOSYS, unix.EPERM, unix.EACCES, unix.EINVAL:
@@ -130,7 +134,7 @@ func noHandle(err error) bool {
 	return false
 }
 
-// mayNotOpen reports whether an error says that the daemon may not open by handles.
+// mayNotOpen reports whether err means that the daemon must not open by handles.
 func mayNotOpen(err error) bool {
 	switch err {
 	case unix.EPERM, unix.EACCES, unix.EBADF, unix.ENOSYS:
@@ -139,7 +143,8 @@ func mayNotOpen(err error) bool {
 	return false
 }
 
-// origin is what a copy of a lower's object says of itself. One of several links says nothing, where the copy is another object.
+// origin returns the origin xattr for the copy of a lower's object. name is empty if the copy gets
+// none: a copy of one of several links is another object, unless index=on.
 func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, err error) {
 	if s.format.Xattrs == ondisk.NoXattrs || manyLinks(st) && s.index == nil {
 		return "", nil, nil
@@ -152,12 +157,13 @@ func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, er
 	if ok {
 		value = h.Encode()
 	}
-	return name, value, nil // an empty value says that it is a copy of something
+	return name, value, nil // an empty value: a copy of an unknown object
 }
 
 func manyLinks(st *sys.Stat) bool { return st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR }
 
-// MarkImpure says of d that objects in it have an origin, before one is put there. up is d's directory of the upper.
+// MarkImpure sets the impure xattr of d: objects in it may have an origin. Call it before the first
+// one gets there. up is d's directory of the upper.
 func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
 	if d.impure {
 		return nil
@@ -182,9 +188,11 @@ func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
 	return h, ok && err == nil && s.sourceOf(&h) != nil, err
 }
 
-// Origin fills st with what the object of a lower is that the upper's object f, found by q, no directory, says by h to be a
-// copy of. found is false where that is not known, or no longer so: it is gone, or has got further links, of which a copy of one
-// would have broken off. A copy in the index keeps them: then f says so, too. It completes a handle that lacks the UUID; incomplete: it did, and [Stack.SetOrigin] is to keep that.
+// Origin fills st with the attributes of the lower's object that h is the handle of. The upper's
+// object f, which q has found and which is no directory, has h as its origin. found is false if
+// there is no such object any more, or if it has got further links: a copy of one link is another
+// object. A copy in the index stays one object with all links: then Origin sets f.Shared. If h
+// lacks the UUID, Origin adds it and returns incomplete: [Stack.SetOrigin] has to write it.
 func (s *Stack) Origin(q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
 	src := s.sourceOf(h)
 	incomplete = s.complete(h, src)
@@ -205,10 +213,11 @@ func (s *Stack) Origin(q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sy
 	return found, incomplete, s.countLinks(s.Copy(x), f)
 }
 
-// SetOrigin has an object of the upper keep a completed handle. An error does no harm: the next mount tries again.
+// SetOrigin writes a completed handle to an object of the upper. It ignores errors: the next mount
+// tries again.
 func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.format.Xattrs.SetOrigin(r, h) }
 
-// findOrigin looks for the object of a handle.
+// findOrigin fills st with the attributes of the object of a handle.
 func (s *Stack) findOrigin(q *Query, o LayerDirs, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
 	switch err := src.root.StatHandle(h.Handle, st); {
 	case err == nil:
@@ -222,7 +231,7 @@ func (s *Stack) findOrigin(q *Query, o LayerDirs, h *ondisk.Handle, src *source,
 	}
 }
 
-// sourceOf is the file system of a handle; nil where that is not among those of the lowers, or cannot be told.
+// sourceOf returns the file system of a handle; nil: none of the lowers', or an unknown one.
 func (s *Stack) sourceOf(h *ondisk.Handle) *source {
 	if s.omitUUIDs {
 		if h.UUID != (sys.UUID{}) {
@@ -243,8 +252,8 @@ func (s *Stack) sourceOf(h *ondisk.Handle) *source {
 
 // unnamedSource returns the file system of a handle without a UUID, on a mount that writes handles
 // with one. It is that of the upper if a lower lies there, else the only one. It is nil if neither
-// applies, or if its UUID is not known. Versions that did not know the UUIDs before Linux 6.9 wrote such handles, and uuid=off
-// does.
+// applies, or if its UUID is not known. Such handles are written with uuid=off. Versions that could
+// not read UUIDs before Linux 6.9 wrote them, too.
 func (s *Stack) unnamedSource() *source {
 	i := slices.IndexFunc(s.sources, func(src source) bool { return src.upper })
 	if i < 0 && len(s.sources) == 1 {
@@ -256,7 +265,7 @@ func (s *Stack) unnamedSource() *source {
 	return &s.sources[i]
 }
 
-// complete gives a handle of src the UUID, and reports whether it lacked that.
+// complete adds the UUID to a handle of src, and reports whether the handle lacked it.
 func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
 	if s.omitUUIDs || h.UUID == src.uuid {
 		return false
@@ -265,7 +274,8 @@ func (s *Stack) complete(h *ondisk.Handle, src *source) bool {
 	return true
 }
 
-// originByName looks for the object of a handle under the name that the copy has, for who may not open it by the handle.
+// originByName looks for the object of a handle under the name of the copy. It is for a daemon that
+// must not open by handles.
 func (s *Stack) originByName(q *Query, o LayerDirs, h *ondisk.Handle, st *sys.Stat) (found bool, err error) {
 	for _, p := range q.parts {
 		if p.layer == Upper {
@@ -289,15 +299,15 @@ func (s *Stack) originByName(q *Query, o LayerDirs, h *ondisk.Handle, st *sys.St
 	return false, nil
 }
 
-// setUUID gives the upper a number of its own where option uuid wants one. Nothing depends on it but what the kernel's
-// overlayfs shows in statfs, so that an upper which does not take it is as good.
+// setUUID gives the upper a UUID of its own if option uuid requests one. Only statfs of the
+// kernel's overlayfs shows it, so setUUID ignores errors.
 func (s *Stack) setUUID(uuid UUID) {
 	if !s.Writable() || uuid == UUIDOff || uuid == UUIDNull {
 		return
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:])   // never fails
-	id[6] = id[6]&0x0f | 4<<4 // of random numbers,
-	id[8] = id[8]&0x3f | 2<<6 // as RFC 9562 writes that
+	id[6] = id[6]&0x0f | 4<<4 // version 4: random
+	id[8] = id[8]&0x3f | 2<<6 // variant of RFC 9562
 	_ = s.format.Xattrs.SetUUID(s.layers[Upper].root, id, uuid == UUIDOn)
 }

@@ -2,8 +2,8 @@ package stack
 
 import "github.com/fuse-overlay/fuse-overlay/internal/sys"
 
-// ProbeFile makes a regular file on the upper's file system that has no name, to try on it what that file system can do; where
-// there is no upper, a file in memory. It is gone when it is closed.
+// ProbeFile makes an unlinked regular file on the upper's file system, to try what that file system
+// can do. Without an upper it makes a file in memory.
 func (s *Stack) ProbeFile() (*sys.File, error) {
 	if !s.Writable() {
 		return sys.MemoryFile()

@@ -13,10 +13,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// A directory that was renamed merges with directories of another name: the attribute redirect of its part in one layer says
-// where the layers below have it (Documentation/filesystems/overlayfs.rst, "redirect_dir").
+// A directory that was renamed merges with directories of another name. The redirect xattr of its
+// part in one layer is where the layers below have it (Documentation/filesystems/overlayfs.rst,
+// "redirect_dir").
 
-// Redirects says what is done with directories that have lower parts when they are renamed, and with redirects in layers.
+// Redirects is what a rename of a directory with lower parts does, and whether redirects in layers
+// are followed.
 type Redirects int
 
 // The values of option redirect_dir.
@@ -27,13 +29,14 @@ const (
 	RedirectsNoFollow                  // renaming is EXDEV; a directory with a redirect is EPERM
 )
 
-// moved is where a layer has a directory: a path below its root.
+// moved is where a layer has a directory, as a path below its root.
 type moved struct {
 	layer uint16
 	path  string
 }
 
-// MovedTo is where a layer has the directory, if not under its name in that layer's part of its parent.
+// MovedTo returns where a layer has the directory. ok is false if the layer has it under its name
+// in its part of the parent.
 func (d *Dir) MovedTo(layer int) (path string, ok bool) {
 	for _, m := range d.moved {
 		if int(m.layer) == layer {
@@ -43,14 +46,14 @@ func (d *Dir) MovedTo(layer int) (path string, ok bool) {
 	return "", false
 }
 
-// Moved reports whether some layer has the directory elsewhere than under its name. Precondition: loaded, if only to look.
+// Moved reports whether MovedTo returns a path for some layer. Precondition: loaded.
 func (d *Dir) Moved() bool { return len(d.moved) > 0 }
 
-// Redirect is the name or, with a slash before it, the path under which the layers below the upper have the directory; empty:
-// under its own name. Precondition: loaded.
+// Redirect is where the layers below the upper have the directory: a name beside its own, or a path
+// from their roots that begins with a slash. Empty: under its own name. Precondition: loaded.
 func (d *Dir) Redirect() string { return d.redirect }
 
-// Places are where layers have a directory, whatever becomes of its name.
+// Places are where layers have a directory. They do not depend on its name.
 type Places struct {
 	redirect string
 	moved    []moved
@@ -69,17 +72,18 @@ func (d *Dir) PlacesOf(redirect string, pathIn func(layer int) string) Places {
 	return p
 }
 
-// SetPlaces notes that, for MovedTo and Redirect.
+// SetPlaces sets what MovedTo and Redirect return.
 func (d *Dir) SetPlaces(p Places) { d.redirect, d.moved = p.redirect, p.moved }
 
-// MayBeRedirected reports whether a directory whose topmost part lies in layer could merge with others that its name does not
-// lead to.
+// MayBeRedirected reports whether a directory whose topmost part lies in layer may merge with
+// directories of another name.
 func (s *Stack) MayBeRedirected(layer int) bool { return layer < len(s.layers)-1 }
 
-// WritesRedirects reports whether directories with lower parts can be renamed.
+// WritesRedirects reports whether directories with lower parts can be renamed (redirect_dir=on).
 func (s *Stack) WritesRedirects() bool { return s.redirects == RedirectsOn }
 
-// checkRedirect checks the redirect that a layer's directory has: EPERM where it is not to be followed, EINVAL for one that is none.
+// checkRedirect checks the redirect of a layer's directory. It returns EPERM if the redirect must
+// not be followed, and EINVAL if its value is invalid.
 func (s *Stack) checkRedirect(layer int, m *whiteout.DirXattrs) error {
 	switch {
 	case s.redirects == RedirectsNoFollow, m.ByUser && !s.followsUsers(layer):
@@ -90,12 +94,12 @@ func (s *Stack) checkRedirect(layer int, m *whiteout.DirXattrs) error {
 	return nil
 }
 
-// follow puts in place of d's layers after the i-th those that its redirect leads to, if it is admitted. Compare ovl_lookup and
-// ovl_lookup_layer of fs/overlayfs/namei.c.
+// follow replaces the layers of d after the i-th by those that the redirect of the i-th leads to.
+// Compare ovl_lookup and ovl_lookup_layer of fs/overlayfs/namei.c.
 func (s *Stack) follow(d *Dir, o LayerDirs, i int, m *whiteout.DirXattrs) error {
 	at := int(d.layers[i])
 	if !s.MayBeRedirected(at) {
-		return nil // nothing is below
+		return nil // it is the last layer
 	}
 	if err := s.checkRedirect(at, m); err != nil {
 		return err
@@ -130,20 +134,21 @@ func (s *Stack) follow(d *Dir, o LayerDirs, i int, m *whiteout.DirXattrs) error 
 	return nil
 }
 
-// redirectWalk looks for a directory, or for the data of a file, in one layer after the other.
+// redirectWalk looks for a directory, or for the data of a metacopy, in one layer after the other.
 type redirectWalk struct {
 	s    *Stack
 	to   string // a path from the layers' roots, or a name in the directory's parent
-	stop bool   // the layers below have nothing to do with it
+	stop bool   // no layer below has a part of it
 
-	file     bool // looks for a file
-	metacopy bool // of the file that was found last: its data is further down
+	file     bool // it looks for the data of a metacopy
+	metacopy bool // the file that was found last is a metacopy
 	st       sys.Stat
 }
 
 func (w *redirectWalk) absolute() bool { return w.to[0] == '/' }
 
-// look walks down in one layer from base. What it meets there may lead elsewhere in the layers below: to is changed for them.
+// look walks down in one layer from base. If it meets a redirect there, it changes to for the
+// layers below.
 func (w *redirectWalk) look(layer int, base string) (where string, found bool, err error) {
 	names := strings.Split(strings.TrimPrefix(w.to, "/"), "/")
 	where = strings.Trim(base, "/")
@@ -174,7 +179,7 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		switch {
 		case !leads:
 		case m.Redirect[0] == '/':
-			w.to, w.stop = path.Join(m.Redirect, rest), false // it goes on below, whatever was opaque above it
+			w.to, w.stop = path.Join(m.Redirect, rest), false // an opaque directory above does not stop an absolute redirect
 			done = len(m.Redirect) + 1
 			continue
 		default:
@@ -188,8 +193,8 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 	return where, true, nil
 }
 
-// lookOne tells whether the directory h of a layer has a directory, or a file, of that name, and what it says of the layers
-// below.
+// lookOne looks for a name in the directory h of a layer. If it finds what the walk needs under the
+// name, it returns the xattrs that matter for the layers below.
 func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.DirXattrs, found bool, err error) {
 	var st sys.Stat
 	rule := merge{typ: unix.DT_DIR} // a layer above has the directory
@@ -220,7 +225,7 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 	return m, true, err
 }
 
-// ignoreGone takes what is not there, or not a directory, for the answer that it is.
+// ignoreGone returns nil if err means that an object does not exist.
 func ignoreGone(err error) error {
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return nil

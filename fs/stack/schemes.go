@@ -9,9 +9,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// setSchemes finds out how each layer says whose its objects are. It comes last at mount: it may mark the upper's root.
+// setSchemes finds out how each layer keeps owner, mode and type of its objects. It runs last at
+// mount: it may set an xattr of the upper's root.
 func (s *Stack) setSchemes(c Config) error {
-	var ids, kept *owner.IDs
+	var ids, onDisk *owner.IDs
 	if c.IDs != nil {
 		all := *c.IDs
 		if err := s.trySquash(&all); err != nil {
@@ -19,10 +20,10 @@ func (s *Stack) setSchemes(c Config) error {
 		}
 		squash := all
 		squash.UIDs, squash.GIDs = nil, nil
-		ids, kept = &all, &squash
+		ids, onDisk = &all, &squash
 	}
 	var ignored []int
-	var written *owner.Override // by the upper
+	var upperForm *owner.Override
 	for i := range s.layers {
 		l := &s.layers[i]
 		if l.root == nil {
@@ -36,9 +37,9 @@ func (s *Stack) setSchemes(c Config) error {
 			ignored = append(ignored, i)
 		}
 		if i == Upper {
-			written = form
+			upperForm = form
 		}
-		l.shown, l.onDisk = owner.NewScheme(ids, form), owner.NewScheme(kept, form)
+		l.shown, l.onDisk = owner.NewScheme(ids, form), owner.NewScheme(onDisk, form)
 		s.overridesTypes = s.overridesTypes || l.onDisk.Overrides()
 	}
 	s.warnIgnored(c, ignored)
@@ -52,15 +53,15 @@ func (s *Stack) setSchemes(c Config) error {
 	}
 	s.acl = false
 	if c.Permissions != nil {
-		if err := s.markUpper(written); err != nil {
-			return &Error{roleUpper, c.Upper, fmt.Errorf("cannot keep owner and mode in attribute %s: %w", written.Attr(), err)}
+		if err := s.recordRoot(upperForm); err != nil {
+			return &Error{roleUpper, c.Upper, fmt.Errorf("cannot keep owner and mode in attribute %s: %w", upperForm.Attr(), err)}
 		}
 	}
 	return nil
 }
 
-// formOf is the attribute in which a layer keeps owner, mode and type; nil: none. ignores reports that its root
-// has one which does not count.
+// formOf returns the xattr in which a layer keeps owner, mode and type; nil: none. ignores: its
+// root has such an xattr, and it does not count.
 func (s *Stack) formOf(c Config, layer int) (form *owner.Override, ignores bool, err error) {
 	root := s.layers[layer].root.Ref()
 	form, err = owner.Detect(root, nil)
@@ -93,13 +94,14 @@ func (s *Stack) isOwnedBelow(uid uint32) bool {
 	return s.uid == 0 && (s.hostRoot || uid != s.uid && uid != s.overflow)
 }
 
-// followsUsers reports whether redirects and metacopies of a layer count that are attributes of namespace user. Those of the
-// upper are the daemon's own where it may not write others.
+// followsUsers reports whether redirects and metacopies of a layer count if their xattr has the
+// prefix user. A daemon that cannot write other xattrs writes these to the upper.
 func (s *Stack) followsUsers(layer int) bool {
 	return s.names.UserOnly || !s.layers[layer].ownedBelow || layer == Upper && !s.hostRoot
 }
 
-// warnIgnored reports the layers whose roots have an attribute of owner, mode and type that does not count.
+// warnIgnored warns of layers whose roots have an xattr of owner, mode and type that does not
+// count.
 func (s *Stack) warnIgnored(c Config, layers []int) {
 	if len(layers) == 0 {
 		return
@@ -111,6 +113,7 @@ func (s *Stack) warnIgnored(c Config, layers []int) {
 	s.warnings = append(s.warnings, fmt.Sprintf("%v (%d layers in all)", first, len(layers)))
 }
 
+// layerError is the [Error] of a layer.
 func (s *Stack) layerError(c Config, layer int, err error) error {
 	if layer == Upper {
 		return &Error{roleUpper, c.Upper, err}
@@ -118,8 +121,8 @@ func (s *Stack) layerError(c Config, layer int, err error) error {
 	return &Error{roleLower, c.Lowers[layer-1], err}
 }
 
-// trySquash finds out whether the daemon can give objects to the squashed ids: root can, in a user namespace only to ids that
-// are mapped.
+// trySquash finds out whether the daemon can change the owner of objects to the squashed ids. Root
+// can. In a user namespace the ids have to be mapped.
 func (s *Stack) trySquash(ids *owner.IDs) error {
 	if !ids.Squashes() || !s.Writable() {
 		return nil
@@ -140,9 +143,10 @@ func (s *Stack) trySquash(ids *owner.IDs) error {
 	return nil
 }
 
-// markUpper writes the attribute of the upper's root, by which the form is found at the next mount. Where it is missing it
-// says what the topmost layer says that has one, so that the merged root stays what it was; else what its inode says.
-func (s *Stack) markUpper(form *owner.Override) error {
+// recordRoot writes owner, mode and type of the upper's root to its xattr, unless it has that. The
+// next mount recognises the form by it. The values are those of the topmost lower if that has such
+// an xattr, so that the merged root stays what it was. Otherwise they are those of the inode.
+func (s *Stack) recordRoot(form *owner.Override) error {
 	upper := &s.layers[Upper]
 	if _, err := upper.root.Ref().GetXattr(form.Attr()); err != unix.ENODATA {
 		return err
@@ -159,8 +163,9 @@ func (s *Stack) markUpper(form *owner.Override) error {
 	return err
 }
 
-// Overrides reports whether objects of a layer have owner, mode and type in an attribute.
+// Overrides reports whether objects of a layer have owner, mode and type in an xattr.
 func (s *Stack) Overrides(layer int) bool { return s.layers[layer].shown.Overrides() }
 
-// KeepsMode reports whether the mode of an object of the upper is that of its inode, so that an access ACL can go with it.
+// KeepsMode reports whether the mode of an object of the upper is that of its inode. POSIX ACLs
+// need that.
 func (s *Stack) KeepsMode() bool { return !s.Overrides(Upper) }

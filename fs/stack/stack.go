@@ -13,12 +13,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Stack is the layers of one overlay. It is immutable once opened, but for what is atomic.
+// Stack is the layers of one overlay. It is immutable after Open and ExpectChanges, but for atomic
+// fields.
 type Stack struct {
 	layers      []layer  // layers[Upper].root is nil without an upper
-	workRoot    *sys.Dir // the user's work directory: locked
-	createdWork bool     // which was not there before
-	staging     *sys.Dir // the staging directory in it
+	workRoot    *sys.Dir // the work directory, locked
+	createdWork bool     // Open has made it
+	staging     *sys.Dir // work/work
 	work        *copyup.Work
 	copier      *copyup.Copier
 	format      whiteout.Format
@@ -30,17 +31,17 @@ type Stack struct {
 	shared   atomic.Pointer[string] // the name of the device in the work directory whose links the whiteouts are; nil: none yet
 	unshared atomic.Bool            // whiteouts cannot be links
 
-	dataOnly []*sys.Dir // roots of the layers below all others that have nothing but data
-	metacopy bool       // metacopies are followed, and made
+	dataOnly []*sys.Dir // roots of the data-only layers
+	metacopy bool       // metacopy=on: metacopies are followed and made
 	verity   Verity
 	digest   func(*sys.File) (sys.Digest, error) // [sys.File.Verity]
 
-	index    *sys.Dir // copies of objects with several links; nil: links are broken
+	index    *sys.Dir // index=on: the copies of objects with several links; nil: a copy-up breaks links
 	warnings []string
 
 	sources        []source // the file systems of the lowers
-	omitUUIDs      bool     // handles are kept without the number of their file system
-	overridesTypes bool     // the kind of some objects is an attribute
+	omitUUIDs      bool     // handles are written without the UUID of their file system
+	overridesTypes bool     // the type of objects of some layer is in an xattr
 
 	redirects Redirects
 	overlap   bool   // layers lie inside each other
@@ -49,12 +50,12 @@ type Stack struct {
 
 	listAtOnce bool // no directory is left unlisted
 
-	layersChange bool // layers are changed by others
-	remote       bool // a lower is on a file system of a server
+	layersChange bool // other processes change the layers
+	remote       bool // a lower may lie on the file system of a server
 
 	afterVolatile bool // the mount before was volatile
 
-	uid, gid uint32 // what an object made in the upper belongs to
+	uid, gid uint32 // of the daemon: an object made in the upper belongs to them
 }
 
 type layer struct {
@@ -63,27 +64,29 @@ type layer struct {
 	// ownedBelow: a user with fewer rights than the daemon may own the layer, see
 	// [Stack.isOwnedBelow].
 	ownedBelow bool
-	// shown is how the layer's objects look through the mount; onDisk, how the layer itself has them, so that what goes from one
-	// layer to another keeps ids that the mount does not show.
+	// shown is how the layer's objects look through the mount. onDisk is how the layer has them:
+	// copies from layer to layer keep ids that the mount does not show.
 	shown, onDisk *owner.Scheme
 }
 
-// Shown is an object of a layer as it looks through the mount.
+// Shown returns an object of a layer as it looks through the mount.
 func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].shown.On(r) }
 
-// Names says which extended attributes are the overlay's own.
+// Names are the xattrs that belong to the overlay.
 func (s *Stack) Names() ondisk.Names { return s.names }
 
-// Overlap reports whether layers lie inside each other, so that one object of a layer can show in two places.
+// Overlap reports whether layers lie inside each other, so that one object of a layer can show in
+// two places.
 func (s *Stack) Overlap() bool { return s.overlap }
 
-// Format is how absence is written in the upper. Precondition: writable.
+// Format is the form of whiteouts and opaque directories in the upper. Precondition: writable.
 func (s *Stack) Format() whiteout.Format { return s.format }
 
-// OrdersCopyUps reports whether the upper's file system keeps copy-ups whole by the order of its changes, without fsync.
+// OrdersCopyUps reports whether copy-ups need no fsync: the upper's file system writes the data
+// before the rename.
 func (s *Stack) OrdersCopyUps() bool { return s.work != nil && s.work.Ordered() }
 
-// Writable reports whether there is an upper that can be changed.
+// Writable reports whether there is an upper and it can be changed.
 func (s *Stack) Writable() bool { return s.work != nil }
 
 // Root is the opened root of a layer.
@@ -100,8 +103,9 @@ func (s *Stack) RootDir() Dir {
 	return Dir{layers: in}
 }
 
-// Devices are the device numbers of the layers' file systems, each once, in the order in which the kernel's overlayfs numbers
-// them: that of the layers. The first is the upper's: 0, which is no device's, where there is no upper and several file systems.
+// Devices are the device numbers of the layers' file systems, each once, in the order of the
+// layers, as the kernel's overlayfs numbers them. The first is that of the upper. If there is no
+// upper and the lowers lie on several file systems, the first is 0, which no device has.
 func (s *Stack) Devices() []uint64 {
 	var devs []uint64
 	for _, l := range s.layers {
@@ -115,7 +119,7 @@ func (s *Stack) Devices() []uint64 {
 	return devs
 }
 
-// HasBirthTimes reports whether the file systems of all layers keep times of birth.
+// HasBirthTimes reports whether the file systems of all layers have times of birth.
 func (s *Stack) HasBirthTimes() bool {
 	var asked []uint64
 	for _, l := range s.layers {
@@ -133,7 +137,7 @@ func (s *Stack) HasBirthTimes() bool {
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
-// CopiedUp notes in d that the copy-up of name has been published.
+// CopiedUp records in d that the copy-up of name has been published.
 func (s *Stack) CopiedUp(d *Dir, name string) {
 	d.changes++
 	if d.table != nil {
@@ -144,10 +148,10 @@ func (s *Stack) CopiedUp(d *Dir, name string) {
 	}
 }
 
-// ReadsQuietly reports whether the upper's files are to be opened by O_NOATIME.
+// ReadsQuietly reports whether the upper's files have to be opened with O_NOATIME.
 func (s *Stack) ReadsQuietly() bool { return s.layers[Upper].root.Quiet() }
 
-// Close gives the layers back.
+// Close closes the layers and unlocks the upper.
 func (s *Stack) Close() {
 	for _, l := range s.layers {
 		if l.root != nil {
@@ -180,7 +184,8 @@ func (d *Dir) note(name string, mode uint32) {
 	}
 }
 
-// formatOf is the format of a whiteout of name: where the name of its marker is too long, another form if there is one.
+// formatOf is the format of a whiteout of name: where the name of its marker is too long, another
+// form if there is one.
 func (s *Stack) formatOf(name string) whiteout.Format {
 	if len(whiteout.Marker(name)) > s.nameMax {
 		return s.long
@@ -214,7 +219,8 @@ func (d *Dir) noteWhiteout(name string, marker, below bool) {
 	}
 }
 
-// makeWhiteout stages a whiteout of an in-place form that is to stand in up, and returns its name in the work directory.
+// makeWhiteout stages a whiteout of an in-place form that is to stand in up, and returns its name
+// in the work directory.
 func (s *Stack) makeWhiteout(form whiteout.Format, up *sys.Dir) (string, error) {
 	if err := form.Admit(up); err != nil {
 		return "", err

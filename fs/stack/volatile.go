@@ -8,8 +8,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// checkIncompat refuses a work directory whose last user has left a reason not to be used again, and changes nothing. after: a
-// volatile mount is none; then the sweep takes its note away, and afterVolatile is true.
+// checkIncompat returns an error if the last mount has left a reason not to use the work directory
+// again (incompat/NAME). It changes nothing. With after, the reason "volatile" is accepted: then
+// afterVolatile is true, and the sweep removes the reason.
 func checkIncompat(staging *sys.Dir, work string, after bool) (afterVolatile bool, err error) {
 	reason, err := copyup.Incompat(staging)
 	switch {
@@ -24,11 +25,12 @@ func checkIncompat(staging *sys.Dir, work string, after bool) (afterVolatile boo
 	return false, fmt.Errorf("was used by a mount with the feature %q, which is not known here (EINVAL)", reason)
 }
 
-// AfterVolatile reports whether the mount before this one was volatile, so that a power cut may have damaged the upper.
+// AfterVolatile reports whether the mount before this one was volatile, so that a power cut may
+// have damaged the upper.
 func (s *Stack) AfterVolatile() bool { return s.afterVolatile }
 
-// MarkVolatile notes in the work directory, before the first change, that changes will wait for no disk. Precondition: the
-// stack is writable.
+// MarkVolatile makes incompat/volatile in the work directory. Call it before the first change.
+// Precondition: the stack is writable.
 func (s *Stack) MarkVolatile() error {
 	if err := s.work.MarkVolatile(); err != nil {
 		return fmt.Errorf("workdir: cannot note that the mount is volatile: %w", err)
@@ -36,5 +38,5 @@ func (s *Stack) MarkVolatile() error {
 	return nil
 }
 
-// UnmarkVolatile takes that back, where the mount has not come to be.
+// UnmarkVolatile removes incompat/volatile after the mount has failed.
 func (s *Stack) UnmarkVolatile() error { return s.work.UnmarkVolatile() }
