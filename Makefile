@@ -53,12 +53,12 @@ PROSE_TODO := ARCHITECTURE.md \
 	fs/stack \
 	inodecache \
 	internal/archtest \
-	internal/host \
+	internal/lock \
 	internal/ondisk \
 	internal/owner \
 	internal/podman \
 	internal/sys \
-	internal/testkit \
+	internal/testkit/systest \
 	whiteout
 PROSE       = $(filter-out $(PROSE_TODO),.ci/run .github .golangci.yml Makefile \
 	$(wildcard *.md docs/examples/*.* docs/examples/kubernetes/*) docs/examples/fstab \
