@@ -13,7 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// aclText gives the value of an ACL in setfacl's short form, such as "u::rwx,u:1234:r--,g::r-x,m::r-x,o::---".
+// aclText returns the value of an ACL given in setfacl's short form, such as
+// "u::rwx,u:1234:r--,g::r-x,m::r-x,o::---".
 func aclText(text string) string {
 	tags := map[string]uint16{"u:": aclUserObj, "u": 2, "g:": aclGroupObj, "g": 8, "m:": aclMask, "o:": aclOther}
 	b := binary.LittleEndian.AppendUint32(nil, 2)
@@ -38,7 +39,7 @@ func aclText(text string) string {
 	return string(b)
 }
 
-// acls are the default ACLs that a directory may hand down; the first stands for none.
+// acls are default ACLs of a directory; the first stands for none.
 var acls = []string{
 	"",
 	"u::rwx,g::r-x,o::r-x",
@@ -55,8 +56,8 @@ var madeModes = []uint32{
 	unix.S_IFDIR | 0o1750, unix.S_IFIFO | 0o666, unix.S_IFSOCK | 0o755, unix.S_IFLNK | 0o777,
 }
 
-// An object made in the work directory gets what the file system itself gives to one made in place: mode, group and the
-// bytes of its ACLs.
+// An object made in the work directory inherits what the file system gives to one made in place:
+// mode, group and ACLs, byte for byte.
 func TestStagedObjectsInheritAsTheFileSystemDoes(t *testing.T) {
 	for i, acl := range acls {
 		for _, dirMode := range dirModes {
@@ -86,7 +87,7 @@ func TestStagedObjectsInheritAsTheFileSystemDoes(t *testing.T) {
 	}
 }
 
-// makePlain makes an object by the file system's own means and describes it.
+// makePlain makes an object in place and describes it.
 func makePlain(t *testing.T, path string, mode uint32) string {
 	t.Helper()
 	switch mode & unix.S_IFMT {
@@ -122,7 +123,7 @@ func create(t *testing.T, s *site, path string, o *Object) {
 	}
 }
 
-// describe tells an object without its name.
+// describe returns a line about an object without its name.
 func describe(t *testing.T, path string) string {
 	t.Helper()
 	o, err := testkit.Read(path)
@@ -130,7 +131,7 @@ func describe(t *testing.T, path string) string {
 	return o.String()
 }
 
-// With another owner an object is staged as well, and inherits the same but for that.
+// An object with another owner is staged as well, and inherits the same otherwise.
 func TestInheritanceDoesNotDependOnTheOwner(t *testing.T) {
 	for i, acl := range acls {
 		t.Run(fmt.Sprint("acl", i), func(t *testing.T) {
@@ -179,8 +180,8 @@ func TestUmaskAppliesWithoutDefaultACLOnly(t *testing.T) {
 	}
 }
 
-// Without POSIX ACL support a default ACL of the upper's directory is not looked at; the file system hands it down where
-// an object is made in place.
+// Without POSIX ACL support the stack ignores a default ACL of the upper's directory. An object
+// made in place inherits it by the file system.
 func TestWithoutACLSupport(t *testing.T) {
 	c := newFolders(t, "")
 	c.ACL = false

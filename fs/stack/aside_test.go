@@ -29,8 +29,8 @@ func (m *merged) changeAll() {
 	m.s.CopiedUp(&m.Dir, "copied")
 }
 
-// What happens to names while a directory is loaded aside is known to the name table that is taken over,
-// whether the load has read the upper before or after.
+// The name table that is taken over has the changes that were made while the copy was loaded,
+// whether the load has read the upper before or after them.
 func TestAdoptAfterChanges(t *testing.T) {
 	leaveAll(t, 1000)
 	for _, before := range []bool{true, false} {

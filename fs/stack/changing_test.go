@@ -12,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// expectChanges has the stack expect that the test changes the layers.
+// expectChanges makes the stack expect that the test changes the layers.
 func (s *site) expectChanges() *site {
 	s.ExpectChanges()
 	s.toLook = true // so that no directory is loaded by Merge, which lists it
@@ -29,7 +29,7 @@ func (s *site) change(layer int, gone, table string) {
 	testkit.Build(s.t, s.folder(layer), table)
 }
 
-// A look-up finds what the layers have at that moment, also in a directory that was listed before,
+// A lookup finds what the layers have at that moment, also in a directory that was listed before,
 // and under a name that was looked up before.
 func TestLookupFindsChanges(t *testing.T) {
 	for _, c := range []struct {
@@ -88,7 +88,7 @@ func TestLookupFindsChanges(t *testing.T) {
 	}
 }
 
-// Each call that fails in a look-up of a directory, or in the load of one, is an error, and is none
+// Each call that fails in a lookup of a directory, or in the load of one, is an error, and is none
 // the next time.
 func TestFaultsWithChanges(t *testing.T) {
 	s := newSite(t, "", "dir d/x", "dir d/y", "dir d/x").expectChanges()
@@ -96,7 +96,7 @@ func TestFaultsWithChanges(t *testing.T) {
 	d := s.dir("d")
 	found := root.lookup("d")
 	for what, f := range map[string]func() error{
-		"the look-up": func() error { return s.lookup(&d.Dir, d, "x", new(Found)) },
+		"the lookup": func() error { return s.lookup(&d.Dir, d, "x", new(Found)) },
 		"the load": func() error {
 			fresh := s.unloaded(root.newDir(found.Dirs), "d")
 			defer fresh.close()
@@ -120,8 +120,7 @@ func TestFaultsWithChanges(t *testing.T) {
 	}
 }
 
-// A directory takes over the parts that a later look-up of its name finds, and the marks of these
-// parts.
+// A directory takes over the parts that a later lookup of its name finds, and their xattrs.
 func TestRenew(t *testing.T) {
 	s := newSite(t, "", "file d/a", "file d/b", "").expectChanges()
 	root, d := s.dir(""), s.dir("d")
@@ -149,7 +148,7 @@ func TestRenew(t *testing.T) {
 	}
 	wantIn("at first", map[string]int{"a": 1, "b": 2, "c": -1})
 	s.change(3, "", "file d/c\nfile d/b")
-	wantIn("before the look-up", map[string]int{"a": 1, "b": 2, "c": -1})
+	wantIn("before the lookup", map[string]int{"a": 1, "b": 2, "c": -1})
 	renew()
 	wantIn("a new part", map[string]int{"a": 1, "b": 2, "c": 3})
 	s.change(Upper, "", "file d/u\nwhite d/a")
@@ -172,7 +171,7 @@ func TestRenew(t *testing.T) {
 	}
 }
 
-// A part that goes between the look-up of its name and the load takes no part; if it is the
+// A part that goes between the lookup of its name and the load takes no part; if it is the
 // topmost, the directory is gone.
 func TestPartsGoBeforeLoad(t *testing.T) {
 	for _, c := range []struct {
@@ -197,7 +196,7 @@ func TestPartsGoBeforeLoad(t *testing.T) {
 	}
 }
 
-// Parts that a redirect led to stay those of the directory, whatever a look-up of its name finds
+// Parts that a redirect led to stay those of the directory, whatever a lookup of its name finds
 // later.
 func TestRenewKeepsRedirect(t *testing.T) {
 	c := newFolders(t, "dir p\nxattr p "+redirectAttr+" q", "file q/f", "file q/g")
@@ -265,7 +264,7 @@ func TestRelist(t *testing.T) {
 	}
 }
 
-// Without changes expected, a listing that begins uses the names that there are.
+// Without changes expected, a listing that begins uses the known names.
 func TestRelistWithoutChanges(t *testing.T) {
 	s := newSite(t, "", "file a", "file b")
 	m := s.dir("").withNames()

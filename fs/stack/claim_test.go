@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A holder that the mount table shows is named, at once; one that it does not show may be about to end, and is waited for.
+// If the mount table shows the holder's mount, lock fails at once and names it. Otherwise lock
+// waits: the holder may be about to end.
 func TestHolderIsNamed(t *testing.T) {
 	s := newSite(t, "", "file f")
 	var own *host.MountNamespace

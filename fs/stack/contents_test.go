@@ -9,7 +9,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// readAll is what all layers have in a directory of which nothing is known.
+// readAll returns the contents of all layers of a directory that is not loaded.
 func (m *merged) readAll() (all []Contents) {
 	var buf []sys.Dirent
 	for i := range m.Layers() {
@@ -20,8 +20,8 @@ func (m *merged) readAll() (all []Contents) {
 	return all
 }
 
-// Contents of all layers together make the name table that listing them one after the other makes. (So they do in every second directory of
-// all tests here, see site.loaded.)
+// The contents of all layers make the name table that a load makes. (Every second directory in the
+// tests here is loaded so, see site.loaded.)
 func TestMergeByContents(t *testing.T) {
 	s := newSite(t,
 		"file d/a\nwhite d/b\ndir d/c\nfile d/.wh.e\ndir o\nfile o/.wh..wh..opq\nfile o/own",
@@ -48,7 +48,7 @@ func TestMergeByContents(t *testing.T) {
 	}
 }
 
-// What a layer fails with counts only if the layers above let it: so a directory is then left to Load.
+// An error of a layer matters only if no layer above is opaque. So Merge leaves it to Load.
 func TestMergeLeavesErrorsToIndex(t *testing.T) {
 	s := newSite(t, "", "opaque d\nfile d/a", "file d/b")
 	d := s.unloaded(NewDir([]uint16{1, 2}, nil), "d")
@@ -78,7 +78,7 @@ func TestMergeLeavesErrorsToIndex(t *testing.T) {
 	}
 }
 
-// A redirect says where the layers below have the directory: only Load can follow it.
+// A redirect leads to other directories of the layers below. Merge leaves it to Load.
 func TestMergeLeavesRedirectsToIndex(t *testing.T) {
 	s := newSite(t, "", "dir d\nxattr d trusted.overlay.redirect was\nfile d/a", "file was/b\nfile d/c")
 	d := s.unloaded(NewDir([]uint16{1, 2}, nil), "d")

@@ -13,7 +13,7 @@ import (
 // rootsOverride is an attribute that counts for every mounting user, because only root may set it.
 const rootsOverride = "security.fuseoverlayfs.override_stat"
 
-// After a failed look-up, a second one returns which object of which layer caused it, and why. For
+// After a failed lookup, a second one returns which object of which layer caused it, and why. For
 // a name that can be looked up it returns nothing.
 func TestDamaged(t *testing.T) {
 	const redirected = "dir p/d\nxattr p/d " + redirectAttr + " "
@@ -65,7 +65,7 @@ func TestDamaged(t *testing.T) {
 	}
 }
 
-// What a file system cannot read is its own reason, for a name and for a directory.
+// An errno of a damaged file system is a reason by itself, for a name and for a directory.
 func TestDamagedFileSystem(t *testing.T) {
 	s := newSite(t, "dir p", "file p/f x")
 	m := s.dir("p")

@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// wantExact fails the test when what m knows differs from what a fresh look at the folders tells: its names, in the name table
-// and looked up, their types, and what lies below them.
+// wantExact fails the test if m differs from a directory that is loaded afresh: in its names, in
+// the table and looked up, in their types, and in what lies below them.
 func (m *merged) wantExact(what string) {
 	m.s.t.Helper()
 	fresh := m.s.dir(m.path).withNames()
@@ -25,7 +25,7 @@ func (m *merged) wantExact(what string) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if got, want := m.tell(name), fresh.tell(name); got != want {
+		if got, want := m.summary(name), fresh.summary(name); got != want {
 			m.s.t.Errorf("%s: %s/%s is known as %s, in truth it is %s", what, m.path, name, got, want)
 		}
 	}
@@ -47,9 +47,10 @@ func (m *merged) listed() map[string]uint8 {
 	return types
 }
 
-// tell is all that matters of what a name means. A marker that hides nothing is as good as none, a marker beside an object
-// hides nothing but what the object hides, and a directory that shows nothing may merge or not.
-func (m *merged) tell(name string) string {
+// summary returns all that matters of what a name means. A marker that hides nothing equals none. A
+// marker beside an object hides nothing else than the object does. A directory that shows nothing
+// may merge or not.
+func (m *merged) summary(name string) string {
 	f := m.lookup(name)
 	if f.State == Whiteout && f.Marker && !f.Below {
 		f.State, f.Marker = Absent, false

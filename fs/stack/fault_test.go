@@ -16,12 +16,14 @@ type scenario struct {
 	name         string
 	upper, lower string
 	format       func(*site)
-	// dirs are the directories that are about to change; look looks the names up in them and returns the change.
+	// dirs are the directories that will change. look looks the names up in them, and returns the
+	// change.
 	dirs []string
 	look func(s *site, dirs []*merged) func() error
 }
 
-// faulty makes call i fail with errno, and with kill every later one, while f runs. fired reports whether it came so far.
+// faulty makes call i fail with errno while f runs, and with kill every later call, too. fired
+// reports whether f made that many calls.
 func faulty(i int, errno unix.Errno, kill bool, f func()) (fired bool) {
 	n := 0
 	sys.SetFault(func(sys.Op) error {
@@ -36,9 +38,9 @@ func faulty(i int, errno unix.Errno, kill bool, f func()) (fired bool) {
 	return n > i
 }
 
-// everyFault fails each system call of a change once, and stops at each. Afterwards the folders show what they showed
-// before or what the change makes of it, nothing else; what is known of the directories is true, and another try succeeds,
-// in the same stack and after a remount.
+// everyFault fails each system call of a change once, and stops at each. Afterwards the folders
+// show the state before or the state after the change. The directories in use agree with them, and
+// another try succeeds, in the same stack and after a remount.
 func (c *scenario) everyFault(t *testing.T) {
 	s := c.open(t)
 	before := s.view()
@@ -109,7 +111,7 @@ func (c *scenario) faultAt(t *testing.T, i int, kill bool, before, after string)
 	return fired
 }
 
-// faultFormats differ in what they do; the rest is a mixture of them.
+// faultFormats are the formats whose changes differ. All other formats combine these.
 var faultFormats = []string{"devices", "no RENAME_WHITEOUT", "markers, no xattrs", "xattr whiteouts", "long names, xattrs", "long names, devices"}
 
 func TestEveryFaultOfCreate(t *testing.T) {

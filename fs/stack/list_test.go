@@ -15,7 +15,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// from returns up to n entries after a cookie, as one request for a part of a listing does.
+// from returns up to n entries after a place, as one request for a part of a listing does.
 func (m *merged) from(cookie uint64, n int) []Listed {
 	var out []Listed
 	m.List(cookie, ^uint64(0), func(e *Listed) bool {
@@ -42,7 +42,7 @@ func TestListingMerges(t *testing.T) {
 	}
 }
 
-// A listing can be left and gone on with at any offset, and says the same again.
+// A listing can go on at any offset, and returns the same entries again.
 func TestListingResumesAnywhere(t *testing.T) {
 	var table strings.Builder
 	for i := range 100 {
@@ -60,7 +60,7 @@ func TestListingResumesAnywhere(t *testing.T) {
 	}
 }
 
-// change is one step of what others do while a listing is read.
+// change is one step of a process that changes the directory while another lists it.
 type change struct {
 	*merged
 	r        *rand.Rand
@@ -100,8 +100,8 @@ func (c *change) step() {
 	}
 }
 
-// While names come and go, a listing in parts tells every name that is there all the time exactly once, none twice that
-// was not removed, none that was removed before, and offsets only grow.
+// While names come and go, a listing in parts returns each name that stays exactly once. It returns
+// no name twice unless that was removed, and no name that was removed before. Offsets only grow.
 func TestListingIsStableWhileNamesComeAndGo(t *testing.T) {
 	for seed := range uint64(20) {
 		s := newSite(t, "file source", "")
@@ -165,7 +165,8 @@ func TestListingForgetsWhatHasGone(t *testing.T) {
 	}
 }
 
-// Directories of every size are merged, looked up and changed alike: on both sides of where names are told apart by a map.
+// Directories of every size are merged, looked up and changed alike, with and without a map of
+// their names.
 func TestDirectoriesOfAnySize(t *testing.T) {
 	for _, n := range []int{1, maxScanned - 1, maxScanned, maxScanned + 1, 3 * maxScanned, 63, 64, 65, 300} {
 		var tables [3]strings.Builder
@@ -261,7 +262,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 	root.wantExact("nothing copied up")
 }
 
-// Where the file system does not tell the type of an entry, it is asked for.
+// If the file system does not list the type of an entry, the stack reads it.
 func TestListingWithoutTypes(t *testing.T) {
 	image, point := filepath.Join(t.TempDir(), "image"), t.TempDir()
 	must(t, os.WriteFile(image, nil, 0o600))

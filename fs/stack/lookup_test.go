@@ -29,8 +29,8 @@ var opaques = map[string]string{
 	"marker":  "file %s/.wh..wh..opq",
 }
 
-// layersWith gives four tables, the upper first, in which layer at says form of the directory dir, and every layer has an
-// x of its own in it where that can be.
+// layersWith returns four tables, the upper first. In layer at the directory dir has the form, and
+// the layers below have an x of their own in it. With own, layer at has one as well.
 func layersWith(at int, dir, form string, own bool) []string {
 	var tables []string
 	for i := range 4 {
@@ -46,7 +46,8 @@ func layersWith(at int, dir, form string, own bool) []string {
 	return tables
 }
 
-// Every form of a whiteout is read in every layer: it hides what lies below it, and is not seen itself.
+// Every form of a whiteout is read in every layer: it hides what lies below it, and is not seen
+// itself.
 func TestWhiteoutsOfEveryFormInEveryLayer(t *testing.T) {
 	for form, table := range whiteouts {
 		for at := range 4 {
@@ -95,7 +96,7 @@ func TestStrangeMarkers(t *testing.T) {
 	}
 }
 
-// Every form of an opaque mark is read in every layer.
+// Every form of an opaque directory is read in every layer.
 func TestOpaqueOfEveryFormInEveryLayer(t *testing.T) {
 	for form, table := range opaques {
 		for at := range 4 {
@@ -129,7 +130,8 @@ func TestOpaqueOfEveryFormInEveryLayer(t *testing.T) {
 	}
 }
 
-// An opaque mark of another value, or a whiteout attribute without the mark on its directory, means nothing.
+// An opaque xattr of another value means nothing, and so does a whiteout xattr without the opaque
+// xattr "x" of its directory.
 func TestMarksThatMeanNothing(t *testing.T) {
 	s := newSite(t, `
 		dir d
@@ -154,7 +156,8 @@ func TestMarksThatMeanNothing(t *testing.T) {
 	}
 }
 
-// The merge rule: only directories merge, and a whiteout, a non-directory or an opaque mark ends the search.
+// The merge rule: only directories merge, and a whiteout, a non-directory or an opaque directory
+// ends the search.
 func TestMergeRule(t *testing.T) {
 	s := newSite(t,
 		"dir a\nfile b\nwhite c\ndir e\nopaque g",
@@ -169,7 +172,7 @@ func TestMergeRule(t *testing.T) {
 		"c": {State: Whiteout, Below: true},
 		"d": {State: InLower, Layer: 1, Below: true},
 		"e": {State: InUpper, Dirs: []uint16{0}, Below: true},
-		"g": {State: InUpper, Dirs: []uint16{0, 1, 2, 3}, Below: true}, // its mark is read when it is loaded
+		"g": {State: InUpper, Dirs: []uint16{0, 1, 2, 3}, Below: true}, // its opaque xattr is read when it is loaded
 		"h": {State: InLower, Layer: 1, Dirs: []uint16{1}, Below: true},
 		"i": {State: InLower, Layer: 1, Dirs: []uint16{1, 2, 3}, Below: true},
 		"j": {State: InLower, Layer: 1, Dirs: []uint16{1, 2, 3}, Below: true},
@@ -191,7 +194,7 @@ func TestMergeRule(t *testing.T) {
 	}
 }
 
-// A whiteout or marker in the upper says whether a lower would show without it.
+// Below is true for a whiteout or marker in the upper if a lower would show without it.
 func TestBelow(t *testing.T) {
 	s := newSite(t,
 		"white a\nwhite b\nfile .wh.c\nfile .wh.d\nfile e\nfile f\nfile g\nfile .wh.g\nwhite h\nwhite i\nfile .wh.i",
@@ -217,7 +220,8 @@ func TestBelow(t *testing.T) {
 	}
 }
 
-// A directory of one layer is not listed to be looked into, and looks the same before and after it is.
+// A directory of one layer is not listed to be looked into, and looks the same before and after it
+// is.
 func TestDirectoryOfOneLayer(t *testing.T) {
 	for layer, tables := range [][]string{
 		{"xattr . trusted.overlay.opaque x\nopaque d\nxattr d trusted.overlay.opaque x\nfile d/f\ndir d/sub\nwhite d/gone\nfile d/hidden\n" +
@@ -272,7 +276,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// Once a directory is listed, a name costs one stat and a missing one nothing, however many layers there are.
+// Once a directory is listed, a name costs one stat and a missing one nothing, however many layers
+// there are.
 func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 	for _, layers := range []int{1, 8, 128} {
 		tables := slices.Repeat([]string{"file d/other"}, layers)
@@ -318,7 +323,7 @@ func TestLowerThatChanges(t *testing.T) {
 	}
 }
 
-// An error of a layer is told, and does not stay.
+// A lookup and a load return the error of a layer. The next one does not.
 func TestErrorsOfALayer(t *testing.T) {
 	s := newSite(t, "xattr . trusted.overlay.opaque x\nfile empty", "file f\nchar c 1/3", "file f")
 	fail := func(call string, f func() error) {

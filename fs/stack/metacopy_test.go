@@ -27,7 +27,7 @@ func meta(where string, redirect ...string) string {
 	return line
 }
 
-// dataOnly adds layers that have nothing but data.
+// dataOnly adds data-only layers.
 func dataOnly(t *testing.T, c *Config, tables ...string) {
 	t.Helper()
 	for i, table := range tables {
@@ -61,8 +61,8 @@ func (s *site) textOf(d *Data) (string, error) {
 	return string(buf[:n]), err
 }
 
-// The data of a metacopy is found by its name or by redirects, layer by layer, and below all layers in those that have nothing
-// else. text "" stands for EIO: nobody has it.
+// The data of a metacopy is found by its name or by redirects, layer by layer, and below all layers
+// in the data-only layers. text "" stands for EIO: no layer has it.
 func TestFindData(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -125,7 +125,7 @@ func TestFindData(t *testing.T) {
 				return // a form that the kernel does not know
 			}
 			text, err = kernelReads(t, cfg, c.file)
-			if err == unix.ENOENT { // what it says at open where no data-only layer has it; there is no open to be answered here
+			if err == unix.ENOENT { // the kernel returns it at open if no data-only layer has the data
 				err = unix.EIO
 			}
 			if err != want || text != c.text {
@@ -205,7 +205,8 @@ func TestMetacopiesThatAreRefused(t *testing.T) {
 	wantErr("a redirect that every user may write, for root", "p/f", unix.EPERM)
 }
 
-// A copy-up for the sake of attributes leaves the data where it is, the first need of data brings it.
+// A copy-up for a change of attributes leaves the data in its layer. The first use of data copies
+// it.
 func TestStageMetacopy(t *testing.T) {
 	c := newFolders(t, "", "file f 0750 text\nown f 5 6\nfile empty\nsymlink l f", "")
 	c.Redirects, c.Features.MetaCopy = RedirectsOn, true
@@ -256,7 +257,8 @@ func TestStageMetacopy(t *testing.T) {
 	}
 }
 
-// measured makes a digest of a file's text, as fs-verity would; a file whose text begins with a dash has none.
+// measured makes a digest of a file's text, as fs-verity would; a file whose text begins with a
+// dash has none.
 func measured(f *sys.File) (sys.Digest, error) {
 	buf := make([]byte, 4)
 	n, err := f.Pread(buf, 0)
@@ -302,7 +304,8 @@ func TestVerity(t *testing.T) {
 	}
 }
 
-// wantDigest stages a metacopy of a lower's file, or a whole copy where metacopy is false, and looks for a digest in its mark.
+// wantDigest stages a metacopy of a lower's file, or a whole copy if metacopy is false. It compares
+// the digest in the metacopy xattr.
 func (s *site) wantDigest(name string, digest, metacopy bool) {
 	s.t.Helper()
 	root := s.dir("")
@@ -324,7 +327,7 @@ func (s *site) wantDigest(name string, digest, metacopy bool) {
 	}
 }
 
-// The kernel here has no fs-verity to try: that is no error, and no digest.
+// A file system without fs-verity returns no error and no digest.
 func TestNoVerity(t *testing.T) {
 	f, err := newSite(t, "").ProbeFile()
 	must(t, err)

@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// A file without a name shows nowhere until it is linked, over nothing or over a whiteout. Then it
+// An unlinked file shows nowhere until it is linked, over nothing or over a whiteout. Then it
 // has the owner and the mode that were requested, as a file that is made under a name.
 func TestCreateTmpfile(t *testing.T) {
 	for _, where := range []struct{ what, upper, lower string }{
@@ -50,7 +50,7 @@ func TestCreateTmpfile(t *testing.T) {
 	}
 }
 
-// A nameless file takes the default ACL of the directory that it is made in.
+// An unlinked file takes the default ACL of the directory that it is made in.
 func TestNamelessInheritsACL(t *testing.T) {
 	s := newSite(t, "dir d", "")
 	must(t, unix.Setxattr(filepath.Join(s.cfg.Upper, "d"), defaultACL, []byte(aclText("u::rwx,u:7:rwx,g::r-x,m::rwx,o::---")), 0))

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// after returns up to n entries that follow an offset, and the offset to go on from, as one READDIR does.
+// after returns up to n entries that follow an offset, and the offset to go on from, as one READDIR
+// does.
 func (m *merged) after(offset uint64, n int) (names []string, next uint64) {
 	place, end := uint64(0), uint64(0)
 	if offset == 0 {
@@ -42,7 +43,7 @@ func files(n int) string {
 	return b.String()
 }
 
-// Every listing ends where the directory ended when it began, whatever listings begin later.
+// Every listing ends where the directory ended when the listing began.
 func TestEachListingHasItsEnd(t *testing.T) {
 	d := newSite(t, "", files(100)).dir("").withNames()
 	type listing struct {
@@ -84,7 +85,8 @@ func TestEachListingHasItsEnd(t *testing.T) {
 	}
 }
 
-// A name that comes back has its place, so listings that begin before and after have the same offsets.
+// A name that comes back has its place, so listings that begin before and after have the same
+// offsets.
 func TestNamesKeepTheirPlace(t *testing.T) {
 	s := newSite(t, "file a", "file b\nfile c")
 	d := s.dir("").withNames()
@@ -102,7 +104,7 @@ func TestNamesKeepTheirPlace(t *testing.T) {
 	d.wantExact("after all")
 }
 
-// Programs of 32 bits can list what is not very large, or does not grow very much while it is in use.
+// 32-bit programs can list a directory that is not very large and does not grow very much.
 func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 	for _, c := range []struct {
 		place, grown uint64
@@ -124,7 +126,7 @@ func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 	}
 }
 
-// No offset leads beyond the end of the directory, not even one that a process has made up.
+// No offset leads beyond the end of the directory, not even an invalid one.
 func TestOffsetsOfOthers(t *testing.T) {
 	d := newSite(t, "", files(20)).dir("").withNames()
 	end := d.Begin()
@@ -136,7 +138,7 @@ func TestOffsetsOfOthers(t *testing.T) {
 	}
 }
 
-// A listing under way goes on as it began when the places of a directory are used up and its names are numbered anew.
+// A listing under way goes on correctly after its directory has been renumbered.
 func TestPlacesAreNumberedAnew(t *testing.T) {
 	defer func(old uint64) { maxPlace = old }(maxPlace)
 	maxPlace = 70

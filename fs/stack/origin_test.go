@@ -34,7 +34,7 @@ func (s *site) copyUp(path string) {
 	}
 }
 
-// originOf asks for the origin of an object of the upper.
+// originOf returns the origin of an object of the upper.
 func (s *site) originOf(path string) (st sys.Stat, found bool) {
 	s.t.Helper()
 	m, name, f := s.at(path)
@@ -52,7 +52,7 @@ func lstat(t *testing.T, path string) (st unix.Stat_t) {
 	return st
 }
 
-// origin does what a look-up does about the origin of what the upper has under a name.
+// origin finds the origin of an object of the upper as a lookup does.
 func (s *site) origin(m *merged, name string, f *Found, st *sys.Stat) (found bool, err error) {
 	up, err := m.Layer(Upper)
 	if err != nil {
@@ -92,7 +92,7 @@ func TestOrigin(t *testing.T) {
 	}
 }
 
-// Who may not open by handles finds what has its name still.
+// A daemon that must not open by handles finds an origin that still has the name of its copy.
 func TestOriginByName(t *testing.T) {
 	s := newSite(t, "dir d", "file d/other", "file d/f \"text\"\nfile d/g")
 	s.copyUp("d/f")
@@ -122,8 +122,8 @@ func TestOriginByName(t *testing.T) {
 	}
 }
 
-// Subvolumes of a btrfs have device numbers of their own, and are one file system: origins in each are found, and there is an
-// index.
+// Subvolumes of a btrfs have device numbers of their own, and are one file system. Origins in each
+// of them are found, and index=on works.
 func TestOriginsInSubvolumes(t *testing.T) {
 	base := testkit.MountImage(t, "btrfs", "")
 	c := Config{Upper: base + "/upper", Work: base + "/upper.work"}
@@ -163,7 +163,8 @@ func TestOriginsInSubvolumes(t *testing.T) {
 	}
 }
 
-// What an upper says of layers that are not there, or of a file system that cannot be told from another, leads nowhere.
+// An origin on a file system that no layer lies on, or that has the UUID of another one, leads
+// nowhere.
 func TestOriginsOfOtherFileSystems(t *testing.T) {
 	s := newSite(t, "dir d", "file d/f \"text\"")
 	s.copyUp("d/f")
@@ -194,7 +195,8 @@ func failing(call string, errno unix.Errno, f func() error) error {
 	return f()
 }
 
-// A lower without handles, or an upper that takes none of the attributes, can be copied up all the same; a failing disk is told.
+// A lower without handles, and an upper without xattrs, do not prevent a copy-up. An error of the
+// disk is returned.
 func TestCopyUpWithoutOrigin(t *testing.T) {
 	for _, c := range []struct {
 		call  string

@@ -8,7 +8,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A sample is a file of the upper's file system that nobody sees.
+// A probe file lies on the upper's file system and has no name.
 func TestSample(t *testing.T) {
 	s := newSite(t, "", "file f")
 	f, err := s.ProbeFile()

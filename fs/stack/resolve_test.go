@@ -67,7 +67,7 @@ func text(f Found, err error) string {
 	return fmt.Sprintf("%+v, %v", f, err)
 }
 
-// The steps of a look-up find what a look-up in one step finds, in a directory of each kind.
+// The steps of a lookup find what a lookup in one step finds, in a directory of each kind.
 func TestResolveFindsWhatLayersHave(t *testing.T) {
 	leaveAll(t, 1000)
 	const upper = "file %[1]s/up\nfile %[1]s/over\nwhite %[1]s/gone\nfile %[1]s/.wh.marked\nsymlink %[1]s/link x\n"
@@ -158,7 +158,7 @@ func TestNeedsInOrder(t *testing.T) {
 	}
 }
 
-// A listed entry resolves to what a look-up of its name finds.
+// A listed entry resolves to what a lookup of its name finds.
 func TestQueryOfListed(t *testing.T) {
 	for _, changing := range []bool{false, true} {
 		s := newSite(t, "file d/up\nfile d/over\nwhite d/gone", "file d/low\nfile d/over\nfile d/gone\ndir d/sub")
@@ -279,7 +279,7 @@ func TestQueryKeepsParts(t *testing.T) {
 	}
 }
 
-// If a look-up in an unlisted directory finds a directory, which may have further parts, the next
+// If a lookup in an unlisted directory finds a directory, which may have further parts, the next
 // step is to list it.
 func TestUnexpectedDirectoryNeedsLoad(t *testing.T) {
 	leaveAll(t, 1000)

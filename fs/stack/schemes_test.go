@@ -50,7 +50,8 @@ func (s *site) create(dir, name string, obj *Object) {
 	}
 }
 
-// With owners in an attribute the upper is marked, each new object has it, and each layer goes by its own root.
+// With owner and mode in an xattr, the root of the upper and each new object have the xattr. The
+// root of each layer decides for that layer.
 func TestOwnersInAttributes(t *testing.T) {
 	inNamespace(t)
 	s := newSite(t, "", "file plain\nown plain 3 4")
@@ -88,7 +89,7 @@ func TestOwnersInAttributes(t *testing.T) {
 	}
 }
 
-// inNamespace makes stacks take the process for root of another user namespace than the first.
+// inNamespace makes a stack behave as in a user namespace other than the first.
 func inNamespace(t *testing.T) {
 	t.Helper()
 	isHostRoot = func() bool { return false }
@@ -166,7 +167,8 @@ func TestFormsThatOwnersMayWrite(t *testing.T) {
 	}
 }
 
-// Directories that others have made in the work directory become the daemon's own, with nothing of theirs in them.
+// Directories in the work directory that another user has made become the daemon's, and are
+// emptied.
 func TestClaimedWorkDirectory(t *testing.T) {
 	c := newFolders(t, "", "file f\nlink g f")
 	c.Features.Index = true
@@ -212,7 +214,7 @@ func TestClaimedWorkDirectory(t *testing.T) {
 	}
 }
 
-// The upper's root is marked with what the topmost layer that is marked says.
+// The xattr of the upper's root gets the values of the topmost layer that has one.
 func TestMarkOfTheUpper(t *testing.T) {
 	c := newFolders(t, "", "file f")
 	must(t, unix.Setxattr(c.Lowers[0], override, []byte("3:4:0555:dir"), 0))
@@ -261,7 +263,7 @@ func TestMarkThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// Ids are shown and stored; a copy-up keeps those on disk.
+// Ids are mapped when they are shown and stored. A copy-up keeps those on disk.
 func TestMappedIDs(t *testing.T) {
 	s := newSite(t, "", "file f\nown f 5 70000\ndir open 0777")
 	m, err := owner.ParseMapping("0:200000:65536")
@@ -292,7 +294,7 @@ func TestMappedIDs(t *testing.T) {
 	}
 }
 
-// Who may give files away gives them to the squashed ids, others keep them.
+// A daemon that can change owners changes them to the squashed ids. Otherwise it stays the owner.
 func TestSquashedIDs(t *testing.T) {
 	for _, refusal := range []error{nil, unix.EPERM, unix.EINVAL} {
 		s := newSite(t, "dir d", "file f\nown f 3 4")

@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// leaveAll has every directory left unlisted that can be, until so many names have been looked for in it.
+// leaveAll leaves every directory unlisted that can be, until so many names have been looked up in
+// it.
 func leaveAll(t *testing.T, looks int) {
 	t.Helper()
 	size, few := minUnlistedBytes, maxUnlistedLookups
@@ -19,7 +20,7 @@ func leaveAll(t *testing.T, looks int) {
 	t.Cleanup(func() { minUnlistedBytes, maxUnlistedLookups = size, few })
 }
 
-// What the layers may have under the name x, the upper first; a blank is for the directory alone.
+// unlistedForms are what a layer may have under the name x; empty: only the directory.
 func unlistedForms() (forms []string) {
 	for _, form := range whiteouts {
 		forms = append(forms, form)
@@ -27,7 +28,8 @@ func unlistedForms() (forms []string) {
 	return append(forms, "", "file %s/x \"1\"", "symlink %s/x y", "file %[1]s/x\nfile %[1]s/.wh.x", "white %[1]s/x\nfile %[1]s/.wh.x")
 }
 
-// In an unlisted directory a name means what it means in a listed one, whatever three layers have of it.
+// In an unlisted directory a name means what it means in a listed one, whatever three layers have
+// of it.
 func TestUnlistedIsAsListed(t *testing.T) {
 	leaveAll(t, 1000)
 	forms := unlistedForms()
@@ -87,7 +89,7 @@ func TestUnlistedStaysExact(t *testing.T) {
 	}
 }
 
-// What is left unlisted, and what is not.
+// Only large merged directories without subdirectories stay unlisted.
 func TestWhatIsLeftUnlisted(t *testing.T) {
 	for _, tt := range []struct {
 		what   string
@@ -133,7 +135,7 @@ func TestListAtOnce(t *testing.T) {
 	}
 }
 
-// After some looks the directory is listed, and at once when a layer turns out to have a directory in it.
+// After some lookups the directory is listed; at once, if a lookup finds a directory.
 func TestUnlistedIsListedInTheEnd(t *testing.T) {
 	leaveAll(t, 2)
 	s := newSite(t, "file d/a", "file d/b")
@@ -156,7 +158,7 @@ func TestUnlistedIsListedInTheEnd(t *testing.T) {
 	}
 }
 
-// No error is taken for a name that is not there.
+// An error does not count as a missing name.
 func TestErrorsInUnlisted(t *testing.T) {
 	leaveAll(t, 1000)
 	for _, name := range []string{"x", ".wh.x", "below", ".wh.below"} {

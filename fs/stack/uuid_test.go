@@ -14,9 +14,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// openUntold opens s on a host that returns no UUID of any file system, as with Linux before 6.9
-// and earlier versions of this program.
-func (s *site) openUntold() (err error) {
+// openWithoutUUIDs opens s on a host that returns no UUID of any file system, as with Linux before
+// 6.9 and earlier versions of this program.
+func (s *site) openWithoutUUIDs() (err error) {
 	sys.SetFault(func(op sys.Op) error {
 		switch {
 		case op.Call == "open_tree": // see withoutClones
@@ -37,14 +37,14 @@ func (s *site) openUntold() (err error) {
 // bareUUID is what stands in the place of the UUID in the name of an index entry without one.
 var bareUUID = strings.Repeat("0", 32)
 
-// newBare is a site whose upper has handles without UUIDs everywhere: three names of one object of the lower, one of them a link of
-// the copy, and a single file.
+// newBare returns a site whose upper has only handles without UUIDs. One object of the lower has
+// three names, one of them a link of the copy; another has one name.
 func newBare(t *testing.T) *site {
 	t.Helper()
 	c := newFolders(t, "dir d\ndir e", linkedLower+"\nfile d/single \"s\"")
 	c.Features.Index = true
 	s := &site{t: t, cfg: c}
-	must(t, s.openUntold())
+	must(t, s.openWithoutUUIDs())
 	s.copyUp("d/f")
 	must(t, s.linkUp("d/f"))
 	s.copyUp("d/single")
@@ -107,7 +107,7 @@ func TestHandlesWithoutUUID(t *testing.T) {
 		s.shut()
 	}
 	// Without the UUID the upper belongs to no lower that the mount knows.
-	if err := s.openUntold(); !errors.Is(err, errOtherLower) {
+	if err := s.openWithoutUUIDs(); !errors.Is(err, errOtherLower) {
 		t.Errorf("on a host that tells no UUID: %v", err)
 	}
 }
@@ -121,8 +121,8 @@ func (s *site) linkUpOnce(path string) error {
 	return s.linkUp(path)
 }
 
-// A stop at any call of the mount that completes an upper, and of the look-up that completes an origin, leaves one that the next
-// mount completes.
+// A mount completes an upper, and a lookup an origin. If either stops at any call, the next mount
+// completes it.
 func TestEveryFaultOfCompletion(t *testing.T) {
 	for _, stop := range []bool{false, true} {
 		for i, fired := 0, true; fired; i++ {
@@ -147,7 +147,7 @@ func TestEveryFaultOfCompletion(t *testing.T) {
 			s.shut()
 		}
 	}
-	// The new origin of a file that cannot be written is not an error of its look-up.
+	// The new origin of a file that cannot be written is not an error of its lookup.
 	s := newBare(t)
 	s.open()
 	must(t, failing("setxattr", unix.EIO, func() error {
@@ -158,7 +158,7 @@ func TestEveryFaultOfCompletion(t *testing.T) {
 	}))
 }
 
-// An entry that is there with the UUID already is the one that counts.
+// If an entry with the UUID exists already, it counts.
 func TestEntryThatIsCompleteAlready(t *testing.T) {
 	s := newBare(t)
 	s.open()
@@ -179,8 +179,8 @@ func TestEntryThatIsCompleteAlready(t *testing.T) {
 	s.wantLinks("both", 3, "d/f", "d/g", "e/h")
 }
 
-// A single lower without a UUID is taken for what it was with options that forbid changes of lowers (ovl_lower_uuid_ok); of two
-// none is.
+// A single lower without a UUID counts as that of earlier mounts, with options that forbid changes
+// of lowers (ovl_lower_uuid_ok). Of two lowers without a UUID none does.
 func TestLowersWithoutUUID(t *testing.T) {
 	upper := testkit.MountImage(t, "ext4", "")
 	var disks []string
@@ -194,10 +194,10 @@ func TestLowersWithoutUUID(t *testing.T) {
 		must(t, err)
 		testkit.Build(t, dir, "dir upper/d\ndir upper/e")
 		s = &site{t: t, cfg: Config{Lowers: lowers, Upper: dir + "/upper", Work: dir + "/work", Features: features, Redirects: redirects}}
-		must(t, s.openUntold())
+		must(t, s.openWithoutUUIDs())
 		s.copyUp("d/f")
 		s.shut()
-		must(t, s.openUntold())
+		must(t, s.openWithoutUUIDs())
 		t.Cleanup(s.shut)
 		return s
 	}

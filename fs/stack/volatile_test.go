@@ -13,7 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// What a volatile mount has used is refused to all others, and nothing is changed, until its note is removed.
+// A work directory that a volatile mount has used is refused, and not changed, until
+// incompat/volatile is removed.
 func TestVolatile(t *testing.T) {
 	s := newSite(t, "file f")
 	must(t, s.MarkVolatile())

@@ -15,8 +15,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// world is a stack that is changed at random, with the directories held as the caller of the stack holds them, and a
-// plain list of what it should show.
+// world is a stack that is changed at random, with the directories held as the caller of the stack
+// holds them, and a plain list of what it should show.
 type world struct {
 	*site
 	r     *rand.Rand
@@ -167,7 +167,7 @@ func (w *world) move(from, to string) (undo func()) {
 	}
 }
 
-// step makes one random change, and tells which.
+// step makes one random change, and returns its description.
 func (w *world) step() string {
 	for {
 		if done := w.try(); done != "" {
@@ -300,7 +300,7 @@ func (w *world) exchange(a string, f Found) string {
 	return "exchange " + a + " " + b
 }
 
-// wantShown fails the test when a fresh look at the folders shows something else than the changes add up to.
+// wantShown fails the test if a fresh stack does not show the sum of the changes.
 func (w *world) wantShown() {
 	w.t.Helper()
 	var lines []string
@@ -314,13 +314,14 @@ func (w *world) wantShown() {
 	}
 }
 
-// Whatever is done to it, a held directory knows what a fresh look at the folders tells, and the view is the sum of the
-// changes, now and after a remount.
+// After any changes, a directory in use equals one that is loaded afresh. The view is the sum of
+// the changes, now and after a remount.
 func TestIndexStaysExact(t *testing.T) {
 	wantExactWorlds(t, 3, false)
 }
 
-// wantExactWorlds makes worlds, in which directories are loaded to look or not, and tells how many were left unlisted.
+// wantExactWorlds makes worlds, in which directories are loaded for lookups or not, and returns how
+// many were left unlisted.
 func wantExactWorlds(t *testing.T, worlds uint64, toLook bool) (unlisted int) {
 	const steps = 60
 	allFormats(t, func(t *testing.T, format func(*site)) {
