@@ -56,7 +56,6 @@ PROSE_TODO := ARCHITECTURE.md \
 	internal/lock \
 	internal/ondisk \
 	internal/owner \
-	internal/podman \
 	internal/sys \
 	internal/testkit/systest \
 	whiteout

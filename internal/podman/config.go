@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// Config says whose engine it is, and how it mounts.
+// Config is the user, the storage and the kind of mounts of an engine.
 type Config struct {
-	// Dir is an existing folder, reachable by the user, for all that the engine keeps.
+	// Dir is an existing folder that the user can reach. It holds all files of the engine.
 	Dir string
-	// Program is the mount program; without one the kernel's overlayfs is used.
+	// Program is the mount program. If it is empty, podman mounts the kernel's overlayfs.
 	Program string
-	// MountOptions are given to every mount, in the words of the mount program.
+	// MountOptions are the options of every mount, in the syntax of the mount program.
 	MountOptions []string
-	// ForceMask is the mode that all files of the storage get ("shared", "700"), their own being kept in an extended
-	// attribute; empty for none.
+	// ForceMask is podman's force_mask, "shared" or "700": all files of the storage get this mode,
+	// and an xattr stores their own. Empty: podman sets no such mode.
 	ForceMask string
-	// User is a plain user with subordinate ids, who runs the engine; nil for root.
+	// User is the plain user that runs the engine; it has subordinate ids. nil: root runs it.
 	User *User
-	// AutoUser is the name of the user whose subordinate ids --userns=auto of root gives out.
+	// AutoUser is a user with subordinate ids. Root's podman takes the ids for --userns=auto there.
 	AutoUser string
 }
 
@@ -30,7 +30,7 @@ type User struct {
 	UID, GID int
 }
 
-// folders of an engine, below its Config.Dir.
+// The folders of an engine, below its Config.Dir.
 const (
 	confDir  = "conf"
 	graphDir = "graph"
@@ -38,15 +38,16 @@ const (
 	homeDir  = "home"
 )
 
-// stateDir is what podman wants to be gone after a boot: it lies in the engine's own /run, and its name is short because
-// podman's clean-up after a container refuses one of more than 50 characters.
+// stateDir is the folder of the state that podman drops at a boot. It lies in the engine's own /run.
+// Its name is short because "podman container cleanup" refuses one of more than 50 characters.
 const stateDir = "/run/engine"
 
 func (e *Engine) path(elem ...string) string {
 	return filepath.Join(append([]string{e.config.Dir}, elem...)...)
 }
 
-// prepare makes the folders, which belong to the user and which containers' users may pass, and the configuration.
+// prepare makes the folders and the configuration. They belong to the user; the ids of containers
+// may search the folders.
 func (e *Engine) prepare() error {
 	policy := filepath.Join(homeDir, ".config", "containers")
 	for _, dir := range []string{"", confDir, graphDir, tempDir, homeDir, filepath.Dir(policy), policy} {
@@ -82,8 +83,8 @@ func (e *Engine) storageConf() string {
 	fmt.Fprintf(&b, "[storage]\ndriver = \"overlay\"\ngraphroot = %q\nrootless_storage_path = %q\nrunroot = %q\n",
 		e.path(graphDir), e.path(graphDir), filepath.Join(stateDir, "storage"))
 	if e.config.AutoUser != "" {
-		fmt.Fprintf(&b, "[storage.options]\nroot-auto-userns-user = %q\nauto-userns-min-size = 1024\nauto-userns-max-size = 8192\n",
-			e.config.AutoUser)
+		fmt.Fprintf(&b, "[storage.options]\nroot-auto-userns-user = %q\n", e.config.AutoUser)
+		b.WriteString("auto-userns-min-size = 1024\nauto-userns-max-size = 8192\n")
 	}
 	b.WriteString("[storage.options.overlay]\n")
 	if e.config.Program != "" {
@@ -98,9 +99,10 @@ func (e *Engine) storageConf() string {
 	return b.String()
 }
 
-// containersConf keeps podman from what a machine of tests lacks: raised limits (CAP_SYS_RESOURCE), cgroups that crun
-// takes, systemd, a journal, a network. static_dir stays unset: podman's own clean-up after a container is told of the
-// storage only, and looks for the container below it.
+// containersConf returns containers.conf. It turns off what a machine that runs tests may lack:
+// higher limits (CAP_SYS_RESOURCE), cgroups that crun accepts, systemd, a journal, a network.
+// static_dir stays unset: "podman container cleanup" gets the path of the storage as its only
+// parameter, and looks for the container below it.
 func (e *Engine) containersConf() string {
 	return fmt.Sprintf(`[containers]
 default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
@@ -120,7 +122,7 @@ image_copy_tmp_dir = %q
 `, e.path("networks"), filepath.Join(stateDir, "libpod"), e.path("volumes"), e.path(tempDir))
 }
 
-// environment is that of podman and buildah.
+// environment returns the environment of podman and buildah.
 func (e *Engine) environment() []string {
 	env := []string{
 		"CONTAINERS_CONF=" + e.path(confDir, "containers.conf"),

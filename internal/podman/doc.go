@@ -1,9 +1,11 @@
-// Package podman runs podman and buildah with a storage, a configuration and namespaces of their own, as root or as a plain
-// user, for the end-to-end tests and the bench: nothing that the machine's own podman has is seen or changed, several
-// engines run side by side, and whatever they start ends with them.
+// Package podman runs podman and buildah for the end-to-end tests and the bench, as root or as a
+// plain user. An engine has a storage, a configuration and namespaces of its own. It neither reads
+// nor changes the storage and the containers of the machine's own podman. Several engines can run
+// at the same time, and every process that an engine started ends with it.
 //
-// An engine lives in a mount and a PID namespace. /run, /var/lib and /dev/shm are empty there, and of the cgroup
-// hierarchies only those that crun takes are mounted. What podman keeps lies below one folder.
+// An engine lives in a mount namespace and a PID namespace. /run, /var/lib and /dev/shm are empty
+// there. Of the cgroup hierarchies only those that crun accepts are mounted. All that podman stores
+// lies below one folder, [Config].Dir.
 //
-// It does not know what is tested or measured.
+// The package does not know what its callers test or measure.
 package podman

@@ -15,23 +15,26 @@ import (
 	"time"
 )
 
-// Engine is podman and buildah of one user, with one storage. Its methods may be called from several goroutines at once.
+// Engine is podman and buildah of one user, with one storage. Several goroutines may call its
+// methods at the same time.
 type Engine struct {
 	config Config
-	holder *exec.Cmd // keeps the namespaces; everything in them ends with it
-	input  io.Closer // the holder ends when it is closed
-	pid    int       // the first process of the namespaces
+	holder *exec.Cmd // holds the namespaces; all processes in them end with it
+	input  io.Closer // the holder's stdin: the holder ends when the engine closes it
+	pid    int       // of the first process in the namespaces
 }
 
-// startLimit is far more than it takes to make two namespaces.
+// startLimit is how long an engine may take to start, and to end. Both take far less.
 const startLimit = 20 * time.Second
 
-// hold runs in the new namespaces as their first process: it reaps what is orphaned there, and ends with its input.
-// Where the cgroups of both versions are mounted, crun refuses them; without the second version it takes the first.
+// holderScript is the first process of the new namespaces. It reaps the orphans there. It ends when
+// its stdin ends. If the cgroups of both versions are mounted, crun refuses them; so the script
+// unmounts version 2.
 //
-// The file says, in podman's words, that the kernel's overlayfs cannot have idmapped lowers. Where it can, podman 4.3 gives
-// them to mount programs too, with an upper whose root is not mapped, and no container of root with --userns=auto starts.
-const hold = `
+// The file idmapped-lower-dir-false is podman's record that the kernel's overlayfs cannot have
+// idmapped lowers. Without it podman 4.3 passes such lowers to mount programs too, with an upper
+// whose root is not mapped. Then no container of root with --userns=auto starts.
+const holderScript = `
 	exec 3<&0 # a program in the background gets /dev/null
 	mount --make-rshared /
 	if grep -q ' /sys/fs/cgroup/unified ' /proc/mounts; then umount /sys/fs/cgroup/unified; fi
@@ -43,7 +46,8 @@ const hold = `
 	echo ready
 	cat <&3 >/dev/null & wait`
 
-// Start makes an engine. Whoever starts one must be root, and must Close it.
+// Start makes the folders of an engine and starts its namespaces. The caller must be root, and must
+// Close the engine. The error contains what the first process wrote to its stderr.
 func Start(c Config) (*Engine, error) {
 	e := &Engine{config: c}
 	owner := "0:0"
@@ -53,11 +57,11 @@ func Start(c Config) (*Engine, error) {
 	if err := e.prepare(); err != nil {
 		return nil, err
 	}
-	e.holder = exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
-		"bash", "-euc", hold, "bash", stateDir, owner)
+	e.holder = exec.Command("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child",
+		"--mount-proc", "bash", "-euc", holderScript, "bash", stateDir, owner)
 	e.holder.Dir = "/"
-	var complaints bytes.Buffer
-	e.holder.Stderr = &complaints
+	var stderr bytes.Buffer
+	e.holder.Stderr = &stderr
 	input, err := e.holder.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -77,12 +81,12 @@ func Start(c Config) (*Engine, error) {
 		e.pid, err = onlyChild(e.holder.Process.Pid)
 	}
 	if err != nil || line != "ready\n" {
-		return nil, fmt.Errorf("making namespaces: %w\n%s", errors.Join(err, e.end()), complaints.String())
+		return nil, fmt.Errorf("make namespaces: %w\n%s", errors.Join(err, e.end()), stderr.String())
 	}
 	return e, nil
 }
 
-// onlyChild is the process that unshare has started.
+// onlyChild returns the process id of the one child of pid.
 func onlyChild(pid int) (int, error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
 	if err != nil {
@@ -97,20 +101,20 @@ func onlyChild(pid int) (int, error) {
 		children = append(children, strings.Fields(string(text))...)
 	}
 	if len(children) != 1 {
-		return 0, fmt.Errorf("unshare has the children %v, want one", children)
+		return 0, fmt.Errorf("process %d has the children %v, want one", pid, children)
 	}
 	return strconv.Atoi(children[0])
 }
 
-// Command is a program, and its arguments, to be run in the engine's namespaces by the engine's user. podman's and
-// buildah's configuration is in its environment, and its working directory is the engine's folder.
+// Command returns a command that runs args in the engine's namespaces as the engine's user. Its
+// environment names the configuration of podman and buildah. Its working directory is [Config].Dir.
 func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	line := []string{"--target", strconv.Itoa(e.pid), "--mount", "--pid", "--"}
 	if u := e.config.User; u != nil {
 		line = append(line, "setpriv", "--reuid", strconv.Itoa(u.UID), "--regid", strconv.Itoa(u.GID), "--clear-groups",
 			"--inh-caps=-all")
 	}
-	// nsenter's own --wd is a directory of the namespace that it leaves.
+	// nsenter resolves --wd in the namespace that it leaves, so sh changes the directory.
 	line = append(line, "sh", "-c", `cd "$0" && exec "$@"`, e.config.Dir)
 	cmd := exec.CommandContext(ctx, "nsenter", append(line, args...)...)
 	cmd.Env = e.environment()
@@ -119,33 +123,35 @@ func (e *Engine) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Run runs a program to its end and answers with its output, and with an error that tells what it wrote to stderr.
+// Run runs args as [Engine.Command] does, and kills the program after limit. It returns the
+// program's stdout. The error contains its stderr.
 func (e *Engine) Run(limit time.Duration, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	cmd := e.Command(ctx, args...)
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
 		err = fmt.Errorf("not ended after %v: %w", limit, err)
 	}
 	if err != nil {
-		err = fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, complaints.String())
+		err = fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, stderr.String())
 	}
-	return out.String(), err
+	return stdout.String(), err
 }
 
-// Rootless says whether a plain user runs the engine.
+// Rootless reports whether a plain user runs the engine.
 func (e *Engine) Rootless() bool { return e.config.User != nil }
 
-// Path is a path in the engine's folder.
+// Path returns the path of elem below [Config].Dir.
 func (e *Engine) Path(elem ...string) string { return e.path(elem...) }
 
-// Close ends everything in the engine's namespaces, and so takes their mounts away. Its folder stays.
+// Close ends all processes in the engine's namespaces; the kernel then removes their mounts. The
+// folder of the engine stays.
 func (e *Engine) Close() error {
 	if err := e.end(); err != nil {
-		return fmt.Errorf("ending the engine in %s: %w", e.config.Dir, err)
+		return fmt.Errorf("end the engine in %s: %w", e.config.Dir, err)
 	}
 	return nil
 }
@@ -158,6 +164,6 @@ func (e *Engine) end() error {
 	case err2 := <-done:
 		return errors.Join(err, err2)
 	case <-time.After(startLimit):
-		return errors.Join(err, errors.New("its first process does not end"), e.holder.Process.Kill())
+		return errors.Join(err, fmt.Errorf("process %d does not end", e.holder.Process.Pid), e.holder.Process.Kill())
 	}
 }

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// An engine whose namespaces are its own, and end with it.
+// TestNamespaces checks that an engine has namespaces of its own, and that its processes end with
+// it.
 func TestNamespaces(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root makes namespaces of all kinds")
@@ -24,7 +25,8 @@ func TestNamespaces(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			out, err := e.Run(10*time.Second, "sh", "-c", "id -u; pwd; ls -A /var/lib; echo $CONTAINERS_STORAGE_CONF; touch tmp/f /run/engine/f graph/f; kill -0 1 || true")
+			out, err := e.Run(10*time.Second, "sh", "-c", "id -u; pwd; ls -A /var/lib; echo $CONTAINERS_STORAGE_CONF; "+
+				"touch tmp/f /run/engine/f graph/f; kill -0 1 || true")
 			want := map[bool]string{true: "0", false: "65534"}[user == nil] + "\n" + dir + "\n" + dir + "/conf/storage.conf\n"
 			if err != nil || out != want {
 				t.Errorf("in the namespaces: %v, %q, want %q", err, out, want)

@@ -11,11 +11,12 @@ import (
 	"strings"
 )
 
-// keepers are the command lines of the processes that keep namespaces: the holder's, and those by which a rootless podman
-// keeps its user namespace.
-var keepers = [][]string{{"cat"}, {"podman"}, {"buildah"}, {"catatonit", "-P"}}
+// holders are the command lines of processes that only hold a namespace: the engine's holder, and
+// the processes with which a rootless podman holds its user namespace.
+var holders = [][]string{{"cat"}, {"podman"}, {"buildah"}, {"catatonit", "-P"}}
 
-// processes lists the folders in the engine's own /proc, that of its PID namespace, but for its first process's.
+// processes lists the folders of the processes in the /proc of the engine's PID namespace. The
+// first process of the namespace is not among them.
 func (e *Engine) processes() ([]string, error) {
 	own := fmt.Sprintf("/proc/%d/root/proc", e.pid)
 	all, err := filepath.Glob(own + "/[0-9]*")
@@ -25,7 +26,7 @@ func (e *Engine) processes() ([]string, error) {
 	return slices.DeleteFunc(all, func(process string) bool { return process == own+"/1" }), err
 }
 
-// commandLine is that of a process; empty when it has ended.
+// commandLine returns the arguments of the process with this folder in /proc; nil if it has ended.
 func commandLine(process string) []string {
 	text, err := os.ReadFile(filepath.Join(process, "cmdline"))
 	if err != nil || len(text) == 0 {
@@ -34,7 +35,8 @@ func commandLine(process string) []string {
 	return strings.Split(string(bytes.TrimRight(text, "\x00")), "\x00")
 }
 
-// Processes lists the command lines of all that runs in the engine's namespaces, also in containers, but what keeps them.
+// Processes lists the command lines of the processes in the engine's namespaces and its containers.
+// Those that only hold a namespace are not among them.
 func (e *Engine) Processes() ([]string, error) {
 	all, err := e.processes()
 	if err != nil {
@@ -43,15 +45,15 @@ func (e *Engine) Processes() ([]string, error) {
 	var running []string
 	for _, process := range all {
 		words := commandLine(process)
-		if len(words) > 0 && !slices.ContainsFunc(keepers, func(k []string) bool { return slices.Equal(k, words) }) {
+		if len(words) > 0 && !slices.ContainsFunc(holders, func(h []string) bool { return slices.Equal(h, words) }) {
 			running = append(running, strings.Join(words, " "))
 		}
 	}
 	return running, nil
 }
 
-// Mounts lists the mounts below the engine's storage in any of its mount namespaces, a line of mountinfo each. The storage
-// itself, which podman mounts on itself, is not among them.
+// Mounts lists the mounts below the engine's storage in all of its mount namespaces, each as a line
+// of /proc/PID/mountinfo. It leaves out the folder overlay, which podman mounts on itself.
 func (e *Engine) Mounts() ([]string, error) {
 	all, err := e.processes()
 	if err != nil {
@@ -61,11 +63,12 @@ func (e *Engine) Mounts() ([]string, error) {
 	for _, process := range append(all, fmt.Sprintf("/proc/%d", e.pid)) {
 		text, err := os.ReadFile(filepath.Join(process, "mountinfo"))
 		if err != nil {
-			continue // it has ended
+			continue // the process has ended
 		}
 		for line := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n") {
 			point := strings.Fields(line + " 1 2 3 4 5")[4]
-			if strings.HasPrefix(point, e.path(graphDir)+"/") && point != e.path(graphDir, "overlay") && !slices.Contains(mounts, line) {
+			inStorage := strings.HasPrefix(point, e.path(graphDir)+"/") && point != e.path(graphDir, "overlay")
+			if inStorage && !slices.Contains(mounts, line) {
 				mounts = append(mounts, line)
 			}
 		}
@@ -73,11 +76,12 @@ func (e *Engine) Mounts() ([]string, error) {
 	return mounts, nil
 }
 
-// Layers lists the folders of layers in the storage: none when all images and containers have been removed.
+// Layers lists the folders of the layers in the storage. There is none after podman has removed all
+// images and containers.
 func (e *Engine) Layers() ([]string, error) {
 	entries, err := os.ReadDir(e.path(graphDir, "overlay"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // it was never used
+		return nil, nil // podman has not used this storage yet
 	}
 	var layers []string
 	for _, entry := range entries {
@@ -88,10 +92,15 @@ func (e *Engine) Layers() ([]string, error) {
 	return layers, err
 }
 
-// Temporary lists the temporary files of the engine, and what mounts have left in their work directories.
+// Temporary lists the temporary files of the engine, and the files that mounts left in their work
+// directories.
 func (e *Engine) Temporary() ([]string, error) {
 	var files []string
-	for _, pattern := range []string{e.path(tempDir, "*"), e.path(graphDir, "tmp", "*"), e.path(graphDir, "overlay", "*", "work", "*", "*")} {
+	for _, pattern := range []string{
+		e.path(tempDir, "*"),
+		e.path(graphDir, "tmp", "*"),
+		e.path(graphDir, "overlay", "*", "work", "*", "*"),
+	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			return nil, err
