@@ -38,8 +38,8 @@ const (
 	homeDir  = "home"
 )
 
-// stateDir is the folder of the state that podman drops at a boot. It lies in the engine's own /run.
-// Its name is short because "podman container cleanup" refuses one of more than 50 characters.
+// stateDir is the folder of the state that podman drops at a boot, in the engine's own /run. Its
+// name is short because "podman container cleanup" refuses one of more than 50 characters.
 const stateDir = "/run/engine"
 
 func (e *Engine) path(elem ...string) string {
