@@ -8,10 +8,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-const metacopyMark = "trusted.overlay.metacopy"
+const metacopyXattr = "trusted.overlay.metacopy"
 
 // A net capability, as setcap writes it (struct vfs_cap_data).
 const someCapability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
@@ -19,7 +20,7 @@ const someCapability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00
 // hole stages and publishes the lower's f without data and returns the copy, opened.
 func (s *site) hole(t *testing.T, c *Copier) *sys.File {
 	t.Helper()
-	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Hole}, Mark{Name: metacopyMark})
+	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Hole()}, Xattr{Name: metacopyXattr})
 	must(t, err)
 	defer staged.Discard()
 	must(t, staged.Publish(s.upper, "f"))
@@ -30,14 +31,14 @@ func (s *site) hole(t *testing.T, c *Copier) *sys.File {
 // A copy without data has all but the data, and gets it without a change of anything else.
 func TestComplete(t *testing.T) {
 	text := "head" + strings.Repeat("\x00", 100000) + "tail"
-	for size, want := range map[int64]string{Whole: text, 0: "", 3: "hea", int64(len(text)) + 5: text} {
+	for size, want := range map[Amount]string{Whole(): text, {}: "", First(3): "hea", First(int64(len(text)) + 5): text} {
 		base := t.TempDir()
 		s := newSite(t, base, base)
 		lower := filepath.Join(s.lowerPath, "f")
 		must(t, os.WriteFile(lower, []byte(text), 0o600))
 		must(t, os.Chown(lower, 5, 6))
 		must(t, unix.Chmod(lower, 0o6751))
-		must(t, unix.Setxattr(lower, capability, []byte(someCapability), 0))
+		must(t, unix.Setxattr(lower, ondisk.Capability, []byte(someCapability), 0))
 		must(t, unix.Setxattr(lower, "user.note", []byte("kept"), 0))
 		c := s.copier()
 		to := s.hole(t, c)
@@ -50,10 +51,10 @@ func TestComplete(t *testing.T) {
 		from, err := openSource(s.lower.At("f"))
 		must(t, err)
 		defer from.Close()
-		must(t, c.Complete(to, from, size, metacopyMark))
+		must(t, c.Complete(to, from, size, metacopyXattr))
 		must(t, os.WriteFile(lower, []byte(want), 0o600)) // which changes what a write changes
 		must(t, unix.Chmod(lower, 0o6751))
-		must(t, unix.Setxattr(lower, capability, []byte(someCapability), 0))
+		must(t, unix.Setxattr(lower, ondisk.Capability, []byte(someCapability), 0))
 		must(t, s.lower.At("f").Stat(&st))
 		must(t, unix.UtimesNano(lower, []unix.Timespec{before.Atim, before.Mtim}))
 		if got, want := describe(t, upper), describe(t, lower); got != want {
@@ -62,7 +63,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// Whatever fails, the mark stays until the data is whole, and what a write would have changed is put back.
+// Whichever call fails, the attribute metacopy stays until the data is whole, and what writing has
+// changed is reset.
 func TestEveryFaultOfComplete(t *testing.T) {
 	text := strings.Repeat("data", 1000)
 	for _, p := range plans {
@@ -87,20 +89,20 @@ func TestEveryFaultOfComplete(t *testing.T) {
 				}
 				return nil
 			})
-			err = c.Complete(to, from, Whole, metacopyMark)
+			err = c.Complete(to, from, Whole(), metacopyXattr)
 			sys.SetFault(nil)
 			fired = n > i
-			_, gone := s.upper.At("f").GetXattr(metacopyMark)
+			_, gone := s.upper.At("f").GetXattr(metacopyXattr)
 			switch {
 			case err == nil && gone == nil:
-				t.Fatalf("%s at call %d: success, and the mark is there", p.name, i)
+				t.Fatalf("%s at call %d: success, and the attribute is there", p.name, i)
 			case err != nil && gone != nil:
-				t.Fatalf("%s at call %d: %v, and the mark is gone", p.name, i, err)
+				t.Fatalf("%s at call %d: %v, and the attribute is gone", p.name, i, err)
 			case err != nil && err != p.err:
 				t.Fatalf("%s at call %d: %v", p.name, i, err)
 			}
 			if err != nil {
-				must(t, c.Complete(to, from, Whole, metacopyMark))
+				must(t, c.Complete(to, from, Whole(), metacopyXattr))
 			}
 			from.Close()
 			if got, want := describe(t, upper), describe(t, lower); !p.kill && failed != "utimensat" && got != want {

@@ -9,19 +9,20 @@ import (
 )
 
 const (
-	// copyChunk is the most that one copy_file_range is asked for: a kill does not wait for a whole file, and the disk
-	// writes one chunk while the next is copied.
+	// copyChunk is the most that one copy_file_range copies, in bytes: a kill does not wait for a
+	// whole file, and the disk writes one chunk while the kernel copies the next.
 	copyChunk = 16 << 20
-	// bufferSize is that of reading and writing where the kernel cannot copy by itself.
+	// bufferSize is the size of reads and writes if the kernel cannot copy, in bytes.
 	bufferSize = 1 << 20
-	// much is what takes longer to be copied than telling somebody so: about 0.3 ms, from memory.
-	much = 1 << 20
+	// minSlowBytes is the least copy for which [Copier].Slow is called. From the page cache it
+	// takes about 0.3 ms, longer than the wake-up of another thread.
+	minSlowBytes = 1 << 20
 )
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// deviceSet remembers source devices. Only answers that hold for the file system, not for one file, are remembered,
-// and a wrong one costs time, never data.
+// deviceSet is a set of source devices. It holds refusals that are about a file system, not about
+// one file. A wrong entry costs time, never data.
 type deviceSet struct{ m sync.Map }
 
 func (s *deviceSet) has(dev uint64) bool { _, ok := s.m.Load(dev); return ok }
@@ -29,29 +30,24 @@ func (s *deviceSet) add(dev uint64)      { s.m.Store(dev, struct{}{}) }
 
 // copyData fills the empty file of s. st is that of the source.
 func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
-	from, size := data.From, data.Size
-	if size == Hole {
+	from, amount := data.From, data.Amount
+	switch {
+	case amount.extent == hole:
 		return s.file.Truncate(st.Size)
-	}
-	if from == nil {
-		if size <= 0 {
-			return nil
-		}
-		return s.file.Truncate(size)
-	}
-	limit := st.Size
-	if size >= 0 {
-		limit = min(limit, size)
+	case from == nil && amount.size == 0:
+		return nil
+	case from == nil:
+		return s.file.Truncate(amount.size)
 	}
 	s.hasData = true
-	end, err := c.fill(s.file, from, data.st, limit)
+	end, err := c.fill(s.file, from, data.st, amount.of(st.Size))
 	if err != nil {
 		return err
 	}
-	final := size
-	if size < 0 {
+	final := amount.size
+	if amount.extent == whole {
 		final = st.Size
-		if end < final { // a hole ends the file; or the source has shrunk, and gets no zeros in place of what it had
+		if end < final { // a hole ends the file, or the source has shrunk: then no zeros are added
 			var now sys.Stat
 			if err := from.Ref().Stat(&now); err != nil {
 				return err
@@ -65,9 +61,10 @@ func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
 	return s.file.Truncate(final)
 }
 
-// fill copies the first limit bytes, or more, and returns where the file to ends now. A hole at its end is left out.
+// fill copies at least the first limit bytes, and returns where the file to ends now. It leaves a
+// hole at the end out.
 func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64, err error) {
-	if limit >= much {
+	if limit >= minSlowBytes {
 		c.slow()
 	}
 	if !c.noClone.has(st.Dev) {
@@ -82,10 +79,10 @@ func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64,
 			return 0, err
 		}
 	}
-	whole := st.Blocks*512 >= st.Size // no holes worth looking for
+	dense := st.Blocks*512 >= st.Size // it has no holes that are worth a search
 	for off := int64(0); off < limit; {
 		start, stop, err := off, limit, error(nil)
-		if !whole {
+		if !dense {
 			start, stop, err = nextExtent(from, off, limit)
 		}
 		if err != nil {
@@ -109,7 +106,8 @@ func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64,
 	return end, nil
 }
 
-// nextExtent finds data from off on. Without any, start is limit. Where the file system cannot tell, all is data.
+// nextExtent finds data from off on. If there is none, start is limit. If the file system does not
+// know, all is data.
 func nextExtent(from *sys.File, off, limit int64) (start, stop int64, err error) {
 	start, err = from.Seek(off, unix.SEEK_DATA)
 	switch {
@@ -123,17 +121,18 @@ func nextExtent(from *sys.File, off, limit int64) (start, stop int64, err error)
 	start = min(max(start, off), limit)
 	stop, err = from.Seek(start, unix.SEEK_HOLE)
 	switch {
-	case err == unix.ENXIO || refused(err): // cut off meanwhile: reading finds the end
+	case err == unix.ENXIO || refused(err): // the file has been truncated: reading finds the end
 		return start, limit, nil
 	case err != nil:
 		return 0, 0, err
-	case stop <= start: // nonsense: reading knows better
+	case stop <= start: // invalid: reading finds the end
 		return start, limit, nil
 	}
 	return start, min(stop, limit), nil
 }
 
-// copyExtent copies from off to stop and returns where it came to: before stop only when the source ends there.
+// copyExtent copies from off to stop. It returns where it ended: before stop only if the source
+// ends there.
 func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (int64, error) {
 	for off < stop && !c.noCopyRange.has(dev) {
 		n, err := to.CopyRange(from, off, off, int(min(stop-off, copyChunk)))
@@ -141,7 +140,7 @@ func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (in
 			c.noCopyRange.add(dev)
 			break
 		}
-		if refused(err) || (err == nil && n == 0) { // some file systems say 0 where reading finds data
+		if refused(err) || (err == nil && n == 0) { // some file systems return 0 where reading finds data
 			break
 		}
 		if err != nil {
@@ -179,14 +178,15 @@ func copyThroughMemory(to, from *sys.File, off, stop int64) (int64, error) {
 	return off, nil
 }
 
-// refusedForAll says that the kernel will not do this between the two file systems, whatever the file.
+// refusedForAll reports whether the kernel does not do this between the two file systems, whatever
+// the file.
 func refusedForAll(err error) bool {
 	return err == unix.EXDEV || err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.ENOTTY
 }
 
-// refused says that the kernel will not do this here and a simpler way should be tried; if that fails too, its error
-// is the true one. EPERM is what seccomp filters and immutable sources say, ETXTBSY a swap file. An error of the disk is
-// never among them.
+// refused reports whether the kernel does not do this here, so that a simpler call is tried, whose
+// error counts. EPERM comes from seccomp filters and for immutable sources, ETXTBSY for swap files.
+// Errors of the disk are not among them.
 func refused(err error) bool {
 	return refusedForAll(err) || err == unix.EINVAL || err == unix.EPERM || err == unix.ETXTBSY
 }

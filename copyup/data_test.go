@@ -14,7 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// extents tells where a file has data, as the file system says.
+// extents lists the extents of a file that hold data, as the file system reports them.
 func extents(t *testing.T, path string) string {
 	t.Helper()
 	f, err := os.Open(path)
@@ -59,7 +59,8 @@ func sameData(t *testing.T, a, b string) {
 	}
 }
 
-// Holes stay holes on every way by which data is copied, and without a way to see holes the data is right.
+// Holes stay holes on every way by which data is copied, and without a way to see holes the data is
+// right.
 func TestHoles(t *testing.T) {
 	const mib = 1 << 20
 	files := []struct {
@@ -132,34 +133,35 @@ func TestReflink(t *testing.T) {
 	s := newSite(t, base, base)
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5<<20+99), 0o600))
 	st, c := s.stat(t, "f"), s.copier()
-	for _, size := range []int64{-1, 1, 4096, 2<<20 + 5, 6 << 20} {
+	for _, amount := range []Amount{Whole(), First(1), First(4096), First(2<<20 + 5), First(6 << 20)} {
 		var staged *Staged
 		ops := calls(func() {
 			var err error
-			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: size})
+			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: amount})
 			must(t, err)
 		})
 		if count(ops, call("copy_file_range"))+count(ops, call("pread64")) > 0 {
-			t.Errorf("size %d: data was copied", size)
+			t.Errorf("%+v: data was copied", amount)
 		}
 		want := pattern(5<<20 + 99)
-		if size >= 0 {
-			want = append(want, make([]byte, 1<<20)...)[:size]
+		if amount != Whole() {
+			want = append(want, make([]byte, 1<<20)...)[:amount.size]
 		}
 		got := make([]byte, 7<<20)
 		n, err := staged.File().Pread(got, 0)
 		must(t, err)
 		if !bytes.Equal(got[:n], want) {
-			t.Errorf("size %d: other data, %d bytes", size, n)
+			t.Errorf("%+v: other data, %d bytes", amount, n)
 		}
 		staged.Discard()
 	}
 	s.wantEmptyWork(t)
 
-	// A source that was cut meanwhile brings what it has; one that grew, what was asked for.
+	// Of a source that has been truncated since, the copy has what is left; of one that has grown,
+	// the first size.
 	for _, now := range []int64{100, 8 << 20} {
 		must(t, os.Truncate(filepath.Join(s.lowerPath, "f"), now))
-		staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+		staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 		must(t, err)
 		var got sys.Stat
 		must(t, staged.File().Ref().Stat(&got))
@@ -170,8 +172,8 @@ func TestReflink(t *testing.T) {
 	}
 }
 
-// A refusal that holds for the file systems is remembered, one that may be about the file is not; and each source
-// device is asked for itself.
+// A refusal that is about the file systems is remembered, and one that may be about the file is
+// not. Each source device has its own.
 func TestRefusalsAreRemembered(t *testing.T) {
 	other := t.TempDir()
 	s := newSite(t, mountFS(t, "tmpfs", ""), other)
@@ -179,7 +181,7 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	st := s.stat(t, "f")
 	tries := func(c *Copier, st *sys.Stat) (clone, copyRange int) {
 		ops := calls(func() {
-			staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+			staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 			must(t, err)
 			staged.Discard()
 		})
@@ -211,7 +213,8 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	}
 }
 
-// copy_file_range that says 0 before the end (as for files of /proc, or on broken file systems) loses nothing.
+// If copy_file_range returns 0 before the end (for files of /proc, or on broken file systems), no
+// data is lost.
 func TestCopyRangeThatStops(t *testing.T) {
 	src, err := os.ReadFile("/proc/self/status")
 	must(t, err)
@@ -222,9 +225,9 @@ func TestCopyRangeThatStops(t *testing.T) {
 	defer proc.Close()
 	var st sys.Stat
 	must(t, proc.At("status").Stat(&st))
-	st.Size = 1 << 20 // a file of /proc says 0
+	st.Size = 1 << 20 // of a file of /proc it is 0
 	c := s.copier()
-	staged, err := c.Stage(asIs(proc.At("status")), &st, Data{Size: Whole})
+	staged, err := c.Stage(asIs(proc.At("status")), &st, Data{Amount: Whole()})
 	must(t, err)
 	defer staged.Discard()
 	got := make([]byte, 1<<20)
@@ -235,8 +238,8 @@ func TestCopyRangeThatStops(t *testing.T) {
 	}
 }
 
-// A lower file that is cut or that grows at any moment of the copy: no hang, no error, at most what it was said to have,
-// and no zeros in place of data that it never lost.
+// A lower file that is cut or that grows at any moment of the copy: no hang, no error, at most what
+// it was said to have, and no zeros in place of data that it never lost.
 func TestSourceChanges(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -260,7 +263,7 @@ func TestSourceChanges(t *testing.T) {
 				})
 				c := s.copier()
 				c.Sync = false
-				staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+				staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 				sys.SetFault(nil)
 				must(t, err)
 				n, err := staged.File().Pread(got, 0)
@@ -284,7 +287,7 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("copy-up to a full disk: %v, want ENOSPC", err)
 	}
 	s.wantEmptyWork(t)
-	if _, err := s.copier().Stage(asIs(s.lower.At("f")), st, Data{Size: 0}); err != nil {
+	if _, err := s.copier().Stage(asIs(s.lower.At("f")), st, Data{Amount: First(0)}); err != nil {
 		t.Errorf("truncation on a full disk: %v", err)
 	}
 }

@@ -10,29 +10,30 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // Which file systems are trusted with what, as the host describes them.
 func TestTrustIn(t *testing.T) {
-	none, nameless, all := trust{}, trust{nameless: true}, trust{ordered: true, nameless: true}
+	none, unnamed, all := trust{}, trust{tmpfile: true}, trust{ordered: true, tmpfile: true}
 	for _, c := range []struct {
 		fs   sys.FileSystem
 		want trust
 	}{
 		{sys.FileSystem{Type: "ext4", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
 		{sys.FileSystem{Type: "ext3", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "fc_debug_force"}, OwnJournal: true}, nameless},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "dax=always"}, OwnJournal: true}, nameless},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=writeback"}, OwnJournal: true}, nameless},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered"}}, nameless},
-		{sys.FileSystem{Type: "ext4"}, nameless},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "fc_debug_force"}, OwnJournal: true}, unnamed},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "dax=always"}, OwnJournal: true}, unnamed},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=writeback"}, OwnJournal: true}, unnamed},
+		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered"}}, unnamed},
+		{sys.FileSystem{Type: "ext4"}, unnamed},
 		{sys.FileSystem{Type: "ext2", Options: []string{"rw"}}, none},
 		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "attr2", "noquota"}}, all},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "logdev=/dev/x"}}, nameless},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "rtdev=/dev/x"}}, nameless},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "dax=inode"}}, nameless},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "logdev=/dev/x"}}, unnamed},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "rtdev=/dev/x"}}, unnamed},
+		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "dax=inode"}}, unnamed},
 		{sys.FileSystem{Type: "btrfs", OwnJournal: true}, none},
 		{sys.FileSystem{Type: "fuse.sshfs"}, none},
 		{sys.FileSystem{}, none},
@@ -43,9 +44,9 @@ func TestTrustIn(t *testing.T) {
 	}
 }
 
-// Real file systems are told apart.
+// Real file systems are trusted as their options allow.
 func TestTrustInRealFileSystems(t *testing.T) {
-	nameless, all := trust{nameless: true}, trust{ordered: true, nameless: true}
+	unnamed, all := trust{tmpfile: true}, trust{ordered: true, tmpfile: true}
 	ext4 := func(options string, args ...string) func(t *testing.T) string {
 		return func(t *testing.T) string { return testkit.MountImage(t, "ext4", options, args...) }
 	}
@@ -56,12 +57,12 @@ func TestTrustInRealFileSystems(t *testing.T) {
 	}{
 		{"ext4", ext4(""), all},
 		{"ext3", func(t *testing.T) string { return testkit.MountImage(t, "ext3", "") }, all},
-		{"ext4 data=journal", ext4("data=journal"), nameless},
-		{"ext4 data=writeback", ext4("data=writeback"), nameless},
-		{"ext4 journal_async_commit", ext4("data=writeback,journal_async_commit"), nameless},
-		{"ext4 with fast commits", ext4("", "-O", "fast_commit"), nameless},
-		{"ext4 without a journal", ext4("", "-O", "^has_journal"), nameless},
-		{"ext4 with an external journal", externalJournal, nameless},
+		{"ext4 data=journal", ext4("data=journal"), unnamed},
+		{"ext4 data=writeback", ext4("data=writeback"), unnamed},
+		{"ext4 journal_async_commit", ext4("data=writeback,journal_async_commit"), unnamed},
+		{"ext4 with fast commits", ext4("", "-O", "fast_commit"), unnamed},
+		{"ext4 without a journal", ext4("", "-O", "^has_journal"), unnamed},
+		{"ext4 with an external journal", externalJournal, unnamed},
 		{"ext2", func(t *testing.T) string { return testkit.MountImage(t, "ext2", "") }, trust{}},
 		{"xfs", func(t *testing.T) string { return testkit.MountImage(t, "xfs", "") }, all},
 		{"btrfs", func(t *testing.T) string { return testkit.MountImage(t, "btrfs", "") }, trust{}},
@@ -102,7 +103,7 @@ func TestTrustNeedsTheHost(t *testing.T) {
 	for _, c := range []struct {
 		refused string
 		want    trust
-	}{{"openat", trust{}}, {"sync_file_range", trust{nameless: true}}} {
+	}{{"openat", trust{}}, {"sync_file_range", trust{tmpfile: true}}} {
 		failing(call(c.refused), unix.EPERM, func() {
 			if w := OpenWork(s.work.Dir()); w.trust != c.want {
 				t.Errorf("without %s: %+v, want %+v", c.refused, w.trust, c.want)
@@ -111,8 +112,8 @@ func TestTrustNeedsTheHost(t *testing.T) {
 	}
 }
 
-// What is published is whole on the disk first, in the way of its file system: the data sync of either kind comes last
-// before the publication. Volatile waits for nothing.
+// What is published is whole on the disk first, in the way of its file system: the data sync of
+// either kind comes last before the publication. Volatile waits for nothing.
 func TestCallOrder(t *testing.T) {
 	for _, base := range []string{mountFS(t, "ext4", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""),
 		mountFS(t, "tmpfs", "")} {
@@ -121,39 +122,40 @@ func TestCallOrder(t *testing.T) {
 			k.build(t, filepath.Join(s.lowerPath, k.name))
 			what := fmt.Sprintf("%s, trusted with %+v", k.name, s.work.trust)
 			st := s.stat(t, k.name)
-			for _, size := range []int64{-1, 0, st.Size + 5, max(st.Size-5, 0)} {
-				if size >= 0 && st.Mode&unix.S_IFMT != unix.S_IFREG {
+			for _, amount := range []Amount{Whole(), First(0), First(st.Size + 5), First(max(st.Size-5, 0))} {
+				if amount != Whole() && st.Mode&unix.S_IFMT != unix.S_IFREG {
 					continue
 				}
-				names := s.copyUpCalls(t, s.copier(), st, k.name, size)
-				checkSync(t, fmt.Sprintf("%s, size %d", what, size), names, wantedSync(s.work.trust, st, size))
+				names := s.copyUpCalls(t, s.copier(), st, k.name, amount)
+				checkSync(t, fmt.Sprintf("%s, %+v", what, amount), names, wantedSync(s.work.trust, st, amount))
 			}
-			names := s.copyUpCalls(t, s.copier(), st, k.name, -1)
+			names := s.copyUpCalls(t, s.copier(), st, k.name, Whole())
 			checkSteps(t, what, names)
 			c := s.copier()
 			c.Sync = false
-			checkSync(t, what+", volatile", s.copyUpCalls(t, c, st, k.name, -1), "")
+			checkSync(t, what+", volatile", s.copyUpCalls(t, c, st, k.name, Whole()), "")
 		}
 	}
 }
 
 // wantedSync is the call that a copy-up must wait with, if any.
-func wantedSync(in trust, st *sys.Stat, size int64) string {
+func wantedSync(in trust, st *sys.Stat, amount Amount) string {
 	kind := st.Mode & unix.S_IFMT
 	switch {
 	case !in.ordered && (kind == unix.S_IFREG || kind == unix.S_IFDIR):
 		return "fsync"
-	case in.ordered && kind == unix.S_IFREG && st.Size > 0 && size != 0:
+	case in.ordered && kind == unix.S_IFREG && st.Size > 0 && amount != First(0):
 		return "sync_file_range"
 	}
 	return ""
 }
 
-// copyUpCalls copies up, names the system calls, and removes the copy again. The capability is noted with its name.
-func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, size int64) []string {
+// copyUpCalls copies up, names the system calls, and removes the copy again. The capability is
+// noted with its name.
+func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, amount Amount) []string {
 	t.Helper()
 	ops := calls(func() {
-		staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Size: size})
+		staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Amount: amount})
 		must(t, err)
 		must(t, staged.Publish(s.upper, name))
 		if f := staged.File(); f != nil {
@@ -164,7 +166,7 @@ func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, s
 	names := make([]string, len(ops))
 	for i, op := range ops {
 		names[i] = op.Call
-		if op.Call == "setxattr" && op.Name == capability {
+		if op.Call == "setxattr" && op.Name == ondisk.Capability {
 			names[i] += " " + op.Name
 		}
 	}
@@ -176,8 +178,8 @@ func publishing(names []string) int {
 	return slices.IndexFunc(names, func(n string) bool { return n == "renameat" || n == "renameat2" || n == "linkat" })
 }
 
-// checkSync checks that exactly the wanted sync is made, and nothing but a look at the parent between it and the
-// publication.
+// checkSync checks that exactly the wanted sync is made, and nothing but a look at the parent
+// between it and the publication.
 func checkSync(t *testing.T, what string, names []string, want string) {
 	t.Helper()
 	var syncs []string
@@ -209,7 +211,7 @@ func checkSync(t *testing.T, what string, names []string, want string) {
 func checkSteps(t *testing.T, what string, names []string) {
 	t.Helper()
 	last := -1
-	for _, n := range []string{"fchownat", "fchmodat2", "setxattr " + capability, "utimensat", names[publishing(names)]} {
+	for _, n := range []string{"fchownat", "fchmodat2", "setxattr " + ondisk.Capability, "utimensat", names[publishing(names)]} {
 		i := slices.Index(names, n)
 		if i < 0 {
 			continue
@@ -274,7 +276,7 @@ func TestFewCalls(t *testing.T) {
 		{"dir", []string{"getflags", "listxattr", "mkdirat", "utimensat", "fstatat", "renameat2", "utimensat"}},
 		{"link", []string{"listxattr", "readlinkat", "symlinkat", "utimensat", "fstatat", "renameat2", "utimensat"}},
 	} {
-		if names := s.copyUpCalls(t, c, s.stat(t, k.name), k.name, -1); !slices.Equal(names, k.want) {
+		if names := s.copyUpCalls(t, c, s.stat(t, k.name), k.name, Whole()); !slices.Equal(names, k.want) {
 			t.Errorf("%s: %v, want %v", k.name, names, k.want)
 		}
 	}
@@ -287,7 +289,7 @@ func TestFewCalls(t *testing.T) {
 		t.Error("made with a umask, and taken for what was asked for")
 	}
 	must(t, os.Remove(filepath.Join(s.upperPath, "usual")))
-	names := s.copyUpCalls(t, s.copier(), s.stat(t, "usual"), "usual", -1)
+	names := s.copyUpCalls(t, s.copier(), s.stat(t, "usual"), "usual", Whole())
 	if !slices.Contains(names, "fchownat") || !slices.Contains(names, "fchmodat2") {
 		t.Errorf("not known what it was made with, and not set: %v", names)
 	}
@@ -314,8 +316,9 @@ func TestSyncFails(t *testing.T) {
 	}
 }
 
-// Who copies up says so before it waits for the disk and before it copies much, and else not: being told has a price too.
-func TestSlowIsToldOfWaits(t *testing.T) {
+// Slow is called before a wait for the disk and before a large copy, and otherwise not: the call
+// takes time too.
+func TestSlowIsCalledBeforeWaits(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		trust trust
@@ -324,28 +327,28 @@ func TestSlowIsToldOfWaits(t *testing.T) {
 		want  bool
 	}{
 		{"synced", trust{}, true, 100, true},
-		{"written back", trust{ordered: true, nameless: true}, true, 100, true},
-		{"ordered, and nothing to be written", trust{ordered: true, nameless: true}, true, 0, false},
-		{"volatile", trust{nameless: true}, false, 100, false},
-		{"volatile and large", trust{nameless: true}, false, much, true},
+		{"written back", trust{ordered: true, tmpfile: true}, true, 100, true},
+		{"ordered, and nothing to be written", trust{ordered: true, tmpfile: true}, true, 0, false},
+		{"volatile", trust{tmpfile: true}, false, 100, false},
+		{"volatile and large", trust{tmpfile: true}, false, minSlowBytes, true},
 	} {
 		s := newSite(t, t.TempDir(), t.TempDir())
 		s.work.trust = c.trust
 		must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), make([]byte, c.size), 0o644))
-		told := false
+		called := false
 		copier := s.copier()
-		copier.Sync, copier.Slow = c.sync, func() { told = true }
+		copier.Sync, copier.Slow = c.sync, func() { called = true }
 		sys.SetFault(func(op sys.Op) error {
-			if (op.Call == "fsync" || op.Call == "sync_file_range") && !told {
-				t.Errorf("%s: nobody was told before %s", c.name, op.Call)
+			if (op.Call == "fsync" || op.Call == "sync_file_range") && !called {
+				t.Errorf("%s: Slow was not called before %s", c.name, op.Call)
 			}
 			return nil
 		})
 		err := s.copyUp(copier, s.stat(t, "f"), "f")
 		sys.SetFault(nil)
 		must(t, err)
-		if told != c.want {
-			t.Errorf("%s: told %v", c.name, told)
+		if called != c.want {
+			t.Errorf("%s: called %v", c.name, called)
 		}
 	}
 }

@@ -25,9 +25,9 @@ var plans = []plan{
 	{"disk full from then on", true, unix.ENOSPC},
 }
 
-// Every system call of a copy-up fails once, and every call is the last one, for every kind of object and every way of
-// copying data: afterwards the upper has either nothing or the whole, the next sweep empties the work directory, and
-// another try succeeds.
+// Every system call of a copy-up fails once, and every call is the last one, for every kind of
+// object and every way of copying data: afterwards the upper has either nothing or the whole, the
+// next sweep empties the work directory, and another try succeeds.
 func TestEveryFault(t *testing.T) {
 	memory, bare := mountFS(t, "tmpfs", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal")
 	ext4, xfs := mountFS(t, "ext4", ""), mountFS(t, "xfs", "")
@@ -35,11 +35,11 @@ func TestEveryFault(t *testing.T) {
 		name, lower, upper string
 		trust              trust
 	}{
-		{"one file system", bare, bare, trust{nameless: true}},
-		{"two file systems", memory, bare, trust{nameless: true}},
+		{"one file system", bare, bare, trust{tmpfile: true}},
+		{"two file systems", memory, bare, trust{tmpfile: true}},
 		{"nothing trusted", memory, memory, trust{}},
-		{"order trusted", ext4, ext4, trust{ordered: true, nameless: true}},
-		{"order trusted, clones", xfs, xfs, trust{ordered: true, nameless: true}},
+		{"order trusted", ext4, ext4, trust{ordered: true, tmpfile: true}},
+		{"order trusted, clones", xfs, xfs, trust{ordered: true, tmpfile: true}},
 	} {
 		for _, k := range kinds() {
 			if layout.lower != layout.upper && k.name != "regular" && k.name != "sparse" {

@@ -6,12 +6,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// keptFlags are the inode flags that a copy has as well. The kernel keeps them too, except for FlagNodump (ovl_copy_fileattr).
-// FlagImmutable and FlagAppend become a mark, see [Copier].
-const keptFlags = sys.FlagSync | sys.FlagNoatime | sys.FlagNodump
+// copiedFlags are the inode flags that a copy gets. The kernel copies them too, except for
+// FlagNodump (ovl_copy_fileattr). FlagImmutable and FlagAppend become an extended attribute, see
+// [Copier].
+const copiedFlags = sys.FlagSync | sys.FlagNoatime | sys.FlagNodump
 
-// noFlags are the errors of a file system that has no inode flags, and of a source or copy that the daemon may not open. The
-// copy is worth more than its flags.
+// noFlags are the errors of a file system that has no inode flags, and of a source or copy that the
+// daemon may not open. Then the copy has no flags.
 var noFlags = []unix.Errno{
 	unix.ENOTTY, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS, unix.EACCES, unix.EPERM, unix.ENXIO,
 }
@@ -28,15 +29,15 @@ func (m *metadata) findFlags() (err error) {
 	return err
 }
 
-// copyFlags gives the copy the flags that it keeps. The others are those that the upper's file system has chosen.
+// copyFlags sets copiedFlags on the copy. It leaves the flags that the upper's file system has set.
 func (m *metadata) copyFlags() error {
-	if m.flags&keptFlags == 0 {
+	if m.flags&copiedFlags == 0 {
 		return nil
 	}
 	dst := m.dst.Inode()
 	flags, err := dst.InodeFlags()
 	if err == nil {
-		err = dst.SetInodeFlags(flags | m.flags&keptFlags)
+		err = dst.SetInodeFlags(flags | m.flags&copiedFlags)
 	}
 	if err != nil && passes(err, noFlags) {
 		return nil

@@ -64,7 +64,7 @@ func (s *site) open(t *testing.T) {
 }
 
 func (s *site) copier() *Copier {
-	return &Copier{Work: s.work, Sync: true, KeepXattr: func(string) bool { return true }}
+	return &Copier{Work: s.work, Sync: true, CopiesXattr: func(string) bool { return true }}
 }
 
 func (s *site) stat(t *testing.T, name string) *sys.Stat {
@@ -76,7 +76,7 @@ func (s *site) stat(t *testing.T, name string) *sys.Stat {
 
 // copyUp stages and publishes, and closes what it got.
 func (s *site) copyUp(c *Copier, st *sys.Stat, name string) error {
-	staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Size: Whole})
+	staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Amount: Whole()})
 	if err != nil {
 		return err
 	}
@@ -109,7 +109,7 @@ func (s *site) wantEmptyWork(t *testing.T) {
 	}
 }
 
-// describe tells all of an object that a copy keeps, as text.
+// describe returns as text all of an object that its copy has as well.
 func describe(t *testing.T, path string) string {
 	t.Helper()
 	var st unix.Stat_t
@@ -256,11 +256,11 @@ func makeSparse(t *testing.T, path string, size int64, at ...int64) {
 		must(t, err)
 	}
 	must(t, f.Truncate(size))
-	must(t, f.Sync()) // extents are told apart only once they are on disk
+	must(t, f.Sync()) // the file system reports extents only once they are on disk
 }
 
-// mountFS mounts a fresh file system: "tmpfs", "ramfs", or one on a loop device. The ext4 does not tell the type of an
-// entry in its listings.
+// mountFS mounts a fresh file system: "tmpfs", "ramfs", or one on a loop device. The ext4 does not
+// report the type of an entry in its listings.
 func mountFS(t *testing.T, fstype, options string) string {
 	t.Helper()
 	switch fstype {
@@ -287,5 +287,5 @@ func count(ops []sys.Op, match func(sys.Op) bool) int {
 	return n
 }
 
-// asIs is an object of a layer whose inodes say whose they are.
+// asIs is an object of a layer without a scheme.
 func asIs(r sys.Ref) owner.Ref { return (*owner.Scheme)(nil).On(r) }

@@ -50,8 +50,8 @@ var tableNames = []string{
 	"system.nfs4_acl", "btrfs.compression",
 }
 
-// What a disk says never passes, for no attribute.
-func TestDiskErrorsNeverPass(t *testing.T) {
+// No error of a disk is ignored, for no attribute.
+func TestDiskErrorsAreNotIgnored(t *testing.T) {
 	for _, name := range tableNames {
 		get, set := tolerated(name)
 		for _, err := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.E2BIG, unix.ENOMEM} {
@@ -62,7 +62,8 @@ func TestDiskErrorsNeverPass(t *testing.T) {
 	}
 }
 
-// What may pass leaves out that attribute and nothing else: data, the other attributes, owner, mode and times come up.
+// What may pass leaves out that attribute and nothing else: data, the other attributes, owner, mode
+// and times come up.
 func TestTolerance(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -99,20 +100,20 @@ func TestTolerance(t *testing.T) {
 		upper := filepath.Join(s.upperPath, "f")
 		if !c.passes {
 			if err != c.err {
-				t.Errorf("%s of %s says %v: copy-up says %v", c.call, c.name, c.err, err)
+				t.Errorf("%s of %s returns %v: the copy-up returns %v", c.call, c.name, c.err, err)
 			}
 			if _, err := os.Lstat(upper); err == nil {
-				t.Errorf("%s of %s says %v: there is a copy", c.call, c.name, c.err)
+				t.Errorf("%s of %s returns %v: there is a copy", c.call, c.name, c.err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s of %s says %v: copy-up says %v", c.call, c.name, c.err, err)
+			t.Errorf("%s of %s returns %v: the copy-up returns %v", c.call, c.name, c.err, err)
 			continue
 		}
 		lines := slices.DeleteFunc(strings.Split(want, "\n"), func(l string) bool { return strings.HasPrefix(l, c.name+"=") })
 		if got := describe(t, upper); got != strings.Join(lines, "\n") {
-			t.Errorf("%s of %s says %v: upper\n%s\nwant\n%s", c.call, c.name, c.err, got, strings.Join(lines, "\n"))
+			t.Errorf("%s of %s returns %v: upper\n%s\nwant\n%s", c.call, c.name, c.err, got, strings.Join(lines, "\n"))
 		}
 		must(t, os.Remove(upper))
 	}
@@ -131,7 +132,7 @@ func TestLabelsMayBeRefused(t *testing.T) {
 }
 
 // Only what belongs to the object is copied.
-func TestKeepXattr(t *testing.T) {
+func TestCopiesXattr(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	path := filepath.Join(s.lowerPath, "d")
@@ -140,7 +141,7 @@ func TestKeepXattr(t *testing.T) {
 		setXattr(t, path, name, "y")
 	}
 	c := s.copier()
-	c.KeepXattr = func(name string) bool { return name != "trusted.overlay.opaque" }
+	c.CopiesXattr = func(name string) bool { return name != "trusted.overlay.opaque" }
 	must(t, s.copyUp(c, s.stat(t, "d"), "d"))
 	want := []string{"trusted.overlay.overlay.opaque", "user.x"}
 	if got := xattrsOf(t, filepath.Join(s.upperPath, "d")); !slices.Equal(got, want) {
@@ -148,7 +149,8 @@ func TestKeepXattr(t *testing.T) {
 	}
 }
 
-// Uppers that know less: without extended attributes notes are left out, without ACLs a file with an ACL stays below.
+// Uppers that know less: without extended attributes notes are left out, without ACLs a file with
+// an ACL stays below.
 func TestPoorUppers(t *testing.T) {
 	t.Run("no attributes", func(t *testing.T) {
 		s := newSite(t, t.TempDir(), mountFS(t, "ramfs", ""))
@@ -173,7 +175,8 @@ func TestPoorUppers(t *testing.T) {
 	})
 }
 
-// A plain user copies up what is his, directories included that he may not write to, and is told what he may not do.
+// A daemon of a plain user copies up the user's objects, also directories without write permission.
+// It returns the error of what it may not do.
 func TestPlainUser(t *testing.T) {
 	base := openTo(t, 1000)
 	s := newSite(t, base, base)
@@ -217,11 +220,11 @@ func TestPlainUser(t *testing.T) {
 		}
 	}
 
-	// a read-only directory whose rename fails stays staged, and is read-only where it succeeds
+	// If the rename of a read-only directory fails, it stays staged. Otherwise it is read-only.
 	st := s.stat(t, "readonly")
 	must(t, os.Remove(filepath.Join(s.upperPath, "readonly")))
 	asUser(t, 1000, func() {
-		staged, err := s.copier().Stage(asIs(s.lower.At("readonly")), st, Data{Size: Whole})
+		staged, err := s.copier().Stage(asIs(s.lower.At("readonly")), st, Data{Amount: Whole()})
 		check(t, err)
 		failing(call("fchmodat2"), unix.EIO, func() {
 			if err := staged.Publish(s.upper, "readonly"); err != unix.EIO {
@@ -289,15 +292,15 @@ func inNamespace(t *testing.T, base string) {
 	s.wantEmptyWork(t)
 }
 
-// A copy has the inode flags of its source that it is to keep, and no others. For an immutable or
-// append-only source it needs a mark.
+// A copy gets the inode flags of its source that are copied, and no others. If the source is
+// immutable or append-only, the copy gets an attribute.
 func TestInodeFlags(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
 	c := s.copier()
-	const mark = "trusted.overlay.protattr"
+	const protattr = "trusted.overlay.protattr"
 	var asked uint32
-	c.Protect = func(flags uint32) (Mark, bool) { asked = flags; return Mark{mark, []byte("x")}, true }
+	c.Protattr = func(flags uint32) (Xattr, bool) { asked = flags; return Xattr{protattr, []byte("x")}, true }
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o600))
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "empty"), nil, 0o600))
 	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
@@ -307,8 +310,8 @@ func TestInodeFlags(t *testing.T) {
 		must(t, unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags)))
 		must(t, unix.Close(fd))
 	}
-	const own = sys.FlagImmutable | sys.FlagAppend | keptFlags
-	for _, flags := range []uint32{0, sys.FlagSync, keptFlags, own} {
+	const own = sys.FlagImmutable | sys.FlagAppend | copiedFlags
+	for _, flags := range []uint32{0, sys.FlagSync, copiedFlags, own} {
 		for _, name := range []string{"f", "empty", "d"} {
 			source := s.lower.At(name)
 			before, err := source.InodeFlags()
@@ -323,13 +326,13 @@ func TestInodeFlags(t *testing.T) {
 			got, err := d.At(name).InodeFlags()
 			d.Close()
 			must(t, err)
-			if got&own != flags&keptFlags {
+			if got&own != flags&copiedFlags {
 				t.Errorf("%s with %#x: the copy has %#x", name, flags, got&own)
 			}
-			if want := flags &^ keptFlags; asked != want {
-				t.Errorf("%s with %#x: a mark for %#x", name, flags, asked)
+			if want := flags &^ copiedFlags; asked != want {
+				t.Errorf("%s with %#x: an attribute for %#x", name, flags, asked)
 			}
-			if _, err := unix.Lgetxattr(upper, mark, nil); (err == nil) != (asked != 0) {
+			if _, err := unix.Lgetxattr(upper, protattr, nil); (err == nil) != (asked != 0) {
 				t.Errorf("%s with %#x: the mark: %v", name, flags, err)
 			}
 			must(t, os.Remove(upper))

@@ -6,28 +6,22 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// origin is the attribute that says what a copy is a copy of; none without a name.
-type origin struct {
-	name  string
-	value []byte
-}
-
-// findOrigin asks what the copy is to say of itself.
+// findOrigin sets the origin that the copy gets.
 func (c *Copier) findOrigin(m *metadata) (err error) {
 	if c.Origin != nil {
-		m.origin.name, m.origin.value, err = c.Origin(m.src.Inode(), m.st)
+		m.origin, err = c.Origin(m.src.Inode(), m.st)
 	}
 	return err
 }
 
-// writeOrigin writes that, before the copy gets the mode that may keep its owner from it. Where the upper does not take it
-// (no attributes; attributes user.* on what is neither file nor directory) the copy is worth more, as in the kernel
-// (ovl_set_origin_fh).
+// writeOrigin writes the origin, before the copy gets a mode that may forbid it. If the object
+// cannot have the attribute, that is no error, as in the kernel (ovl_set_origin_fh): the upper has
+// no extended attributes, or has user.* on regular files and directories only.
 func (m *metadata) writeOrigin(dst sys.Ref) error {
-	if m.origin.name == "" {
+	if m.origin.Name == "" {
 		return nil
 	}
-	switch err := dst.SetXattr(m.origin.name, m.origin.value, 0); err {
+	switch err := dst.SetXattr(m.origin.Name, m.origin.Value, 0); err {
 	case unix.EOPNOTSUPP, unix.EPERM:
 		return nil
 	default:

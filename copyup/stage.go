@@ -7,36 +7,40 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Copier copies objects up. It is used by many at once and must not be copied.
+// Copier copies objects up. Many goroutines may use it at once. It must not be copied.
 type Copier struct {
-	// Work is where copies are made; on the mount of the upper. Immutable, as all exported fields.
+	// Work is the staging area, on the mount of the upper. All exported fields are immutable.
 	Work *Work
-	// Sync keeps a copy whole over a power cut: what must be on the disk first is waited for before it is published. False
-	// for volatile.
+	// Sync keeps a copy whole over a power cut: the copy-up waits for the disk before it publishes.
+	// False with option volatile.
 	Sync bool
-	// KeepXattr says which extended attributes, by their names in the layer, belong to the object and are copied with
-	// it; the others speak of its place in the layer. Required.
-	KeepXattr func(name string) bool
-	// Origin gives the attribute that says what a copy is a copy of; without a name, the copy gets none. nil: no copy does.
-	Origin func(src sys.Ref, st *sys.Stat) (name string, value []byte, err error)
-	// Protect gives the mark for a copy whose source is immutable or append-only ([sys.FlagImmutable], [sys.FlagAppend]); ok is
-	// false if the upper takes no marks. nil: no copy gets one.
-	Protect func(flags uint32) (mark Mark, ok bool)
-	// Slow is called before what may take long: a wait for the disk, or much to be copied. nil: nobody wants to know.
+	// CopiesXattr reports whether an attribute, by its name in the layer, is content and copied.
+	// The others are the overlay's own. Required.
+	CopiesXattr func(name string) bool
+	// Origin returns the attribute that holds the handle of the source; without a name, the copy
+	// gets none. nil: no copy gets one.
+	Origin func(src sys.Ref, st *sys.Stat) (Xattr, error)
+	// Protattr returns the attribute of a copy whose source is immutable or append-only
+	// ([sys.FlagImmutable], [sys.FlagAppend]). ok is false if the upper has no extended attributes.
+	// nil: no copy gets one.
+	Protattr func(flags uint32) (x Xattr, ok bool)
+	// Slow is called before a wait for the disk, and before a copy of minSlowBytes or more. It may
+	// be nil.
 	Slow func()
-	// Upper is how the upper says whose an object is; nil: by its inode. Set before the first copy.
+	// Upper is the ownership scheme of the upper; nil: the owner is that of the inode. Set it
+	// before the first copy.
 	Upper *owner.Scheme
 
-	// What the kernel cannot do for files of a source device, learned from its first refusal.
+	// The source devices for whose files the kernel has refused a call.
 	noClone, noCopyRange deviceSet
 }
 
-// Staged is a complete copy in the work directory. It ends with one of Publish, Orphan and Discard; Discard after one
-// of the others does nothing, so it may be deferred.
+// Staged is a complete copy in the work directory. Publish, Orphan or Discard ends it. Discard
+// after one of the others does nothing, so that it can be deferred.
 type Staged struct {
 	work    *Work
-	pending bool      // neither published nor given up
-	name    string    // in the work directory; empty for a file that has none
+	pending bool      // until Publish, Orphan or Discard
+	name    string    // in the work directory; empty for an O_TMPFILE file
 	file    *sys.File // of a regular file
 	dir     *sys.Dir  // of a directory that is to be synced
 	kind    uint32    // S_IFMT
@@ -44,46 +48,40 @@ type Staged struct {
 	hasData bool      // data was written into file
 }
 
-// Data says what data the copy of a regular file gets. A source that shrinks or grows meanwhile is no error: the copy has
-// what was there, at most as much as the source's Stat told.
+// Data is the data that the copy of a regular file gets. If the source shrinks or grows meanwhile,
+// that is no error: the copy has the data that was read, at most the size in st.
 type Data struct {
-	// Size in bytes that the copy has, of which only those that remain are copied: 0 does not even open the source.
-	// [Whole] copies all; [Hole] copies nothing and leaves a hole of the source's size, to be filled by [Copier.Complete].
-	Size int64
-	// From has the data; nil: the source itself.
+	// Amount of data. [First](0) and [Hole] do not open the source.
+	Amount Amount
+	// From is the file with the data; nil: the source.
 	From *sys.File
 
 	st *sys.Stat // of From
 }
 
-// Special sizes of a copy.
-const (
-	Whole int64 = -1
-	Hole  int64 = -2
-)
-
-// Mark is an extended attribute of the overlay's own.
-type Mark struct {
+// Xattr is an extended attribute of the overlay.
+type Xattr struct {
 	Name  string
 	Value []byte
 }
 
-// Stage makes a complete copy of the object at src, of any kind, in the work directory; of a directory, without its
-// entries. st is what src's own Stat tells of it; marks are for the copy.
+// Stage makes a complete copy of the object at src, of any type, in the work directory; of a
+// directory, without its entries. st are the attributes of src. The copy gets the attributes of the
+// overlay in xattrs as well.
 //
-// After an error nothing is left in the work directory, as far as the file system lets itself be cleaned up.
-func (c *Copier) Stage(src owner.Ref, st *sys.Stat, data Data, marks ...Mark) (*Staged, error) {
+// After an error Stage removes the copy. If that fails too, [Work.Sweep] removes it.
+func (c *Copier) Stage(src owner.Ref, st *sys.Stat, data Data, xattrs ...Xattr) (*Staged, error) {
 	s := &Staged{work: c.Work, pending: true, kind: st.Mode & unix.S_IFMT, mode: st.Mode & 0o7777}
-	if err := c.stage(s, src, st, data, marks); err != nil {
+	if err := c.stage(s, src, st, data, xattrs); err != nil {
 		s.Discard()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks []Mark) error {
+func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs []Xattr) error {
 	switch {
-	case s.kind != unix.S_IFREG || data.Size == 0 || data.Size == Hole || st.Size == 0:
+	case s.kind != unix.S_IFREG || data.Amount.isNothing() || st.Size == 0:
 		data.From = nil
 	case data.From == nil:
 		from, err := openSource(src.Inode())
@@ -102,13 +100,13 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	if err := m.findFlags(); err != nil {
 		return err
 	}
-	if protection := m.flags & (sys.FlagImmutable | sys.FlagAppend); protection != 0 && c.Protect != nil {
-		if mark, ok := c.Protect(protection); ok {
-			marks = append(marks[:len(marks):len(marks)], mark)
+	if protection := m.flags & (sys.FlagImmutable | sys.FlagAppend); protection != 0 && c.Protattr != nil {
+		if x, ok := c.Protattr(protection); ok {
+			xattrs = append(xattrs[:len(xattrs):len(xattrs)], x)
 		}
 	}
-	m.marked = len(marks) > 0
-	if err := m.list(c.KeepXattr); err != nil {
+	m.hasOverlayXattrs = len(xattrs) > 0
+	if err := m.list(c.CopiesXattr); err != nil {
 		return err
 	}
 	if err := c.findOrigin(m); err != nil {
@@ -120,8 +118,8 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	if err := m.writeOrigin(s.ref()); err != nil {
 		return err
 	}
-	for _, mark := range marks { // here for the same reason
-		if err := s.ref().SetXattr(mark.Name, mark.Value, 0); err != nil {
+	for _, x := range xattrs { // here for the same reason
+		if err := s.ref().SetXattr(x.Name, x.Value, 0); err != nil {
 			return err
 		}
 	}
@@ -136,11 +134,11 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, marks 
 	return c.makeDurable(s)
 }
 
-// create makes the object, without data, where nobody else can reach it.
+// create makes the object, without data, where no process can reach it.
 func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	dir := c.Work.Dir()
 	mode, kind := m.begin(c.Work, c.Upper), c.Upper.Inode(s.kind)&unix.S_IFMT
-	if s.kind == unix.S_IFREG && c.Work.trust.nameless {
+	if s.kind == unix.S_IFREG && c.Work.trust.tmpfile {
 		s.file, err = c.Work.dir.CreateTmpfile(mode)
 		return err
 	}
@@ -148,7 +146,7 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	switch kind {
 	case unix.S_IFREG:
 		s.file, err = dir.CreateFile(s.name, mode)
-		if err == nil && s.kind != kind { // it stands for a device, fifo or socket
+		if err == nil && s.kind != kind { // a regular file stands for a device, fifo or socket
 			s.file.Close()
 			s.file = nil
 		}
@@ -157,7 +155,7 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 		if err := dir.Mkdir(s.name, mode); err != nil || !c.syncs() {
 			return err
 		}
-		s.dir, err = dir.OpenDir(s.name) // now: the final mode may not let us
+		s.dir, err = dir.OpenDir(s.name) // now: the final mode may forbid it
 		return err
 	case unix.S_IFLNK:
 		target, err := m.src.Readlink()
@@ -173,8 +171,9 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	return unix.EINVAL
 }
 
-// openSource opens a lower file for reading, without touching its access time where that is allowed: to its owner and
-// to root. Other programs' copies of the layer must not differ because we have read it.
+// openSource opens a file of a lower for reading. If the daemon is the owner or root, reading does
+// not change the access time: copies that other programs make of the layer must not differ
+// afterwards.
 func openSource(src sys.Ref) (*sys.File, error) {
 	f, err := src.OpenFile(unix.O_RDONLY | unix.O_NOATIME)
 	if err == unix.EPERM {
@@ -183,7 +182,7 @@ func openSource(src sys.Ref) (*sys.File, error) {
 	return f, err
 }
 
-// ref names the staged object.
+// ref returns the staged object.
 func (s *Staged) ref() sys.Ref {
 	if s.file != nil {
 		return s.file.Ref()
@@ -191,17 +190,17 @@ func (s *Staged) ref() sys.Ref {
 	return s.work.Dir().At(s.name)
 }
 
-// File is the copy of a regular file, opened for reading and writing; nil for other kinds. After Publish it belongs to
-// the caller, who closes it.
+// File returns the copy of a regular file, opened for reading and writing; nil for other types.
+// After Publish the caller closes it.
 func (s *Staged) File() *sys.File { return s.file }
 
-// Publish brings the copy to its place: the entry name of parent, which must not exist. parent's access and modification
-// times stay what they were, because nothing changes in the merged view.
+// Publish brings the copy to its place: the entry name of parent, which must not exist. It resets
+// parent's access and modification times, because the merged view has not changed. An error of that
+// is dropped, as in ovl_copy_up_one: the copy is in its place.
 //
-// After an error the copy is still staged. The rename decides: times that cannot be set back afterwards are not an error
-// (as in ovl_copy_up_one), for the copy is in its place.
+// After an error the copy is still staged.
 //
-// Preconditions: nobody else changes parent's entries meanwhile.
+// Precondition: no other call changes parent's entries.
 func (s *Staged) Publish(parent *sys.Dir, name string) error {
 	var before sys.Stat
 	if err := parent.Ref().Stat(&before); err != nil {
@@ -226,8 +225,9 @@ func (s *Staged) put(parent *sys.Dir, name string) error {
 	return err
 }
 
-// publishReadOnly publishes a directory that its owner may not write to, where the daemon has no more rights than he: the
-// kernel lets only a writable directory get another parent. A kill between the calls leaves the owner the right to write.
+// publishReadOnly publishes a directory without write permission for its owner, for a daemon that
+// has no more rights than the owner: the kernel moves only a writable directory to another parent.
+// A kill between the calls leaves the owner the permission.
 func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
 	if err := s.ref().Chmod(s.mode | 0o200); err != nil {
 		return err
@@ -235,12 +235,13 @@ func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
 	if err := s.work.dir.RenameNew(s.name, parent, name); err != nil {
 		return err
 	}
-	_ = parent.At(name).Chmod(s.mode) // the rename has decided
+	_ = parent.At(name).Chmod(s.mode) // the copy is in its place
 	return nil
 }
 
-// Orphan leaves of the staged copy of a regular file the open file alone, without a name: the copy of a lower file that
-// is unlinked and still in use. The file belongs to the caller. After an error the copy is still staged.
+// Orphan removes the name of the staged copy of a regular file and returns the file, which the
+// caller closes: it is the copy of a lower's file that is unlinked and still in use. After an error
+// the copy is still staged.
 func (s *Staged) Orphan() (*sys.File, error) {
 	if s.file == nil {
 		return nil, unix.EINVAL
@@ -254,7 +255,7 @@ func (s *Staged) Orphan() (*sys.File, error) {
 	return s.file, nil
 }
 
-// leave notes that the copy is no longer staged and that its file is the caller's.
+// leave notes that the copy is no longer staged. Its file is the caller's.
 func (s *Staged) leave() {
 	s.pending = false
 	if s.dir != nil {
@@ -263,7 +264,7 @@ func (s *Staged) leave() {
 	}
 }
 
-// Discard removes the copy and closes it. What cannot be removed waits for the next [Work.Sweep].
+// Discard closes and removes the copy. If that fails, [Work.Sweep] removes it.
 func (s *Staged) Discard() {
 	if !s.pending {
 		return

@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Every kind of object comes up with all it has, its parent keeps its times, and nothing else is left.
+// Every kind of object comes up with all it has, its parent keeps its times, and nothing else is
+// left.
 func TestKinds(t *testing.T) {
 	for _, k := range kinds() {
 		t.Run(k.name, func(t *testing.T) {
@@ -48,7 +49,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A copy of limited size has that size and no more data than needed, and truncation to 0 does not open the source.
+// A copy of limited size has that size and no more data than needed, and truncation to 0 does not
+// open the source.
 func TestSize(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -56,25 +58,25 @@ func TestSize(t *testing.T) {
 	data := pattern(full)
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), data, 0o600))
 	st, c := s.stat(t, "f"), s.copier()
-	for _, size := range []int64{-1, 0, 1, 4096, full - 1, full, full + 5000} {
+	for _, amount := range []Amount{Whole(), First(0), First(1), First(4096), First(full - 1), First(full), First(full + 5000)} {
 		var staged *Staged
 		ops := calls(func() {
 			var err error
-			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: size})
+			staged, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: amount})
 			must(t, err)
 		})
-		want := make([]byte, max(size, 0))
+		want := make([]byte, amount.size)
 		copy(want, data)
-		if size < 0 {
+		if amount == Whole() {
 			want = data
 		}
 		got := make([]byte, len(want)+1)
 		n, err := staged.File().Pread(got, 0)
 		must(t, err)
 		if !slices.Equal(got[:n], want) {
-			t.Errorf("size %d: %d bytes, not what was wanted", size, n)
+			t.Errorf("%+v: %d bytes, not what was wanted", amount, n)
 		}
-		if opened := count(ops, func(op sys.Op) bool { return op == sys.Op{Call: "openat", Name: "f"} }); size == 0 && opened > 0 {
+		if opened := count(ops, func(op sys.Op) bool { return op == sys.Op{Call: "openat", Name: "f"} }); amount == First(0) && opened > 0 {
 			t.Errorf("size 0 opened the source")
 		}
 		staged.Discard()
@@ -83,7 +85,7 @@ func TestSize(t *testing.T) {
 
 	// An empty source is not opened either, and grows.
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "e"), nil, 0o000))
-	staged, err := c.Stage(asIs(s.lower.At("e")), s.stat(t, "e"), Data{Size: 77})
+	staged, err := c.Stage(asIs(s.lower.At("e")), s.stat(t, "e"), Data{Amount: First(77)})
 	must(t, err)
 	var got sys.Stat
 	must(t, staged.File().Ref().Stat(&got))
@@ -99,13 +101,14 @@ func TestPublish(t *testing.T) {
 	t.Run("by name", func(t *testing.T) { publish(t, mountFS(t, "tmpfs", ""), "renameat2", nil, unix.EINVAL, unix.ENOSYS) })
 }
 
-// publish publishes on a file system where it is done by one call; once as it is, and with each of the first call's errors.
+// publish publishes on a file system where it is done by one call; once as it is, and with each of
+// the first call's errors.
 func publish(t *testing.T, base, by string, refusals ...error) {
 	s := newSite(t, base, base)
 	c := s.copier()
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
 	stage := func() *Staged {
-		staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
+		staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Whole()})
 		must(t, err)
 		return staged
 	}
@@ -150,7 +153,7 @@ func TestOrphan(t *testing.T) {
 	t.Run("nameless", func(t *testing.T) { orphan(t, mountFS(t, "ext4", "")) })
 	t.Run("by name", func(t *testing.T) {
 		s := orphan(t, mountFS(t, "tmpfs", ""))
-		staged, err := s.copier().Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
+		staged, err := s.copier().Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Whole()})
 		must(t, err)
 		failing(call("unlinkat"), unix.EIO, func() {
 			if _, err := staged.Orphan(); err != unix.EIO {
@@ -167,7 +170,7 @@ func orphan(t *testing.T, base string) *site {
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), []byte("lower"), 0o600))
 	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
 	c := s.copier()
-	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Size: Whole})
+	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Whole()})
 	must(t, err)
 	f, err := staged.Orphan()
 	must(t, err)
@@ -185,7 +188,7 @@ func orphan(t *testing.T, base string) *site {
 		t.Errorf("%d names", st.Nlink)
 	}
 
-	dir, err := c.Stage(asIs(s.lower.At("d")), s.stat(t, "d"), Data{Size: Whole})
+	dir, err := c.Stage(asIs(s.lower.At("d")), s.stat(t, "d"), Data{Amount: Whole()})
 	must(t, err)
 	if _, err := dir.Orphan(); err != unix.EINVAL {
 		t.Errorf("orphan of a directory: %v", err)
@@ -195,7 +198,7 @@ func orphan(t *testing.T, base string) *site {
 	return s
 }
 
-// What cannot be copied says why and leaves nothing.
+// If an object cannot be copied, Stage returns the error and leaves nothing.
 func TestStageErrors(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -210,21 +213,21 @@ func TestStageErrors(t *testing.T) {
 		}
 		s.wantEmptyWork(t)
 	}
-	_, err := c.Stage(asIs(s.lower.At("gone")), st, Data{Size: Whole})
+	_, err := c.Stage(asIs(s.lower.At("gone")), st, Data{Amount: Whole()})
 	check("source removed", err, unix.ENOENT)
-	_, err = c.Stage(asIs(s.lower.At("../f")), st, Data{Size: Whole})
+	_, err = c.Stage(asIs(s.lower.At("../f")), st, Data{Amount: Whole()})
 	check("name that leads out", err, unix.EINVAL)
 
 	must(t, os.Remove(f))
 	must(t, unix.Mkfifo(f, 0o600))
-	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 	check("file that became a fifo", err, unix.ENXIO)
 
 	st.Mode = 0o644
-	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 	check("object without a kind", err, unix.EINVAL)
 
 	st.Mode = unix.S_IFLNK | 0o777
-	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Size: Whole})
+	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
 	check("symlink that became a fifo", err, unix.EINVAL)
 }

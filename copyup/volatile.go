@@ -6,29 +6,30 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A mount that waits for no disk says so in the work directory, as the kernel's overlayfs does
-// (ovl_create_volatile_dirty): work/incompat/volatile/dirty stays when the mount ends, and whoever mounts the same
-// directories next is told, because nobody can know whether the upper is whole. Every entry of incompat is such a reason.
+// A volatile mount, which waits for no disk, makes work/incompat/volatile/dirty in the work
+// directory, as the kernel's overlayfs does (ovl_create_volatile_dirty). It stays when the mount
+// ends: the next mount of the directories refuses them, because a power cut may have damaged the
+// upper. Every entry of incompat is such a reason.
 const (
 	incompatName = "incompat"
 	volatileName = "volatile"
 	dirtyName    = "dirty"
 )
 
-// Incompat is one of the reasons why a staging area must not be used, as its last user left it; empty: there is none. To be
-// asked before [Work.Sweep].
+// Incompat returns the name of a reason why the staging area must not be used; empty: there is
+// none. Call it before [Work.Sweep].
 func Incompat(dir *sys.Dir) (reason string, err error) {
 	d, err := dir.OpenDir(incompatName)
 	switch err {
 	case nil:
-	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: // nothing, or nothing that says anything
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: // there is none, or no directory
 		return "", nil
 	default:
 		return "", err
 	}
 	defer d.Close()
 	err = d.List(func(e sys.Dirent) error {
-		if reason == "" || reason == volatileName { // the one that is best known goes last
+		if reason == "" || reason == volatileName { // any other reason goes first
 			reason = e.Name
 		}
 		return nil
@@ -36,21 +37,21 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	return reason, err
 }
 
-// MarkVolatile notes that from now on the upper may not be whole after a power cut. Like all that such a mount does, the note
-// does not wait for the disk. Precondition: [Incompat] found nothing, and the directory has been swept.
-func (w *Work) MarkVolatile() error {
-	name := w.Name() // made whole before it counts
+// SetVolatile notes that a power cut may damage the upper from now on. It does not wait for the
+// disk. Preconditions: [Incompat] has found no reason, and the directory has been swept.
+func (w *Work) SetVolatile() error {
+	name := w.Name() // it is complete before the rename
 	err := w.makeVolatile(name)
 	if err == nil {
 		err = w.dir.Rename(name, w.dir, incompatName, 0)
 	}
 	if err != nil {
-		_ = w.Remove(name) // the error to tell is the first; the next mount sweeps
+		_ = w.Remove(name) // the first error is returned; the next mount sweeps
 	}
 	return err
 }
 
-// makeVolatile makes the note. Its modes are such that its owner can remove it, who need not be root here.
+// makeVolatile makes the directory incompat. Its owner can remove it without being root.
 func (w *Work) makeVolatile(name string) error {
 	if err := w.dir.Mkdir(name, 0o700); err != nil {
 		return err
@@ -76,8 +77,8 @@ func (w *Work) makeVolatile(name string) error {
 	return nil
 }
 
-// UnmarkVolatile takes the note back, after it has made all of the file system durable.
-func (w *Work) UnmarkVolatile() error {
+// ClearVolatile syncs the file system and removes what [Work.SetVolatile] has made.
+func (w *Work) ClearVolatile() error {
 	if err := w.dir.SyncFS(); err != nil {
 		return err
 	}

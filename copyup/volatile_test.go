@@ -24,10 +24,10 @@ func TestVolatile(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	wantIncompat(t, s, "")
-	must(t, s.work.MarkVolatile())
+	must(t, s.work.SetVolatile())
 	testkit.Want(t, "the work directory", s.workPath, volatileTree)
 	wantIncompat(t, s, "volatile")
-	must(t, s.work.UnmarkVolatile())
+	must(t, s.work.ClearVolatile())
 	s.wantEmptyWork(t)
 	wantIncompat(t, s, "")
 }
@@ -43,15 +43,16 @@ func TestIncompat(t *testing.T) {
 		s := newSite(t, subdir(t, base), subdir(t, base))
 		testkit.Build(t, s.workPath, c.tree)
 		wantIncompat(t, s, c.want)
-		if c.want == "" { // and is in nobody's way
+		if c.want == "" { // and does not hinder SetVolatile
 			must(t, s.work.Sweep())
-			must(t, s.work.MarkVolatile())
+			must(t, s.work.SetVolatile())
 			testkit.Want(t, "the work directory", s.workPath, volatileTree)
 		}
 	}
 }
 
-// After any fault the note is there whole or not at all, and what it was made of goes with the next sweep.
+// After any fault the note is there whole or not at all, and what it was made of goes with the next
+// sweep.
 func TestEveryFaultOfVolatile(t *testing.T) {
 	for _, p := range plans {
 		base := t.TempDir()
@@ -65,7 +66,7 @@ func TestEveryFaultOfVolatile(t *testing.T) {
 				}
 				return nil
 			})
-			err := s.work.MarkVolatile()
+			err := s.work.SetVolatile()
 			sys.SetFault(nil)
 			if n <= i {
 				must(t, err)
@@ -85,11 +86,12 @@ func TestEveryFaultOfVolatile(t *testing.T) {
 	}
 }
 
-// It is taken back after all has been written; where that fails, it stays, and so does one that cannot be looked at.
+// It is taken back after all has been written; where that fails, it stays, and so does one that
+// cannot be looked at.
 func TestFaultsOfUnmarking(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
-	must(t, s.work.MarkVolatile())
+	must(t, s.work.SetVolatile())
 	var calls []string
 	sys.SetFault(func(op sys.Op) error {
 		calls = append(calls, op.Call)
@@ -98,7 +100,7 @@ func TestFaultsOfUnmarking(t *testing.T) {
 		}
 		return nil
 	})
-	err := s.work.UnmarkVolatile()
+	err := s.work.ClearVolatile()
 	sys.SetFault(nil)
 	if err != unix.EIO || len(calls) != 1 {
 		t.Errorf("%v after %v", err, calls)

@@ -7,17 +7,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Work is the staging area: a directory on the mount of the upper that nobody else uses. Its methods may be called by
-// many at once; they need no lock because no two are given the same name.
+// Work is the staging area: a directory on the mount of the upper that no other process uses. Its
+// methods may be called by many goroutines; they need no lock because [Work.Name] returns each name
+// once.
 type Work struct {
-	dir  *sys.Dir      // immutable, not owned
-	last atomic.Uint64 // the number of the name given out last
+	dir  *sys.Dir      // immutable; the caller closes it
+	last atomic.Uint64 // the number in the last name
 
-	// Immutable: how far the file system is trusted; and, where known, what is made here belongs to and that its mode is
-	// the one that was asked for.
+	// Immutable. If known, an object made here belongs to uid and gid, and has the mode that it was
+	// made with.
 	trust    trust
 	uid, gid uint32
 	known    bool
@@ -26,23 +28,22 @@ type Work struct {
 // namePrefix begins every staging name, as in the kernel's work directory.
 const namePrefix = "#"
 
-// OpenWork uses dir as the staging area, and finds out how far its file system is trusted. [Work.Sweep] comes first where
-// an earlier run may have left something.
+// OpenWork makes dir the staging area, and finds out how far its file system is trusted. If an
+// earlier mount may have used dir, call [Work.Sweep] before anything is staged.
 func OpenWork(dir *sys.Dir) *Work {
 	w := &Work{dir: dir}
 	w.learn()
 	return w
 }
 
-// Dir is the staging directory itself.
+// Dir returns the staging directory.
 func (w *Work) Dir() *sys.Dir { return w.dir }
 
-// Name gives a fresh name, such as "#1a".
+// Name returns a new name, such as "#1a".
 func (w *Work) Name() string { return namePrefix + strconv.FormatUint(w.last.Add(1), 16) }
 
-// Sweep makes the staging area fit for use: it removes all that an earlier run left, and the default ACL that the
-// directory may have inherited and would hand on to every copy (as in ovl_workdir_create). Nothing may be staged while
-// it runs.
+// Sweep removes all that an earlier mount left, and the default ACL that the directory may have
+// inherited: every copy would inherit it (ovl_workdir_create). Precondition: nothing is staged.
 func (w *Work) Sweep() error {
 	if err := dropDefaultACL(w.dir); err != nil {
 		return err
@@ -51,7 +52,7 @@ func (w *Work) Sweep() error {
 	if err != nil {
 		return err
 	}
-	for _, e := range left { // first: emptying a directory takes fresh names, which must not be among these
+	for _, e := range left { // first: removing a directory takes new names, which must not be among these
 		digits, ours := strings.CutPrefix(e.Name, namePrefix)
 		if n, err := strconv.ParseUint(digits, 16, 63); ours && err == nil && n > w.last.Load() {
 			w.last.Store(n)
@@ -67,18 +68,18 @@ func (w *Work) Sweep() error {
 }
 
 func dropDefaultACL(d *sys.Dir) error {
-	const acl = "system.posix_acl_default"
-	_, err := d.Ref().GetXattr(acl)
+	_, err := d.Ref().GetXattr(ondisk.DefaultACL)
 	if err == unix.ENODATA || err == unix.EOPNOTSUPP {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return d.Ref().RemoveXattr(acl)
+	return d.Ref().RemoveXattr(ondisk.DefaultACL)
 }
 
-// Remove removes the entry name of the staging area with everything in it. That it is not there is fine.
+// Remove removes an entry of the staging area with everything in it. It returns nil if there is
+// none.
 func (w *Work) Remove(name string) error {
 	var st sys.Stat
 	switch err := w.dir.At(name).Stat(&st); err {
@@ -99,8 +100,8 @@ func (w *Work) remove(e sys.Dirent) error {
 	if e.Type != unix.DT_DIR {
 		return gone(w.dir.Unlink(e.Name))
 	}
-	// A directory inside is moved out to the top and waits for its turn, so that a tree of any depth takes one
-	// descriptor and no path.
+	// A directory in a directory is moved to the top and removed later. So a tree of any depth
+	// takes one descriptor, and no path.
 	waiting := []string{e.Name}
 	for len(waiting) > 0 {
 		name := waiting[len(waiting)-1]
@@ -114,14 +115,14 @@ func (w *Work) remove(e sys.Dirent) error {
 	return nil
 }
 
-// removeFlat removes the directory name and every file in it. The directories in it are moved to the top, under the
-// names returned.
+// removeFlat removes a directory and every file in it. It moves the directories in it to the top,
+// under the names that it returns.
 func (w *Work) removeFlat(name string) (moved []string, err error) {
 	err = w.dir.Rmdir(name)
 	if err != unix.ENOTEMPTY && err != unix.EEXIST {
 		return nil, gone(err)
 	}
-	// What is in it can be a copy of a directory that its owner closed to himself.
+	// The directory may be a copy of one whose owner has no permissions.
 	if err := w.dir.At(name).Chmod(0o700); err != nil {
 		return nil, err
 	}
@@ -187,7 +188,7 @@ func list(d *sys.Dir) ([]sys.Dirent, error) {
 	return entries, nil
 }
 
-// gone takes it as done that a name is not there.
+// gone drops ENOENT: an entry that is not there needs no removal.
 func gone(err error) error {
 	if err == unix.ENOENT {
 		return nil

@@ -92,7 +92,7 @@ func TestRemoveDeepTree(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// A plain user's copies of directories that are closed even to him can be removed.
+// A plain user's copies of directories without permissions for their owner can be removed.
 func TestSweepAsUser(t *testing.T) {
 	base := openTo(t, 1000)
 	s := newSite(t, base, base)

@@ -11,22 +11,22 @@ import (
 )
 
 // How much data copyUp is asked for, besides a size: all of a file's, or none, because attributes are to be changed alone.
-const (
-	wholeFile = copyup.Whole
-	noData    = copyup.Hole
+var (
+	wholeFile = copyup.Whole()
+	noData    = copyup.Hole()
 )
 
-// copyUp makes n an object of the upper, its directories first. size is how much of a regular file's data is needed there.
+// copyUp makes n an object of the upper, its directories first. amount is how much of a regular file's data is needed there.
 // Preconditions: none of n's locks and no directory's mu are held.
-func (o *Overlay) copyUp(n *Node, size int64) error {
-	if err := o.raise(n, size); err != nil || size == noData || n.place().data == nil {
+func (o *Overlay) copyUp(n *Node, amount copyup.Amount) error {
+	if err := o.raise(n, amount); err != nil || amount == noData || n.place().data == nil {
 		return err
 	}
-	return o.raiseData(n, size)
+	return o.raiseData(n, amount)
 }
 
 // raise is copyUp that leaves the data out where it has been left out before.
-func (o *Overlay) raise(n *Node, size int64) error {
+func (o *Overlay) raise(n *Node, amount copyup.Amount) error {
 	p := n.place()
 	if p.layer == stack.Upper {
 		return nil
@@ -40,7 +40,7 @@ func (o *Overlay) raise(n *Node, size int64) error {
 		}
 	}
 	n.upMu.Lock()
-	broken, err := o.copyUpLocked(n, size)
+	broken, err := o.copyUpLocked(n, amount)
 	if at := n.place(); err == nil && at.shared != nil && at.parent != nil && !at.gone {
 		err = o.linkUp(n, at.placed)
 	}
@@ -56,7 +56,7 @@ func (o *Overlay) raise(n *Node, size int64) error {
 
 // copyUpLocked stages the copy with no other lock held, so that nothing waits for the data.
 // broken: the object was one of several lower links and is now one of its own. Precondition: n.upMu is held.
-func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
+func (o *Overlay) copyUpLocked(n *Node, amount copyup.Amount) (broken bool, err error) {
 	if n.inUpper() {
 		return false, nil
 	}
@@ -68,9 +68,9 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	}
 	src := stack.Source{Layer: p.layer, Data: p.data, Shared: p.shared}
 	switch {
-	case size == noData && p.gone:
-		size = wholeFile
-	case size == noData && p.parent != nil:
+	case amount == noData && p.gone:
+		amount = wholeFile
+	case amount == noData && p.parent != nil:
 		src.Path = path.Join(p.parent.pathIn(p.layer), p.name)
 	}
 	if err != nil {
@@ -79,7 +79,7 @@ func (o *Overlay) copyUpLocked(n *Node, size int64) (broken bool, err error) {
 	defer at.release()
 	src.Ref = at.Inode()
 	var st sys.Stat
-	staged, data, err := o.stack.Stage(&src, size, &st)
+	staged, data, err := o.stack.Stage(&src, amount, &st)
 	if err != nil {
 		return false, err
 	}
@@ -191,7 +191,7 @@ func (o *Overlay) raiseRemoved(n *Node, staged *copyup.Staged, data *stack.Data)
 
 // raiseData gives a file of the upper that has attributes alone its data, in place: the file may have several names, and be
 // open. The mark that its data is elsewhere goes last. Preconditions: those of copyUp.
-func (o *Overlay) raiseData(n *Node, size int64) error {
+func (o *Overlay) raiseData(n *Node, amount copyup.Amount) error {
 	to, err := o.ownFile(n, useWrite)
 	if err != nil {
 		return err
@@ -203,7 +203,7 @@ func (o *Overlay) raiseData(n *Node, size int64) error {
 		to.Close()
 		return nil
 	}
-	left, err := o.stack.Complete(to, data, size)
+	left, err := o.stack.Complete(to, data, amount)
 	n.mu.Lock()
 	n.setDataLocked(left)
 	n.mu.Unlock()

@@ -32,7 +32,7 @@ func (o *Overlay) makeFile(in *fuse.CreateIn, name string, out *fuse.EntryOut) (
 
 // Mknod answers MKNOD: files, devices, fifos and sockets.
 func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	if in.Mode&unix.S_IFMT == unix.S_IFCHR && in.Rdev == 0 {
+	if whiteout.IsDevice(&sys.Stat{Mode: in.Mode, Rdev: uint64(in.Rdev)}) {
 		return fuse.EPERM // it would be a whiteout
 	}
 	return o.make(&in.InHeader, name, out, &stack.Object{Mode: in.Mode, Umask: in.Umask, Rdev: libcDev(in.Rdev)})

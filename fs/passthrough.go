@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -64,12 +65,12 @@ func (o *Overlay) answerOpen(n *Node, id uint64, flags uint32, killer *fuse.InHe
 
 // openChanged makes n ready for who opens it to change its data, as the inode id.
 func (o *Overlay) openChanged(n *Node, id uint64, flags uint32, killer *fuse.InHeader) error {
-	cut, size := flags&unix.O_TRUNC != 0, wholeFile
+	cut, amount := flags&unix.O_TRUNC != 0, wholeFile
 	if cut && !o.opens.readsLower(id) { // else this open will fail, and must not have cut anything off
-		size = 0
+		amount = copyup.First(0)
 	}
 	// First, so that the kernel, which tries once more only, finds no file of a lower then, even if it has forgotten n meanwhile.
-	if err := o.copyUp(n, size); err != nil {
+	if err := o.copyUp(n, amount); err != nil {
 		return err
 	}
 	if o.part(n); id != n.ID() {

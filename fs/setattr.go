@@ -4,6 +4,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -118,7 +119,7 @@ func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 	if int64(size) < 0 {
 		return unix.EFBIG
 	}
-	if err := o.copyUp(n, int64(size)); err != nil {
+	if err := o.copyUp(n, copyup.First(int64(size))); err != nil {
 		return err
 	}
 	o.part(n)

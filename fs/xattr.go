@@ -6,15 +6,16 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 const (
-	selinuxXattr  = "security.selinux"
-	capability    = "security.capability"
-	defaultACL    = "system.posix_acl_default"
-	accessACL     = "system.posix_acl_access"
+	selinuxXattr  = ondisk.SELinux
+	capability    = ondisk.Capability
+	defaultACL    = ondisk.DefaultACL
+	accessACL     = ondisk.AccessACL
 	errNoSuchAttr = fuse.Status(unix.ENODATA)
 	errNoXattrs   = fuse.ENOSYS // the kernel then says EOPNOTSUPP by itself, and asks no more
 )

@@ -1,12 +1,18 @@
-// Package whiteout knows how absence is written in a layer.
+// Package whiteout reads and writes whiteouts and opaque directories.
 //
-// An entry that is removed while a lower layer still has it leaves a whiteout, and a directory that no longer shows what
-// lies below it is opaque. Both have several forms on disk: those of the kernel's overlayfs (character device 0/0, the
-// overlay.opaque and overlay.whiteout extended attributes; Documentation/filesystems/overlayfs.rst), those of AUFS and of
-// OCI image layers (names that begin with ".wh."), and one of older programs in user space (user.fuseoverlayfs.opaque).
-// All of them are read in every layer; one [Format], found by trying, is written in the upper. The extended attributes
-// that carry such marks are private: the mount neither shows them nor lets them be set. What else the overlay keeps in
-// attributes of its own is written and read here too: redirects, origins.
+// A whiteout hides a name that a lower layer still has. An opaque directory hides all that lower
+// layers have under its name. Both have several forms on disk:
 //
-// The package does not know how a directory is merged, when something is removed, or how a whiteout gets to its place.
+//	kernel overlayfs      character device 0/0; empty file with overlay.whiteout;
+//	                      directory with overlay.opaque (Documentation/filesystems/overlayfs.rst)
+//	AUFS, OCI images      markers: files whose names begin with ".wh."
+//	fuse-overlayfs        directory with user.fuseoverlayfs.opaque
+//
+// The package reads every form in every layer. In the upper it writes one [Format], which it finds
+// by trying. A [Maker] makes whiteouts there, and makes, removes and moves objects where whiteouts
+// are in the way or are left behind. At no moment does a name show the object of a lower that it
+// hid before or is to hide.
+//
+// The package holds no locks. It does not know how directories are merged, when a name must be
+// hidden, or what is in an object.
 package whiteout

@@ -7,30 +7,32 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The device form of a whiteout, to be made with mknod: character device 0/0 without permissions, which needs no
-// privilege since Linux 5.8.
+// The device form of a whiteout, to be made with mknod: character device 0/0 without permissions,
+// which needs no privilege since Linux 5.8.
 const (
 	DeviceMode uint32 = unix.S_IFCHR
 	DeviceRdev uint64 = 0
 )
 
-// Values of the opaque attribute.
+// Values of the attribute overlay.opaque.
 const (
-	opaqueYes       = "y" // the directory hides what lies below it
-	opaqueWhiteouts = "x" // the directory may hold whiteouts in extended attribute form (Linux 6.8)
+	opaqueYes       = "y" // the directory is opaque
+	opaqueWhiteouts = "x" // the directory may hold whiteouts of the xattr form (Linux 6.8)
 )
 
-// DirXattrs is what a layer's directory says of the layers below it and of its own entries.
+// DirXattrs is what a layer's directory says of the layers below it and of its own entries, by
+// attributes and a marker.
 type DirXattrs struct {
-	// Opaque: nothing of the layers below shows in this directory.
+	// Opaque: nothing of the layers below shows in the directory.
 	Opaque bool
-	// XattrWhiteouts: an empty regular file in this directory may be a whiteout; see [IsXattrWhiteout].
+	// XattrWhiteouts: an empty regular file in the directory may be a whiteout; see
+	// [IsXattrWhiteout].
 	XattrWhiteouts bool
 	ondisk.DirXattrs
 }
 
-// ReadDir reads what the opened directory d says, by its extended attributes and by the [OpaqueMarker] file. A directory
-// without extended attributes costs two calls.
+// ReadDir reads the attributes of a directory and looks for the [OpaqueMarker] in it. If the
+// directory has no extended attributes, it makes two calls.
 func ReadDir(names ondisk.Names, d *sys.Dir) (DirXattrs, error) {
 	x, err := ReadDirXattrs(names, d)
 	if err != nil || x.Opaque {
@@ -47,7 +49,8 @@ func ReadDir(names ondisk.Names, d *sys.Dir) (DirXattrs, error) {
 	return x, nil
 }
 
-// ReadDirXattrs is [ReadDir] without the look for the [OpaqueMarker] file: a caller that lists the directory finds it there.
+// ReadDirXattrs is [ReadDir] without the look for the [OpaqueMarker], for callers that list the
+// directory. If the directory has no extended attributes, it makes one call.
 func ReadDirXattrs(names ondisk.Names, d *sys.Dir) (DirXattrs, error) {
 	r := d.Ref()
 	onDisk, err := r.ListXattr()
@@ -86,9 +89,10 @@ func (x *DirXattrs) readOpaque(r sys.Ref, ns ondisk.Namespace) error {
 	return nil
 }
 
-// IsXattrWhiteout reports whether the object r with the given attributes is a whiteout in extended attribute form: an
-// empty regular file with the attribute overlay.whiteout, whatever its value (fs/overlayfs/util.c,
-// ovl_path_check_xwhiteout_xattr). It means so only in a directory with [DirXattrs].XattrWhiteouts.
+// IsXattrWhiteout reports whether the object r, with the attributes st, is a whiteout of the xattr
+// form: an empty regular file with overlay.whiteout, whatever its value
+// (ovl_path_check_xwhiteout_xattr in fs/overlayfs/util.c). Precondition: its directory has
+// [DirXattrs].XattrWhiteouts.
 func IsXattrWhiteout(names ondisk.Names, r sys.Ref, st *sys.Stat) (bool, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
 		return false, nil

@@ -35,7 +35,7 @@ func TestReadDir(t *testing.T) {
 			must(t, d.Ref().SetXattr(name, []byte(value), 0))
 		}
 		if c.marker {
-			must(t, Format{}.MarkOpaque(d))
+			must(t, Format{}.MakeOpaque(d))
 		}
 		got, err := ReadDir(both, d)
 		if must(t, err); got != c.want {
@@ -50,7 +50,8 @@ func TestReadDir(t *testing.T) {
 	}
 }
 
-// A directory without marks costs one call, and with the look for a marker two; an error is told at each.
+// A directory without extended attributes costs one call, and with the look for a marker two. Each
+// error is returned.
 func TestReadDirCalls(t *testing.T) {
 	d := open(t, t.TempDir())
 	for want, read := range map[int]func(ondisk.Names, *sys.Dir) (DirXattrs, error){1: ReadDirXattrs, 2: ReadDir} {
@@ -72,7 +73,7 @@ func TestReadDirCalls(t *testing.T) {
 	}
 	refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.ENODATA, func() {
 		if m, err := ReadDir(both, d); err != nil || m != (DirXattrs{}) {
-			t.Errorf("mark removed meanwhile: %+v, %v", m, err)
+			t.Errorf("xattr removed meanwhile: %+v, %v", m, err)
 		}
 	})
 }
@@ -124,7 +125,7 @@ func TestIsXattrWhiteout(t *testing.T) {
 	}
 }
 
-// With userxattr trusted.overlay.* says nothing.
+// With userxattr trusted.overlay.* has no meaning.
 func TestReadUserXattrsOnly(t *testing.T) {
 	user := ondisk.Names{UserOnly: true}
 	d := open(t, t.TempDir())
@@ -132,10 +133,10 @@ func TestReadUserXattrsOnly(t *testing.T) {
 	f := d.At("f")
 	var st sys.Stat
 	must(t, f.Stat(&st))
-	want := func(marks DirXattrs, file ondisk.FileXattrs, absent bool) {
+	want := func(dir DirXattrs, file ondisk.FileXattrs, absent bool) {
 		t.Helper()
-		if m, err := ReadDirXattrs(user, d); err != nil || m != marks {
-			t.Errorf("%+v (%v), want %+v", m, err, marks)
+		if m, err := ReadDirXattrs(user, d); err != nil || m != dir {
+			t.Errorf("%+v (%v), want %+v", m, err, dir)
 		}
 		if m, err := user.ReadFile(f); err != nil || m != file {
 			t.Errorf("%+v (%v), want %+v", m, err, file)
@@ -144,7 +145,7 @@ func TestReadUserXattrsOnly(t *testing.T) {
 			t.Errorf("a whiteout: %v (%v), want %v", is, err, absent)
 		}
 	}
-	mark := func(prefix string) {
+	setAll := func(prefix string) {
 		for name, value := range map[string]string{"opaque": "y", "redirect": "x", "impure": "y"} {
 			must(t, d.Ref().SetXattr(prefix+name, []byte(value), 0))
 		}
@@ -152,9 +153,9 @@ func TestReadUserXattrsOnly(t *testing.T) {
 			must(t, f.SetXattr(prefix+name, []byte(value), 0))
 		}
 	}
-	mark("trusted.overlay.")
+	setAll("trusted.overlay.")
 	want(DirXattrs{}, ondisk.FileXattrs{}, false)
-	mark("user.overlay.")
+	setAll("user.overlay.")
 	want(DirXattrs{Opaque: true, DirXattrs: ondisk.DirXattrs{Redirect: "x", ByUser: true, Impure: true}},
 		ondisk.FileXattrs{Metacopy: true, Redirect: "/x", ByUser: true}, true)
 }

@@ -89,7 +89,7 @@ var optionTable = []optionGroup{
 		{"uuid", needs("on|off|null|auto"), setUUID, "on: upperdir gets a number of its own (auto: a new one); off: file handles are kept without that of their file system"},
 		{"verity", needs("on|off|require"), setVerity, "digests of data that lies in lower layers"},
 		{"nfs_export", needs("on|off"), onOrOff(func(r *request) *bool { return &r.nfsExport }), ""},
-		{"userxattr", noValue, flag(feature(func(f *fs.Features) *bool { return &f.UserXattr })), "marks are attributes user.overlay.* only"},
+		{"userxattr", noValue, flag(feature(func(f *fs.Features) *bool { return &f.Names.UserOnly })), "marks are attributes user.overlay.* only"},
 		{"xattr_whiteouts", noValue, flag(feature(func(f *fs.Features) *bool { return &f.XattrWhiteouts })), "where devices cannot be made, whiteouts are attributes"},
 	}},
 	{"ids and permissions", []option{

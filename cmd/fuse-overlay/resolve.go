@@ -21,9 +21,9 @@ func (r *request) resolveOptions() error {
 	switch {
 	case f.MetaCopy && redirects && !suits:
 		return conflict("metacopy=on", "redirect_dir="+r.redirectWord())
-	case f.UserXattr && redirects && o.Redirects != fs.RedirectsNoFollow:
+	case f.Names.UserOnly && redirects && o.Redirects != fs.RedirectsNoFollow:
 		return conflict("userxattr", "redirect_dir="+r.redirectWord())
-	case f.UserXattr && f.MetaCopy:
+	case f.Names.UserOnly && f.MetaCopy:
 		return conflict("userxattr", "metacopy=on")
 	case r.nfsExport:
 		return errors.New("option nfs_export: on is not possible: what is exported by FUSE is found by numbers that end with the mount")
@@ -34,7 +34,7 @@ func (r *request) resolveOptions() error {
 	if f.MetaCopy && !redirects {
 		o.Redirects = fs.RedirectsOn
 	}
-	if f.UserXattr {
+	if f.Names.UserOnly {
 		o.Redirects = fs.RedirectsNoFollow
 	}
 	return nil
@@ -79,7 +79,7 @@ func (r *request) needXattrs() error {
 		{"redirect_dir=on", o.Redirects == fs.RedirectsOn},
 		{"metacopy=on", o.Features.MetaCopy},
 		{"index=on", o.Features.Index},
-		{"userxattr", o.Features.UserXattr},
+		{"userxattr", o.Features.Names.UserOnly},
 		{"xattr_whiteouts", o.Features.XattrWhiteouts},
 	} {
 		if f.on {

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -12,8 +13,8 @@ import (
 // (include/uapi/linux/posix_acl_xattr.h): a version word, then entries of tag, permissions and id,
 // 2+2+4 bytes, little endian.
 const (
-	accessACL  = "system.posix_acl_access"
-	defaultACL = "system.posix_acl_default"
+	accessACL  = ondisk.AccessACL
+	defaultACL = ondisk.DefaultACL
 
 	aclHeader   = 4
 	aclEntry    = 8

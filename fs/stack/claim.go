@@ -9,7 +9,6 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // The upper and the work directory belong to one mount at a time. The mount holds a lock on each
@@ -119,7 +118,7 @@ func (s *Stack) HandOver() error {
 	if !s.Writable() {
 		return nil
 	}
-	s.dropShared()
+	s.whiteouts.Close()
 	return errors.Join(s.layers[Upper].root.Unlock(), s.workRoot.Unlock())
 }
 
@@ -134,7 +133,10 @@ func (s *Stack) openForReading(c Config) error {
 	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}
-	s.format = whiteout.Format{Xattrs: s.names.Reading(host.IsHostRoot())}
+	s.xattrs = s.names.OfUser()
+	if host.IsHostRoot() {
+		s.xattrs = s.names.OfRoot()
+	}
 	return nil
 }
 

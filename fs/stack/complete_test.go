@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -103,17 +104,17 @@ func TestProtection(t *testing.T) {
 	if got, err := s.Protection(1, up); got != 0 || err != nil {
 		t.Errorf("the attribute counts in a lower: %x, %v", got, err)
 	}
-	if mark, ok := s.protectionMark(both); !ok || mark.Name != s.format.Xattrs.Name(ondisk.Protattr) || len(mark.Value) == 0 {
+	if mark, ok := s.protattr(both); !ok || mark.Name != s.xattrs.Name(ondisk.Protattr) || len(mark.Value) == 0 {
 		t.Errorf("a copy gets %+v, %v", mark, ok)
 	}
 	if err := failing("getxattr", unix.EIO, func() error { _, err := s.Protection(Upper, up); return err }); err != unix.EIO {
 		t.Errorf("an attribute that cannot be read: %v", err)
 	}
-	s.format.Xattrs = ondisk.NoXattrs
+	s.xattrs = ondisk.NoXattrs
 	if err := s.SetProtection(up, both); err != unix.EPERM {
 		t.Errorf("an upper without attributes: %v", err)
 	}
-	if _, ok := s.protectionMark(both); ok {
+	if _, ok := s.protattr(both); ok {
 		t.Error("a copy gets an attribute in an upper without")
 	}
 }
@@ -140,7 +141,7 @@ func TestComplete(t *testing.T) {
 	must(t, err)
 	defer to.Close()
 	openFailed := failing("fstatat", unix.EIO, func() error {
-		left, err := s.Complete(to, f.Data, f.Data.Size)
+		left, err := s.Complete(to, f.Data, copyup.First(f.Data.Size))
 		if err != nil && left != f.Data {
 			t.Errorf("the data cannot be opened, and is in %+v", left)
 		}
@@ -149,7 +150,7 @@ func TestComplete(t *testing.T) {
 	if openFailed != unix.EIO {
 		t.Errorf("the data cannot be opened: %v", openFailed)
 	}
-	left, err := s.Complete(to, f.Data, f.Data.Size)
+	left, err := s.Complete(to, f.Data, copyup.First(f.Data.Size))
 	if left != nil || err != nil {
 		t.Fatalf("%+v, %v", left, err)
 	}

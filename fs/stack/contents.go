@@ -116,7 +116,7 @@ func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
 
 // isWhiteout reports whether r, which has the attributes st, is a whiteout in a part.
 func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, p *part) (bool, error) {
-	if sys.IsWhiteoutDevice(st) {
+	if whiteout.IsDevice(st) {
 		return true, nil
 	}
 	if !p.xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {

@@ -22,8 +22,8 @@ type Object struct {
 // returned opened, and the caller closes it; file is nil for all else. Precondition: up is d's directory of the upper.
 func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) (file *sys.File, err error) {
 	o := inheriting{Object: *obj}
-	over := f.State == Whiteout && !f.Marker
-	inPlace := !over && !(o.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below) && !s.layers[Upper].shown.Overrides()
+	e := f.entry(up, name)
+	inPlace := e.Has == whiteout.Nothing && !(o.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below) && !s.layers[Upper].shown.Overrides()
 	if err := s.inherit(d, up, &o, inPlace); err != nil {
 		return nil, err
 	}
@@ -32,11 +32,11 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 		if file, err = s.make1(up, name, &o.Object); err != nil {
 			return nil, err
 		}
-	} else if file, err = s.createStaged(d, up, name, f, &o, over); err != nil {
+	} else if file, err = s.createStaged(d, e, &o); err != nil {
 		return nil, err
 	}
 	if f.Marker {
-		s.unmark(up, name)
+		whiteout.RemoveMarker(up, name)
 	}
 	d.note(name, o.Mode)
 	return file, nil
@@ -64,10 +64,6 @@ func (s *Stack) CreateTmpfile(d *Dir, up *sys.Dir, obj *Object) (*sys.File, erro
 	}
 	return file, nil
 }
-
-// unmark removes the .wh. file of a name that the upper now has. What is left of it after an error hides only what the
-// new object hides as well.
-func (s *Stack) unmark(up *sys.Dir, name string) { _ = up.Unlink(whiteout.Marker(name)) }
 
 // stored are the ids that the upper keeps for the object's.
 func (s *Stack) stored(o *Object) (uid, gid uint32) {
@@ -102,14 +98,14 @@ func (s *Stack) make1(dir *sys.Dir, name string, o *Object) (*sys.File, error) {
 }
 
 // createStaged makes the object in the work directory, whole, and moves it to its place.
-func (s *Stack) createStaged(d *Dir, up *sys.Dir, name string, f *Found, o *inheriting, over bool) (*sys.File, error) {
+func (s *Stack) createStaged(d *Dir, e whiteout.Entry, o *inheriting) (*sys.File, error) {
 	w, tmp := s.work.Dir(), s.work.Name()
 	file, err := s.make1(w, tmp, &o.Object)
 	if err != nil {
 		return nil, err
 	}
-	if err = s.dress(d, w, tmp, f, o); err == nil {
-		err = s.place(w, tmp, up, name, o.Mode&unix.S_IFMT == unix.S_IFDIR, over)
+	if err = s.dress(d, w, tmp, e.Below, o); err == nil {
+		err = s.whiteouts.Place(tmp, objectOf(o.Mode), e)
 	}
 	if err != nil {
 		if file != nil {
@@ -122,11 +118,11 @@ func (s *Stack) createStaged(d *Dir, up *sys.Dir, name string, f *Found, o *inhe
 }
 
 // dress gives a staged object owner, mode, ACLs and, where a directory replaces a lower one, the opaque mark.
-func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) error {
+func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, below bool, o *inheriting) error {
 	if err := s.describe(s.Shown(Upper, w.At(tmp)), d, o); err != nil {
 		return err
 	}
-	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !f.Below {
+	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !below {
 		return nil
 	}
 	h, err := w.OpenDir(tmp)
@@ -134,7 +130,7 @@ func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, f *Found, o *inheriting) e
 		return err
 	}
 	defer h.Close()
-	return s.format.MarkOpaque(h)
+	return s.whiteouts.MakeOpaque(h)
 }
 
 // describe sets owner, mode and ACLs of an object that no process can reach yet.
@@ -162,57 +158,13 @@ func (s *Stack) own(r owner.Ref, d *Dir, o *inheriting) error {
 	return applyDefaultACL(r.Inode(), d.defaultACL, o.Mode)
 }
 
-// place moves a staged object over nothing, or over the whiteout device of its name.
-func (s *Stack) place(w *sys.Dir, tmp string, up *sys.Dir, name string, isDir, over bool) error {
-	if !over {
-		return w.RenameNew(tmp, up, name)
-	}
-	if !isDir {
-		return w.Rename(tmp, up, name, 0)
-	}
-	err := w.Rename(tmp, up, name, unix.RENAME_EXCHANGE)
-	if sys.NoRenameFlags(err) {
-		return s.moveBeside(w, tmp, up, name)
-	}
-	if err != nil {
-		return err
-	}
-	_ = w.Unlink(tmp) // the whiteout; published already, and swept at the next mount
-	return nil
-}
-
-// moveBeside moves a directory to the name of a whiteout device where names cannot be exchanged: a marker hides what is below
-// while the name is free. The directory is opaque.
-func (s *Stack) moveBeside(from *sys.Dir, name string, to *sys.Dir, newName string) error {
-	if err := mark(to, newName); err != nil {
-		return err
-	}
-	if err := to.Unlink(newName); err != nil {
-		return err
-	}
-	if err := from.RenameNew(name, to, newName); err != nil {
-		return err
-	}
-	s.unmark(to, newName)
-	return nil
-}
-
 // Link gives the upper's object at src the further name, which is [Absent] or a [Whiteout].
 func (s *Stack) Link(d *Dir, up *sys.Dir, name string, f *Found, src sys.Ref, mode uint32) error {
-	if f.State == Whiteout && !f.Marker {
-		w, tmp := s.work.Dir(), s.work.Name()
-		if err := w.Link(src, tmp); err != nil {
-			return err
-		}
-		if err := w.Rename(tmp, up, name, 0); err != nil {
-			_ = w.Unlink(tmp)
-			return err
-		}
-	} else if err := up.Link(src, name); err != nil {
+	if err := s.whiteouts.Link(src, f.entry(up, name)); err != nil {
 		return err
 	}
 	if f.Marker {
-		s.unmark(up, name)
+		whiteout.RemoveMarker(up, name)
 	}
 	d.note(name, mode)
 	return nil

@@ -11,40 +11,50 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // The formats in which the upper may have to be written.
 var formats = map[string]func(*site){
 	"devices":            func(*site) {},
-	"no RENAME_WHITEOUT": func(s *site) { s.format.RenameWhiteout = false },
+	"no RENAME_WHITEOUT": func(s *site) { s.whiteouts.Forms.Default.RenameWhiteout = false },
 	"xattr whiteouts": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.format.WhiteoutXattrs = false, false, true
+		s.whiteouts.Forms.Default = whiteout.Format{Xattrs: s.xattrs, WhiteoutXattrs: true}
 	},
-	"devices, no xattrs": func(s *site) { s.format.Xattrs = ondisk.NoXattrs },
-	"markers":            func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false },
+	"devices, no xattrs": func(s *site) { s.takeXattrs() },
+	"markers":            func(s *site) { s.whiteouts.Forms.Default = whiteout.Format{Xattrs: s.xattrs} },
 	"markers, no xattrs": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs = false, false, ondisk.NoXattrs
+		s.takeXattrs()
+		s.whiteouts.Forms.Default = whiteout.Format{}
 	},
-	"markers, no flags": func(s *site) { s.format.Devices, s.format.RenameWhiteout = false, false; s.refuseRenameFlags() },
-	// Every name is one whose marker would be too long.
-	"long names, xattrs": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.nameMax = false, false, 0
-		s.long = s.format
-		s.long.WhiteoutXattrs = true
-	},
-	"long names, devices": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs, s.nameMax = false, false, ondisk.NoXattrs, 0
-		s.long = s.format
-		s.long.Devices, s.long.RenameWhiteout = true, true
-	},
-	"markers alone": func(s *site) {
-		s.format.Devices, s.format.RenameWhiteout = false, false
-		s.long = s.format
-	},
-	"nothing": func(s *site) { // as NFS
-		s.format.Devices, s.format.RenameWhiteout, s.format.Xattrs = false, false, ondisk.NoXattrs
+	"markers, no flags": func(s *site) {
+		s.whiteouts.Forms.Default = whiteout.Format{Xattrs: s.xattrs}
 		s.refuseRenameFlags()
 	},
+	// Every name is one whose marker would be too long.
+	"long names, xattrs": func(s *site) {
+		s.whiteouts.Forms = whiteout.Forms{
+			Default: whiteout.Format{Xattrs: s.xattrs}, Long: whiteout.Format{Xattrs: s.xattrs, WhiteoutXattrs: true},
+		}
+	},
+	"long names, devices": func(s *site) {
+		s.takeXattrs()
+		s.whiteouts.Forms = whiteout.Forms{Long: whiteout.Format{Devices: true, RenameWhiteout: true}}
+	},
+	"markers alone": func(s *site) {
+		s.whiteouts.Forms.Default = whiteout.Format{Xattrs: s.xattrs}
+		s.whiteouts.Forms.Long = s.whiteouts.Forms.Default
+	},
+	"nothing": func(s *site) { // as NFS
+		s.takeXattrs()
+		s.whiteouts.Forms.Default = whiteout.Format{}
+		s.refuseRenameFlags()
+	},
+}
+
+// takeXattrs makes the upper one without extended attributes.
+func (s *site) takeXattrs() {
+	s.xattrs, s.whiteouts.Forms.Default.Xattrs = ondisk.NoXattrs, ondisk.NoXattrs
 }
 
 // refuseRenameFlags makes the file system one that renames without flags only, until the end of the test.
@@ -115,7 +125,7 @@ func TestCreate(t *testing.T) {
 					}
 					s.wantView("made", want)
 					if left := testkit.Snapshot(t, s.cfg.Upper); marker && findLine(left, ".wh.") {
-						if s.format.Xattrs != ondisk.NoXattrs {
+						if s.xattrs != ondisk.NoXattrs {
 							t.Errorf("a marker is left:\n%s", left)
 						}
 					}

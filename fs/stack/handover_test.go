@@ -18,7 +18,8 @@ func TestHandOver(t *testing.T) {
 	must(t, err)
 	s.Publish(sys.Self(place))
 	must(t, s.dir("").withNames().remove("f"))
-	if s.shared.Load() == nil {
+	staging := filepath.Join(s.cfg.Work, workName)
+	if sharedDevice(t, staging) == "" {
 		t.Fatal("the whiteout is no link")
 	}
 	if other, err := Open(s.cfg); err == nil {
@@ -26,14 +27,14 @@ func TestHandOver(t *testing.T) {
 		t.Fatal("opened before it was handed over")
 	}
 	must(t, s.HandOver())
-	if left, err := os.ReadDir(filepath.Join(s.cfg.Work, workName)); err != nil || len(left) > 0 {
+	if left, err := os.ReadDir(staging); err != nil || len(left) > 0 {
 		t.Errorf("left in the work directory: %v, %v", left, err)
 	}
 	next := openSite(t, s.cfg)
 	must(t, next.dir("").withNames().remove("g"))
-	shared := next.shared.Load()
+	shared := sharedDevice(t, staging)
 	s.shut()
-	if _, err := os.Lstat(filepath.Join(s.cfg.Work, workName, *shared)); err != nil {
+	if _, err := os.Lstat(filepath.Join(staging, shared)); err != nil {
 		t.Error("the end of the first stack has removed the device of the second:", err)
 	}
 	next.wantView("both removed", "")

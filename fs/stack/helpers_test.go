@@ -70,10 +70,10 @@ func (s *site) open() {
 // remount opens the same folders anew; the format stays what the test made it.
 func (s *site) remount() {
 	s.t.Helper()
-	format, long, nameMax := s.format, s.long, s.nameMax
+	forms, xattrs := s.whiteouts.Forms, s.xattrs
 	s.shut()
 	s.open()
-	s.format, s.long, s.nameMax = format, long, nameMax
+	s.whiteouts.Forms, s.xattrs = forms, xattrs
 	if s.noFlags {
 		s.refuseRenameFlags()
 	}
@@ -100,7 +100,8 @@ func (s *site) wantEmptyWork() {
 	s.t.Helper()
 	left, err := os.ReadDir(filepath.Join(s.cfg.Work, workName))
 	must(s.t, err)
-	left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return s.shared.Load() != nil && e.Name() == *s.shared.Load() })
+	shared := sharedDevice(s.t, filepath.Join(s.cfg.Work, workName))
+	left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return e.Name() == shared })
 	if len(left) > 0 {
 		s.t.Errorf("%d objects are left in the work directory, %s first", len(left), left[0].Name())
 	}

@@ -38,7 +38,7 @@ func (s *Stack) Warnings() []string { return s.warnings }
 // links, the lower's object has lower links. Without a usable xattr the count is copied
 // (ovl_get_nlink). recorded: the xattr is relative to the copy's own link count.
 func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, recorded bool, err error) {
-	l, ok, err := s.format.Xattrs.LinkCount(r)
+	l, ok, err := s.xattrs.LinkCount(r)
 	if err != nil {
 		return 0, false, err
 	}
@@ -58,7 +58,7 @@ func (s *Stack) share(r sys.Ref, st *sys.Stat) (*Shared, error) {
 	if s.index == nil || !manyLinks(st) {
 		return nil, nil
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG && !s.format.Xattrs.OnAnyType() {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG && !s.xattrs.OnAnyType() {
 		return nil, nil // the copy could not have an nlink xattr: user.* needs a regular file
 	}
 	h, ok, err := s.handleOf(r, st.Dev)
@@ -168,16 +168,16 @@ func (s *Stack) PublishCopy(x *Shared, staged *copyup.Staged) error {
 	if err := staged.Publish(s.index, x.name); err != nil {
 		return err
 	}
-	x.Diff, x.Recorded = x.links-1, true // see linksMarks
+	x.Diff, x.Recorded = x.links-1, true // see nlinkXattrs
 	return nil
 }
 
-// linksMarks returns the nlink xattr of a staged copy for the index.
-func (s *Stack) linksMarks(x *Shared) []copyup.Mark {
+// nlinkXattrs returns the nlink xattr of a staged copy for the index.
+func (s *Stack) nlinkXattrs(x *Shared) []copyup.Xattr {
 	if x == nil {
 		return nil
 	}
-	return []copyup.Mark{{Name: s.format.Xattrs.Name(ondisk.Nlink), Value: ondisk.LinkCount{Diff: x.links - 1}.Encode()}}
+	return []copyup.Xattr{{Name: s.xattrs.Name(ondisk.Nlink), Value: ondisk.LinkCount{Diff: x.links - 1}.Encode()}}
 }
 
 // LinkUp makes a name that only a lower has a link of the object's copy (ovl_link_up). After each
@@ -197,7 +197,7 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	}
 	if x.links != 0 {
 		x.Recorded = false
-		if err := s.format.Xattrs.SetLinkCount(r, ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
+		if err := s.xattrs.SetLinkCount(r, ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
 			return err
 		}
 	}
@@ -218,7 +218,7 @@ func (s *Stack) RecordLinks(x *Shared) error {
 	if x.Recorded {
 		return nil
 	}
-	err := s.format.Xattrs.SetLinkCount(s.Copy(x), ondisk.LinkCount{Diff: x.Diff})
+	err := s.xattrs.SetLinkCount(s.Copy(x), ondisk.LinkCount{Diff: x.Diff})
 	x.Recorded = err == nil
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
+	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // The index is opened, and useless entries are removed from it, when the layers are opened. Its
@@ -42,7 +43,7 @@ func (s *Stack) openIndex(c Config) error {
 	}
 	upper.Upper = true
 	switch {
-	case s.format.Xattrs == ondisk.NoXattrs:
+	case s.xattrs == ondisk.NoXattrs:
 		why = "the upperdir has no extended attributes"
 	case s.overridesTypes:
 		why = "owner and type of objects are attributes"
@@ -75,7 +76,7 @@ func (s *Stack) tryClosed() (why string, err error) {
 		return "", err
 	}
 	f.Close()
-	err = s.format.Xattrs.SetLinkCount(s.staging.At(name), ondisk.LinkCount{})
+	err = s.xattrs.SetLinkCount(s.staging.At(name), ondisk.LinkCount{})
 	if err == unix.EACCES {
 		why, err = "attributes of files that their owner may not write to cannot be changed", nil
 	}
@@ -136,7 +137,7 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 		}
 	}
 	if known != nil {
-		if err := s.format.Xattrs.SetHandle(root, first); err != nil {
+		if err := s.xattrs.SetHandle(root, first); err != nil {
 			return &Error{roleUpper, c.Upper, err}
 		}
 	}
@@ -149,7 +150,7 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 		}
 	}
 	if mine != nil {
-		if err := s.format.Xattrs.SetHandle(s.index.Ref(), upper); err != nil {
+		if err := s.xattrs.SetHandle(s.index.Ref(), upper); err != nil {
 			return fail(err)
 		}
 	}
@@ -159,18 +160,19 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	if err := s.sweepIndex(); err != nil {
 		return fail(err)
 	}
+	s.whiteouts.ShareIn(s.index)
 	return nil
 }
 
 // belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID. It returns ENODATA
 // for such a handle, so that the caller writes it anew.
 func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
-	err := s.format.Xattrs.VerifyHandle(r, to)
+	err := s.xattrs.VerifyHandle(r, to)
 	if err != unix.ESTALE || s.omitUUIDs {
 		return err
 	}
 	to.UUID = sys.UUID{}
-	switch bare := s.format.Xattrs.VerifyHandle(r, to); bare {
+	switch bare := s.xattrs.VerifyHandle(r, to); bare {
 	case nil:
 		return unix.ENODATA
 	case unix.ESTALE:
@@ -249,14 +251,14 @@ func (s *Stack) completeEntry(name string) error {
 	if err := r.Stat(&st); err != nil {
 		return err
 	}
-	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if whiteout.IsDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return nil // see uselessEntry
 	}
-	switch own, ok, err := s.format.Xattrs.Origin(r); {
+	switch own, ok, err := s.xattrs.Origin(r); {
 	case err != nil || !ok:
 		return err
 	case own == h:
-		if err := s.format.Xattrs.SetOrigin(r, whole); err != nil {
+		if err := s.xattrs.SetOrigin(r, whole); err != nil {
 			return err
 		}
 	case own != whole:
@@ -280,10 +282,10 @@ func (s *Stack) uselessEntry(name string) (bool, error) {
 	if err := r.Stat(&st); err != nil {
 		return false, err
 	}
-	if sys.IsWhiteoutDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
+	if whiteout.IsDevice(&st) || st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		return false, nil // of an upper that was mounted with nfs_export=on
 	}
-	own, ok, err := s.format.Xattrs.Origin(r)
+	own, ok, err := s.xattrs.Origin(r)
 	switch {
 	case err != nil:
 		return false, err

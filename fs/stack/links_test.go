@@ -62,9 +62,10 @@ func (s *site) copies() []string {
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Work, indexName))
 	must(s.t, err)
 	var names []string
+	shared := sharedDevice(s.t, filepath.Join(s.cfg.Work, indexName))
 	for _, e := range entries {
-		if shared := s.shared.Load(); shared != nil && e.Name() == *shared {
-			continue // the device that the whiteouts are links of
+		if e.Name() == shared {
+			continue
 		}
 		names = append(names, e.Name())
 	}
@@ -136,7 +137,7 @@ func TestLinksOfUserAttributes(t *testing.T) {
 	if f := s.dir("d").lookup("l"); f.Shared == nil {
 		t.Error("a symbolic link is not shared")
 	}
-	s.format.Xattrs = ondisk.User
+	s.xattrs = ondisk.User
 	if f := s.dir("d").lookup("l"); f.Shared != nil {
 		t.Error("a symbolic link is shared")
 	}

@@ -241,7 +241,7 @@ func TestCopyUpKeepsThePlace(t *testing.T) {
 		f := root.lookup(name)
 		from, err := root.Layer(f.Layer)
 		must(t, err)
-		staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole, &f.Stat)
+		staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole(), &f.Stat)
 		must(t, err)
 		must(t, staged.Publish(root.upper(), name))
 		if staged.File() != nil {

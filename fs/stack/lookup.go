@@ -129,15 +129,11 @@ func (s *Stack) lookUpInPart(m *merge, o LayerDirs, p *part, name string, f *Fou
 
 // lookForMarker gives m the marker that a layer's directory has for a name.
 func (s *Stack) lookForMarker(m *merge, h *sys.Dir, layer uint16, name string) error {
-	var st sys.Stat
-	switch err := h.At(whiteout.Marker(name)).Stat(&st); err {
-	case nil:
+	has, err := whiteout.HasMarker(h, name)
+	if has {
 		m.nextMarker(layer)
-	case unix.ENOENT, unix.ENAMETOOLONG:
-	default:
-		return err
 	}
-	return nil
+	return err
 }
 
 // typeIn fills st with what a part has under a name, and returns its type; DT_WHT: a whiteout. It

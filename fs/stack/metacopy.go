@@ -217,40 +217,40 @@ type Source struct {
 }
 
 // Stage begins the copy-up of an object of a lower, and fills st with its attributes; see
-// [copyup.Copier.Stage]. size is how much data is needed. With [copyup.Hole] the copy may be a
+// [copyup.Copier.Stage]. amount is how much data is needed. With [copyup.Hole] the copy may be a
 // metacopy: then data is where its data is. Otherwise data is nil.
-func (s *Stack) Stage(src *Source, size int64, st *sys.Stat) (staged *copyup.Staged, data *Data, err error) {
+func (s *Stack) Stage(src *Source, amount copyup.Amount, st *sys.Stat) (staged *copyup.Staged, data *Data, err error) {
 	from := s.layers[src.Layer].onDisk.On(src.Ref)
 	if err := from.Stat(st); err != nil {
 		return nil, nil, err
 	}
-	if size == copyup.Hole {
+	if amount == copyup.Hole() {
 		if data, err = s.metacopyOf(src, st); err != nil {
 			return nil, nil, err
 		}
 		if data != nil {
-			name, value := s.format.Xattrs.MetacopyXattr(data.digest)
-			marks := append(s.linksMarks(src.Shared), copyup.Mark{Name: name, Value: value})
-			staged, err = s.copier.Stage(from, st, copyup.Data{Size: size}, marks...)
+			name, value := s.xattrs.MetacopyXattr(data.digest)
+			marks := append(s.nlinkXattrs(src.Shared), copyup.Xattr{Name: name, Value: value})
+			staged, err = s.copier.Stage(from, st, copyup.Data{Amount: amount}, marks...)
 			return staged, data, err
 		}
-		size = copyup.Whole
+		amount = copyup.Whole()
 	}
-	content := copyup.Data{Size: size}
-	if src.Data != nil && size != 0 {
+	content := copyup.Data{Amount: amount}
+	if src.Data != nil && amount != copyup.First(0) {
 		if content.From, err = s.OpenData(src.Data); err != nil {
 			return nil, nil, err
 		}
 		defer content.From.Close()
 	}
-	staged, err = s.copier.Stage(from, st, content, s.linksMarks(src.Shared)...)
+	staged, err = s.copier.Stage(from, st, content, s.nlinkXattrs(src.Shared)...)
 	return staged, nil, err
 }
 
 // metacopyOf returns where the data of a metacopy of src will be. It returns nil if the copy has to
 // be whole (ovl_need_meta_copy_up): src has no data, or no digest though one is required.
 func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
-	if !s.metacopy || s.format.Xattrs == ondisk.NoXattrs || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
+	if !s.metacopy || s.xattrs == ondisk.NoXattrs || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size == 0 {
 		return nil, nil
 	}
 	data := Data{Layer: src.Layer, Path: src.Path, Size: st.Size, Blocks: st.Blocks, Linked: st.Nlink > 1}
@@ -273,16 +273,16 @@ func (s *Stack) metacopyOf(src *Source, st *sys.Stat) (*Data, error) {
 	return &data, nil
 }
 
-// Complete copies the data of a metacopy in the upper into it: the first size bytes, or all; see
+// Complete copies the data of a metacopy in the upper into it: an amount of it; see
 // [copyup.Copier.Complete]. left is where its data is afterwards; nil: in it.
-func (s *Stack) Complete(to *sys.File, d *Data, size int64) (left *Data, err error) {
+func (s *Stack) Complete(to *sys.File, d *Data, amount copyup.Amount) (left *Data, err error) {
 	from, err := s.OpenData(d)
 	if err != nil {
 		return d, err
 	}
 	defer from.Close()
-	marker, _ := s.format.Xattrs.MetacopyXattr(sys.Digest{})
-	if err := s.copier.Complete(to, from, size, marker); err != nil {
+	marker, _ := s.xattrs.MetacopyXattr(sys.Digest{})
+	if err := s.copier.Complete(to, from, amount, marker); err != nil {
 		cut := *d
 		var st sys.Stat
 		if to.Ref().Stat(&st) == nil { // the copy may be complete, in spite of the error
@@ -305,5 +305,5 @@ func (d *Data) Redirected(redirect string) *Data {
 
 // SetRedirect writes the redirect of a metacopy in the upper.
 func (s *Stack) SetRedirect(r sys.Ref, redirect string) error {
-	return s.format.Xattrs.SetRedirect(r, redirect)
+	return s.xattrs.SetRedirect(r, redirect)
 }

@@ -217,7 +217,7 @@ func TestStageMetacopy(t *testing.T) {
 	stage := func(name string) *Data {
 		t.Helper()
 		var st sys.Stat
-		staged, data, err := s.Stage(&Source{Layer: 1, Path: name, Ref: from.At(name)}, copyup.Hole, &st)
+		staged, data, err := s.Stage(&Source{Layer: 1, Path: name, Ref: from.At(name)}, copyup.Hole(), &st)
 		must(t, err)
 		must(t, staged.Publish(root.upper(), name))
 		if file := staged.File(); file != nil {
@@ -244,7 +244,7 @@ func TestStageMetacopy(t *testing.T) {
 	to, err := s.dir("").upper().At("f").OpenFile(unix.O_RDWR)
 	must(t, err)
 	defer to.Close()
-	left, err := s.Complete(to, f.Data, copyup.Whole)
+	left, err := s.Complete(to, f.Data, copyup.Whole())
 	if must(t, err); left != nil {
 		t.Errorf("left in %+v", left)
 	}
@@ -312,7 +312,7 @@ func (s *site) wantDigest(name string, digest, metacopy bool) {
 	from, err := root.Layer(1)
 	must(s.t, err)
 	var st sys.Stat
-	staged, data, err := s.Stage(&Source{Layer: 1, Path: name, Ref: from.At(name)}, copyup.Hole, &st)
+	staged, data, err := s.Stage(&Source{Layer: 1, Path: name, Ref: from.At(name)}, copyup.Hole(), &st)
 	must(s.t, err)
 	defer staged.Discard()
 	if (data != nil) != metacopy {

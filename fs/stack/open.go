@@ -10,7 +10,6 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
-	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
@@ -147,7 +146,7 @@ func newStack(c *Config) *Stack {
 	s := &Stack{
 		layers: make([]layer, 1+len(c.Lowers)), acl: c.ACL, uid: uint32(os.Geteuid()), gid: uint32(os.Getegid()),
 		metacopy: c.Features.MetaCopy, verity: c.Features.Verity, digest: (*sys.File).Verity,
-		names:     ondisk.Names{UserOnly: c.Features.UserXattr},
+		names:     c.Features.Names,
 		redirects: c.Redirects, hostRoot: isHostRoot(), listAtOnce: c.ListAtOnce,
 	}
 	s.overflow, _ = host.OverflowIDs()
@@ -262,18 +261,17 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 		return fail(err)
 	}
 	wanted := whiteout.Wanted{Names: s.names, Markers: c.Markers, Xattrs: c.Features.XattrWhiteouts}
-	if s.format, err = whiteout.Probe(s.staging, wanted); err != nil {
-		return fail(err)
-	}
-	if s.long, err = whiteout.ProbeLong(s.staging, s.format); err != nil {
-		return fail(err)
-	}
-	if s.nameMax, err = longestName(upper); err != nil {
+	nameMax, err := longestName(upper)
+	if err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}
-	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, KeepXattr: func(name string) bool {
+	if s.whiteouts, err = whiteout.NewMaker(s.work, nameMax, wanted); err != nil {
+		return fail(err)
+	}
+	s.xattrs = s.whiteouts.Forms.Default.Xattrs
+	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, CopiesXattr: func(name string) bool {
 		return !s.names.Private(name)
-	}, Protect: s.protectionMark}
+	}, Protattr: s.protattr}
 	return nil
 }
 

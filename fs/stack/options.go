@@ -1,13 +1,15 @@
 package stack
 
+import "github.com/fuse-overlay/fuse-overlay/internal/ondisk"
+
 // Features are the choices of the format on disk, by the names of the kernel's options.
 type Features struct {
 	// MetaCopy: a change of attributes makes a metacopy. The first write copies the data.
 	MetaCopy bool
 	// Index keeps linked lower files one object over a copy-up.
 	Index bool
-	// UserXattr writes and reads overlay xattrs as user.overlay.* only.
-	UserXattr bool
+	// Names are the xattrs that belong to the overlay.
+	Names ondisk.Names
 	// XattrWhiteouts writes whiteouts in xattr form if devices cannot be made.
 	XattrWhiteouts bool
 	// UUID is how a mount recognises the layers of earlier mounts.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -143,21 +144,21 @@ func mayNotOpen(err error) bool {
 	return false
 }
 
-// origin returns the origin xattr for the copy of a lower's object. name is empty if the copy gets
+// origin returns the origin xattr for the copy of a lower's object. x.Name is empty if the copy gets
 // none: a copy of one of several links is another object, unless index=on.
-func (s *Stack) origin(src sys.Ref, st *sys.Stat) (name string, value []byte, err error) {
-	if s.format.Xattrs == ondisk.NoXattrs || manyLinks(st) && s.index == nil {
-		return "", nil, nil
+func (s *Stack) origin(src sys.Ref, st *sys.Stat) (x copyup.Xattr, err error) {
+	if s.xattrs == ondisk.NoXattrs || manyLinks(st) && s.index == nil {
+		return copyup.Xattr{}, nil
 	}
-	name = s.format.Xattrs.Name(ondisk.Origin)
 	h, ok, err := s.handleOf(src, st.Dev)
 	if err != nil {
-		return "", nil, err
+		return copyup.Xattr{}, err
 	}
+	x.Name = s.xattrs.Name(ondisk.Origin)
 	if ok {
-		value = h.Encode()
+		x.Value = h.Encode() // an empty value: it is a copy, and its source has no handle
 	}
-	return name, value, nil // an empty value: a copy of an unknown object
+	return x, nil
 }
 
 func manyLinks(st *sys.Stat) bool { return st.Nlink > 1 && st.Mode&unix.S_IFMT != unix.S_IFDIR }
@@ -168,7 +169,7 @@ func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
 	if d.impure {
 		return nil
 	}
-	if err := s.format.Xattrs.SetImpure(up); err != nil {
+	if err := s.xattrs.SetImpure(up); err != nil {
 		return err
 	}
 	d.impure = true
@@ -184,7 +185,7 @@ func (d *Dir) Impure() bool {
 // attribute. ok is false if r has no such attribute, or a handle that no lower can have. It makes
 // no call on a lower.
 func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
-	h, ok, err = s.format.Xattrs.Origin(r)
+	h, ok, err = s.xattrs.Origin(r)
 	return h, ok && err == nil && s.sourceOf(&h) != nil, err
 }
 
@@ -215,7 +216,7 @@ func (s *Stack) Origin(q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sy
 
 // SetOrigin writes a completed handle to an object of the upper. It ignores errors: the next mount
 // tries again.
-func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.format.Xattrs.SetOrigin(r, h) }
+func (s *Stack) SetOrigin(r sys.Ref, h ondisk.Handle) { _ = s.xattrs.SetOrigin(r, h) }
 
 // findOrigin fills st with the attributes of the object of a handle.
 func (s *Stack) findOrigin(q *Query, o LayerDirs, h *ondisk.Handle, src *source, st *sys.Stat) (found bool, err error) {
@@ -309,5 +310,9 @@ func (s *Stack) setUUID(uuid UUID) {
 	_, _ = rand.Read(id[:])   // never fails
 	id[6] = id[6]&0x0f | 4<<4 // version 4: random
 	id[8] = id[8]&0x3f | 2<<6 // variant of RFC 9562
-	_ = s.format.Xattrs.SetUUID(s.layers[Upper].root, id, uuid == UUIDOn)
+	if uuid == UUIDOn {
+		_ = s.xattrs.SetUUID(s.layers[Upper].root, id)
+	} else {
+		_ = s.xattrs.SetUUIDOfNew(s.layers[Upper].root, id)
+	}
 }

@@ -20,7 +20,7 @@ func (s *site) copyUp(path string) {
 	h, err := m.Layer(f.Layer)
 	must(s.t, err)
 	var st sys.Stat
-	staged, _, err := s.Stage(&Source{Layer: f.Layer, Path: path, Ref: h.At(name), Shared: f.Shared}, copyup.Whole, &st)
+	staged, _, err := s.Stage(&Source{Layer: f.Layer, Path: path, Ref: h.At(name), Shared: f.Shared}, copyup.Whole(), &st)
 	must(s.t, err)
 	defer staged.Discard()
 	if f.Shared != nil {
@@ -212,7 +212,7 @@ func TestCopyUpWithoutOrigin(t *testing.T) {
 		must(t, err)
 		var st sys.Stat
 		err = failing(c.call, c.errno, func() error {
-			staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: h.At(name)}, copyup.Whole, &st)
+			staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: h.At(name)}, copyup.Whole(), &st)
 			if err == nil {
 				staged.Discard()
 				err = s.MarkImpure(&m.Dir, m.upper())

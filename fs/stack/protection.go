@@ -14,20 +14,20 @@ func (s *Stack) Protection(layer int, r sys.Ref) (flags uint32, err error) {
 	if err != nil || layer != Upper {
 		return flags, err
 	}
-	kept, err := s.format.Xattrs.Protection(r)
+	kept, err := s.xattrs.Protattr(r)
 	return flags | kept, err
 }
 
 // SetProtection sets the flags of an object of the upper in its protattr xattr. It returns EPERM if
 // the upper has no xattrs.
 func (s *Stack) SetProtection(r sys.Ref, flags uint32) error {
-	return s.format.Xattrs.SetProtection(r, flags)
+	return s.xattrs.SetProtattr(r, flags)
 }
 
-// protectionMark is the protattr xattr for the copy of an object with flags.
-func (s *Stack) protectionMark(flags uint32) (mark copyup.Mark, ok bool) {
-	if s.format.Xattrs == ondisk.NoXattrs {
-		return copyup.Mark{}, false
+// protattr is the protattr xattr for the copy of an object with flags.
+func (s *Stack) protattr(flags uint32) (x copyup.Xattr, ok bool) {
+	if s.xattrs == ondisk.NoXattrs {
+		return copyup.Xattr{}, false
 	}
-	return copyup.Mark{Name: s.format.Xattrs.Name(ondisk.Protattr), Value: ondisk.EncodeProtection(flags)}, true
+	return copyup.Xattr{Name: s.xattrs.Name(ondisk.Protattr), Value: ondisk.EncodeProtattr(flags)}, true
 }

@@ -175,7 +175,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	s.wantListed("moved", "a", "b")
 	s.wantListed("p")
 	// Where there are no attributes it is as without redirects.
-	s.format.Xattrs = ondisk.NoXattrs
+	s.xattrs = ondisk.NoXattrs
 	end := s.dir("").end("moved")
 	end.Merged, end.Redirect = true, "/elsewhere"
 	if err := s.Rename(end, s.dir("").end("again")); err != unix.EXDEV {

@@ -7,112 +7,53 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
+// entry is the name f of up, the directory of the upper, as package whiteout sees it.
+func (f *Found) entry(up *sys.Dir, name string) whiteout.Entry {
+	e := whiteout.Entry{Dir: up, Name: name, Below: f.Below, Marker: f.Marker}
+	switch {
+	case f.State == InUpper:
+		e.Has = objectOf(f.Stat.Mode)
+	case f.State == InLower:
+		e.Has = whiteout.Lower
+	case f.State == Whiteout && !f.Marker:
+		e.Has = whiteout.InPlace
+	}
+	return e
+}
+
+func objectOf(mode uint32) whiteout.Object {
+	if mode&unix.S_IFMT == unix.S_IFDIR {
+		return whiteout.Directory
+	}
+	return whiteout.File
+}
+
 // Remove takes a name that is not a directory away: it is unlinked where nothing lies below it, else covered by a
 // whiteout in one step. Precondition: up is d's directory of the upper and f exists.
 func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
-	form := s.formatOf(name)
-	switch {
-	case !f.Below:
+	if f.Below {
+		err = s.whiteouts.Cover(f.entry(up, name))
+	} else {
 		err = up.Unlink(name)
-	case f.State == InLower:
-		err = s.coverNothing(form, up, name)
-	case form.InPlace():
-		err = s.coverFile(form, up, name)
-	default:
-		if err = mark(up, name); err == nil {
-			err = up.Unlink(name)
-		}
 	}
 	if err == nil {
 		s.noteAbsent(d, name, f.Below)
 	}
 	return err
-}
-
-// coverNothing puts a whiteout where the upper has nothing.
-func (s *Stack) coverNothing(form whiteout.Format, up *sys.Dir, name string) error {
-	switch {
-	case form.Devices:
-		return s.makeDevice(up, name)
-	case !form.InPlace():
-		return mark(up, name)
-	}
-	tmp, err := s.makeWhiteout(form, up)
-	if err != nil {
-		return err
-	}
-	if err := s.work.Dir().RenameNew(tmp, up, name); err != nil {
-		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
-		return err
-	}
-	return nil
-}
-
-// coverFile puts a whiteout in the place of a file: renamed over it, so there is no moment without either.
-func (s *Stack) coverFile(form whiteout.Format, up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout(form, up)
-	if err != nil {
-		return err
-	}
-	if err := s.work.Dir().Rename(tmp, up, name, 0); err != nil {
-		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
-		return err
-	}
-	return nil
 }
 
 // RemoveDir takes a directory away whose merged listing is empty. Its upper part may hold whiteouts: it is moved to the
 // work directory whole and emptied there.
 func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
-	form := s.formatOf(name)
-	switch {
-	case f.State == InLower:
-		err = s.coverNothing(form, up, name)
-	case f.Below && form.InPlace():
-		err = s.coverDir(form, up, name)
-	case f.Below:
-		if err = mark(up, name); err == nil {
-			err = s.removeUpperDir(up, name)
-		}
-	default:
-		err = s.removeUpperDir(up, name)
+	if f.Below {
+		err = s.whiteouts.Cover(f.entry(up, name))
+	} else {
+		err = s.whiteouts.RemoveDir(f.entry(up, name))
 	}
 	if err == nil {
 		s.noteAbsent(d, name, f.Below)
 	}
 	return err
-}
-
-// coverDir exchanges a directory for a whiteout. It returns ENAMETOOLONG if names cannot be
-// exchanged: a marker is needed then, and its name is too long. Otherwise form would be the marker.
-func (s *Stack) coverDir(form whiteout.Format, up *sys.Dir, name string) error {
-	tmp, err := s.makeWhiteout(form, up)
-	if err != nil {
-		return err
-	}
-	if err := s.work.Dir().Rename(tmp, up, name, unix.RENAME_EXCHANGE); err != nil {
-		_ = s.work.Dir().Unlink(tmp) // the error to tell is the first
-		if sys.NoRenameFlags(err) {
-			err = unix.ENAMETOOLONG
-		}
-		return err
-	}
-	_ = s.work.Remove(tmp) // published; what cannot be removed now is swept at the next mount
-	return nil
-}
-
-// removeUpperDir removes a directory that shows nothing: at once when it holds nothing, else by way of the work directory.
-func (s *Stack) removeUpperDir(up *sys.Dir, name string) error {
-	err := up.Rmdir(name)
-	if err != unix.ENOTEMPTY && err != unix.EEXIST {
-		return err
-	}
-	tmp := s.work.Name()
-	if err := up.RenameNew(name, s.work.Dir(), tmp); err != nil {
-		return err
-	}
-	_ = s.work.Remove(tmp) // as in coverDir
-	return nil
 }

@@ -50,6 +50,14 @@ var removables = map[string]struct {
 	"lower directory of whiteouts": {"", "dir x\nwhite x/old\nfile x/.wh.b", true},
 }
 
+// form is the format of a whiteout of name.
+func form(s *site, name string) whiteout.Format {
+	if len(whiteout.Marker(name)) > s.whiteouts.Forms.NameMax {
+		return s.whiteouts.Forms.Long
+	}
+	return s.whiteouts.Forms.Default
+}
+
 // What is removed does not show again, now or after a remount, and a whiteout is left only where it hides something.
 func TestRemove(t *testing.T) {
 	allFormats(t, func(t *testing.T, format func(*site)) {
@@ -73,9 +81,9 @@ func TestRemove(t *testing.T) {
 				switch {
 				case strings.Contains(c.upper, ".wh.x"): // is left, and may be accompanied
 					want = nil
-				case c.below && s.formatOf("x").Devices:
+				case c.below && form(s, "x").Devices:
 					want = append(want, "white x")
-				case c.below && s.formatOf("x").InPlace():
+				case c.below && s.whiteouts.InPlace("x"):
 					want = append(want, `file x 0644 "" trusted.overlay.whiteout=""`)
 				case c.below:
 					want = append([]string{"file .wh.x 0000 \"\""}, want...)
@@ -151,12 +159,9 @@ func TestLongNamesInMarkerFormat(t *testing.T) {
 					})
 					defer sys.SetFault(nil)
 					var err error
-					s.format, err = whiteout.Probe(s.staging, whiteout.Wanted{Markers: true})
-					must(t, err)
-					s.long, err = whiteout.ProbeLong(s.staging, s.format)
+					s.whiteouts, err = whiteout.NewMaker(s.work, nameMax, whiteout.Wanted{Markers: true})
 					must(t, err)
 					sys.SetFault(nil)
-					s.nameMax = nameMax
 					fits := length+len(whiteout.MarkerPrefix) <= nameMax
 					s.hideLongNames(length, fits, form)
 				})

@@ -3,9 +3,7 @@ package stack
 import (
 	"golang.org/x/sys/unix"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
 // End is one end of a rename. Up is the upper's directory of Dir.
@@ -30,27 +28,15 @@ func (s *Stack) Rename(from, to *End) error {
 	if err := s.admitOrigin(from, to); err != nil {
 		return err
 	}
-	emptied := ""
-	if to.Found.IsDir() && to.Found.State == InUpper {
-		var err error
-		if emptied, err = s.emptyDir(to); err != nil {
-			return err
-		}
-	}
-	inPlace, err := s.move(from, to)
-	if emptied != "" {
-		if err != nil {
-			_ = s.work.Dir().Rename(emptied, to.Up, to.Name, unix.RENAME_EXCHANGE) // back: it may be in use
-		}
-		_ = s.work.Remove(emptied) // as in coverDir
+	src, dst := from.Found.entry(from.Up, from.Name), to.Found.entry(to.Up, to.Name)
+	moved, err := s.whiteouts.Move(src, dst, s.copyAttributes)
+	if moved.Covered {
+		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
 	}
 	if err != nil {
 		return err
 	}
-	if to.Found.Marker {
-		s.unmark(to.Up, to.Name)
-	}
-	if inPlace {
+	if moved.InPlace {
 		from.Dir.noteWhiteout(from.Name, false, from.Found.Below)
 	} else {
 		s.noteAbsent(from.Dir, from.Name, from.Found.Below)
@@ -64,7 +50,7 @@ func (s *Stack) Rename(from, to *End) error {
 // with; where it still lies nothing is below it that shows, so the mark changes nothing there.
 func (s *Stack) leave(from, to *End) error {
 	if from.Redirect != "" {
-		err := s.format.Xattrs.SetRedirect(from.Up.At(from.Name), from.Redirect)
+		err := s.xattrs.SetRedirect(from.Up.At(from.Name), from.Redirect)
 		if err == unix.EOPNOTSUPP {
 			err = unix.EXDEV // as without redirects
 		}
@@ -78,7 +64,7 @@ func (s *Stack) leave(from, to *End) error {
 		return err
 	}
 	defer h.Close()
-	return s.format.MarkOpaque(h)
+	return s.whiteouts.MakeOpaque(h)
 }
 
 // admitOrigin prepares the directory that an object is moved to, if it is another: where it is looked at, its origin has to be
@@ -90,169 +76,11 @@ func (s *Stack) admitOrigin(from, to *End) error {
 	return s.MarkImpure(to.Dir, to.Up)
 }
 
-// move is the rename itself. The old name gets a whiteout where a lower would show; inPlace: one that stands under the
-// name itself, whatever the format.
-func (s *Stack) move(from, to *End) (inPlace bool, err error) {
-	isDir, overDevice := from.Found.IsDir(), to.Found.State == Whiteout && !to.Found.Marker
-	form := s.formatOf(from.Name)
-	switch {
-	case overDevice && (isDir || from.Found.Below && form.InPlace()):
-		return s.moveByExchange(form, from, to)
-	case !from.Found.Below:
-		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
-	case !form.InPlace():
-		if err := mark(from.Up, from.Name); err != nil { // hides the lower, not the object beside it
-			return false, err
-		}
-		return false, from.Up.Rename(from.Name, to.Up, to.Name, 0)
-	case form.RenameWhiteout:
-		return true, from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_WHITEOUT)
-	case !to.Found.Exists():
-		if err := s.coverNothing(form, to.Up, to.Name); err != nil { // a whiteout of nothing, or of what is hidden already
-			return false, err
-		}
-		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
-		return s.moveByExchange(form, from, to)
-	case isDir:
-		return false, unix.EXDEV // the old name would show its lower for a moment: the caller's program copies instead
-	}
-	return true, s.moveByLink(form, from, to)
-}
-
-// moveByExchange swaps the object and the whiteout in its way: a directory cannot replace one, and the old name may
-// need one.
-func (s *Stack) moveByExchange(form whiteout.Format, from, to *End) (inPlace bool, err error) {
-	if err := s.fitWhiteout(form, from, to); err != nil {
-		return false, err
-	}
-	err = from.Up.Rename(from.Name, to.Up, to.Name, unix.RENAME_EXCHANGE)
-	if sys.NoRenameFlags(err) {
-		if from.Found.Below && form.InPlace() && !from.Found.IsDir() {
-			return true, s.moveByLink(form, from, to)
-		}
-		if from.Found.Below {
-			if err := mark(from.Up, from.Name); err != nil {
-				return false, err
-			}
-		}
-		return false, s.moveBeside(from.Up, from.Name, to.Up, to.Name)
-	}
-	if err != nil {
-		return false, err
-	}
-	if from.Found.Below {
-		return true, nil
-	}
-	return from.Up.Unlink(from.Name) != nil, nil // a whiteout of nothing hides nothing
-}
-
-// fitWhiteout sees to it that the whiteout at to is one under the name of from as well: one in the form of an attribute is
-// an empty file in a directory that does not admit it. EXDEV where there is no such form.
-func (s *Stack) fitWhiteout(form whiteout.Format, from, to *End) error {
-	if !form.InPlace() {
-		form = s.long
-	}
-	if form.WhiteoutXattrs {
-		return form.Admit(from.Up)
-	}
-	var st sys.Stat
-	switch err := to.Up.At(to.Name).Stat(&st); {
-	case err != nil || sys.IsWhiteoutDevice(&st):
-		return err
-	case form.Devices:
-		return s.coverFile(form, to.Up, to.Name)
-	}
-	return unix.EXDEV
-}
-
-// moveByLink replaces a file in two steps: both names show the object for a moment, which is not lost and hides its
-// lower; then the old one is covered.
-func (s *Stack) moveByLink(form whiteout.Format, from, to *End) error {
-	cover, err := s.makeWhiteout(form, from.Up)
-	if err != nil {
-		return err
-	}
-	w, tmp := s.work.Dir(), s.work.Name()
-	if err = w.Link(from.Up.At(from.Name), tmp); err == nil {
-		if err = w.Rename(tmp, to.Up, to.Name, 0); err == nil {
-			err = w.Rename(cover, from.Up, from.Name, 0)
-		}
-	}
-	if err != nil {
-		_ = s.work.Remove(tmp) // the error to tell is the first
-		_ = s.work.Remove(cover)
-	}
-	return err
-}
-
-// emptyDir replaces a directory of the upper that shows nothing, but may hold whiteouts, by an empty opaque one that looks
-// the same, so that it can be renamed over (ovl_clear_empty). It returns the name of the former in the work directory,
-// none where the directory was empty.
-func (s *Stack) emptyDir(e *End) (former string, err error) {
-	h, err := e.Up.OpenDir(e.Name)
-	if err != nil {
-		return "", err
-	}
-	defer h.Close()
-	empty := true
-	if err := h.List(func(sys.Dirent) error { empty = false; return nil }); err != nil || empty {
-		return "", err
-	}
-	if s.format.Xattrs == ondisk.NoXattrs && e.Found.Below { // a marker inside would keep it from being renamed over
-		if err := mark(e.Up, e.Name); err != nil {
-			return "", err
-		}
-		e.Found.Marker = true
-	}
-	w, tmp := s.work.Dir(), s.work.Name()
-	err = s.stageEmpty(w, tmp, h.Ref())
-	if err == nil {
-		err = w.Rename(tmp, e.Up, e.Name, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
-		_ = s.work.Remove(tmp) // the error to tell is the first
-		if sys.NoRenameFlags(err) {
-			err = s.emptyInPlace(e, h)
-		}
-		return "", err
-	}
-	return tmp, nil
-}
-
-// emptyInPlace removes the whiteouts that a directory holds where it cannot be exchanged for an empty one. A marker beside it
-// hides what is below before: each state shows the same.
-func (s *Stack) emptyInPlace(e *End, h *sys.Dir) error {
-	if e.Found.Below {
-		if err := mark(e.Up, e.Name); err != nil {
-			return err
-		}
-		e.Found.Marker = true
-	}
-	var names []string
-	err := h.List(func(entry sys.Dirent) error { names = append(names, entry.Name); return nil })
-	for i := 0; err == nil && i < len(names); i++ {
-		err = h.Unlink(names[i])
-	}
-	return err
-}
-
-// stageEmpty makes an empty opaque directory with the attributes of inode.
-func (s *Stack) stageEmpty(w *sys.Dir, tmp string, inode sys.Ref) error {
-	if err := w.Mkdir(tmp, 0o700); err != nil {
-		return err
-	}
-	h, err := w.OpenDir(tmp)
-	if err != nil {
-		return err
-	}
-	defer h.Close()
-	if s.format.Xattrs != ondisk.NoXattrs {
-		if err := s.format.MarkOpaque(h); err != nil {
-			return err
-		}
-	}
+// copyAttributes gives the new directory of the upper what the layer itself keeps of the old one's owner, mode and
+// extended attributes, but for the overlay's own.
+func (s *Stack) copyAttributes(to, from *sys.Dir) error {
 	kept := s.layers[Upper].onDisk
-	model, r := kept.On(inode), kept.On(h.Ref())
+	model, r := kept.On(from.Ref()), kept.On(to.Ref())
 	var st sys.Stat
 	if err := model.Stat(&st); err != nil {
 		return err

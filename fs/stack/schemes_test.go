@@ -276,7 +276,7 @@ func TestMappedIDs(t *testing.T) {
 	from, err := root.Layer(f.Layer)
 	must(t, err)
 	var st sys.Stat
-	staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At("f")}, copyup.Whole, &st)
+	staged, _, err := s.Stage(&Source{Layer: f.Layer, Ref: from.At("f")}, copyup.Whole(), &st)
 	must(t, err)
 	must(t, staged.Publish(root.upper(), "f"))
 	staged.File().Close()

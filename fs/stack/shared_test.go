@@ -6,13 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 // inodesOf counts the whiteouts of an upper by their inodes. It fails on any other object.
@@ -30,6 +28,21 @@ func inodesOf(t *testing.T, dir string) map[uint64]int {
 		count[st.Ino]++
 	}
 	return count
+}
+
+// sharedDevice is the name of the device in a directory that the whiteouts are links of; empty if there is none.
+func sharedDevice(t *testing.T, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if !errors.Is(err, os.ErrNotExist) {
+		must(t, err)
+	}
+	for _, e := range entries {
+		if e.Type() == os.ModeDevice|os.ModeCharDevice {
+			return e.Name()
+		}
+	}
+	return ""
 }
 
 // manyFiles are lines of a table, and their names.
@@ -53,7 +66,7 @@ func TestWhiteoutsShareAnInode(t *testing.T) {
 		t.Errorf("52 whiteouts are %d inodes", len(got))
 	}
 	s.wantView("removed", "")
-	if s.shared.Load() != nil {
+	if sharedDevice(t, filepath.Join(s.cfg.Work, workName)) != "" {
 		t.Error("a new mount has a device already")
 	}
 }
@@ -135,39 +148,4 @@ func TestWhiteoutsWithoutLinks(t *testing.T) {
 	if f := root.lookup("f"); err != unix.ENOSPC || !f.Exists() {
 		t.Errorf("a full disk: %v", err)
 	}
-}
-
-// The device is made once by many at once, and anew when it has gone.
-func TestSharedWhiteoutOfMany(t *testing.T) {
-	s := newSite(t, "dir d", "")
-	up := s.dir("d").upper()
-	var all sync.WaitGroup
-	for worker := range 8 {
-		all.Go(func() {
-			for i := range 50 {
-				if err := s.makeDevice(up, fmt.Sprintf("%d-%d", worker, i)); err != nil {
-					t.Error(err)
-				}
-				if shared := s.shared.Load(); i%20 == 19 && shared != nil {
-					if err := s.work.Dir().Unlink(*shared); err != nil && !errors.Is(err, unix.ENOENT) {
-						t.Error(err)
-					}
-				}
-			}
-		})
-	}
-	all.Wait()
-	dir := filepath.Join(s.cfg.Upper, "d")
-	total := 0
-	for _, n := range inodesOf(t, dir) {
-		total += n
-	}
-	if total != 400 {
-		t.Errorf("%d whiteouts", total)
-	}
-	must(t, os.RemoveAll(dir))
-	if err := s.makeDevice(up, "x"); err != unix.ENOENT {
-		t.Errorf("in a directory that is gone: %v", err)
-	}
-	testkit.Want(t, "the upper", s.cfg.Upper, "")
 }

@@ -2,9 +2,6 @@ package stack
 
 import (
 	"slices"
-	"sync/atomic"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
@@ -22,14 +19,10 @@ type Stack struct {
 	staging     *sys.Dir // work/work
 	work        *copyup.Work
 	copier      *copyup.Copier
-	format      whiteout.Format
-	long        whiteout.Format // of names whose markers would be longer than nameMax
-	nameMax     int             // the longest name in the upper
+	whiteouts   *whiteout.Maker  // nil unless the upper can be changed
+	xattrs      ondisk.Namespace // of the upper
 	names       ondisk.Names
 	acl         bool
-
-	shared   atomic.Pointer[string] // the name of the device in the work directory whose links the whiteouts are; nil: none yet
-	unshared atomic.Bool            // whiteouts cannot be links
 
 	dataOnly []*sys.Dir // roots of the data-only layers
 	metacopy bool       // metacopy=on: metacopies are followed and made
@@ -80,7 +73,7 @@ func (s *Stack) Names() ondisk.Names { return s.names }
 func (s *Stack) Overlap() bool { return s.overlap }
 
 // Format is the form of whiteouts and opaque directories in the upper. Precondition: writable.
-func (s *Stack) Format() whiteout.Format { return s.format }
+func (s *Stack) Format() whiteout.Format { return s.whiteouts.Forms.Default }
 
 // OrdersCopyUps reports whether copy-ups need no fsync: the upper's file system writes the data
 // before the rename.
@@ -161,7 +154,9 @@ func (s *Stack) Close() {
 	for _, root := range s.dataOnly {
 		root.Close()
 	}
-	s.dropShared()
+	if s.whiteouts != nil {
+		s.whiteouts.Close()
+	}
 	if s.staging != nil {
 		s.staging.Close()
 	}
@@ -184,19 +179,10 @@ func (d *Dir) note(name string, mode uint32) {
 	}
 }
 
-// formatOf is the format of a whiteout of name: where the name of its marker is too long, another
-// form if there is one.
-func (s *Stack) formatOf(name string) whiteout.Format {
-	if len(whiteout.Marker(name)) > s.nameMax {
-		return s.long
-	}
-	return s.format
-}
-
 // noteAbsent records in d's name table that name is gone, with a whiteout where a lower lies below.
 func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
 	if below {
-		d.noteWhiteout(name, !s.formatOf(name).InPlace(), true)
+		d.noteWhiteout(name, !s.whiteouts.InPlace(name), true)
 		return
 	}
 	d.changes++
@@ -217,39 +203,4 @@ func (d *Dir) noteWhiteout(name string, marker, below bool) {
 	if d.aside != nil {
 		d.aside.add(func(t *nameTable) { t.cover(name, marker, below) })
 	}
-}
-
-// makeWhiteout stages a whiteout of an in-place form that is to stand in up, and returns its name
-// in the work directory.
-func (s *Stack) makeWhiteout(form whiteout.Format, up *sys.Dir) (string, error) {
-	if err := form.Admit(up); err != nil {
-		return "", err
-	}
-	tmp := s.work.Name()
-	stage := form.Stage
-	if form.Devices {
-		stage = s.makeDevice
-	}
-	if err := stage(s.work.Dir(), tmp); err != nil {
-		_ = s.work.Remove(tmp) // the error to tell is the first
-		return "", err
-	}
-	return tmp, nil
-}
-
-// mark writes the .wh. file of name; one that is there already is as good.
-func mark(up *sys.Dir, name string) error {
-	m := whiteout.Marker(name)
-	if len(m) > NameMax {
-		return unix.ENAMETOOLONG
-	}
-	f, err := up.CreateFile(m, 0)
-	if err == unix.EEXIST {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	f.Close()
-	return nil
 }

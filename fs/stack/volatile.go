@@ -32,11 +32,11 @@ func (s *Stack) AfterVolatile() bool { return s.afterVolatile }
 // MarkVolatile makes incompat/volatile in the work directory. Call it before the first change.
 // Precondition: the stack is writable.
 func (s *Stack) MarkVolatile() error {
-	if err := s.work.MarkVolatile(); err != nil {
+	if err := s.work.SetVolatile(); err != nil {
 		return fmt.Errorf("workdir: cannot note that the mount is volatile: %w", err)
 	}
 	return nil
 }
 
 // UnmarkVolatile removes incompat/volatile after the mount has failed.
-func (s *Stack) UnmarkVolatile() error { return s.work.UnmarkVolatile() }
+func (s *Stack) UnmarkVolatile() error { return s.work.ClearVolatile() }

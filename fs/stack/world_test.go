@@ -109,7 +109,7 @@ func (w *world) copyUp(p string) {
 	}
 	from, err := parent.Layer(f.Layer)
 	must(w.t, err)
-	staged, _, err := w.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole, &f.Stat)
+	staged, _, err := w.Stage(&Source{Layer: f.Layer, Ref: from.At(name)}, copyup.Whole(), &f.Stat)
 	must(w.t, err)
 	must(w.t, staged.Publish(parent.upper(), name))
 	if file := staged.File(); file != nil {

@@ -32,13 +32,10 @@ var (
 		{"fs/overlay.go", "Open"},
 		{"fs/conn/serve.go", "often"},
 	}
-	errnoFlags = []textException{{"whiteout/format.go", "errOther"}}
+	errnoFlags []textException
 	xattrNames = []textException{
 		{"internal/ondisk/...", "never: the room of names"},
 		{"internal/testkit/...", "never: what a test compares with must not depend on what it tests"},
-		{"copyup/...", "not in internal/ondisk yet"},
-		{"fs/...", "not in internal/ondisk yet"},
-		{"internal/owner/...", "not in internal/ondisk yet"},
 		{"e2e/...", "never: what a test compares with must not depend on what it tests"},
 	}
 )

@@ -1,32 +1,31 @@
 package ondisk
 
-import (
-	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-)
+import "github.com/fuse-overlay/fuse-overlay/internal/sys"
 
-// DirXattrs is what a directory of a layer says of the layers below it and of its own entries, but for whiteouts.
+// DirXattrs is what the attributes of a layer's directory say, but for opaque.
 type DirXattrs struct {
-	// Redirect is where the layers below have the directory that this one merges with: a path below their roots where it
-	// begins with a slash, else a name in the same directory. Empty: under its own name. Not checked yet, see
-	// [ValidRedirect].
+	// Redirect is where the layers below have the directory with which this one merges: a path from
+	// their roots if it begins with a slash, else a name in the same directory. Empty: under its
+	// own name. It is not checked; see [ValidRedirect].
 	Redirect string
-	// ByUser: the redirect is an attribute of namespace user., which the owner of the directory may write.
+	// ByUser: the owner of the directory may have written Redirect.
 	ByUser bool
-	// Impure: entries may have attributes of the overlay's own, for they came from a lower (ovl_set_impure).
+	// Impure: objects in the directory may have an origin (ovl_set_impure).
 	Impure bool
 }
 
-// Read adds an attribute that the directory r has. It returns ENODATA if the attribute has been removed meanwhile.
+// Read adds to x the attribute a, which the directory r has in namespace ns. It ignores attributes
+// that DirXattrs does not hold. ENODATA: the attribute has been removed meanwhile.
 func (x *DirXattrs) Read(r sys.Ref, ns Namespace, a Attr) error {
 	switch a {
-	case Impure: // whatever the value
+	case Impure: // with any value
 		x.Impure = true
 	case Redirect:
 		value, err := r.GetXattr(ns.Name(Redirect))
 		if err != nil {
 			return err
 		}
-		// What only root may write goes before what everybody may.
+		// A redirect that only root can have written goes before one of the owner.
 		if !ns.ByOwner() || x.Redirect == "" {
 			x.Redirect, x.ByUser = string(value), ns.ByOwner()
 		}

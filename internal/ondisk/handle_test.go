@@ -5,8 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -38,7 +36,7 @@ func TestHandleAsTheKernelWritesIt(t *testing.T) {
 	}
 }
 
-// Whatever an attribute says that is none or of an unknown kind, there is no origin.
+// An invalid value, or one of an unknown version, holds no handle.
 func TestBadHandles(t *testing.T) {
 	for what, change := range map[string]func(v []byte) []byte{
 		"empty":              func([]byte) []byte { return nil },
@@ -80,87 +78,4 @@ func FuzzParseHandle(f *testing.F) {
 			t.Errorf("%x is %+v and then %+v", value, h, again)
 		}
 	})
-}
-
-func TestOriginAttributes(t *testing.T) {
-	for _, f := range []Namespace{Trusted, User, NoXattrs} {
-		d := open(t, t.TempDir())
-		must(t, d.Mkdir("d", 0o755))
-		sub, err := d.OpenDir("d")
-		must(t, err)
-		defer sub.Close()
-		must(t, f.SetImpure(sub))
-		names, err := sub.Ref().ListXattr()
-		must(t, err)
-		var x DirXattrs
-		for _, name := range names {
-			if ns, attr, ok := both.Parse(name); ok {
-				must(t, x.Read(sub.Ref(), ns, attr))
-			}
-		}
-		if x.Impure != (f != NoXattrs) {
-			t.Errorf("%d: %+v", f, x)
-		}
-		if _, ok, err := f.Origin(d.At("d")); ok || err != nil {
-			t.Errorf("%d: an origin where there is none: %v", f, err)
-		}
-		if f == NoXattrs {
-			continue
-		}
-		must(t, d.At("d").SetXattr(f.Name(Origin), bytesOf(t, kernelWrote), 0))
-		if h, ok, err := f.Origin(d.At("d")); !ok || err != nil || h.Type != 1 {
-			t.Errorf("%d: %+v, %v, %v", f, h, ok, err)
-		}
-		for call, errno := range map[string]unix.Errno{"setxattr": unix.EIO, "getxattr": unix.EIO} {
-			refusing(func(op sys.Op) bool { return op.Call == call }, errno, func() {
-				_, _, err := f.Origin(d.At("d"))
-				if call == "setxattr" {
-					err = f.SetImpure(sub)
-				}
-				if err != errno {
-					t.Errorf("%d, failing %s: %v", f, call, err)
-				}
-			})
-		}
-		refusing(func(op sys.Op) bool { return op.Call == "setxattr" }, unix.EOPNOTSUPP, func() { must(t, f.SetImpure(sub)) })
-	}
-}
-
-// A number is given once; with auto only to an upper in which nothing has been copied up yet.
-func TestSetUUID(t *testing.T) {
-	f := Trusted
-	number := func(d *sys.Dir) string {
-		value, err := d.Ref().GetXattr("trusted.overlay.uuid")
-		if err == unix.ENODATA {
-			return ""
-		}
-		must(t, err)
-		return string(value)
-	}
-	one, two := [16]byte{1}, [16]byte{2}
-	for _, c := range []struct {
-		impure, always bool
-		want           string
-	}{{false, false, string(one[:])}, {false, true, string(one[:])}, {true, false, ""}, {true, true, string(one[:])}} {
-		d := open(t, t.TempDir())
-		if c.impure {
-			must(t, f.SetImpure(d))
-		}
-		must(t, f.SetUUID(d, one, c.always))
-		if got := number(d); got != c.want {
-			t.Errorf("%+v: %q", c, got)
-		}
-		must(t, f.SetUUID(d, two, c.always))
-		if got := number(d); got != c.want {
-			t.Errorf("%+v, again: %q", c, got)
-		}
-	}
-	d := open(t, t.TempDir())
-	must(t, d.Ref().SetXattr("trusted.overlay.uuid", []byte("short"), 0))
-	if err := f.SetUUID(d, one, true); err != unix.EINVAL || number(d) != "short" {
-		t.Errorf("a number of another length: %v", err)
-	}
-	if err := NoXattrs.SetUUID(d, one, true); err != unix.EOPNOTSUPP {
-		t.Errorf("without attributes: %v", err)
-	}
 }

@@ -6,27 +6,28 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// FileXattrs is what a regular file of a layer says of the layers below it.
+// FileXattrs is what the attributes of a regular file of a layer say of the layers below.
 type FileXattrs struct {
-	// Metacopy: the file has its attributes and its size, but not its data; a layer below has that.
+	// Metacopy: the file has its attributes and its size. A layer below has its data.
 	Metacopy bool
-	// Digest is the digest that the file with the data must have (fs-verity); zero: none is known.
+	// Digest is the fs-verity digest of the file with the data; zero: it is not known.
 	Digest sys.Digest
-	// Redirect is where the layers below have the file, as [DirXattrs].Redirect. Read with Metacopy only.
+	// Redirect is where the layers below have the file, as [DirXattrs].Redirect. It is read only
+	// with Metacopy.
 	Redirect string
-	// ByUser: Metacopy or Redirect is an attribute of namespace user., which the owner of the file may write.
+	// ByUser: the owner of the file may have written Metacopy or Redirect.
 	ByUser bool
 }
 
-// ReadFile reads the attributes of a regular file. One without extended attributes costs one call. EINVAL for a metacopy
-// attribute that makes no sense.
+// ReadFile reads the attributes of a regular file. If the file has no extended attributes, it makes
+// one call. EINVAL: the value of the metacopy attribute is invalid.
 func (n Names) ReadFile(r sys.Ref) (x FileXattrs, err error) {
 	names, err := r.ListXattr()
 	if err != nil {
 		return FileXattrs{}, err
 	}
 	metacopy, redirect := NoXattrs, NoXattrs
-	for _, name := range names { // what only root may write goes before what everybody may
+	for _, name := range names { // what only root can have written goes before what the owner can
 		ns, attr, ok := n.Parse(name)
 		switch {
 		case !ok:
@@ -64,8 +65,9 @@ func ignoreNoData(err error) error {
 	return err
 }
 
-// The layout of the mark's value (struct ovl_metacopy of fs/overlayfs/overlayfs.h): version, length of the whole, flags,
-// digest algorithm, digest. A mark without a digest is empty.
+// The value of the metacopy attribute (struct ovl_metacopy of fs/overlayfs/overlayfs.h): version,
+// length of the value, flags, digest algorithm, digest; a byte each but the digest. The value is
+// empty if there is no digest.
 const (
 	metacopyHeader  = 4
 	metacopyVersion = 0
@@ -82,8 +84,8 @@ func parseMetacopy(value []byte) (sys.Digest, error) {
 	return sys.NewDigest(value[3], value[metacopyHeader:]), nil
 }
 
-// Metacopy is the mark, as an extended attribute, of a file whose data is in a layer below, and must have that digest if it is
-// not zero. Precondition: ns is not [NoXattrs].
+// MetacopyXattr returns the attribute of a file whose data is in a layer below. If digest is not
+// zero, the data must have it. Precondition: ns is not [NoXattrs].
 func (ns Namespace) MetacopyXattr(digest sys.Digest) (name string, value []byte) {
 	if algorithm, sum := digest.Parts(); algorithm != 0 {
 		value = append([]byte{metacopyVersion, byte(metacopyHeader + len(sum)), 0, algorithm}, sum...)

@@ -47,7 +47,7 @@ func TestReadFile(t *testing.T) {
 		}
 		refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, unix.ENODATA, func() {
 			if m, err := both.ReadFile(d.At("f")); err != nil || m != (FileXattrs{}) {
-				t.Errorf("marks removed meanwhile: %+v, %v", m, err)
+				t.Errorf("xattrs removed meanwhile: %+v, %v", m, err)
 			}
 		})
 		for _, call := range []string{"listxattr", "getxattr"} {

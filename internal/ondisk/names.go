@@ -2,19 +2,19 @@ package ondisk
 
 import "strings"
 
-// Extended attributes that file systems and the kernel give a meaning.
+// Extended attributes to which the kernel and file systems give a meaning.
 const (
-	AccessACL  = "system.posix_acl_access"
-	DefaultACL = "system.posix_acl_default"
-	Capability = "security.capability"
-	SELinux    = "security.selinux"
-	SMACK      = "security.SMACK64" // and names that begin so
-	AppArmor   = "security.apparmor"
-	IMA        = "security.ima"
-	EVM        = "security.evm"
+	AccessACL  = ACLPrefix + "access"
+	DefaultACL = ACLPrefix + "default"
+	Capability = SecurityPrefix + "capability"
+	SELinux    = SecurityPrefix + "selinux"
+	SMACK      = SecurityPrefix + "SMACK64" // begins the names of several
+	AppArmor   = SecurityPrefix + "apparmor"
+	IMA        = SecurityPrefix + "ima"
+	EVM        = SecurityPrefix + "evm"
 )
 
-// Prefixes of names: namespaces of the kernel, and parts of them.
+// Namespaces of the kernel, as prefixes of names.
 const (
 	UserPrefix     = "user."
 	TrustedPrefix  = "trusted."
@@ -24,64 +24,89 @@ const (
 
 // Extended attributes that keep owner, mode, type and device number of an object (override_stat).
 const (
-	// OverrideContainers is that of containers/storage. Attributes of security. are stored with OverrideContainersPrefix then.
-	OverrideContainers       = overrideContainersPrefix + "stat"
-	OverrideContainersPrefix = overrideContainersPrefix
-	// OverridePrivileged and OverrideOlder are those of older programs in user space.
-	OverridePrivileged = securityFuseoverlayfs + overrideStat
-	OverrideOlder      = userFuseoverlayfs + overrideStat
+	// OverrideContainers is that of containers/storage.
+	OverrideContainers = OverrideContainersPrefix + "stat"
+	// OverrideContainersPrefix begins the names under which attributes of security. are stored
+	// beside [OverrideContainers].
+	OverrideContainersPrefix = UserPrefix + "containers.override_"
+	// OverridePrivileged and OverrideOlder are those of fuse-overlayfs.
+	OverridePrivileged = securityFuseoverlayfs + "override_stat"
+	OverrideOlder      = userFuseoverlayfs + "override_stat"
 )
 
+// Prefixes of the overlay's own names.
 const (
-	overrideContainersPrefix = "user.containers.override_"
-	securityFuseoverlayfs    = "security.fuseoverlayfs."
-	userFuseoverlayfs        = "user.fuseoverlayfs."
-	trustedOverlay           = "trusted.overlay."
-	userOverlay              = "user.overlay."
-	overrideStat             = "override_stat"
+	trustedOverlay        = TrustedPrefix + "overlay."
+	userOverlay           = UserPrefix + "overlay."
+	userFuseoverlayfs     = UserPrefix + "fuseoverlayfs."
+	securityFuseoverlayfs = SecurityPrefix + "fuseoverlayfs."
 )
 
-// Attr is what an extended attribute of the overlay says; its name is that with the prefix of a [Namespace].
-type Attr string
+// Attr is an extended attribute of the overlay, in whatever [Namespace].
+type Attr uint8
 
-// The extended attributes of the overlay.
+// The extended attributes of the overlay. Package whiteout gives [Opaque] and [Whiteout] their
+// values.
 const (
-	Opaque   Attr = "opaque"
-	Whiteout Attr = "whiteout"
-	Redirect Attr = "redirect"
-	Metacopy Attr = "metacopy"
-	Origin   Attr = "origin"
-	Impure   Attr = "impure"
-	Nlink    Attr = "nlink"
-	Upper    Attr = "upper"
-	UUID     Attr = "uuid"
-	Protattr Attr = "protattr"
+	Opaque Attr = iota
+	Whiteout
+	Redirect
+	Metacopy
+	Origin
+	Impure
+	Nlink
+	Upper
+	UUID
+	Protattr
+	attrCount
 )
 
-// Namespace is where the overlay's extended attributes of an object are, or are to be written.
+// attrNames are the names of the attributes without the prefixes of their namespaces.
+var attrNames = [attrCount]string{
+	Opaque: "opaque", Whiteout: "whiteout", Redirect: "redirect", Metacopy: "metacopy", Origin: "origin",
+	Impure: "impure", Nlink: "nlink", Upper: "upper", UUID: "uuid", Protattr: "protattr",
+}
+
+// Namespace is the namespace of the overlay's extended attributes of an object, or of those that an
+// upper gets.
 type Namespace uint8
 
 const (
-	// NoXattrs: the file system takes none.
+	// NoXattrs: the file system stores no extended attributes of the overlay.
 	NoXattrs Namespace = iota
-	// Trusted: any object takes them; only root of the first user namespace reads and writes them.
+	// Trusted: every object can have them. Only root of the first user namespace reads and writes
+	// them.
 	Trusted
-	// User: regular files and directories take them; their owner may write them.
+	// User: regular files and directories can have them. The owner of an object may write them.
 	User
-	// Fuseoverlayfs: read only. Older programs in user space wrote [Opaque] so, and nothing else.
+	// Fuseoverlayfs: fuse-overlayfs wrote [Opaque] in it, and nothing else. It is read and not
+	// written.
 	Fuseoverlayfs
+
+	namespaceCount
 )
 
-// prefixes are those of the names, by namespace.
-var prefixes = [...]string{Trusted: trustedOverlay, User: userOverlay, Fuseoverlayfs: userFuseoverlayfs}
+// prefixes are the prefixes of names, by namespace.
+var prefixes = [namespaceCount]string{Trusted: trustedOverlay, User: userOverlay, Fuseoverlayfs: userFuseoverlayfs}
 
-// Written are the namespaces that an upper can be written with, the best first.
+// fullNames are the names with their prefixes: no request puts one together.
+var fullNames = func() (names [namespaceCount][attrCount]string) {
+	for ns, prefix := range prefixes {
+		for a, name := range attrNames {
+			names[ns][a] = prefix + name
+		}
+	}
+	return names
+}()
+
+// Written are the namespaces in which an upper can be written, the best first.
 var Written = [...]Namespace{Trusted, User}
 
 // Name is the name of an attribute in the namespace. Precondition: ns is not [NoXattrs].
-func (ns Namespace) Name(a Attr) string { return prefixes[ns] + string(a) }
+func (ns Namespace) Name(a Attr) string { return fullNames[ns][a] }
 
-// OnAnyType reports whether objects of all types take attributes of the namespace, and not regular files and directories only.
+// OnAnyType reports whether objects of every type can have attributes of the namespace, not only
+// regular files and directories.
 func (ns Namespace) OnAnyType() bool { return ns == Trusted }
 
 // ByOwner reports whether the owner of an object may write attributes of the namespace.

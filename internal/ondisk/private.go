@@ -3,17 +3,19 @@ package ondisk
 import "strings"
 
 const (
-	// escape is what the kernel puts between the prefix and the rest of a private name that the mount was asked to
-	// store, so that an overlay may lie inside an overlay (fs/overlayfs/xattrs.c, ovl_xattr_escape_name).
+	// escape stands between the prefix and the rest of a private name that a process has set
+	// through the mount, so that the upper of an inner overlay can lie on an outer one
+	// (ovl_xattr_escape_name in fs/overlayfs/xattrs.c).
 	escape = "overlay."
 
-	// maxXattrName is XATTR_NAME_MAX.
+	// maxXattrName is XATTR_NAME_MAX, in bytes.
 	maxXattrName = 255
 )
 
-// The private names. escaped says what the mount does with such a name when it is asked for: store it under an escaped
-// name, or refuse it. The latter are those of which no escaped form is known to anybody, and among them are those that carry
-// owner and mode of a file (override_stat): who could set them could become anybody at the next mount.
+// privateNames are the prefixes of private names. escaped: the mount stores such a name under an
+// escaped one; otherwise it refuses the name. It refuses those for which no program has defined an
+// escaped form. Attributes that keep owner and mode (override_stat) are among them: a process that
+// could set one would choose the owner of a file at the next mount.
 var privateNames = []struct {
 	prefix  string
 	escaped bool
@@ -25,47 +27,63 @@ var privateNames = []struct {
 	{OverrideContainersPrefix, false},
 }
 
-// Names says which extended attributes are the overlay's own. The zero value: those of all namespaces.
+// Names is the set of extended attributes that are private: the overlay's own. The zero value has
+// those of all namespaces.
 type Names struct {
-	// UserOnly: trusted.overlay.* is not, and is content like any other (option userxattr; fs/overlayfs/xattrs.c,
-	// ovl_is_own_xattr).
+	// UserOnly leaves trusted.overlay.* out: it is content like any other name (option userxattr;
+	// ovl_is_own_xattr in fs/overlayfs/xattrs.c).
 	UserOnly bool
 }
 
-// mean reports whether an attribute of a layer may be a mark.
-func (n Names) mean(onDisk string) bool {
+// covers reports whether the set has any name that begins as this one does.
+func (n Names) covers(onDisk string) bool {
 	return !n.UserOnly || !strings.HasPrefix(onDisk, trustedOverlay)
 }
 
-// Own reports whether attributes of the namespace are the overlay's own.
-func (n Names) Own(ns Namespace) bool { return ns != NoXattrs && n.mean(prefixes[ns]) }
+// Has reports whether the overlay's attributes of the namespace are private, and so have a meaning.
+func (n Names) Has(ns Namespace) bool { return ns != NoXattrs && n.covers(prefixes[ns]) }
 
-// Reading is the namespace in which an upper that is only read has its attributes. trusted: the daemon may read attributes of
-// namespace trusted.
-func (n Names) Reading(trusted bool) Namespace {
-	if trusted && n.Own(Trusted) {
-		return Trusted
-	}
-	return User
-}
+// OfRoot returns the namespace of an upper's attributes for root of the first user namespace, if the upper
+// is only read.
+func (n Names) OfRoot() Namespace { return n.firstWritten(func(Namespace) bool { return true }) }
 
-// Parse splits the name of an extended attribute of a layer that is one of the overlay's own. ok is false for any other.
-func (n Names) Parse(onDisk string) (ns Namespace, a Attr, ok bool) {
-	if !n.mean(onDisk) {
-		return NoXattrs, "", false
-	}
-	for ns := Trusted; ns <= Fuseoverlayfs; ns++ {
-		if rest, ok := strings.CutPrefix(onDisk, prefixes[ns]); ok {
-			return ns, Attr(rest), ns != Fuseoverlayfs || Attr(rest) == Opaque
+// OfUser is [Names.OfRoot] for any other user.
+func (n Names) OfUser() Namespace { return n.firstWritten(Namespace.ByOwner) }
+
+func (n Names) firstWritten(can func(Namespace) bool) Namespace {
+	for _, ns := range Written {
+		if n.Has(ns) && can(ns) {
+			return ns
 		}
 	}
-	return NoXattrs, "", false
+	return NoXattrs
 }
 
-// Private reports whether the extended attribute of a layer is the overlay's own and never shown or copied up. An
-// escaped name is not: it is the content of another overlay.
+// Parse splits the name of an attribute of a layer. ok is false if it is not one of the overlay's
+// attributes.
+func (n Names) Parse(onDisk string) (ns Namespace, a Attr, ok bool) {
+	if !n.covers(onDisk) {
+		return NoXattrs, 0, false
+	}
+	for ns := Trusted; ns < namespaceCount; ns++ {
+		rest, ok := strings.CutPrefix(onDisk, prefixes[ns])
+		if !ok {
+			continue
+		}
+		for a, name := range attrNames {
+			if rest == name {
+				return ns, Attr(a), ns != Fuseoverlayfs || Attr(a) == Opaque
+			}
+		}
+		break
+	}
+	return NoXattrs, 0, false
+}
+
+// Private reports whether an attribute of a layer is the overlay's own: the mount does not show it,
+// and a copy-up leaves it out. An escaped name is not private: it is content, of an inner overlay.
 func (n Names) Private(onDisk string) bool {
-	if !n.mean(onDisk) {
+	if !n.covers(onDisk) {
 		return false
 	}
 	for _, p := range privateNames {
@@ -76,10 +94,10 @@ func (n Names) Private(onDisk string) bool {
 	return false
 }
 
-// Visible returns the name under which the extended attribute of a layer is shown through the mount; ok is false
-// for a private one. It undoes [Names.Stored].
+// Visible returns the name under which the mount shows an attribute of a layer. ok is false for a
+// private attribute. It is the inverse of [Names.Stored].
 func (n Names) Visible(onDisk string) (shown string, ok bool) {
-	if !n.mean(onDisk) {
+	if !n.covers(onDisk) {
 		return onDisk, true
 	}
 	for _, p := range privateNames {
@@ -96,10 +114,11 @@ func (n Names) Visible(onDisk string) (shown string, ok bool) {
 	return onDisk, true
 }
 
-// Stored returns the name under which a layer keeps what the mount shows as shown; ok is false for a name that the
-// mount does not take: EOPNOTSUPP to who sets it, as the kernel's overlayfs says, ENODATA to who asks.
+// Stored returns the name under which a layer stores an attribute that the mount shows. ok is false
+// for a name that the mount refuses: the caller replies EOPNOTSUPP to SETXATTR, as the kernel's
+// overlayfs does, and ENODATA to the others.
 func (n Names) Stored(shown string) (onDisk string, ok bool) {
-	if !n.mean(shown) {
+	if !n.covers(shown) {
 		return shown, true
 	}
 	for _, p := range privateNames {

@@ -3,21 +3,7 @@ package ondisk
 import (
 	"strings"
 	"testing"
-
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
-
-func TestMain(m *testing.M) { testkit.Main(m) }
-
-var (
-	must     = testkit.Must
-	open     = systest.Folder
-	refusing = systest.While
-)
-
-// both are the names of a mount without userxattr.
-var both Names
 
 func TestXattrNames(t *testing.T) {
 	const refused = ""
@@ -35,16 +21,16 @@ func TestXattrNames(t *testing.T) {
 	} {
 		shown, ok := both.Visible(c.onDisk)
 		if shown != c.shown || ok != (c.shown != refused) {
-			t.Errorf("VisibleXattr(%q) = %q, %v; want %q", c.onDisk, shown, ok, c.shown)
+			t.Errorf("Visible(%q) = %q, %v; want %q", c.onDisk, shown, ok, c.shown)
 		}
 		if got := both.Private(c.onDisk); got == ok {
-			t.Errorf("PrivateXattr(%q) = %v", c.onDisk, got)
+			t.Errorf("Private(%q) = %v", c.onDisk, got)
 		}
 		if !ok {
 			continue
 		}
 		if got, ok := both.Stored(c.shown); got != c.onDisk || !ok {
-			t.Errorf("StoredXattr(%q) = %q, %v; want %q", c.shown, got, ok, c.onDisk)
+			t.Errorf("Stored(%q) = %q, %v; want %q", c.shown, got, ok, c.onDisk)
 		}
 	}
 	for _, shown := range []string{
@@ -52,7 +38,7 @@ func TestXattrNames(t *testing.T) {
 		"trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay.")+1),
 	} {
 		if got, ok := both.Stored(shown); ok {
-			t.Errorf("StoredXattr(%q) = %q", shown, got)
+			t.Errorf("Stored(%q) = %q", shown, got)
 		}
 	}
 	if _, ok := both.Stored("trusted.overlay." + strings.Repeat("x", 255-len("trusted.overlay.overlay."))); !ok {
@@ -60,7 +46,7 @@ func TestXattrNames(t *testing.T) {
 	}
 }
 
-// With userxattr trusted.overlay.* is content like any other: shown, stored and read as it is, and no mark.
+// With userxattr trusted.overlay.* is content: it is shown and stored under its own name.
 func TestUserNamesOnly(t *testing.T) {
 	user := Names{UserOnly: true}
 	for _, name := range []string{"trusted.overlay.opaque", "trusted.overlay.overlay.opaque", "trusted.overlay.", "user.a"} {

@@ -11,11 +11,12 @@ import (
 // and no further link. An immutable directory could get no copies of the objects in it
 // (ovl_set_protattr, ovl_check_protattr).
 
-// maxProtection is the longest value that the kernel reads.
-const maxProtection = 32
+// maxProtattr is the longest value that the kernel reads, in bytes.
+const maxProtattr = 32
 
-// EncodeProtection gives the value of the attribute for [sys.FlagImmutable] and [sys.FlagAppend]; nil without either.
-func EncodeProtection(flags uint32) []byte {
+// EncodeProtattr returns the value for the flags [sys.FlagImmutable] and [sys.FlagAppend]; nil if
+// neither is set.
+func EncodeProtattr(flags uint32) []byte {
 	var value []byte
 	if flags&sys.FlagAppend != 0 {
 		value = append(value, 'a')
@@ -26,9 +27,10 @@ func EncodeProtection(flags uint32) []byte {
 	return value
 }
 
-// ParseProtection reads the value of the attribute. Like the kernel it ignores a value with any other letter as a whole.
-func ParseProtection(value []byte) (flags uint32) {
-	if len(value) > maxProtection {
+// ParseProtattr returns the flags that a value sets. Like the kernel it ignores a value with any
+// other letter as a whole.
+func ParseProtattr(value []byte) (flags uint32) {
+	if len(value) > maxProtattr {
 		return 0
 	}
 	for _, letter := range value {
@@ -44,24 +46,25 @@ func ParseProtection(value []byte) (flags uint32) {
 	return flags
 }
 
-// Protection returns the flags that the attribute of an object of the upper gives.
-func (ns Namespace) Protection(r sys.Ref) (flags uint32, err error) {
+// Protattr returns the flags of an object of the upper.
+func (ns Namespace) Protattr(r sys.Ref) (flags uint32, err error) {
 	if ns == NoXattrs {
 		return 0, nil
 	}
 	value, err := r.GetXattr(ns.Name(Protattr))
 	switch err {
 	case nil:
-		return ParseProtection(value), nil
-	case unix.ENODATA, unix.EOPNOTSUPP, unix.EPERM: // EPERM: user. on what is neither file nor directory
+		return ParseProtattr(value), nil
+	case unix.ENODATA, unix.EOPNOTSUPP, unix.EPERM: // EPERM: user. on an object of a type that cannot have it
 		return 0, nil
 	}
 	return 0, err
 }
 
-// SetProtection writes or removes the attribute. EPERM without attributes in the upper.
-func (ns Namespace) SetProtection(r sys.Ref, flags uint32) error {
-	value := EncodeProtection(flags)
+// SetProtattr writes the flags of an object of the upper, or removes the attribute if flags is 0.
+// EPERM: the object cannot have the attribute.
+func (ns Namespace) SetProtattr(r sys.Ref, flags uint32) error {
+	value := EncodeProtattr(flags)
 	switch {
 	case ns == NoXattrs && value == nil:
 		return nil

@@ -8,10 +8,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// MaxRedirect is how long a redirect may be that is written, as in the kernel (module parameter redirect_max).
+// MaxRedirect is the length of the longest redirect that is written, in bytes (module parameter
+// redirect_max of the kernel's overlayfs).
 const MaxRedirect = 256
 
-// ValidRedirect reports whether a redirect that was read leads somewhere: names between single slashes, or one name
+// ValidRedirect reports whether a redirect consists of names between single slashes, or of one name
 // (ovl_get_redirect_xattr).
 func ValidRedirect(redirect string) bool {
 	path, absolute := strings.CutPrefix(redirect, "/")
@@ -26,7 +27,8 @@ func ValidRedirect(redirect string) bool {
 	return true
 }
 
-// SetRedirect says where the layers below have the directory d. EOPNOTSUPP where the upper has no attributes.
+// SetRedirect writes where the layers below have the directory d, or the data of the file d.
+// EOPNOTSUPP: the upper has no extended attributes.
 func (ns Namespace) SetRedirect(d sys.Ref, redirect string) error {
 	if ns == NoXattrs {
 		return unix.EOPNOTSUPP

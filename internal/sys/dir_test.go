@@ -43,10 +43,10 @@ func TestEntries(t *testing.T) {
 	want(t, "rename over", sub.Rename("second", d, "link", unix.RENAME_NOREPLACE), unix.EEXIST)
 	want(t, "exchange", sub.Rename("second", d, "link", unix.RENAME_EXCHANGE), nil)
 	want(t, "whiteout", d.Rename("socket", sub, "socket", unix.RENAME_WHITEOUT), nil)
-	if st := statOf(t, d.At("socket")); !IsWhiteoutDevice(&st) {
+	if st := statOf(t, d.At("socket")); !isWhiteoutDevice(&st) {
 		t.Errorf("left behind: %o", st.Mode)
 	}
-	if st := statOf(t, sub.At("socket")); IsWhiteoutDevice(&st) {
+	if st := statOf(t, sub.At("socket")); isWhiteoutDevice(&st) {
 		t.Error("a socket is no whiteout")
 	}
 	want(t, "rename", sub.Rename("third", sub, "fourth", 0), nil)

@@ -47,13 +47,6 @@ func fault(call, name string) error {
 // Stat holds the attributes of an object (stat(2)).
 type Stat = unix.Stat_t
 
-// IsWhiteoutDevice reports whether st is a character device with number 0/0, the overlay file
-// systems' form of absence (Documentation/filesystems/overlayfs.rst, "whiteouts and opaque
-// directories").
-func IsWhiteoutDevice(st *Stat) bool {
-	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
-}
-
 // retry repeats a call that a signal interrupted.
 func retry(f func() error) error {
 	for {

@@ -71,3 +71,6 @@ func bothWalks(t *testing.T, f func(t *testing.T)) {
 		f(t)
 	})
 }
+
+// isWhiteoutDevice reports whether st is that of a character device 0/0.
+func isWhiteoutDevice(st *Stat) bool { return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0 }

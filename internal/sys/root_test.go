@@ -99,7 +99,7 @@ func TestCloneHidesMountsAndDevices(t *testing.T) {
 	_, err = u.At("null").OpenFile(unix.O_RDWR)
 	want(t, "device in the upper", err, unix.EACCES)
 	want(t, "making a whiteout", w.Mknod("whiteout", unix.S_IFCHR, 0), nil)
-	if must(t, w.At("whiteout").Stat(&st)); !IsWhiteoutDevice(&st) {
+	if must(t, w.At("whiteout").Stat(&st)); !isWhiteoutDevice(&st) {
 		t.Errorf("whiteout is %o %d", st.Mode, st.Rdev)
 	}
 }

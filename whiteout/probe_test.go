@@ -12,47 +12,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
-	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
-
-func TestMain(m *testing.M) { testkit.Main(m) }
-
-var (
-	must = testkit.Must
-	open = systest.Folder
-)
-
-// ramfs has neither extended attributes nor ACLs.
-func ramfs(t *testing.T) string {
-	t.Helper()
-	point := t.TempDir()
-	must(t, unix.Mount("ramfs", point, "ramfs", 0, ""))
-	t.Cleanup(func() { must(t, unix.Unmount(point, unix.MNT_DETACH)) })
-	return point
-}
-
-func list(t *testing.T, d *sys.Dir) []string {
-	t.Helper()
-	var names []string
-	must(t, d.List(func(e sys.Dirent) error { names = append(names, e.Name); return nil }))
-	return names
-}
-
-// both are the names of a mount without userxattr.
-var both ondisk.Names
-
-// refusing makes the matching calls fail while f runs.
-func refusing(match func(sys.Op) bool, err error, f func()) {
-	sys.SetFault(func(op sys.Op) error {
-		if match(op) {
-			return err
-		}
-		return nil
-	})
-	defer sys.SetFault(nil)
-	f()
-}
 
 func TestNames(t *testing.T) {
 	for _, c := range []struct {
@@ -78,12 +38,12 @@ func TestNames(t *testing.T) {
 }
 
 // What is written is read back, in each format, and twice does no harm.
-func TestMarkOpaque(t *testing.T) {
+func TestMakeOpaque(t *testing.T) {
 	for _, ns := range []ondisk.Namespace{ondisk.Trusted, ondisk.User, ondisk.NoXattrs} {
 		d := open(t, t.TempDir())
 		f := Format{Xattrs: ns}
 		for range 2 {
-			must(t, f.MarkOpaque(d))
+			must(t, f.MakeOpaque(d))
 		}
 		if m, err := ReadDir(both, d); err != nil || m != (DirXattrs{Opaque: true}) {
 			t.Errorf("%v: %+v, %v", ns, m, err)
@@ -92,7 +52,7 @@ func TestMarkOpaque(t *testing.T) {
 			t.Errorf("%v: %d entries", ns, n)
 		}
 		refusing(func(op sys.Op) bool { return op.Call == "setxattr" || op.Call == "openat" }, unix.ENOSPC, func() {
-			if err := f.MarkOpaque(d); err != unix.ENOSPC {
+			if err := f.MakeOpaque(d); err != unix.ENOSPC {
 				t.Errorf("%v on a full disk: %v", ns, err)
 			}
 		})
@@ -135,7 +95,7 @@ func TestProbe(t *testing.T) {
 		must(t, work.Mknod(trialDevice, unix.S_IFREG, 0))
 		must(t, work.Mknod(trialMoved, unix.S_IFREG, 0))
 		probe := func() {
-			if got, err := Probe(work, c.wanted); err != nil || got != c.want {
+			if got, err := probe(work, c.wanted); err != nil || got != c.want {
 				t.Errorf("%s: %+v, %v; want %+v", c.what, got, err, c.want)
 			}
 		}
@@ -176,7 +136,7 @@ func TestProbeLong(t *testing.T) {
 		work := open(t, t.TempDir())
 		var got Format
 		var err error
-		refusing(func(op sys.Op) bool { return op.Call == c.refuse }, c.err, func() { got, err = ProbeLong(work, c.format) })
+		refusing(func(op sys.Op) bool { return op.Call == c.refuse }, c.err, func() { got, err = probeLong(work, c.format) })
 		if c.fails != (err != nil) || err != nil && err != c.err || err == nil && got != c.want {
 			t.Errorf("%s: %+v, %v; want %+v", c.what, got, err, c.want)
 		}
@@ -186,7 +146,8 @@ func TestProbeLong(t *testing.T) {
 	}
 }
 
-// A disk that fails or is full is not taken for one that cannot, whichever call it is, and nothing is left.
+// A disk that fails or is full is not taken for one that cannot, whichever call it is, and nothing
+// is left.
 func TestProbeFaults(t *testing.T) {
 	for _, e := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS} {
 		for _, kill := range []bool{false, true} {
@@ -200,7 +161,7 @@ func TestProbeFaults(t *testing.T) {
 					}
 					return nil
 				})
-				f, err := Probe(work, Wanted{})
+				f, err := probe(work, Wanted{})
 				sys.SetFault(nil)
 				if n <= i {
 					if must(t, err); f != (Format{Devices: true, RenameWhiteout: true, Xattrs: ondisk.Trusted}) {
@@ -220,7 +181,7 @@ func TestProbeFaults(t *testing.T) {
 	}
 }
 
-// A file system that makes something else than it was asked for has no whiteouts.
+// A file system that makes another object than a whiteout device has no whiteouts of that form.
 func TestIsDevice(t *testing.T) {
 	work := open(t, t.TempDir())
 	must(t, work.Mknod("f", unix.S_IFREG, 0))
@@ -237,11 +198,12 @@ func TestIsDevice(t *testing.T) {
 
 const namespaceChild = "WHITEOUT_TEST_NAMESPACE"
 
-// In a user namespace whiteouts are devices all the same, and opaque directories have the user's attribute.
+// In a user namespace whiteouts are devices all the same, and opaque directories have the user's
+// attribute.
 func TestUserNamespace(t *testing.T) {
 	if base := os.Getenv(namespaceChild); base != "" {
 		want := Format{Devices: true, RenameWhiteout: true, Xattrs: ondisk.User}
-		if f, err := Probe(open(t, base), Wanted{}); err != nil || f != want {
+		if f, err := probe(open(t, base), Wanted{}); err != nil || f != want {
 			t.Errorf("%+v, %v; want %+v", f, err, want)
 		}
 		return
