@@ -9,38 +9,39 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Range says that the ids from Disk on, Length of them, are shown as those from Shown on.
+// Range shows Length ids of the layer, from Disk on, as those from Shown on.
 type Range struct{ Disk, Shown, Length uint32 }
 
-// Mapping translates the ids of users, or of groups. An empty one changes nothing.
+// Mapping translates the ids of users, or of groups. An empty one does not change them.
 type Mapping []Range
 
-// Squash shows one id in place of all.
+// Squash shows one id in place of all, if On.
 type Squash struct {
 	On bool
 	ID uint32
 }
 
-// IDs is how the ids of a layer's objects and those shown by the mount belong together.
+// IDs is the translation between the ids of a layer's objects and those that the mount shows.
 type IDs struct {
 	UIDs, GIDs Mapping
-	// UID and GID go before the mappings.
+	// UID and GID have precedence over the mappings.
 	UID, GID Squash
-	// KeepOwn: the daemon cannot give an object to a squashed id, so what is made stays its own on disk.
+	// KeepOwn: the daemon may not give an object to a squashed id, so new objects keep the ids of
+	// the daemon on disk.
 	KeepOwn bool
-	// OverflowUID and OverflowGID stand for what a mapping leaves out.
+	// OverflowUID and OverflowGID are the ids for those that a mapping leaves out.
 	OverflowUID, OverflowGID uint32
 }
 
-// None reports whether ids are shown as they are.
+// None reports whether ids are not translated.
 func (m *IDs) None() bool {
 	return len(m.UIDs) == 0 && len(m.GIDs) == 0 && !m.Squashes()
 }
 
-// Squashes reports whether one id stands for all.
+// Squashes reports whether the mount shows one id in place of all.
 func (m *IDs) Squashes() bool { return m.UID.On || m.GID.On }
 
-// class is one of the two kinds of ids.
+// class is users or groups.
 type class int
 
 const (
@@ -55,7 +56,7 @@ func (m *IDs) of(c class) (mapping Mapping, squash Squash, overflow uint32) {
 	return m.GIDs, m.GID, m.OverflowGID
 }
 
-// show is the id that the mount shows for one of a layer.
+// show returns the id that the mount shows for one of a layer.
 func (m *IDs) show(c class, disk uint32) uint32 {
 	mapping, squash, overflow := m.of(c)
 	switch {
@@ -65,14 +66,15 @@ func (m *IDs) show(c class, disk uint32) uint32 {
 		return disk
 	}
 	for _, r := range mapping {
-		if disk-r.Disk < r.Length { // below it the difference wraps around
+		if disk-r.Disk < r.Length { // the difference wraps around for a smaller id
 			return r.Shown + (disk - r.Disk)
 		}
 	}
 	return overflow
 }
 
-// store is the id that the upper keeps for one that the mount shows; [sys.Unchanged] where it is to stay what it is.
+// store returns the id that the upper stores for one that the mount shows; [sys.Unchanged] if the
+// stored id stays.
 func (m *IDs) store(c class, shown uint32) uint32 {
 	mapping, squash, overflow := m.of(c)
 	switch {
@@ -91,8 +93,8 @@ func (m *IDs) store(c class, shown uint32) uint32 {
 	return overflow
 }
 
-// ParseMapping understands "disk:shown:length[:disk:shown:length]...", with or without a colon before it (podman writes one).
-// An id that would have two meanings, in either direction, is an error.
+// ParseMapping parses "disk:shown:length[:disk:shown:length]...". A leading colon is ignored:
+// podman writes one. It returns an error if an id has two translations in one direction.
 func ParseMapping(text string) (Mapping, error) {
 	fields := strings.Split(strings.TrimPrefix(text, ":"), ":")
 	if len(fields)%3 != 0 {
@@ -109,7 +111,7 @@ func ParseMapping(text string) (Mapping, error) {
 			n[j] = uint32(v)
 		}
 		r := Range{n[0], n[1], n[2]}
-		if err := m.admit(r); err != nil {
+		if err := m.check(r); err != nil {
 			return nil, fmt.Errorf("%d:%d:%d: %w", r.Disk, r.Shown, r.Length, err)
 		}
 		m = append(m, r)
@@ -117,15 +119,16 @@ func ParseMapping(text string) (Mapping, error) {
 	return m, nil
 }
 
-// Reasons not to take a range.
+// Errors of a range.
 var (
 	errEmptyRange = errors.New("the length is 0")
 	errLargeRange = errors.New("goes beyond the largest id, 4294967294")
 	errTwice      = errors.New("overlaps another range")
 )
 
-func (m Mapping) admit(r Range) error {
-	const end = uint64(sys.Unchanged) // which is no id
+// check returns an error if r cannot be added to m.
+func (m Mapping) check(r Range) error {
+	const end = uint64(sys.Unchanged) // it is no id
 	switch {
 	case r.Length == 0:
 		return errEmptyRange

@@ -88,7 +88,7 @@ func TestSquash(t *testing.T) {
 	}
 	m.KeepOwn = true
 	if u, g := m.store(users, 200001), m.store(groups, 200001); u != sys.Unchanged || g != 1 {
-		t.Errorf("who cannot give files away stores %d:%d", u, g)
+		t.Errorf("a daemon that may not change owners stores %d:%d", u, g)
 	}
 }
 

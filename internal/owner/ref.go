@@ -6,17 +6,18 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Ref is an object of a layer seen through its scheme: owner, mode, type, device number, and the names and values of extended
-// attributes are those shown. The rest is the object's inode.
+// Ref is an object of a layer seen through the layer's scheme: owner, mode, type and device number,
+// and the names and values of extended attributes, are those that the mount shows. The rest is that
+// of the inode.
 type Ref struct {
 	sys.Ref
 	scheme *Scheme
 }
 
-// Inode is the object as its file system has it.
+// Inode returns the object without the scheme.
 func (r Ref) Inode() sys.Ref { return r.Ref }
 
-// Stat fills st. EIO when an attribute that should say whose the object is makes no sense.
+// Stat fills st. EIO: the attribute with owner and mode is invalid.
 func (r Ref) Stat(st *sys.Stat) error {
 	if err := r.Ref.Stat(st); err != nil || r.scheme == nil {
 		return err
@@ -24,7 +25,8 @@ func (r Ref) Stat(st *sys.Stat) error {
 	return r.scheme.show(r.Ref, st)
 }
 
-// form is the override that the object can have, with its inode's attributes in st; nil where there is none.
+// form returns the override that the object can have, and fills st from its inode; nil if it can
+// have none.
 func (r Ref) form(st *sys.Stat) (*Override, error) {
 	if !r.scheme.Overrides() {
 		return nil, nil
@@ -38,9 +40,9 @@ func (r Ref) form(st *sys.Stat) (*Override, error) {
 	return r.scheme.form, nil
 }
 
-// Chown sets owner and group; [sys.Unchanged] leaves one. A symbolic link that cannot have an override stays whose it is
-// where the file system refuses, without an error: of no use to anybody, for nobody asks whose it is before following it,
-// and chown -R would end there.
+// Chown sets owner and group; [sys.Unchanged] leaves one. If the object is a symbolic link that
+// cannot have an override, and the file system refuses, Chown returns nil: the owner of a symbolic
+// link decides nothing, and chown -R would end there.
 func (r Ref) Chown(uid, gid uint32) error {
 	uid, gid = r.scheme.Store(uid, gid)
 	if uid == sys.Unchanged && gid == sys.Unchanged {
@@ -91,18 +93,20 @@ func (r Ref) Chmod(mode uint32) error {
 	return r.rewrite(&st, func() { st.Mode = st.Mode&unix.S_IFMT | mode&0o7777 })
 }
 
-// rewrite changes the override, which f does in st. Precondition: st is what the inode says.
-func (r Ref) rewrite(st *sys.Stat, f func()) error {
+// rewrite reads the override into st, calls change, and writes st back as the override.
+// Precondition: st is that of the inode.
+func (r Ref) rewrite(st *sys.Stat, change func()) error {
 	disk := Scheme{form: r.scheme.form}
 	if err := disk.show(r.Ref, st); err != nil {
 		return err
 	}
-	f()
+	change()
 	return r.Ref.SetXattr(r.scheme.form.attr, format(st), 0)
 }
 
-// Record gives a new object that nobody can reach yet owner, mode, type and device number of st at once, where an attribute
-// says them. Elsewhere it does nothing, and Chown and Chmod do.
+// Record writes owner, mode, type and device number of st to the override of a new object. recorded
+// is false if the object has none: then the caller uses Chown and Chmod. Precondition: no process
+// can reach the object.
 func (r Ref) Record(st *sys.Stat) (recorded bool, err error) {
 	var inode sys.Stat
 	form, err := r.form(&inode)
@@ -119,7 +123,7 @@ func (r Ref) Record(st *sys.Stat) (recorded bool, err error) {
 	return true, r.Ref.SetXattr(form.attr, format(&what), 0)
 }
 
-// GetXattr returns the value of an extended attribute; ENODATA when there is none.
+// GetXattr returns the value of an extended attribute. ENODATA: there is none.
 func (r Ref) GetXattr(name string) ([]byte, error) {
 	if r.scheme == nil {
 		return r.Ref.GetXattr(name)
@@ -135,7 +139,8 @@ func (r Ref) GetXattr(name string) ([]byte, error) {
 	return value, err
 }
 
-// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE. EPERM for a name that is the scheme's own.
+// SetXattr sets an extended attribute; flags are XATTR_CREATE or XATTR_REPLACE. EPERM: the name is
+// one of the scheme.
 func (r Ref) SetXattr(name string, value []byte, flags int) error {
 	if r.scheme == nil {
 		return r.Ref.SetXattr(name, value, flags)
@@ -150,7 +155,7 @@ func (r Ref) SetXattr(name string, value []byte, flags int) error {
 	return r.Ref.SetXattr(stored, value, flags)
 }
 
-// RemoveXattr removes an extended attribute; ENODATA when there is none.
+// RemoveXattr removes an extended attribute. ENODATA: there is none.
 func (r Ref) RemoveXattr(name string) error {
 	stored, err := r.stored(name, unix.ENODATA)
 	if err != nil {
@@ -159,7 +164,8 @@ func (r Ref) RemoveXattr(name string) error {
 	return r.Ref.RemoveXattr(stored)
 }
 
-// ListXattr returns the names of all extended attributes that are shown; nil where the file system does not list any.
+// ListXattr returns the names of all extended attributes that the mount shows; nil if the inode has
+// none.
 func (r Ref) ListXattr() ([]string, error) {
 	names, err := r.Ref.ListXattr()
 	if err != nil || len(names) == 0 || !r.scheme.Overrides() {
@@ -179,8 +185,9 @@ func (r Ref) ListXattr() ([]string, error) {
 	return shown, nil
 }
 
-// stored is the name under which the layer keeps an attribute of the object; refusal for one that is the scheme's own. What
-// cannot have an override keeps its attributes under their own names.
+// stored returns the name under which the layer stores an attribute of the object. It returns
+// refusal for a name of the scheme. An object that cannot have an override has its attributes under
+// their own names.
 func (r Ref) stored(name string, refusal unix.Errno) (onDisk string, err error) {
 	if !r.scheme.Overrides() {
 		return name, nil

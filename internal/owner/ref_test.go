@@ -169,7 +169,8 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-// Who may not give a symbolic link away leaves it, without an error; any other failure is told.
+// If the daemon may not change the owner of a symbolic link, Chown returns no error. It returns any
+// other one.
 func TestSymlinkThatStays(t *testing.T) {
 	d := place(t)
 	must(t, d.Symlink("nowhere", "link"))
@@ -184,7 +185,7 @@ func TestSymlinkThatStays(t *testing.T) {
 		err := r.Chown(7, 8)
 		sys.SetFault(nil)
 		if err != want {
-			t.Errorf("%v is told as %v", errno, err)
+			t.Errorf("%v is returned as %v", errno, err)
 		}
 	}
 	wantStat(t, r, 0, 0, unix.S_IFLNK|0o777, 0)

@@ -5,32 +5,34 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Override is a form of override_stat: the attribute that says whose an object is, and what. Nil is none.
+// Override is a form of override_stat: an attribute with owner, mode, type and device number of an
+// object. Nil: none.
 type Override struct {
 	attr string
-	// symlinks: symbolic links can have it. In namespace user. they cannot, nor can anything but files and directories.
+	// symlinks: symbolic links can have the attribute. In namespace user. only regular files and
+	// directories can.
 	symlinks bool
-	// security begins the names under which attributes of namespace security. are kept, which the daemon may not set
-	// either; empty: they are kept as they are.
+	// security is the prefix of the names under which attributes of namespace security. are stored,
+	// since the daemon may not set those either; empty: they are stored under their own names.
 	security string
 }
 
-const securityPrefix = "security."
-
-// The forms, in the order in which they are looked for.
+// The forms, in the order in which [Detect] looks for them.
 var (
-	containers = &Override{attr: "user.containers.override_stat", security: "user.containers.override_"}
-	privileged = &Override{attr: "security.fuseoverlayfs.override_stat", symlinks: true}
-	// older is what fuse-overlayfs up to 1.13 wrote with xattr_permissions=2. It is read, and kept where an upper has it.
-	older = &Override{attr: "user.fuseoverlayfs.override_stat"}
+	containers = &Override{attr: ondisk.OverrideContainers, security: ondisk.OverrideContainersPrefix}
+	privileged = &Override{attr: ondisk.OverridePrivileged, symlinks: true}
+	// older is what fuse-overlayfs up to 1.13 wrote with xattr_permissions=2. It is read, and
+	// written to an upper that has it.
+	older = &Override{attr: ondisk.OverrideOlder}
 
 	forms = []*Override{containers, privileged, older}
 )
 
-// Permissions is the form that option xattr_permissions asks for: 1, 2, or 0 for none.
+// Permissions returns the form of a value of option xattr_permissions: 1, 2, or 0 for none.
 func Permissions(option int) *Override {
 	switch option {
 	case 1:
@@ -41,17 +43,18 @@ func Permissions(option int) *Override {
 	return nil
 }
 
-// Attr is the name of the attribute.
+// Attr returns the name of the attribute.
 func (f *Override) Attr() string { return f.attr }
 
-// ByOwner reports whether the attribute is in namespace user.: the owner of a file may set it, and so may every process
-// that may write to the file. Namespace security. is kept for CAP_SYS_ADMIN (cap_inode_setxattr).
-func (f *Override) ByOwner() bool { return strings.HasPrefix(f.attr, "user.") }
+// ByOwner reports whether the attribute is in namespace user.: the owner of a file may set it, and
+// so may every process that may write to the file. Namespace security. takes CAP_SYS_ADMIN
+// (cap_inode_setxattr).
+func (f *Override) ByOwner() bool { return strings.HasPrefix(f.attr, ondisk.UserPrefix) }
 
-// Detect finds the form that a layer is written in by its root, nil where none is. Forms for which skip returns true are
-// not looked for; a nil skip skips none.
+// Detect returns the form of a layer, which is that of its root; nil if the root has none. It
+// ignores forms for which skip returns true; a nil skip ignores none.
 func Detect(root sys.Ref, skip func(*Override) bool) (*Override, error) {
-	// Most roots have no attribute at all, and there may be hundreds of layers.
+	// Most roots have no attribute, and there may be hundreds of layers.
 	if names, err := root.ListXattr(); err == nil && len(names) == 0 {
 		return nil, nil
 	}
@@ -70,14 +73,14 @@ func Detect(root sys.Ref, skip func(*Override) bool) (*Override, error) {
 	return nil, nil
 }
 
-// Scheme is how the objects of one layer say whose they are, and what. It is immutable; a nil one takes the file system's
-// word.
+// Scheme is the translation of owner, mode and type for the objects of one layer. It is immutable.
+// A nil Scheme changes nothing.
 type Scheme struct {
-	ids  *IDs      // nil: as they are
+	ids  *IDs      // nil: ids are not translated
 	form *Override // nil: owner, mode and type are those of the inode
 }
 
-// NewScheme returns the scheme of a layer; ids may be nil as well as form.
+// NewScheme returns the scheme of a layer. Both arguments may be nil.
 func NewScheme(ids *IDs, form *Override) *Scheme {
 	if ids != nil && ids.None() {
 		ids = nil
@@ -88,14 +91,15 @@ func NewScheme(ids *IDs, form *Override) *Scheme {
 	return &Scheme{ids, form}
 }
 
-// On is an object of the layer, seen through the scheme.
+// On returns an object of the layer, seen through the scheme.
 func (s *Scheme) On(r sys.Ref) Ref { return Ref{r, s} }
 
-// Overrides reports whether the type of an object may be another than that of its inode.
+// Overrides reports whether owner, mode and type of an object may differ from those of its inode.
 func (s *Scheme) Overrides() bool { return s != nil && s.form != nil }
 
-// Inode is the mode, with its type, to make an object with that is to have mode in the end: where an attribute says the rest,
-// as little as keeps the daemon's own way to it, and a regular file for what only root can make.
+// Inode returns type and mode with which an inode is made for an object of this type and mode. If
+// an attribute holds those, the inode gets the permissions that the daemon needs, and a regular
+// file stands for an object that only root can make.
 func (s *Scheme) Inode(mode uint32) uint32 {
 	if !s.Overrides() {
 		return mode
@@ -109,8 +113,8 @@ func (s *Scheme) Inode(mode uint32) uint32 {
 	return unix.S_IFREG | 0o600
 }
 
-// Store returns the ids that the layer keeps for those that the mount shows; [sys.Unchanged] for one that stays the
-// daemon's own.
+// Store returns the ids that the layer stores for those that the mount shows; [sys.Unchanged] for
+// one that stays the daemon's.
 func (s *Scheme) Store(uid, gid uint32) (diskUID, diskGID uint32) {
 	if s == nil || s.ids == nil {
 		return uid, gid
@@ -118,7 +122,7 @@ func (s *Scheme) Store(uid, gid uint32) (diskUID, diskGID uint32) {
 	return s.ids.store(users, uid), s.ids.store(groups, gid)
 }
 
-// show turns what the file system says of an object into what is shown.
+// show changes st from what the inode r has to what the mount shows.
 func (s *Scheme) show(r sys.Ref, st *sys.Stat) error {
 	if s.form != nil && s.form.on(st.Mode) {
 		switch text, err := r.GetXattr(s.form.attr); err {
@@ -137,31 +141,32 @@ func (s *Scheme) show(r sys.Ref, st *sys.Stat) error {
 	return nil
 }
 
-// on reports whether an inode of that mode can have the attribute.
+// on reports whether an inode of this mode can have the attribute.
 func (f *Override) on(mode uint32) bool {
 	kind := mode & unix.S_IFMT
 	return f.symlinks || kind == unix.S_IFREG || kind == unix.S_IFDIR
 }
 
-// stored is the name under which the layer keeps an attribute that is shown as name; ok is false for one that cannot be had.
+// stored returns the name under which the layer stores an attribute that is shown as name. ok is
+// false for a name that is refused.
 func (f *Override) stored(name string) (onDisk string, ok bool) {
 	switch {
 	case f.private(name):
 		return "", false
-	case f.security != "" && strings.HasPrefix(name, securityPrefix):
+	case f.security != "" && strings.HasPrefix(name, ondisk.SecurityPrefix):
 		return f.security + name, true
 	}
 	return name, true
 }
 
-// shown undoes stored.
+// shown is the inverse of stored.
 func (f *Override) shown(onDisk string) (name string, ok bool) {
 	if f.security != "" {
-		if strings.HasPrefix(onDisk, securityPrefix) {
-			return "", false // of the file that stands for the object
+		if strings.HasPrefix(onDisk, ondisk.SecurityPrefix) {
+			return "", false // it belongs to the inode, not to the object
 		}
 		if name, found := strings.CutPrefix(onDisk, f.security); found {
-			return name, strings.HasPrefix(name, securityPrefix)
+			return name, strings.HasPrefix(name, ondisk.SecurityPrefix)
 		}
 	}
 	return onDisk, !f.private(onDisk)

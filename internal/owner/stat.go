@@ -10,9 +10,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The text of an override_stat attribute is "uid:gid:mode[:type]": ids in decimal, permission bits in octal, and as type one
-// of kinds, for devices followed by "-major-minor" in decimal. It is written by containers/storage (pkg/idtools,
-// ContainersOverrideXattr), by fuse-overlayfs without the type, and by libkrun.
+// The text of an override_stat attribute is "uid:gid:mode[:type]": ids in decimal, permission bits
+// in octal, and as type one of kinds, for devices followed by "-major-minor" in decimal. It is
+// written by containers/storage (pkg/idtools, ContainersOverrideXattr), by fuse-overlayfs without
+// the type, and by libkrun.
 var kinds = []struct {
 	name string
 	mode uint32
@@ -38,9 +39,9 @@ func format(st *sys.Stat) []byte {
 	return []byte(text)
 }
 
-// parse puts what the attribute says into st, which holds what the file system says. The type counts for a regular file
-// alone, which may stand for something that could not be made; a directory or a symbolic link is what it is. EIO when it
-// makes no sense: nobody knows then who may do what.
+// parse writes what the attribute holds to st, which has the attributes of the inode. The type
+// counts for a regular file alone, which may stand for an object of another type. EIO: the
+// attribute is invalid, so the permissions are not known.
 func parse(text []byte, st *sys.Stat) error {
 	fields := strings.Split(strings.TrimRight(string(text), "\x00"), ":")
 	if len(fields) != 3 && len(fields) != 4 {
@@ -66,7 +67,7 @@ func parse(text []byte, st *sys.Stat) error {
 	return nil
 }
 
-// parseKind understands the type of what is on disk a regular file.
+// parseKind parses the type of an object whose inode is a regular file.
 func parseKind(text string) (kind uint32, rdev uint64, ok bool) {
 	name, numbers, numbered := strings.Cut(text, "-")
 	for _, k := range kinds {

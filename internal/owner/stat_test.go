@@ -24,7 +24,7 @@ func TestOverrideText(t *testing.T) {
 		{"1:2:0666:char-1-3", unix.S_IFREG, sys.Stat{Uid: 1, Gid: 2, Mode: unix.S_IFCHR | 0o666, Rdev: unix.Mkdev(1, 3)}},
 		{"1:2:0600:pipe", unix.S_IFREG, sys.Stat{Uid: 1, Gid: 2, Mode: unix.S_IFIFO | 0o600}},
 		{"1:2:0600:socket", unix.S_IFREG, sys.Stat{Uid: 1, Gid: 2, Mode: unix.S_IFSOCK | 0o600}},
-		// A directory is one whatever the attribute says.
+		// The type in the attribute of a directory or symbolic link is ignored.
 		{"1:2:0600:char-1-3", unix.S_IFDIR, sys.Stat{Uid: 1, Gid: 2, Mode: unix.S_IFDIR | 0o600, Size: onDisk}},
 		{"1:2:0777:symlink", unix.S_IFLNK, sys.Stat{Uid: 1, Gid: 2, Mode: unix.S_IFLNK | 0o777, Size: onDisk}},
 	} {

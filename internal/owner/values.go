@@ -4,18 +4,12 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Extended attributes whose values hold ids.
-const (
-	accessACL  = "system.posix_acl_access"
-	defaultACL = "system.posix_acl_default"
-	capability = "security.capability"
-)
-
-// Layout of an ACL (include/uapi/linux/posix_acl_xattr.h): a version word, then entries of tag, permissions and id, 2, 2 and 4
-// bytes, little endian. Only named users and groups have an id.
+// Layout of an ACL (include/uapi/linux/posix_acl_xattr.h): a version word, then entries of tag,
+// permissions and id, 2, 2 and 4 bytes, little endian. Only named users and groups have an id.
 const (
 	aclHeader = 4
 	aclEntry  = 8
@@ -23,8 +17,8 @@ const (
 	aclGroup  = 0x08
 )
 
-// Layout of file capabilities (struct vfs_ns_cap_data of include/uapi/linux/capability.h): revision and flags, two pairs of
-// words, and from revision 3 on the user id of the root that they are for.
+// Layout of file capabilities (struct vfs_ns_cap_data of include/uapi/linux/capability.h): revision
+// and flags, two pairs of words, and from revision 3 on the user id of the root that they are for.
 const (
 	capRevisionMask = 0xff000000
 	capRevision2    = 0x02000000
@@ -33,13 +27,13 @@ const (
 	capSize3        = 24
 )
 
-// translate returns the value of an attribute with its ids passed through f; the value itself where it holds none. What does
-// not have the known layout is left to the kernel to judge.
+// translate returns the value of an attribute with its ids passed through f; the value itself if it
+// holds none. A value of unknown layout is not changed: the kernel checks it.
 func translate(name string, value []byte, f func(c class, id uint32) uint32) []byte {
 	switch name {
-	case accessACL, defaultACL:
+	case ondisk.AccessACL, ondisk.DefaultACL:
 		return translateACL(value, f)
-	case capability:
+	case ondisk.Capability:
 		return translateCapability(value, f)
 	}
 	return value
@@ -68,8 +62,8 @@ func putID(to []byte, id uint32) {
 	}
 }
 
-// translateCapability passes the root's id through f. Capabilities for the root of the first user namespace are written in
-// the older form, which names none.
+// translateCapability passes the root's id through f. Capabilities for the root of the first user
+// namespace are written as revision 2, which has no such id.
 func translateCapability(value []byte, f func(c class, id uint32) uint32) []byte {
 	if len(value) != capSize3 {
 		return value

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 )
 
 func words(values ...any) []byte {
@@ -23,7 +25,7 @@ func TestIDsInACLs(t *testing.T) {
 	shown := words(uint32(2), uint16(1), uint16(6), ^uint32(0), uint16(2), uint16(4), uint32(1003), uint16(4), uint16(4), ^uint32(0),
 		uint16(8), uint16(4), uint32(2005), uint16(0x10), uint16(4), ^uint32(0), uint16(0x20), uint16(4), ^uint32(0))
 	before := bytes.Clone(disk)
-	for _, name := range []string{accessACL, defaultACL} {
+	for _, name := range []string{ondisk.AccessACL, ondisk.DefaultACL} {
 		if got := translate(name, disk, m.show); !bytes.Equal(got, shown) {
 			t.Errorf("%s is shown as % x, want % x", name, got, shown)
 		}
@@ -43,16 +45,16 @@ func TestIDsInCapabilities(t *testing.T) {
 	rootShown := append(append(words(uint32(0x03000001)), data...), words(uint32(200000))...)
 	otherShown := append(append(words(uint32(0x03000001)), data...), words(uint32(200009))...)
 	otherDisk := append(append(words(uint32(0x03000001)), data...), words(uint32(9))...)
-	if got := translate(capability, rootShown, m.store); !bytes.Equal(got, v2) {
+	if got := translate(ondisk.Capability, rootShown, m.store); !bytes.Equal(got, v2) {
 		t.Errorf("those for the container's root are stored as % x, want % x", got, v2)
 	}
-	if got := translate(capability, otherShown, m.store); !bytes.Equal(got, otherDisk) {
+	if got := translate(ondisk.Capability, otherShown, m.store); !bytes.Equal(got, otherDisk) {
 		t.Errorf("those for another are stored as % x, want % x", got, otherDisk)
 	}
-	if got := translate(capability, otherDisk, m.show); !bytes.Equal(got, otherShown) {
+	if got := translate(ondisk.Capability, otherDisk, m.show); !bytes.Equal(got, otherShown) {
 		t.Errorf("those for another are shown as % x, want % x", got, otherShown)
 	}
-	if got := translate(capability, v2, m.show); !bytes.Equal(got, v2) {
+	if got := translate(ondisk.Capability, v2, m.show); !bytes.Equal(got, v2) {
 		t.Errorf("those for everybody's root are shown as % x", got)
 	}
 }
@@ -60,9 +62,9 @@ func TestIDsInCapabilities(t *testing.T) {
 // What the kernel will judge is passed on as it is.
 func TestOddValues(t *testing.T) {
 	m := mapped(t, "0:1000:10", "0:1000:10")
-	for _, name := range []string{accessACL, capability, "user.x"} {
+	for _, name := range []string{ondisk.AccessACL, ondisk.Capability, "user.x"} {
 		for _, value := range [][]byte{nil, {1}, {1, 2, 3, 4, 5, 6, 7}, bytes.Repeat([]byte{2, 0, 0, 0}, 6)[:23]} {
-			if got := translate(name, value, m.show); name != accessACL && !bytes.Equal(got, value) || len(got) != len(value) {
+			if got := translate(name, value, m.show); name != ondisk.AccessACL && !bytes.Equal(got, value) || len(got) != len(value) {
 				t.Errorf("%s: % x became % x", name, value, got)
 			}
 		}
