@@ -59,8 +59,12 @@ func (o *Overlay) doubtful(n *Node) bool {
 
 // releaseNumber lets other objects have the number of n, which has been dropped.
 func (o *Overlay) releaseNumber(n *Node, removed bool) {
-	if o.apart.Load() {
-		o.claims.Release(n.ino.Load(), n, n.identity(), removed)
+	switch {
+	case !o.apart.Load():
+	case removed:
+		o.claims.Remove(n.ino.Load(), n)
+	default:
+		o.claims.Release(n.ino.Load(), n, n.identity())
 	}
 }
 

@@ -2,24 +2,25 @@ package inodecache
 
 import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
-// Claims decides which of several objects has an inode number that all of them would have. These
-// are directories that lead to one directory of a lower, by redirects or because one layer lies
-// inside another. T stands for an object while it is known.
+// Claims gives an inode number to one of several objects that would have it: such objects show one
+// directory of a lower, by redirects or because one layer lies inside another. T identifies an
+// object while its node exists.
 type Claims[T comparable] struct {
 	mu      lock.Mutex[lock.Leaf] // guards the rest
 	holders map[uint64]T
 	// shared are the numbers that two objects have claimed. While no object holds such a number, it
-	// stays reserved for the object whose key is here. So no object's number changes because others
-	// have been forgotten.
+	// stays reserved for the object with this key. So no object gets another number because the
+	// kernel has forgotten a node.
 	shared map[uint64]Key
 }
 
-// NewClaims returns an empty set.
+// NewClaims returns claims to no number.
 func NewClaims[T comparable]() *Claims[T] {
 	return &Claims[T]{holders: map[uint64]T{}, shared: map[uint64]Key{}}
 }
 
-// Claim reports whether ino is the number of holder, which is known again by key, from now on until Release.
+// Claim claims ino for holder until Release, and reports whether holder has it. key identifies the
+// object when it has a new holder.
 func (c *Claims[T]) Claim(ino uint64, holder T, key Key) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,7 +37,7 @@ func (c *Claims[T]) Claim(ino uint64, holder T, key Key) bool {
 	return true
 }
 
-// Free reports whether object may claim the number: no object has it, or object itself has it.
+// Free reports whether the object may claim the number: no other object has it.
 func (c *Claims[T]) Free(ino uint64, object T) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,18 +48,34 @@ func (c *Claims[T]) Free(ino uint64, object T) bool {
 	return !shared
 }
 
-// Release ends a claim, if holder has it: the object is forgotten, or removed.
-func (c *Claims[T]) Release(ino uint64, holder T, key Key, removed bool) {
+// Release ends the claim of holder, if it has one: its node is gone. If another object has claimed the
+// number, it stays reserved for the object with this key.
+func (c *Claims[T]) Release(ino uint64, holder T, key Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now, held := c.holders[ino]; !held || now != holder {
+	if !c.endLocked(ino, holder) {
 		return
 	}
-	delete(c.holders, ino)
 	if _, shared := c.shared[ino]; shared {
 		c.shared[ino] = key
 	}
-	if removed {
+}
+
+// Remove ends the claim of holder, if it has one: the object does not exist any more.
+func (c *Claims[T]) Remove(ino uint64, holder T) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.endLocked(ino, holder) {
 		delete(c.shared, ino)
 	}
+}
+
+// endLocked reports whether holder had the claim. Precondition: c.mu is held.
+func (c *Claims[T]) endLocked(ino uint64, holder T) bool {
+	now, held := c.holders[ino]
+	if !held || now != holder {
+		return false
+	}
+	delete(c.holders, ino)
+	return true
 }

@@ -18,21 +18,21 @@ func TestClaims(t *testing.T) {
 		t.Error("the wrong numbers are free")
 	}
 	// A number that no other object has claimed is free when its holder is forgotten.
-	c.Release(7, "a", first, false)
+	c.Release(7, "a", first)
 	claim(7, "b", second, true)
 	claim(7, "a", first, false)
 	// A number that others have claimed stays its holder's, which gets it again by its key.
-	c.Release(7, "a", first, false) // not the holder
+	c.Release(7, "a", first) // not the holder
 	claim(7, "a", first, false)
-	c.Release(7, "b", second, false)
+	c.Release(7, "b", second)
 	if c.Free(7, "b again") {
 		t.Error("7 is free, though only one of two gets it")
 	}
 	claim(7, "a again", first, false)
 	claim(7, "b again", second, true)
-	c.Release(7, "b again", second, true)
+	c.Remove(7, "b again")
 	claim(7, "a at last", first, true)
-	c.Release(8, "other", Key{1, 30}, false)
+	c.Release(8, "other", Key{1, 30})
 	if len(c.holders) != 1 || len(c.shared) != 0 {
 		t.Errorf("left: %v, %v", c.holders, c.shared)
 	}

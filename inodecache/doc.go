@@ -1,8 +1,13 @@
-// Package inodecache answers two questions: which object is this, and what is already open?
+// Package inodecache holds the identity of objects and the handles that are open.
 //
-// [Table] maps node ids to nodes and counts the kernel's references, and finds the one node of an object that has several
-// names. [Numbers] gives every object of the stack its st_ino. [LRU] keeps recently used handles open within a bound.
+// [Table] maps node ids to nodes and counts the kernel's lookups of each. It also finds the node of
+// an object that has several names. [Numbers] gives every object of the stack its inode number, and
+// [Claims] gives a number to one of several objects that would have it. [LRU] keeps recently used
+// handles open, within a bound.
 //
-// Each type has a mutex of its own, a leaf of the program's lock order: nothing else is locked, no handle is closed and no
-// system call is made while it is held. The package does not know what a node or a handle is.
+// The mutex of each type is a leaf of the lock order: while one is held, no other lock is taken, no
+// handle is closed and no system call is made. [Table] has two, of which Link takes one under the
+// other.
+//
+// The package makes no system calls. It does not know what a node or a handle is.
 package inodecache

@@ -2,10 +2,10 @@ package inodecache
 
 import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
-// LRU keeps up to a number of handles open, the least recently used going first. A handle in use is never closed: it may
-// stand over the bound until it is released.
+// LRU keeps up to max handles open and closes the least recently used first. It never closes a
+// handle in use, so that there may be more for a while.
 type LRU[K comparable, V any] struct {
-	close func(V) // immutable; called with nothing held
+	close func(V) // immutable; called with no lock held
 	max   int     // immutable
 
 	mu    lock.Mutex[lock.Leaf] // guards the rest and the fields of each Held
@@ -18,18 +18,18 @@ type Held[K comparable, V any] struct {
 	Value      V // immutable
 	key        K
 	refs       int
-	gone       bool // no longer in byKey: closed with the last reference
+	gone       bool // not in byKey any more: the last Release closes it
 	prev, next *Held[K, V]
 }
 
-// NewLRU returns a cache of at most maximum idle handles, closed by close.
+// NewLRU returns a cache of at most maximum handles, which closeHandle closes.
 func NewLRU[K comparable, V any](maximum int, closeHandle func(V)) *LRU[K, V] {
 	l := &LRU[K, V]{close: closeHandle, max: maximum, byKey: map[K]*Held[K, V]{}}
 	l.head.prev, l.head.next = &l.head, &l.head
 	return l
 }
 
-// Acquire returns the handle of k for use until [LRU.Release]; nil when there is none.
+// Acquire returns the handle of k, in use until [LRU.Release]; nil if there is none.
 func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,14 +42,15 @@ func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	return h
 }
 
-// Share adds a use of h, which is in use, until one more [LRU.Release].
+// Share adds one use of h, until one more [LRU.Release]. Precondition: h is in use.
 func (l *LRU[K, V]) Share(h *Held[K, V]) {
 	l.mu.Lock()
 	h.refs++
 	l.mu.Unlock()
 }
 
-// Add puts a new handle in and returns it in use. When another has come first, v is closed and that one returned.
+// Add adds a handle and returns it, in use. If k has one already, Add closes v and returns that
+// one.
 func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
 	l.mu.Lock()
 	if h := l.byKey[k]; h != nil {
@@ -86,7 +87,7 @@ func (l *LRU[K, V]) Release(h *Held[K, V]) {
 	}
 }
 
-// Evict takes the handle of k out; one in use is closed when it is released.
+// Evict removes the handle of k and closes it; a handle in use is closed by the last Release.
 func (l *LRU[K, V]) Evict(k K) {
 	l.mu.Lock()
 	h := l.byKey[k]
@@ -115,7 +116,7 @@ func (l *LRU[K, V]) Shed() {
 	l.closeAll(old)
 }
 
-// Clear takes every handle out.
+// Clear is [LRU.Evict] of all handles.
 func (l *LRU[K, V]) Clear() {
 	l.mu.Lock()
 	var old []*Held[K, V]
@@ -129,7 +130,7 @@ func (l *LRU[K, V]) Clear() {
 	l.closeAll(old)
 }
 
-// Len is the number of handles, idle and in use, that a key leads to.
+// Len returns the number of handles, idle and in use, except those that have been evicted.
 func (l *LRU[K, V]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -6,30 +6,32 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
-// Numbers gives every object of the stack an inode number that no other object has while both exist.
+// Numbers gives every object of the stack an inode number that no other object has while both
+// exist.
 //
-// Where all layers share one file system it is the object's own. Otherwise the file system's index, in the order of
-// [NewNumbers], stands in the top bits, as the kernel's overlayfs has it with xino=on (ovl_map_dev_ino of
-// fs/overlayfs/inode.c), with the same numbers:
+// If all layers are on one file system, it is the number of the object's inode. Otherwise the index
+// of the file system, in the order of [NewNumbers], is in the top bits. The numbers are those of
+// the kernel's overlayfs with xino=on (ovl_map_dev_ino in fs/overlayfs/inode.c):
 //
-//	63 ........... | a 0 | ................ 0
-//	index of the device  | the object's own
+//	63 ...........            | 0 | ................ 0
+//	index of the file system  |   | number of the inode
 //
-// Where no object of any layer has a number of more than 32 bits, the index begins at bit 33 (bit 32 is the one after the
-// index), as in the kernel. Numbers have 32 bits in place of 64 with the option ino32_t. A number too large for the lower bits, or of a device
-// that is not among the layers' (a mount or subvolume inside a layer), gets one from the top of the range, in which the bit
-// after the index is 1. A copied-up object keeps the number of its lower.
+// If no inode of any layer has a number of more than 32 bits, the index begins at bit 33, and bit
+// 32 is 0, as in the kernel. Numbers have 32 bits in place of 64 with option ino32_t. If the number
+// of an inode is too large for the lower bits, or its device is not that of a layer (a mount or
+// subvolume inside a layer), the object gets a number from the top of the range, where the bit
+// after the index is 1. A copied-up object keeps the number of its lower's object.
 type Numbers struct {
 	devs  []uint64 // immutable
 	width uint     // bits of a number; immutable
 	shift uint     // where the index begins; immutable
-	room  uint     // bits of an object's own number; immutable
+	room  uint     // bits of the number of an inode; immutable
 
 	mu      lock.RWMutex[lock.Leaf] // guards the rest
 	extra   map[Key]uint64
-	next    uint64 // how many extra numbers were ever given
+	next    uint64 // how many numbers freshLocked has returned
 	origins map[Key]uint64
-	copies  map[uint64]Key // origins, by the number
+	copies  map[uint64]Key // the inverse of origins
 	aliases map[alias]uint64
 }
 
@@ -39,9 +41,9 @@ type alias struct {
 	ino    uint64
 }
 
-// NewNumbers takes the devices of the layers' roots, without duplicates. width is how many bits a
-// number may have, 64 or 32. own is how many bits the objects' own numbers have at most: 32, or 64
-// if that is not known.
+// NewNumbers returns the numbers of layers whose roots are on these devices, without duplicates.
+// width is the number of bits of an inode number, 64 or 32. own is the most bits that numbers of
+// the layers' inodes have: 32, or 64 if that is not known.
 func NewNumbers(devs []uint64, width, own uint) *Numbers {
 	n := &Numbers{
 		devs: devs, width: width, shift: width, room: width,
@@ -88,14 +90,14 @@ func (n *Numbers) own(k Key) uint64 {
 	return ino
 }
 
-// freshLocked returns a number from the top of the range that no object has had. Precondition: n.mu is held.
+// freshLocked returns a new number from the top of the range. Precondition: n.mu is held.
 func (n *Numbers) freshLocked() uint64 {
 	n.next++
 	return ^uint64(0)>>(64-n.width) - n.next
 }
 
-// Another returns the number of an object that would have ino, which another object has: the same for the same object, and
-// no other object's.
+// Another returns the number of an object that would have ino, if another object has that. It is
+// the same at each call for the same object.
 func (n *Numbers) Another(object Key, ino uint64) uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -117,8 +119,9 @@ func (n *Numbers) SetOrigin(k Key, ino uint64) {
 	}
 }
 
-// Recall gives the object k the number of its origin, which the layers tell of; not where another object has said the same of
-// itself, as a copy with all attributes does, for then two objects would have one number. What is known already stays.
+// Recall gives the object k the number of its origin, which the upper has stored. It does nothing
+// if another object has that number: a process may have copied an object of the upper with all
+// attributes. It does not change a number that SetOrigin has set.
 func (n *Numbers) Recall(k, origin Key) {
 	ino := n.own(origin)
 	n.mu.Lock()
@@ -131,7 +134,7 @@ func (n *Numbers) Recall(k, origin Key) {
 	}
 }
 
-// HasOrigin reports whether k has another number than its own.
+// HasOrigin reports whether k has another number than that of its inode.
 func (n *Numbers) HasOrigin(k Key) bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
@@ -139,7 +142,7 @@ func (n *Numbers) HasOrigin(k Key) bool {
 	return ok
 }
 
-// Gone forgets an object that has been removed: its inode may be given to another.
+// Gone forgets a removed object: the file system may give its inode to another.
 func (n *Numbers) Gone(k Key) {
 	n.mu.Lock()
 	n.forgetOrigin(k)
@@ -147,7 +150,7 @@ func (n *Numbers) Gone(k Key) {
 	n.mu.Unlock()
 }
 
-// forgetOrigin gives k its own number back. Precondition: n.mu is held.
+// forgetOrigin gives k the number of its inode. Precondition: n.mu is held.
 func (n *Numbers) forgetOrigin(k Key) {
 	ino, ok := n.origins[k]
 	if !ok {

@@ -51,7 +51,8 @@ func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
 	}
 }
 
-// What does not fit gets a number that nobody else has or will have, however many devices there are.
+// A number that does not fit is replaced by one that no other object has or will have, for any
+// number of devices.
 func TestNumbersThatDoNotFit(t *testing.T) {
 	for _, devs := range [][]uint64{{1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7}} {
 		n := NewNumbers(devs, 64, 64)
@@ -138,7 +139,7 @@ func TestConcurrentNumbers(t *testing.T) {
 	}
 }
 
-// What a layer says of the origin of an object makes its number that of the origin, unless another object says the same.
+// An object with an origin has the number of the origin, unless another object has the same origin.
 func TestRecall(t *testing.T) {
 	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	lower, upper, double, other := Key{2, 7}, Key{1, 20}, Key{1, 21}, Key{1, 22}
@@ -182,7 +183,8 @@ func TestSetOriginTakesTheNumber(t *testing.T) {
 	}
 }
 
-// Numbers of 32 bits leave the upper half to the index, as in the kernel (xino_mode 32 of ovl_fill_super).
+// Numbers of 32 bits leave the upper half to the index, as in the kernel (xino_mode 32 of
+// ovl_fill_super).
 func TestNarrowNumbers(t *testing.T) {
 	n := NewNumbers([]uint64{1, 2, 3}, 64, 32)
 	for k, want := range map[Key]uint64{{1, 5}: 5, {2, 5}: 2<<32 | 5, {3, 1<<32 - 1}: 4<<32 | 1<<32 - 1} {

@@ -9,25 +9,25 @@ import (
 // RootID is the node id of the root (FUSE_ROOT_ID).
 const RootID = 1
 
-// Entry is the table's part of a node; embed it.
+// Entry is the part of a node that the table uses; embed it.
 type Entry struct {
 	id      atomic.Uint64 // changes once at most, by Renew
-	lookups uint64        // guarded by the mutex of the id's shard; dropped for good
+	lookups uint64        // lookup count, or dropped; guarded by the mutex of the id's shard
 }
 
-// dropped is the number of references of an entry that has left the table.
+// dropped is the lookup count of an entry that is not in the table any more.
 const dropped = ^uint64(0)
 
-// renewed is the bit by which the second id of a node differs from its first. Both have the same shard.
+// renewed is the bit that the second id of a node has and its first has not. Both are in one shard.
 const renewed = 1 << 63
 
-// ID is the node id the kernel is told for the node; 0 before it is inserted.
+// ID returns the node id that replies give the kernel; 0 before Insert.
 func (e *Entry) ID() uint64 { return e.id.Load() }
 
-// Serial is the first id of the node, which it keeps.
+// Serial returns the first id of the node, which never changes.
 func (e *Entry) Serial() uint64 { return e.id.Load() &^ renewed }
 
-// CacheEntry gives the table its part.
+// CacheEntry returns e: so the table reaches the entry of a node.
 func (e *Entry) CacheEntry() *Entry { return e }
 
 // Node is what a [Table] holds: a pointer to a struct that embeds [Entry].
@@ -39,7 +39,8 @@ type Node interface {
 // Key identifies an object of a layer: a device and an inode number.
 type Key struct{ Dev, Ino uint64 }
 
-// shards spread the ids so that requests on different nodes seldom meet.
+// shards is the number of parts of the table: requests about different nodes seldom wait for one
+// mutex.
 const shards = 64
 
 type shard[N Node] struct {
@@ -48,8 +49,8 @@ type shard[N Node] struct {
 	_     [40]byte // one cache line each
 }
 
-// Table maps node ids to nodes. An id is never used twice. A node may have two, see [Table.Renew]; its references are counted
-// together, and it goes, with both, when there is none.
+// Table maps node ids to nodes. No id is used twice. A node may have two ids, see [Table.Renew]; it
+// has one lookup count for both.
 type Table[N Node] struct {
 	shard [shards]shard[N]
 	last  atomic.Uint64
@@ -61,7 +62,7 @@ type Table[N Node] struct {
 	links  map[Key]N
 }
 
-// NewTable returns an empty table. The first node inserted is the root.
+// NewTable returns an empty table. The first node to be inserted is the root.
 func NewTable[N Node]() *Table[N] {
 	t := &Table[N]{links: map[Key]N{}}
 	for i := range t.shard {
@@ -72,7 +73,7 @@ func NewTable[N Node]() *Table[N] {
 
 func (t *Table[N]) of(id uint64) *shard[N] { return &t.shard[id%shards] }
 
-// Insert gives n the next id and one reference.
+// Insert gives n the next id and a lookup count of 1.
 func (t *Table[N]) Insert(n N) {
 	e := n.CacheEntry()
 	id := t.last.Add(1)
@@ -85,8 +86,8 @@ func (t *Table[N]) Insert(n N) {
 	t.count.Add(1)
 }
 
-// Renew gives n a second id, which the kernel takes for another inode. The first one leads to n as before. A node that has been
-// renewed or dropped stays as it is.
+// Renew gives n a second id, which is another inode to the kernel. The first id leads to n as
+// before. Renew does nothing if n has two ids or has been dropped.
 func (t *Table[N]) Renew(n N) {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -98,7 +99,7 @@ func (t *Table[N]) Renew(n N) {
 	}
 }
 
-// Get returns the node with that id.
+// Get returns the node with an id.
 func (t *Table[N]) Get(id uint64) (N, bool) {
 	s := t.of(id)
 	s.mu.Lock()
@@ -107,7 +108,7 @@ func (t *Table[N]) Get(id uint64) (N, bool) {
 	return n, ok
 }
 
-// Ref adds a reference; false when the node has been dropped meanwhile.
+// Ref adds 1 to the lookup count. It returns false if the node has been dropped.
 func (t *Table[N]) Ref(n N) bool {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -120,7 +121,8 @@ func (t *Table[N]) Ref(n N) bool {
 	return true
 }
 
-// Unref takes k references back (FORGET) and reports whether none is left. More than there are count as all.
+// Unref subtracts k from the lookup count of the node with an id (FORGET), to no less than 0, and
+// reports whether it is 0.
 func (t *Table[N]) Unref(id, k uint64) (n N, last bool) {
 	s := t.of(id)
 	s.mu.Lock()
@@ -134,7 +136,8 @@ func (t *Table[N]) Unref(id, k uint64) (n N, last bool) {
 	return n, e.lookups == 0
 }
 
-// Drop removes n if it has no reference, for good, and reports whether it did. The root stays.
+// Drop removes n from the table if its lookup count is 0, and reports whether it did. It does not
+// remove the root.
 func (t *Table[N]) Drop(n N) bool {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -159,11 +162,11 @@ func (t *Table[N]) Dropped(n N) bool {
 	return e.lookups == dropped
 }
 
-// Len is the number of nodes.
+// Len returns the number of nodes.
 func (t *Table[N]) Len() int { return int(t.count.Load()) }
 
-// Sample returns up to limit nodes for which f is true, from all over the table and others each time. f must not use the
-// table.
+// Sample returns up to limit nodes for which f returns true, from all shards, and others at each
+// call. f must not use the table.
 func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
 	some := make([]N, 0, min(limit, t.Len()))
 	each := limit/shards + 1
@@ -189,7 +192,8 @@ func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
 	return some
 }
 
-// Linked returns the node of an object with several names, with one reference more; false when none is known.
+// Linked returns the node of an object with several names and adds 1 to its lookup count. It
+// returns false if there is no node.
 func (t *Table[N]) Linked(k Key) (N, bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
@@ -201,8 +205,8 @@ func (t *Table[N]) Linked(k Key) (N, bool) {
 	return none, false
 }
 
-// Link makes n the node of the object k and returns it. Where there is another already, that is returned, with one reference
-// more, and made is false.
+// Link makes n the node of the object k and returns it. If the object has another node, Link
+// returns that, adds 1 to its lookup count, and made is false.
 func (t *Table[N]) Link(k Key, n N) (node N, made bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()

@@ -199,7 +199,8 @@ func TestLinked(t *testing.T) {
 	}
 }
 
-// Of two that make a node of one object at the same time, the first wins, unless it has been dropped.
+// Of two that make a node of one object at the same time, the first wins, unless it has been
+// dropped.
 func TestTheFirstLinkWins(t *testing.T) {
 	table, _ := newTree()
 	k := Key{Dev: 1, Ino: 2}
@@ -226,7 +227,8 @@ func TestTheFirstLinkWins(t *testing.T) {
 	}
 }
 
-// Whoever gets a reference holds a node that stays until it is given back, whatever others do meanwhile.
+// Whoever gets a reference holds a node that stays until it is given back, whatever others do
+// meanwhile.
 func TestConcurrentReferences(t *testing.T) {
 	table, _ := newTree()
 	const keys = 8
