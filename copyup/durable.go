@@ -57,7 +57,7 @@ type trust struct {
 // the new name before the file's link count is written. e2fsck, which is needed after each power
 // cut there, then removes the name: the state before. btrfs does not log a file without a name
 // (btrfs_log_inode_parent), so it is not trusted with that.
-func trustIn(fs sys.FileSystem) trust {
+func trustIn(fs sys.FSInfo) trust {
 	has := func(options ...string) bool {
 		return slices.ContainsFunc(fs.Options, func(o string) bool {
 			return slices.ContainsFunc(options, func(prefix string) bool { return strings.HasPrefix(o, prefix) })
@@ -76,7 +76,7 @@ func trustIn(fs sys.FileSystem) trust {
 // learn finds out how far the file system of the staging area is trusted, and with which owner and
 // mode objects are made in it. After an error nothing is assumed.
 func (w *Work) learn() {
-	fs, err := w.dir.FileSystem()
+	fs, err := w.dir.FSInfo()
 	if err != nil {
 		return
 	}

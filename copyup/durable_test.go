@@ -19,24 +19,24 @@ import (
 func TestTrustIn(t *testing.T) {
 	none, unnamed, all := trust{}, trust{tmpfile: true}, trust{ordered: true, tmpfile: true}
 	for _, c := range []struct {
-		fs   sys.FileSystem
+		fs   sys.FSInfo
 		want trust
 	}{
-		{sys.FileSystem{Type: "ext4", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
-		{sys.FileSystem{Type: "ext3", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "fc_debug_force"}, OwnJournal: true}, unnamed},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered", "dax=always"}, OwnJournal: true}, unnamed},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=writeback"}, OwnJournal: true}, unnamed},
-		{sys.FileSystem{Type: "ext4", Options: []string{"data=ordered"}}, unnamed},
-		{sys.FileSystem{Type: "ext4"}, unnamed},
-		{sys.FileSystem{Type: "ext2", Options: []string{"rw"}}, none},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "attr2", "noquota"}}, all},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "logdev=/dev/x"}}, unnamed},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "rtdev=/dev/x"}}, unnamed},
-		{sys.FileSystem{Type: "xfs", Options: []string{"rw", "dax=inode"}}, unnamed},
-		{sys.FileSystem{Type: "btrfs", OwnJournal: true}, none},
-		{sys.FileSystem{Type: "fuse.sshfs"}, none},
-		{sys.FileSystem{}, none},
+		{sys.FSInfo{Type: "ext4", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
+		{sys.FSInfo{Type: "ext3", Options: []string{"rw", "data=ordered"}, OwnJournal: true}, all},
+		{sys.FSInfo{Type: "ext4", Options: []string{"data=ordered", "fc_debug_force"}, OwnJournal: true}, unnamed},
+		{sys.FSInfo{Type: "ext4", Options: []string{"data=ordered", "dax=always"}, OwnJournal: true}, unnamed},
+		{sys.FSInfo{Type: "ext4", Options: []string{"data=writeback"}, OwnJournal: true}, unnamed},
+		{sys.FSInfo{Type: "ext4", Options: []string{"data=ordered"}}, unnamed},
+		{sys.FSInfo{Type: "ext4"}, unnamed},
+		{sys.FSInfo{Type: "ext2", Options: []string{"rw"}}, none},
+		{sys.FSInfo{Type: "xfs", Options: []string{"rw", "attr2", "noquota"}}, all},
+		{sys.FSInfo{Type: "xfs", Options: []string{"rw", "logdev=/dev/x"}}, unnamed},
+		{sys.FSInfo{Type: "xfs", Options: []string{"rw", "rtdev=/dev/x"}}, unnamed},
+		{sys.FSInfo{Type: "xfs", Options: []string{"rw", "dax=inode"}}, unnamed},
+		{sys.FSInfo{Type: "btrfs", OwnJournal: true}, none},
+		{sys.FSInfo{Type: "fuse.sshfs"}, none},
+		{sys.FSInfo{}, none},
 	} {
 		if got := trustIn(c.fs); got != c.want {
 			t.Errorf("%+v: %+v, want %+v", c.fs, got, c.want)

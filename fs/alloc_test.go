@@ -36,6 +36,7 @@ func (r *replied) Write(reply []byte) error {
 
 // The requests that speed depends on are served without making garbage.
 func TestServingAllocatesNothing(t *testing.T) {
+	withoutRanks(t)
 	s := newSite(t, "file d/up text", "file d/low text\nfile d/more x\ndir d/sub")
 	var device replied
 	w := s.o.conn.NewWorker(conn.WorkerConfig{FileSystem: s.o, Device: &device, MaxWrite: 1 << 20})

@@ -77,6 +77,7 @@ func asMarkers(table string) string {
 // state before or the state after, nothing else, and a clean work directory, and another try succeeds: in a new overlay,
 // and in the one that met the error.
 func TestEveryFault(t *testing.T) {
+	withoutRanks(t)
 	journal := journaled(t)
 	for _, c := range scenarios {
 		for _, set := range c.settings() {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
@@ -24,6 +25,15 @@ var (
 	openFDs = testkit.OpenFDs
 	calls   = systest.Calls
 )
+
+// withoutRanks skips a test that counts allocations, or that would take minutes, in builds that
+// check the ranks of locks.
+func withoutRanks(t *testing.T) {
+	t.Helper()
+	if lock.Checked {
+		t.Skip("this build checks each lock")
+	}
+}
 
 // site is an overlay on folders of its own, and the kernel that asks it.
 type site struct {
@@ -54,8 +64,8 @@ func openSite(t *testing.T, c Config, markers bool) *site {
 	return s
 }
 
-// open opens the overlay as a mount does. Mounts are not cloned: to take a clone apart again, the kernel waits for all its
-// processors.
+// open opens the overlay as a mount does. Mounts are not cloned: to take a clone apart again, the
+// kernel waits for all its processors.
 func (s *site) open() {
 	s.t.Helper()
 	if s.markers {
@@ -101,8 +111,8 @@ func (s *site) wantEmptyWork(what string) {
 	}
 }
 
-// isSharedWhiteout reports whether an entry of the work directory or the index is the device that the whiteouts are links of. It
-// stays there until the mount ends.
+// isSharedWhiteout reports whether an entry of the work directory or the index is the device that
+// the whiteouts are links of. It stays there until the mount ends.
 func isSharedWhiteout(e os.DirEntry) bool {
 	return strings.HasPrefix(e.Name(), "#") && e.Type()&os.ModeCharDevice != 0
 }

@@ -13,8 +13,7 @@ import (
 func (o *Overlay) settleDir(n *Node) error {
 	d := o.open(n)
 	defer d.release()
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
+	// Without n.dir.mu: no other goroutine needs it, and to open n in the upper may take movesMu, which is outside of it.
 	from := n.dir.Top()
 	if n.dir.MayMerge() || o.stack.MayBeRedirected(from) {
 		if err := o.stack.Load(&n.dir.Dir, d, stack.ToLookUp); err != nil {

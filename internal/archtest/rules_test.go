@@ -7,11 +7,12 @@ import (
 
 const module = "github.com/fuse-overlay/fuse-overlay"
 
-// A ban keeps an import out of all rooms but a few.
+// A ban forbids an import in all rooms but a few.
 type ban struct {
 	// imports names a package and, where it ends in "/...", all below it.
 	imports string
-	// except are the rooms, relative to the module, that may import it; "cmd/..." is everything below cmd.
+	// except are the rooms, relative to the module, that may import it; "cmd/..." is everything below
+	// cmd.
 	except []string
 	// inTests lists further rooms whose tests may.
 	inTests []string
@@ -94,24 +95,24 @@ var reasons = map[string]string{
 	"internal/podman":          "what runs the program knows nothing of it",
 	"inodecache":               "identity and caching are pure data structures: the standard library and ranked mutexes, nothing else",
 	"internal/ondisk":          "what an attribute of the overlay says does not depend on what is made of it",
-	"internal/owner":           "whose an object is does not depend on its name, nor on who asks",
+	"internal/owner":           "owner and mode of an object do not depend on its name, nor on the client",
 	"copyup":                   "how an object gets up whole does not depend on whiteouts, layers or nodes",
 	"whiteout":                 "how absence is written does not depend on copy-up, layers or nodes",
-	"fs/stack":                 "what a name means does not depend on who asks, nor on nodes and locks",
+	"fs/stack":                 "what a name means does not depend on the client, nor on nodes and locks",
 	"fs/conn/wire":             "how messages lie in memory depends on the kernel alone",
 	"fs/conn/readers":          "which thread waits for a request does not depend on the request",
 	"fs/conn/lossprobe":        "the probe examines the kernel, no layer",
 	"fs/conn":                  "the connection serves any file system: it does not know nodes, layers and what names mean",
-	"fs":                       "nodes know the rooms below them, not what the user typed",
+	"fs":                       "nodes know the rooms below them, not the command line",
 	"cmd/...":                  "the command knows options and processes, not layers",
-	"bench/...":                "measured is the built program, through a mount point, as every other candidate",
-	"e2e/...":                  "tested is the built program, through a mount point",
+	"bench/...":                "the bench measures the built program through a mount point, as every other candidate",
+	"e2e/...":                  "the tests use the built program through a mount point",
 }
 
 // onlyStandard are the rooms that import the standard library, internal/lock, and nothing else.
 var onlyStandard = []string{"inodecache"}
 
-// A callRule says which functions of one package a room may refer to. Types and constants are free.
+// A callRule allows a room to refer to functions of one package. Types and constants are free.
 type callRule struct {
 	imports string
 	room    string
@@ -139,14 +140,14 @@ var callRules = []callRule{
 	{imports: osPath, room: "e2e/..."},
 	{imports: osPath, room: "internal/host"},
 	{imports: osPath, room: "internal/sys"},
-	// Who is asking, and with which environment: nothing of a layer.
+	// The user of the process, and its environment: nothing of a layer.
 	{imports: osPath, room: "fs/...", functions: []string{"Getegid", "Getenv", "Geteuid"}},
 	// At mount, by the trusted paths of the command line, before there is a sys.Dir.
 	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Remove", "Stat"}},
 }
 
-// processControl is what the command does to its own process, to descriptors that it inherited, and to see that its
-// mount answers. None of it is access to a layer, so none needs the fault seam.
+// processControl are the calls by which the command controls its own process and its inherited
+// descriptors, and checks its mount. None of them reaches a layer, so none needs the fault seam.
 var processControl = []string{
 	"CloseOnExec", "Dup2", "Dup3", "Exec", "Fstat", "Getegid", "Geteuid", "Getgid", "Getpid", "Getppid", "Getrlimit",
 	"Getuid", "Kill", "Prctl", "Setrlimit", "Setsid", "Stat", "Statfs", "Umask",
@@ -171,7 +172,7 @@ const (
 // callReasons are the packages whose functions are watched, and why.
 var callReasons = map[string]string{unixPath: callReason, syscallPath: callReason, osPath: osReason}
 
-// match says whether a path is the pattern, or below it where the pattern ends in "...".
+// match reports whether a path is the pattern, or below it if the pattern ends in "...".
 func match(pattern, path string) bool {
 	if pattern == "..." {
 		return true

@@ -15,13 +15,17 @@ import (
 const Checked = true
 
 // Mutex is a sync.Mutex of rank R.
-type Mutex[R any] struct{ mu sync.Mutex }
+type Mutex[R any] struct {
+	mu     sync.Mutex
+	holder uint64 // the goroutine that has it, guarded by mu
+}
 
 // Lock locks m. It panics if that is out of order.
 func (m *Mutex[R]) Lock() {
 	g := goroutine()
 	check[R](g, m)
 	m.mu.Lock()
+	m.holder = g
 	hold[R](g, m)
 }
 
@@ -29,18 +33,20 @@ func (m *Mutex[R]) Lock() {
 func (m *Mutex[R]) TryLock() bool {
 	locked := m.mu.TryLock()
 	if locked {
-		hold[R](goroutine(), m)
+		m.holder = goroutine()
+		hold[R](m.holder, m)
 	}
 	return locked
 }
 
-// Unlock unlocks m.
+// Unlock unlocks m, which another goroutine may have locked.
 func (m *Mutex[R]) Unlock() {
-	drop(m)
+	dropFrom(m.holder, m)
 	m.mu.Unlock()
 }
 
-// RWMutex is a sync.RWMutex of rank R. Readers count as holders: one that waits behind a writer blocks as a writer does.
+// RWMutex is a sync.RWMutex of rank R. Readers count as holders: one that waits behind a writer
+// blocks as a writer does.
 type RWMutex[R any] struct{ mu sync.RWMutex }
 
 // Lock locks m for writing. It panics if that is out of order.
@@ -78,8 +84,8 @@ type held struct {
 	stack []uintptr // where it was taken
 }
 
-// holders has the locks of each goroutine, by its number, in the order in which they were taken. It is divided by the number,
-// so that goroutines seldom wait for each other here.
+// holders has the locks of each goroutine, by its number, in the order in which they were taken. It
+// is divided by the number, so that goroutines seldom wait for each other here.
 var holders [64]struct {
 	sync.Mutex
 	of map[uint64][]held
@@ -108,7 +114,7 @@ func check[R any](g uint64, lock any) {
 // hold notes that goroutine g, the calling one, has taken a lock.
 func hold[R any](g uint64, lock any) {
 	var rank R
-	h := held{lock: lock, rank: rank, stack: make([]uintptr, 32)}
+	h := held{lock: lock, rank: rank, stack: make([]uintptr, 12)}
 	h.stack = h.stack[:runtime.Callers(3, h.stack)] // without Callers, hold and Lock
 	part := &holders[g%uint64(len(holders))]
 	part.Lock()
@@ -158,7 +164,8 @@ func dropFrom(g uint64, lock any) bool {
 	return false
 }
 
-// goroutine returns the number of the calling goroutine. Its stack begins with "goroutine 7 [running]:".
+// goroutine returns the number of the calling goroutine. Its stack begins with "goroutine 7
+// [running]:".
 func goroutine() (number uint64) {
 	var buf [64]byte
 	for _, c := range buf[len("goroutine "):runtime.Stack(buf[:], false)] {

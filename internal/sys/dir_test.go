@@ -161,7 +161,7 @@ func TestFaultSeam(t *testing.T) {
 		"CreateFile":    func() error { return second(d.CreateFile("new", 0)) },
 		"CreateTmpfile": func() error { return second(d.CreateTmpfile(0)) }, "WriteBack": f.WriteBack,
 		"StartWriteBack": func() error { return f.StartWriteBack(0, 1) },
-		"FileSystem":     func() error { return second(d.FileSystem()) },
+		"FSInfo":         func() error { return second(d.FSInfo()) },
 		"Mknod":          func() error { return d.Mknod("new", unix.S_IFREG, 0) }, "Mkdir": func() error { return d.Mkdir("new", 0) },
 		"Symlink": func() error { return d.Symlink("x", "new") }, "Link": func() error { return d.Link(r, "new") },
 		"Unlink": func() error { return d.Unlink("file") }, "Rmdir": func() error { return d.Rmdir("dir") },

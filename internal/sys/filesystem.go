@@ -11,8 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// FileSystem describes a mounted file system, as the kernel reports it in /proc and /sys.
-type FileSystem struct {
+// FSInfo describes a mounted file system, as the kernel reports it in /proc and /sys.
+type FSInfo struct {
 	// Type is its name in /proc/filesystems.
 	Type string
 	// Options are those of the file system itself, not of one mount of it. For ext4 they are all in
@@ -23,33 +23,33 @@ type FileSystem struct {
 	OwnJournal bool
 }
 
-// FileSystem describes the file system that holds the directory. It reads /proc and /sys, and no
+// FSInfo describes the file system that holds the directory. It reads /proc and /sys, and no
 // path of a layer. ENOENT: the file system is not mounted in this mount namespace, or has no device
 // number of its own.
-func (d *Dir) FileSystem() (FileSystem, error) {
+func (d *Dir) FSInfo() (FSInfo, error) {
 	var st Stat
 	if err := d.Ref().Stat(&st); err != nil {
-		return FileSystem{}, err
+		return FSInfo{}, err
 	}
 	table, err := readHost("/proc/self/mountinfo")
 	if err != nil {
-		return FileSystem{}, err
+		return FSInfo{}, err
 	}
 	fs, ok := findMount(table, st.Dev)
 	if !ok {
-		return FileSystem{}, unix.ENOENT
+		return FSInfo{}, unix.ENOENT
 	}
 	if fs.Type != "ext4" && fs.Type != "ext3" {
 		return fs, nil
 	}
 	node, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
 	if err != nil {
-		return FileSystem{}, unix.ENOENT
+		return FSInfo{}, unix.ENOENT
 	}
 	device := filepath.Base(node)
 	options, err := readHost("/proc/fs/ext4/" + device + "/options")
 	if err != nil {
-		return FileSystem{}, err
+		return FSInfo{}, err
 	}
 	fs.Options = strings.Fields(options)
 	fs.OwnJournal = ownJournal(device)
@@ -65,13 +65,13 @@ func readHost(path string) (string, error) {
 }
 
 // findMount finds a mount of a device in the text of a mountinfo file.
-func findMount(table string, dev uint64) (FileSystem, bool) {
+func findMount(table string, dev uint64) (FSInfo, bool) {
 	for _, m := range host.ParseMountTable(table) {
 		if m.Dev == dev && m.Options != "" {
-			return FileSystem{Type: m.Type, Options: strings.Split(m.Options, ",")}, true
+			return FSInfo{Type: m.Type, Options: strings.Split(m.Options, ",")}, true
 		}
 	}
-	return FileSystem{}, false
+	return FSInfo{}, false
 }
 
 // ownJournal looks for the entry DEVICE-INODE that jbd2 makes for a journal inside of a file system

@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// FileSystem describes real file systems.
+// FSInfo describes real file systems.
 func TestFileSystem(t *testing.T) {
 	for _, c := range []struct {
 		options string
@@ -27,7 +27,7 @@ func TestFileSystem(t *testing.T) {
 		{"", []string{"-O", "^has_journal"}, "ext4", "rw", false},
 		{"", nil, "xfs", "rw", false},
 	} {
-		fs, err := openPlain(t, testkit.MountImage(t, c.kind, c.options, c.mkfs...)).FileSystem()
+		fs, err := openPlain(t, testkit.MountImage(t, c.kind, c.options, c.mkfs...)).FSInfo()
 		if err != nil || fs.Type != c.kind || !slices.Contains(fs.Options, c.has) || fs.OwnJournal != c.journal {
 			t.Errorf("%s %v %s: %+v, %v", c.kind, c.mkfs, c.options, fs, err)
 		}
@@ -35,11 +35,11 @@ func TestFileSystem(t *testing.T) {
 	point := t.TempDir()
 	must(t, unix.Mount("tmpfs", point, "tmpfs", 0, ""))
 	d := openPlain(t, point)
-	if fs, err := d.FileSystem(); err != nil || fs.Type != "tmpfs" || fs.OwnJournal {
+	if fs, err := d.FSInfo(); err != nil || fs.Type != "tmpfs" || fs.OwnJournal {
 		t.Errorf("tmpfs: %+v, %v", fs, err)
 	}
 	want(t, "detach", unix.Unmount(point, unix.MNT_DETACH), nil)
-	_, err := d.FileSystem()
+	_, err := d.FSInfo()
 	want(t, "a file system that is mounted nowhere", err, unix.ENOENT)
 	SetFault(func(op Op) error {
 		if op.Call == "open" {
@@ -47,7 +47,7 @@ func TestFileSystem(t *testing.T) {
 		}
 		return nil
 	})
-	_, err = d.FileSystem()
+	_, err = d.FSInfo()
 	SetFault(nil)
 	want(t, "without /proc", err, unix.EACCES)
 }

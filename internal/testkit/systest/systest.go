@@ -1,5 +1,5 @@
-// Package systest has what the tests of several rooms need of internal/sys: folders as layers, records of system calls, and
-// calls that fail. It decides nothing.
+// Package systest has what the tests of several rooms need of internal/sys: folders as layers,
+// records of system calls, and calls that fail. It decides nothing.
 package systest
 
 import (
@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// Folder opens an empty folder below path for writing, as the work directory of an upper is. It is closed with the test.
+// Folder opens an empty folder below path for writing, as the work directory of an upper is. It is
+// closed with the test.
 func Folder(t *testing.T, path string) *sys.Dir {
 	t.Helper()
 	testkit.Build(t, path, "dir up\ndir work")
