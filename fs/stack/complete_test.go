@@ -84,7 +84,7 @@ func TestFileAfter(t *testing.T) {
 	}
 }
 
-// The flags of an object of the upper are kept in an attribute, which does not count in a lower.
+// The flags of an object of the upper are in an xattr, which does not count in a lower.
 // SetProtection fails on an upper without xattrs.
 func TestProtection(t *testing.T) {
 	s := newSite(t, "file f", "file f\nfile low")

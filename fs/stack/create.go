@@ -8,18 +8,20 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Object says what to make, and whose it is to be, in terms of the mount.
+// Object is an object to be made, as it is to look through the mount.
 type Object struct {
 	Mode     uint32 // type and permissions, the umask not applied
-	Umask    uint32 // applied where the directory has no default ACL
+	Umask    uint32 // applied if the directory has no default ACL
 	Rdev     uint64
 	Target   string // of a symbolic link
 	UID, GID uint32
 }
 
-// Create makes a new object under a name that is [Absent] or a [Whiteout], in one step: in place when it gets the owner
-// it should have by itself and nothing is in the way, else made in the work directory and renamed. A regular file is
-// returned opened, and the caller closes it; file is nil for all else. Precondition: up is d's directory of the upper.
+// Create makes a new object under a name that is [Absent] or a [Whiteout], in one step. It makes
+// the object in place if the name is free and the object gets the requested owner by itself.
+// Otherwise it makes the object in the work directory and renames it. Create returns a regular file
+// opened, for the caller to close, and nil for any other object. Precondition: up is d's directory
+// of the upper.
 func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) (file *sys.File, err error) {
 	o := inheriting{Object: *obj}
 	e := f.entry(up, name)
@@ -38,12 +40,13 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 	if f.Marker {
 		whiteout.RemoveMarker(up, name)
 	}
-	d.note(name, o.Mode)
+	d.nowObject(name, o.Mode)
 	return file, nil
 }
 
-// CreateTmpfile makes a regular file without a name that is like an entry of d, opened, which [Stack.Link] can give a name.
-// EOPNOTSUPP where the upper's file system has no such files. Precondition: up is d's directory of the upper.
+// CreateTmpfile makes an O_TMPFILE file with the attributes of a new entry of d, and returns it
+// opened. [Stack.Link] can give it a name. The error is EOPNOTSUPP if the upper's file system has
+// no such files. Precondition: up is d's directory of the upper.
 func (s *Stack) CreateTmpfile(d *Dir, up *sys.Dir, obj *Object) (*sys.File, error) {
 	o := inheriting{Object: *obj}
 	inPlace := !s.layers[Upper].shown.Overrides()
@@ -58,14 +61,14 @@ func (s *Stack) CreateTmpfile(d *Dir, up *sys.Dir, obj *Object) (*sys.File, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := s.describe(s.Shown(Upper, file.Ref()), d, &o); err != nil {
+	if err := s.setOwner(s.Shown(Upper, file.Ref()), d, &o); err != nil {
 		file.Close()
 		return nil, err
 	}
 	return file, nil
 }
 
-// stored are the ids that the upper keeps for the object's.
+// stored returns the ids of the object's inode in the upper.
 func (s *Stack) stored(o *Object) (uid, gid uint32) {
 	uid, gid = s.layers[Upper].shown.Store(o.UID, o.GID)
 	if uid == sys.Unchanged {
@@ -77,7 +80,8 @@ func (s *Stack) stored(o *Object) (uid, gid uint32) {
 	return uid, gid
 }
 
-// make1 makes an object with one system call: its inode, where an attribute will say the rest.
+// make1 makes an object with one system call. It makes only the inode if an xattr will have owner
+// and mode.
 func (s *Stack) make1(dir *sys.Dir, name string, o *Object) (*sys.File, error) {
 	mode := s.layers[Upper].shown.Inode(o.Mode)
 	switch mode & unix.S_IFMT {
@@ -97,32 +101,34 @@ func (s *Stack) make1(dir *sys.Dir, name string, o *Object) (*sys.File, error) {
 	}
 }
 
-// createStaged makes the object in the work directory, whole, and moves it to its place.
+// createStaged makes the whole object in the work directory, and moves it to its name.
 func (s *Stack) createStaged(d *Dir, e whiteout.Entry, o *inheriting) (*sys.File, error) {
-	w, tmp := s.work.Dir(), s.work.Name()
-	file, err := s.make1(w, tmp, &o.Object)
+	tmp := s.work.Name()
+	file, err := s.make1(s.work.Dir(), tmp, &o.Object)
 	if err != nil {
 		return nil, err
 	}
-	if err = s.dress(d, w, tmp, e.Below, o); err == nil {
+	if err = s.setStaged(d, tmp, &e, o); err == nil {
 		err = s.whiteouts.Place(tmp, objectOf(o.Mode), e)
 	}
 	if err != nil {
 		if file != nil {
 			file.Close()
 		}
-		_ = s.work.Remove(tmp) // the error to tell is the first one; what is left is swept at the next mount
+		_ = s.work.Remove(tmp) // the first error is returned; the next mount sweeps what is left
 		return nil, err
 	}
 	return file, nil
 }
 
-// dress gives a staged object owner, mode, ACLs and, where a directory replaces a lower one, the opaque mark.
-func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, below bool, o *inheriting) error {
-	if err := s.describe(s.Shown(Upper, w.At(tmp)), d, o); err != nil {
+// setStaged sets owner, mode and ACLs of a staged object. A directory becomes opaque if a lower
+// would show in its place.
+func (s *Stack) setStaged(d *Dir, tmp string, e *whiteout.Entry, o *inheriting) error {
+	w := s.work.Dir()
+	if err := s.setOwner(s.Shown(Upper, w.At(tmp)), d, o); err != nil {
 		return err
 	}
-	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !below {
+	if o.Mode&unix.S_IFMT != unix.S_IFDIR || !e.Below {
 		return nil
 	}
 	h, err := w.OpenDir(tmp)
@@ -133,17 +139,18 @@ func (s *Stack) dress(d *Dir, w *sys.Dir, tmp string, below bool, o *inheriting)
 	return s.whiteouts.MakeOpaque(h)
 }
 
-// describe sets owner, mode and ACLs of an object that no process can reach yet.
-func (s *Stack) describe(r owner.Ref, d *Dir, o *inheriting) error {
+// setOwner sets owner, mode and ACLs of an object that no process can reach yet, in an xattr or in
+// the inode.
+func (s *Stack) setOwner(r owner.Ref, d *Dir, o *inheriting) error {
 	recorded, err := r.Record(&sys.Stat{Uid: o.UID, Gid: o.GID, Mode: o.Mode, Rdev: o.Rdev})
 	if recorded || err != nil {
 		return err
 	}
-	return s.own(r, d, o)
+	return s.setInode(r, d, o)
 }
 
-// own gives a staged object owner, mode and ACLs.
-func (s *Stack) own(r owner.Ref, d *Dir, o *inheriting) error {
+// setInode sets owner, mode and ACLs in the inode.
+func (s *Stack) setInode(r owner.Ref, d *Dir, o *inheriting) error {
 	if uid, gid := s.stored(&o.Object); uid != s.uid || gid != s.gid {
 		if err := r.Chown(o.UID, o.GID); err != nil {
 			return err
@@ -158,7 +165,7 @@ func (s *Stack) own(r owner.Ref, d *Dir, o *inheriting) error {
 	return applyDefaultACL(r.Inode(), d.defaultACL, o.Mode)
 }
 
-// Link gives the upper's object at src the further name, which is [Absent] or a [Whiteout].
+// Link makes a link of the upper's object src under a name that is [Absent] or a [Whiteout].
 func (s *Stack) Link(d *Dir, up *sys.Dir, name string, f *Found, src sys.Ref, mode uint32) error {
 	if err := s.whiteouts.Link(src, f.entry(up, name)); err != nil {
 		return err
@@ -166,6 +173,6 @@ func (s *Stack) Link(d *Dir, up *sys.Dir, name string, f *Found, src sys.Ref, mo
 	if f.Marker {
 		whiteout.RemoveMarker(up, name)
 	}
-	d.note(name, mode)
+	d.nowObject(name, mode)
 	return nil
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// The formats in which the upper may have to be written.
+// formats are the formats of an upper.
 var formats = map[string]func(*site){
 	"devices":            func(*site) {},
 	"no RENAME_WHITEOUT": func(s *site) { s.whiteouts.Forms.Default.RenameWhiteout = false },
@@ -52,12 +52,12 @@ var formats = map[string]func(*site){
 	},
 }
 
-// takeXattrs makes the upper one without extended attributes.
+// takeXattrs makes the upper one without xattrs.
 func (s *site) takeXattrs() {
 	s.xattrs, s.whiteouts.Forms.Default.Xattrs = ondisk.NoXattrs, ondisk.NoXattrs
 }
 
-// refuseRenameFlags makes the file system one that renames without flags only, until the end of the test.
+// refuseRenameFlags makes renames with flags fail until the end of the test.
 func (s *site) refuseRenameFlags() {
 	s.noFlags = true
 	sys.SetFault(func(op sys.Op) error {
@@ -95,7 +95,8 @@ var newObjects = map[string]Object{
 	"block %s 8/1 0640": {Mode: unix.S_IFBLK | 0o640, Rdev: unix.Mkdev(8, 1)},
 }
 
-// An object of each kind is made where nothing is, and over whiteouts of every kind in both forms, in every format.
+// An object of each kind is made over nothing, and over whiteouts of every kind in both forms, in
+// every format.
 func TestCreate(t *testing.T) {
 	const lower = "file file \"old\"\ndir dir\nfile dir/old"
 	allFormats(t, func(t *testing.T, format func(*site)) {
@@ -149,7 +150,7 @@ func findLine(snapshot, prefix string) bool {
 	return false
 }
 
-// What is written in the upper when a directory comes over one of a lower.
+// A directory that is made over one of a lower is opaque in the upper.
 func TestCreatedDirectoryIsOpaqueWhereOneLiesBelow(t *testing.T) {
 	s := newSite(t, white("d", false), "dir d\nfile d/old\nfile e")
 	create(t, s, "d", &Object{Mode: unix.S_IFDIR | 0o700})

@@ -32,8 +32,10 @@ const (
 	damagedRedirect = "its redirect is not a path"
 	refusedRedirect = "its redirect is not followed: " +
 		"redirect_dir=nofollow, or an attribute that any user may have written"
+
 	refusedMetacopy = "it is a metacopy, and is not followed: " +
 		"metacopy=on was not given, or an attribute that any user may have written"
+
 	noData    = "it is a metacopy, and no layer has its data"
 	otherData = "the digest of its data is another than the one in its metacopy"
 	otherCopy = "its copy in the index is of another type"

@@ -36,7 +36,8 @@ type site struct {
 	unlisted int  // those that were left so
 }
 
-// newFolders makes the layers that tables describe, the upper first; without a lower, an empty one.
+// newFolders makes the layers that tables describe, the upper first. Without a table for a lower it
+// makes an empty one.
 func newFolders(t *testing.T, upper string, lowers ...string) Config {
 	t.Helper()
 	if len(lowers) == 0 {
@@ -167,7 +168,7 @@ func (m *merged) query(name string) *Query {
 	return &q
 }
 
-// lookup does all steps of a look-up.
+// lookup does all steps of a lookup.
 func (s *site) lookup(d *Dir, o LayerDirs, name string, f *Found) error {
 	q := Query{Name: name}
 	for {
@@ -212,7 +213,8 @@ func (s *site) mergedDir(d Dir, path string) *merged {
 	return m
 }
 
-// loaded loads a directory, every other one by what all of its layers were found to have, and with toLook as who looks names up does.
+// loaded loads a directory: with toLook for lookups, else to change it. It loads every second one
+// by Read and Merge.
 func (s *site) loaded(m *merged) {
 	s.t.Helper()
 	use := ToChange
@@ -277,7 +279,7 @@ func (m *merged) names() []string {
 	return names
 }
 
-// view tells what the stack shows, as a snapshot does.
+// view returns what the stack shows, in the form of a snapshot.
 func (s *site) view() string {
 	s.t.Helper()
 	lines := s.viewDir(s.dir(""), nil)
@@ -311,7 +313,8 @@ func (s *site) viewDir(m *merged, lines []string) []string {
 	return lines
 }
 
-// wantView fails the test when the stack shows anything else than the table, now or after a remount.
+// wantView fails the test if the stack does not show what the table describes, now and after a
+// remount.
 func (s *site) wantView(what, table string) {
 	s.t.Helper()
 	folder := s.t.TempDir()

@@ -35,7 +35,8 @@ func (s *site) linkUp(path string) error {
 	return s.LinkUp(&m.Dir, m.upper(), name, f.Shared)
 }
 
-// wantLinks fails the test when names do not lead to one object with so many links, and the same number of origin.
+// wantLinks fails the test if names do not lead to one object with that many links and with one
+// origin.
 func (s *site) wantLinks(what string, links int, paths ...string) {
 	s.t.Helper()
 	var first Found
@@ -72,7 +73,8 @@ func (s *site) copies() []string {
 	return names
 }
 
-// All names lead to the copy, with one count, whichever of them are links of it; the last one takes it along.
+// All names lead to the copy, with one count, whichever of them are links of it. The copy goes with
+// the last name.
 func TestNamesOfACopy(t *testing.T) {
 	s := newLinked(t)
 	all := []string{"d/f", "d/g", "e/h"}
@@ -131,7 +133,7 @@ func TestEveryFaultOfLinkUp(t *testing.T) {
 	}
 }
 
-// Attributes user.* are kept of files alone, so nothing else can be counted there.
+// Only regular files have xattrs user.*, so other objects have no link count there.
 func TestLinksOfUserAttributes(t *testing.T) {
 	s := newLinked(t)
 	if f := s.dir("d").lookup("l"); f.Shared == nil {
@@ -205,7 +207,8 @@ func TestIndexIsChecked(t *testing.T) {
 	}
 }
 
-// Entries whose object has lost all names, or whose lower is gone, are removed; where that cannot be told they stay.
+// Entries are removed if their object has lost all names, or if its lower is gone. They stay if
+// that is not known.
 func TestUselessEntries(t *testing.T) {
 	for what, c := range map[string]struct {
 		spoil func(s *site)
@@ -269,7 +272,7 @@ func TestEveryFaultOfOpenWithIndex(t *testing.T) {
 	}
 }
 
-// Who may not change attributes of files closed to their owner, as a plain user, has no index.
+// A daemon that cannot change xattrs of files of mode 0 has no index.
 func TestIndexOfAPlainUser(t *testing.T) {
 	c := newFolders(t, "", linkedLower)
 	c.Features.Index = true
@@ -291,7 +294,7 @@ func TestIndexOfAPlainUser(t *testing.T) {
 			}
 			s.Close()
 		}
-		// A mount that fails takes the directory away again, if it has made it.
+		// A mount that fails removes the directory if it has made it.
 		left, err := os.ReadDir(filepath.Join(c.Work, workName))
 		if err != nil && !(errors.Is(err, os.ErrNotExist) && !want) || len(left) > 0 {
 			t.Errorf("%v: left %v, %v", errno, left, err)

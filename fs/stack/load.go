@@ -146,11 +146,9 @@ func (s *Stack) readPart(h *sys.Dir, layer uint16, t *nameTable) (whiteout.DirXa
 
 // aside is what [Dir.Adopt] needs to know of a directory that was in use while a copy was loaded.
 type aside struct {
-	changes []func(*nameTable) // what has happened to the names
-	stale   bool               // the directory has got a part in the upper
+	changes []nameChange
+	stale   bool // the directory has got a part in the upper
 }
-
-func (a *aside) add(change func(*nameTable)) { a.changes = append(a.changes, change) }
 
 // Aside begins a load of d while others use d. It returns a copy. The caller loads the copy and
 // passes it to [Dir.Adopt]. One copy is loaded at a time.
@@ -179,8 +177,8 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 	d.layers, d.parts, d.table, d.lookups = loaded.layers, loaded.parts, loaded.table, loaded.lookups
 	d.redirect, d.moved, d.redirectRead = loaded.redirect, loaded.moved, loaded.redirectRead
 	if d.table != nil {
-		for _, change := range a.changes { // the load may have listed the upper before them
-			change(d.table)
+		for i := range a.changes { // the load may have listed the upper before them
+			a.changes[i].apply(d.table)
 		}
 	}
 	return true

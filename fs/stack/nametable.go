@@ -211,14 +211,13 @@ func (t *nameTable) drop(e *entry) {
 	}
 }
 
-// set makes name an object of the upper. lower are the layers below that merge with it.
-func (t *nameTable) set(name string, typ uint8, lower []uint16) {
-	e := entry{name: name, merge: merge{layer: Upper, typ: typ, closed: true}}
-	e.setLowers(lower)
-	if old := t.find(name); old != nil {
-		e.below = old.belowUpper()
+// set makes name an object or a whiteout of the upper. No lower merges with it.
+func (t *nameTable) set(name string, now merge) {
+	now.layer, now.closed = Upper, true
+	if old := t.find(name); old != nil && !now.absent() {
+		now.below = old.belowUpper()
 	}
-	t.put(e)
+	t.put(entry{name: name, merge: now})
 }
 
 // copyUp makes an entry of a lower one of the upper, after the copy-up. The entry keeps its place.
@@ -232,11 +231,6 @@ func (t *nameTable) copyUp(name string) {
 		e.setLowers(append([]uint16{e.layer}, e.lowers()...))
 	}
 	e.layer, e.ino = Upper, 0
-}
-
-// cover makes name a whiteout of the upper. below: a lower would show without it.
-func (t *nameTable) cover(name string, marker, below bool) {
-	t.put(entry{name: name, merge: merge{layer: Upper, typ: unix.DT_WHT, marker: marker, closed: true, below: below}})
 }
 
 // remove removes a name that no lower has.

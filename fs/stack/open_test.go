@@ -132,7 +132,7 @@ func TestUpperAndWorkAreTakenForOneMount(t *testing.T) {
 	s.remount() // given back by Close
 }
 
-// A mount that is ending is waited for.
+// Open waits for a mount that is ending.
 func TestOpenWaitsForAnEndingMount(t *testing.T) {
 	c := newFolders(t, "", "file f")
 	ending, err := Open(c)
@@ -176,7 +176,8 @@ func TestWithoutUpper(t *testing.T) {
 	}
 }
 
-// What a killed run, or the kernel's overlayfs, has left in the work directory goes at the next mount.
+// The next mount removes what a killed daemon, or the kernel's overlayfs, has left in the work
+// directory.
 func TestOpenSweepsTheWorkDirectory(t *testing.T) {
 	c := newFolders(t, "", "file f")
 	must(t, os.Mkdir(c.Work, 0o755))
@@ -193,7 +194,7 @@ func TestOpenSweepsTheWorkDirectory(t *testing.T) {
 	testkit.Want(t, "the work directory", c.Work, "dir work 0700\ndir index\ndir incompat/volatile")
 }
 
-// A work directory that hands down its group or ACL must not hand them to what is staged in it.
+// Staged objects do not inherit a group or an ACL from the work directory.
 func TestWorkDirectoryHandsNothingDown(t *testing.T) {
 	c := newFolders(t, "white x\nwhite d", "file x\nfile d/f")
 	must(t, os.Mkdir(c.Work, 0o755))
@@ -258,8 +259,8 @@ func TestDevicesAreToldOnce(t *testing.T) {
 	}
 }
 
-// Every system call of Open fails once: what comes is an error or a stack that works, nothing stays open, and the next
-// Open succeeds and leaves a clean work directory.
+// Every system call of Open fails once. Open returns an error or a working stack, and leaks
+// nothing. The next Open succeeds and leaves a clean work directory.
 func TestEveryFaultOfOpen(t *testing.T) {
 	c := newFolders(t, "white f", "file f", "file g")
 	must(t, os.Mkdir(c.Work, 0o700))

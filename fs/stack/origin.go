@@ -144,8 +144,8 @@ func mayNotOpen(err error) bool {
 	return false
 }
 
-// origin returns the origin xattr for the copy of a lower's object. x.Name is empty if the copy gets
-// none: a copy of one of several links is another object, unless index=on.
+// origin returns the origin xattr for the copy of a lower's object. x.Name is empty if the copy
+// gets none: a copy of one of several links is another object, unless index=on.
 func (s *Stack) origin(src sys.Ref, st *sys.Stat) (x copyup.Xattr, err error) {
 	if s.xattrs == ondisk.NoXattrs || manyLinks(st) && s.index == nil {
 		return copyup.Xattr{}, nil

@@ -35,7 +35,7 @@ func (s *site) wantListed(dir string, want ...string) {
 	}
 }
 
-// A redirect puts other directories of the layers below in place of those that the name led to.
+// A redirect replaces the directories of the layers below that the name leads to.
 func TestFollow(t *testing.T) {
 	for _, c := range []struct {
 		name      string
@@ -119,8 +119,8 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 	}
 }
 
-// In a user namespace a redirect of namespace user. counts where the owner of the layer's root has no fewer rights than the
-// daemon, and in the upper, where it is the daemon's own.
+// In a user namespace a redirect with the prefix user. counts if the owner of the layer's root has
+// no fewer rights than the daemon. In the upper it counts: the daemon has written it.
 func TestRedirectsOfOwnersInANamespace(t *testing.T) {
 	inNamespace(t)
 	s := newSite(t, "dir d", "file x/a", "file y/b").redirected("0/d=x", "1/x=y")
@@ -142,7 +142,7 @@ func TestRedirectsOfOwnersInANamespace(t *testing.T) {
 	}
 }
 
-// A rename notes where the lower parts stay, and writes the redirect before.
+// A rename writes the redirect first. Then the directory knows the places of its lower parts.
 func TestRenamingKeepsTheParts(t *testing.T) {
 	s := newSite(t, "dir p/d", "file p/d/a", "file p/d/b")
 	s.cfg.Redirects = RedirectsOn
@@ -174,7 +174,7 @@ func TestRenamingKeepsTheParts(t *testing.T) {
 	s.remount()
 	s.wantListed("moved", "a", "b")
 	s.wantListed("p")
-	// Where there are no attributes it is as without redirects.
+	// Without xattrs a rename fails as without redirects.
 	s.xattrs = ondisk.NoXattrs
 	end := s.dir("").end("moved")
 	end.Merged, end.Redirect = true, "/elsewhere"

@@ -7,7 +7,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// entry is the name f of up, the directory of the upper, as package whiteout sees it.
+// entry returns a name, found as f, for package whiteout. up is the directory of the upper.
 func (f *Found) entry(up *sys.Dir, name string) whiteout.Entry {
 	e := whiteout.Entry{Dir: up, Name: name, Below: f.Below, Marker: f.Marker}
 	switch {
@@ -28,8 +28,8 @@ func objectOf(mode uint32) whiteout.Object {
 	return whiteout.File
 }
 
-// Remove takes a name that is not a directory away: it is unlinked where nothing lies below it, else covered by a
-// whiteout in one step. Precondition: up is d's directory of the upper and f exists.
+// Remove removes a name that is no directory. If a lower would show then, a whiteout replaces it in
+// one step. Preconditions: up is d's directory of the upper, and f exists.
 func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
 	if f.Below {
@@ -38,13 +38,13 @@ func (s *Stack) Remove(d *Dir, up *sys.Dir, name string, f *Found) error {
 		err = up.Unlink(name)
 	}
 	if err == nil {
-		s.noteAbsent(d, name, f.Below)
+		s.nowAbsent(d, name, f)
 	}
 	return err
 }
 
-// RemoveDir takes a directory away whose merged listing is empty. Its upper part may hold whiteouts: it is moved to the
-// work directory whole and emptied there.
+// RemoveDir removes a directory that shows no entry. Its part in the upper may have whiteouts: the
+// whole part is moved to the work directory, and removed there. Preconditions: those of Remove.
 func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 	var err error
 	if f.Below {
@@ -53,7 +53,7 @@ func (s *Stack) RemoveDir(d *Dir, up *sys.Dir, name string, f *Found) error {
 		err = s.whiteouts.RemoveDir(f.entry(up, name))
 	}
 	if err == nil {
-		s.noteAbsent(d, name, f.Below)
+		s.nowAbsent(d, name, f)
 	}
 	return err
 }

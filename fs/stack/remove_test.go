@@ -23,8 +23,8 @@ func (m *merged) remove(name string) error {
 	return m.s.RemoveDir(&m.Dir, m.upper(), name, &f)
 }
 
-// Each way in which a removable object may lie in the layers, as tables for the upper and the lower, and whether a lower
-// shows when the upper has nothing.
+// removables are the ways in which an object may lie in the layers, as tables for the upper and the
+// lower. below: a lower shows if the upper has nothing.
 var removables = map[string]struct {
 	upper, lower string
 	below        bool
@@ -50,7 +50,7 @@ var removables = map[string]struct {
 	"lower directory of whiteouts": {"", "dir x\nwhite x/old\nfile x/.wh.b", true},
 }
 
-// form is the format of a whiteout of name.
+// form returns the format of a whiteout of name.
 func form(s *site, name string) whiteout.Format {
 	if len(whiteout.Marker(name)) > s.whiteouts.Forms.NameMax {
 		return s.whiteouts.Forms.Long
@@ -58,7 +58,8 @@ func form(s *site, name string) whiteout.Format {
 	return s.whiteouts.Forms.Default
 }
 
-// What is removed does not show again, now or after a remount, and a whiteout is left only where it hides something.
+// A removed object does not show again, now or after a remount. A whiteout remains only if it hides
+// something.
 func TestRemove(t *testing.T) {
 	allFormats(t, func(t *testing.T, format func(*site)) {
 		for name, c := range removables {
@@ -101,7 +102,8 @@ func TestRemove(t *testing.T) {
 	})
 }
 
-// A whiteout of a lower object is one system call; a file is replaced and a directory exchanged, never removed first.
+// A whiteout of a lower object is one system call. A file is replaced and a directory exchanged,
+// neither is removed first.
 func TestRemovalIsOneStep(t *testing.T) {
 	for name, want := range map[string][]string{
 		"upper file":             {"unlinkat"},
@@ -140,7 +142,8 @@ func TestRemovingALargeLowerFileReadsNothing(t *testing.T) {
 	}
 }
 
-// A name that leaves no room for ".wh." is hidden in another form where the upper takes one; else it stays as it is.
+// A name that leaves no room for ".wh." is hidden in another form if the upper supports one.
+// Otherwise it stays.
 func TestLongNamesInMarkerFormat(t *testing.T) {
 	refusals := map[string][]string{"attribute": nil, "device": {"setxattr"}, "": {"setxattr", "mknodat"}}
 	for form, refused := range refusals {
@@ -224,7 +227,7 @@ func (s *site) hideLongNames(length int, fits bool, form string) {
 	s.wantView("changed", fmt.Sprintf("file %s low\nfile moved up", name("k")))
 }
 
-// Where the last step fails, the name shows what it showed.
+// If the last step fails, the name shows what it showed before.
 func TestFailedRemovalChangesNothing(t *testing.T) {
 	for name, c := range removables {
 		s := newSite(t, c.upper, c.lower)
@@ -249,7 +252,7 @@ func TestFailedRemovalChangesNothing(t *testing.T) {
 	}
 }
 
-// A directory that shows nothing and is closed to its owner, full of whiteouts and of what they hid, goes with all of it.
+// A directory of mode 0 that shows nothing is removed with the whiteouts and hidden objects in it.
 func TestRemovedDirectoryIsSwept(t *testing.T) {
 	s := newSite(t, "dir x\nwhite x/old\ndir x/.wh.sub/a/b\nfile x/.wh.sub/a/f", "dir x\nfile x/old")
 	must(t, unix.Chmod(filepath.Join(s.cfg.Upper, "x/.wh.sub/a"), 0))

@@ -12,43 +12,44 @@ type End struct {
 	Up    *sys.Dir
 	Name  string
 	Found Found
-	// Merged: it is a directory with a lower part, to which Redirect leads after the rename; empty: the redirect that it has.
-	Merged   bool
+	// Merged: it is a directory with a part in a lower.
+	Merged bool
+	// Redirect is the redirect that Merged needs for its new name; empty: the one that it has, if any.
 	Redirect string
-	// HasOrigin: it is no directory, and has the inode number of a lower's object.
+	// HasOrigin: it is no directory, and has the inode number of a lower's object by its origin.
 	HasOrigin bool
 }
 
-// Rename moves the upper's object at from to to, replacing what is there. A directory that is replaced shows no entry: the
-// caller has checked.
+// Rename moves the upper's object at from to to, and replaces the object there. Precondition: a
+// directory that is replaced shows no entry.
 func (s *Stack) Rename(from, to *End) error {
-	if err := s.leave(from, to); err != nil {
+	if err := s.prepareMove(from, to); err != nil {
 		return err
 	}
-	if err := s.admitOrigin(from, to); err != nil {
+	if err := s.markTarget(from, to); err != nil {
 		return err
 	}
 	src, dst := from.Found.entry(from.Up, from.Name), to.Found.entry(to.Up, to.Name)
 	moved, err := s.whiteouts.Move(src, dst, s.copyAttributes)
 	if moved.Covered {
-		to.Dir.noteWhiteout(to.Name, false, to.Found.Below)
+		to.Dir.nowWhiteout(to.Name, merge{below: to.Found.Below})
 	}
 	if err != nil {
 		return err
 	}
 	if moved.InPlace {
-		from.Dir.noteWhiteout(from.Name, false, from.Found.Below)
+		from.Dir.nowWhiteout(from.Name, merge{below: from.Found.Below})
 	} else {
-		s.noteAbsent(from.Dir, from.Name, from.Found.Below)
+		s.nowAbsent(from.Dir, from.Name, &from.Found)
 	}
-	to.Dir.note(to.Name, from.Found.Stat.Mode)
+	to.Dir.nowObject(to.Name, from.Found.Stat.Mode)
 	return nil
 }
 
-// leave prepares a directory for another name. One with a lower part gets the redirect to it: where it still lies that leads to
-// what is there anyway. Any other is made opaque before it comes to a name with something below, which it must not merge
-// with; where it still lies nothing is below it that shows, so the mark changes nothing there.
-func (s *Stack) leave(from, to *End) error {
+// prepareMove prepares a directory for another name. A directory with a part in a lower gets the
+// redirect to that part. Any other directory is made opaque if a lower has the new name: it must
+// not merge with that. Neither changes what shows under the present name.
+func (s *Stack) prepareMove(from, to *End) error {
 	if from.Redirect != "" {
 		err := s.xattrs.SetRedirect(from.Up.At(from.Name), from.Redirect)
 		if err == unix.EOPNOTSUPP {
@@ -67,20 +68,19 @@ func (s *Stack) leave(from, to *End) error {
 	return s.whiteouts.MakeOpaque(h)
 }
 
-// admitOrigin prepares the directory that an object is moved to, if it is another: where it is looked at, its origin has to be
-// looked for.
-func (s *Stack) admitOrigin(from, to *End) error {
+// markTarget makes the directory that an object is moved to impure, if the object has an origin.
+func (s *Stack) markTarget(from, to *End) error {
 	if !from.HasOrigin && !from.Merged || from.Dir == to.Dir {
 		return nil
 	}
 	return s.MarkImpure(to.Dir, to.Up)
 }
 
-// copyAttributes gives the new directory of the upper what the layer itself keeps of the old one's owner, mode and
-// extended attributes, but for the overlay's own.
+// copyAttributes copies owner, mode and xattrs of a directory of the upper to a new one, as the
+// layer has them on disk. It omits overlay xattrs.
 func (s *Stack) copyAttributes(to, from *sys.Dir) error {
-	kept := s.layers[Upper].onDisk
-	model, r := kept.On(from.Ref()), kept.On(to.Ref())
+	onDisk := s.layers[Upper].onDisk
+	model, r := onDisk.On(from.Ref()), onDisk.On(to.Ref())
 	var st sys.Stat
 	if err := model.Stat(&st); err != nil {
 		return err
@@ -118,22 +118,22 @@ func (s *Stack) copyAttributes(to, from *sys.Dir) error {
 
 // Exchange swaps the upper's objects at both ends.
 func (s *Stack) Exchange(a, b *End) error {
-	if err := s.leave(a, b); err != nil {
+	if err := s.prepareMove(a, b); err != nil {
 		return err
 	}
-	if err := s.leave(b, a); err != nil {
+	if err := s.prepareMove(b, a); err != nil {
 		return err
 	}
-	if err := s.admitOrigin(a, b); err != nil {
+	if err := s.markTarget(a, b); err != nil {
 		return err
 	}
-	if err := s.admitOrigin(b, a); err != nil {
+	if err := s.markTarget(b, a); err != nil {
 		return err
 	}
 	if err := a.Up.Rename(a.Name, b.Up, b.Name, unix.RENAME_EXCHANGE); err != nil {
 		return err
 	}
-	a.Dir.note(a.Name, b.Found.Stat.Mode)
-	b.Dir.note(b.Name, a.Found.Stat.Mode)
+	a.Dir.nowObject(a.Name, b.Found.Stat.Mode)
+	b.Dir.nowObject(b.Name, a.Found.Stat.Mode)
 	return nil
 }

@@ -13,13 +13,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// end gives one end of a rename.
+// end returns one end of a rename.
 func (m *merged) end(name string) *End {
 	m.s.t.Helper()
 	return &End{Dir: &m.Dir, Up: m.upper(), Name: name, Found: m.lookup(name)}
 }
 
-// What may be moved: tables of the upper and the lower with %[1]s for the path, and of what then shows.
+// movable is an object to move: tables of the upper and the lower, and of the result, with %[1]s
+// for the path.
 type movable struct {
 	upper, lower, shows string
 	isDir               bool
@@ -35,7 +36,7 @@ var movables = map[string]movable{
 	"directory over a file": {"dir %[1]s\nfile %[1]s/in", "file %[1]s", "file %[1]s/in", true},
 }
 
-// Where it may go; a directory only where nothing or an empty directory is.
+// target is what the new name may have. A directory replaces nothing, or an empty directory.
 type target struct {
 	upper, lower string
 	file, dir    bool // may be replaced by one
@@ -94,8 +95,9 @@ func TestRename(t *testing.T) {
 	})
 }
 
-// refuses: a directory whose old name needs a whiteout cannot replace another in one step where RENAME_WHITEOUT does not
-// leave one; and where there are markers alone, a whiteout in the form of an attribute cannot be moved out of a directory's way.
+// refuses reports whether the rename fails. A directory whose old name needs a whiteout cannot
+// replace another one in one step without RENAME_WHITEOUT. A format of markers alone cannot move a
+// whiteout in xattr form out of the way of a directory.
 func (s *site) refuses(src, dst *End) bool {
 	if !src.Found.IsDir() {
 		return false
@@ -155,7 +157,7 @@ func TestExchange(t *testing.T) {
 						}
 						err := s.Exchange(p.end("a"), q.end("b"))
 						if s.noFlags && err == unix.EINVAL {
-							return // as the upper's file system says
+							return // the error of the upper's file system
 						}
 						must(t, err)
 						p.wantExact("exchanged")
@@ -168,7 +170,7 @@ func TestExchange(t *testing.T) {
 	})
 }
 
-// A rename is one system call where nothing is in the way, and leaves its whiteout by the same.
+// A rename to a free name is one system call, which also makes the whiteout.
 func TestRenameIsOneCall(t *testing.T) {
 	for what, want := range map[string][]string{
 		"file":             {"renameat"},
@@ -199,7 +201,8 @@ func TestDirectoryIsCutOffBeforeItIsMoved(t *testing.T) {
 	testkit.Want(t, "the upper", s.cfg.Upper, "opaque to")
 }
 
-// A replaced directory that is full of whiteouts looks the same until the rename: owner, mode and attributes.
+// A replaced directory that is full of whiteouts shows the same owner, mode and xattrs until the
+// rename.
 func TestReplacedDirectoryLooksTheSameUntilTheRename(t *testing.T) {
 	s := newSite(t, `
 		dir from
@@ -232,7 +235,7 @@ func TestReplacedDirectoryLooksTheSameUntilTheRename(t *testing.T) {
 	}
 }
 
-// Where the rename fails, both names show what they showed.
+// If the rename fails, both names show what they showed before.
 func TestFailedRenameChangesNothing(t *testing.T) {
 	for what, from := range movables {
 		for where, to := range targets {

@@ -30,7 +30,8 @@ func inodesOf(t *testing.T, dir string) map[uint64]int {
 	return count
 }
 
-// sharedDevice is the name of the device in a directory that the whiteouts are links of; empty if there is none.
+// sharedDevice returns the name of the device in a directory that the whiteouts are links of;
+// empty: there is none.
 func sharedDevice(t *testing.T, dir string) string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -53,8 +54,8 @@ func manyFiles(n int) (table string, names []string) {
 	return "file " + strings.Join(names, "\nfile "), names
 }
 
-// Whiteouts are links of one inode, of files and directories, over nothing and over objects of the upper; none is left of it after
-// a remount but those links.
+// Whiteouts of files and directories are links of one inode, over nothing and over objects of the
+// upper. A remount leaves no other link of it.
 func TestWhiteoutsShareAnInode(t *testing.T) {
 	table, names := manyFiles(50)
 	s := newSite(t, "file f0 up\nfile f1 up\ndir d\nwhite d/x", table+"\ndir d\nfile d/x\ndir e")
@@ -101,7 +102,8 @@ func TestSharedWhiteoutWithoutWorkDirectory(t *testing.T) {
 	}
 }
 
-// A device that has all the links that it can have is followed by another; where there can be none each whiteout is a device.
+// If the device has its largest number of links, another device replaces it. Without links each
+// whiteout is a device.
 func TestWhiteoutsWithoutLinks(t *testing.T) {
 	for _, tt := range []struct {
 		errno  unix.Errno

@@ -130,17 +130,6 @@ func (s *Stack) HasBirthTimes() bool {
 // Device is the device number of a layer's root.
 func (s *Stack) Device(layer int) uint64 { return s.layers[layer].dev }
 
-// CopiedUp records in d that the copy-up of name has been published.
-func (s *Stack) CopiedUp(d *Dir, name string) {
-	d.changes++
-	if d.table != nil {
-		d.table.copyUp(name)
-	}
-	if d.aside != nil {
-		d.aside.add(func(t *nameTable) { t.copyUp(name) })
-	}
-}
-
 // ReadsQuietly reports whether the upper's files have to be opened with O_NOATIME.
 func (s *Stack) ReadsQuietly() bool { return s.layers[Upper].root.Quiet() }
 
@@ -165,42 +154,5 @@ func (s *Stack) Close() {
 	}
 	if s.workRoot != nil {
 		s.workRoot.Close()
-	}
-}
-
-// note records in d's name table that name is now an object of the upper.
-func (d *Dir) note(name string, mode uint32) {
-	d.changes++
-	if d.table != nil {
-		d.table.set(name, direntType(mode), nil)
-	}
-	if d.aside != nil {
-		d.aside.add(func(t *nameTable) { t.set(name, direntType(mode), nil) })
-	}
-}
-
-// noteAbsent records in d's name table that name is gone, with a whiteout where a lower lies below.
-func (s *Stack) noteAbsent(d *Dir, name string, below bool) {
-	if below {
-		d.noteWhiteout(name, !s.whiteouts.InPlace(name), true)
-		return
-	}
-	d.changes++
-	if d.table != nil {
-		d.table.remove(name)
-	}
-	if d.aside != nil {
-		d.aside.add(func(t *nameTable) { t.remove(name) })
-	}
-}
-
-// noteWhiteout records in d's name table that name is a whiteout.
-func (d *Dir) noteWhiteout(name string, marker, below bool) {
-	d.changes++
-	if d.table != nil {
-		d.table.cover(name, marker, below)
-	}
-	if d.aside != nil {
-		d.aside.add(func(t *nameTable) { t.cover(name, marker, below) })
 	}
 }
