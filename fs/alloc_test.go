@@ -56,7 +56,7 @@ func TestServingAllocatesNothing(t *testing.T) {
 		{"LOOKUP of a missing name", message(wire.OpLookup, header(ids["d"]), "none\x00"), 0},
 		{"GETATTR of a lower file", message(wire.OpGetattr, fuse.GetAttrIn{InHeader: header(ids["d/low"])}, ""), 0},
 		{"GETATTR of a directory", message(wire.OpGetattr, fuse.GetAttrIn{InHeader: header(ids["d"])}, ""), 0},
-		{"GETXATTR that coreutils asks", message(wire.OpGetxattr, fuse.GetXAttrIn{InHeader: header(ids["d/low"]), Size: 255}, "security.selinux\x00"), 0},
+		{"GETXATTR of ls", message(wire.OpGetxattr, fuse.GetXAttrIn{InHeader: header(ids["d/low"]), Size: 255}, "security.selinux\x00"), 0},
 		{"READ", message(wire.OpRead, fuse.ReadIn{InHeader: header(ids["d/low"]), Size: 4096}, ""), 0},
 		{"READ of as much as may be", message(wire.OpRead, fuse.ReadIn{InHeader: header(ids["d/low"]), Size: 1 << 20}, ""), 0},
 		{"WRITE", message(wire.OpWrite, fuse.WriteIn{InHeader: header(ids["d/up"]), Size: 4}, "more"), 0},

@@ -11,89 +11,104 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// mayWrite reports whether n's flags allow a WRITE. skip is how many of its first bytes are not to be written, because an
-// append-only file has them already.
-func (o *Overlay) mayWrite(n *Node, in *fuse.WriteIn, data []byte) (skip int, err error) {
-	protection, err := o.protection(n)
+// check reports EPERM if n's flags do not allow the WRITE. skip is how many of its first bytes are
+// not to be written, because an append-only file has them already.
+func (w *write) check(data []byte) (skip int, err error) {
+	protection, err := w.o.guard.protection(w.n)
 	switch {
 	case err != nil || protection == 0:
 		return 0, err
-	case protection&immutable != 0:
+	case protection&flagImmutable != 0:
 		err = unix.EPERM
-	case in.WriteFlags&fuse.WRITE_CACHE != 0:
-		skip, err = o.mayWriteBack(n, in, data)
+	case w.in.WriteFlags&fuse.WRITE_CACHE != 0:
+		skip, err = w.checkWriteback(data)
 	default:
-		err = o.mayAppend(n, in)
+		err = w.checkAppend()
 	}
-	if err == unix.EPERM && in.WriteFlags&fuse.WRITE_CACHE != 0 {
-		o.dropRefused(n, in)
+	if err == unix.EPERM && w.in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		w.dropRefused()
 	}
 	return skip, err
 }
 
-// mayAppend checks a WRITE that comes with the flags of the file that it is made through.
-func (o *Overlay) mayAppend(n *Node, in *fuse.WriteIn) error {
-	if in.Flags&unix.O_APPEND == 0 {
+// checkAppend checks a WRITE to an append-only file that comes from write(2), with the flags of the
+// open file.
+func (w *write) checkAppend() error {
+	if w.in.Flags&unix.O_APPEND == 0 {
 		return unix.EPERM
 	}
-	size, err := o.dataSize(n)
-	if err == nil && int64(in.Offset) < size { // RWF_NOAPPEND
+	size, err := w.o.dataSize(w.n)
+	if err == nil && int64(w.in.Offset) < size { // RWF_NOAPPEND
 		err = unix.EPERM
 	}
 	return err
 }
 
-// mayWriteBack checks pages of an append-only file that the kernel writes back. A WRITE of such
-// pages does not contain which process has changed them, or how. The data that the file had at the
-// first such WRITE must not differ. Data behind it counts as appended. (It may come in any order,
-// so the end of the file is no bound.) That data is written after a refusal as well: with the
-// writeback cache the kernel keeps its own size of the file, and the daemon cannot reduce it.
-func (o *Overlay) mayWriteBack(n *Node, in *fuse.WriteIn, data []byte) (skip int, err error) {
+// checkWriteback checks pages of an append-only file that the kernel writes back. Such a WRITE does
+// not contain which process has changed them, or how. The data that the file had at the first such
+// WRITE must not differ. Data behind it counts as appended. (It may come in any order, so the end
+// of the file is no bound.)
+//
+// Appended data is written after a refusal as well: with the writeback cache the kernel keeps its
+// own size of the file, and the daemon cannot reduce it.
+func (w *write) checkWriteback(data []byte) (skip int, err error) {
+	o, n, off := w.o, w.n, int64(w.in.Offset)
 	size, err := o.dataSize(n)
 	if err != nil {
 		return 0, err
 	}
 	fixed := n.fixSize(size)
-	if skip = int(min(max(fixed-int64(in.Offset), 0), int64(len(data)))); skip == 0 {
+	if skip = int(min(max(fixed-off, 0), int64(len(data)))); skip == 0 {
 		return 0, nil
 	}
-	h, err := o.file(n, useRead)
+	h, err := o.file(n, forReading)
 	if err != nil {
 		return 0, err
 	}
 	defer o.handles.Release(h)
 	old := make([]byte, skip)
-	got, err := h.Value.file.Pread(old, int64(in.Offset))
+	got, err := h.Value.file.Pread(old, off)
 	if err != nil || bytes.Equal(old[:got], data[:got]) {
 		return got, err
 	}
-	w, err := o.writable(n)
+	to, err := o.writable(n)
 	if err != nil {
 		return 0, err
 	}
-	defer o.handles.Release(w)
-	if _, err := w.Value.pwrite(data[got:], int64(in.Offset)+int64(got)); err != nil {
+	defer o.handles.Release(to)
+	if _, err := to.Value.pwrite(data[got:], off+int64(got)); err != nil {
 		return 0, err
 	}
 	return 0, unix.EPERM
 }
 
-// dataSize is the size of n's data in its layer.
-func (o *Overlay) dataSize(n *Node) (int64, error) {
+// dropRefused makes the kernel drop pages that it may not write back. Otherwise the mount would go
+// on showing what no layer has. The kernel drops them when it has the reply to the WRITE, so the
+// WRITE must not wait for that.
+func (w *write) dropRefused() {
+	if o := w.o; o.kernel.connected() {
+		id, offset, size := w.n.ID(), int64(w.in.Offset), int64(w.in.Size)
+		go o.kernel.InodeNotify(id, offset, size)
+	}
+}
+
+// dataSize returns the size of n's data in its layer.
+func (a *access) dataSize(n *Node) (int64, error) {
 	var st sys.Stat
-	err := o.with(n, func(r owner.Ref) error { return r.Inode().Stat(&st) })
+	err := a.with(n, func(r owner.Ref) error { return r.Inode().Stat(&st) })
 	return st.Size, err
 }
 
-// fixSize returns the size up to which the data of an append-only file stays as it is, which is size at the first call.
+// fixSize returns the size up to which the data of an append-only file stays as it is. That is size
+// at the first call.
 func (n *Node) fixSize(size int64) int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.setRareLocked()
-	if rare.fixed == nil {
-		rare.fixed = &size
+	if rare.fixedSize == nil {
+		rare.fixedSize = &size
 	}
-	return *rare.fixed
+	return *rare.fixedSize
 }
 
 // unfixSize forgets that size.
@@ -101,35 +116,11 @@ func (n *Node) unfixSize() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.rare != nil {
-		n.rare.fixed = nil
+		n.rare.fixedSize = nil
 	}
 }
 
-// dropRefused makes the kernel drop pages that it may not write back, so that the mount does not go on showing what no layer
-// has. The kernel waits for the answer to the WRITE before, so that must not wait for the kernel.
-func (o *Overlay) dropRefused(n *Node, in *fuse.WriteIn) {
-	if o.server != nil {
-		id, offset, size := n.ID(), int64(in.Offset), int64(in.Size)
-		go o.server.InodeNotify(id, offset, size)
-	}
-}
-
-// refusesWrites reports whether writes to n are to fail before they reach the page cache. With the writeback cache a write(2)
-// makes no request. But the kernel first requests the size of security.capability, if it does not
-// know that there is none, and removes the attribute (file_remove_privs). An error of that is the
-// error of write(2).
-func (o *Overlay) refusesWrites(n *Node) bool {
-	if !o.writesBack() || n.kind != unix.S_IFREG {
-		return false
-	}
-	protection, err := o.protection(n)
-	return err == nil && protection&immutable != 0
-}
-
-// capabilitySize is XATTR_CAPS_SZ_2, the size of a security.capability.
-const capabilitySize = 20
-
-// pwrite writes all of p at off; see [sys.File.Pwrite].
+// pwrite writes all of p at off, see [sys.File.Pwrite].
 func (h *handle) pwrite(p []byte, off int64) (int, error) {
 	if h.appends {
 		return h.append(p, off)
@@ -137,15 +128,15 @@ func (h *handle) pwrite(p []byte, off int64) (int, error) {
 	return h.file.Pwrite(p, off)
 }
 
-// appendTries and appendPause bound the wait for what lies before the bytes to be appended: the kernel sends pages in their
-// order, and several are served at a time.
+// appendTries and appendPause bound how long append waits for the bytes before its own. The kernel
+// sends pages in their order, and the daemon serves several at a time.
 const (
 	appendTries = 100
 	appendPause = 10 * time.Millisecond
 )
 
-// append is pwrite for a file that is opened with O_APPEND, where every write goes to the end: what the file has already must be
-// the same in p. EPERM if it is not, or something is missing before off.
+// append is pwrite for a file that is opened with O_APPEND, where every write goes to the end.
+// EPERM if the file has other bytes in the range of p, or if bytes before off are missing.
 func (h *handle) append(p []byte, off int64) (int, error) {
 	for range appendTries {
 		var st sys.Stat

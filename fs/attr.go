@@ -39,15 +39,15 @@ func (o *Overlay) attrOut(n *Node, out *fuse.AttrOut) error {
 
 // attrTimeout is how long the kernel may keep n's attributes, of which mode is one.
 func (o *Overlay) attrTimeout(n *Node, mode uint32) time.Duration {
-	switch unseen := n.flags.Load(); {
-	case unseen&(unseenMappings|parted) != 0, unseen&unseenWrites != 0 && dropsPrivileges(mode):
+	switch unseen := n.flags.load(); {
+	case unseen&(flagUnseenMappings|flagSplit) != 0, unseen&flagUnseenWrites != 0 && dropsPrivileges(mode):
 		return 0
 	}
 	return o.policy.Timeout
 }
 
-// entry fills the reply that hands a reference on n to the kernel; after an error the reference is taken back.
-// Precondition: no directory's mu is held.
+// entry fills in the reply that gives the kernel a reference on n. After an error entry takes the
+// reference back. Preconditions: no directory's mu is held.
 func (o *Overlay) entry(n *Node, st *sys.Stat, out *fuse.EntryOut) error {
 	if err := o.attr(n, st, &out.Attr); err != nil {
 		o.forgetOne(n)
@@ -63,24 +63,18 @@ func (o *Overlay) entryTimeouts(n *Node, out *fuse.EntryOut) {
 	out.SetAttrTimeout(o.attrTimeout(n, out.Mode))
 }
 
-// forgetOne takes back a reference that the kernel did not get. Precondition: no directory's mu is held.
-func (o *Overlay) forgetOne(n *Node) {
-	if _, last := o.nodes.Unref(n.ID(), 1); last {
-		o.drop(n)
-	}
-}
-
-// attr turns what a layer tells of n into what the mount shows.
+// attr translates the attributes that a layer has of n to those that the mount shows.
 func (o *Overlay) attr(n *Node, st *sys.Stat, a *fuse.Attr) error {
 	p := n.place()
 	links := uint32(st.Nlink)
-	if n.dir != nil {
+	switch {
+	case p.unlinked && (n.dir != nil || p.layer != stack.Upper):
+		links = 0
+	case n.dir != nil:
 		var err error
-		if links, err = o.dirLinks(n, st, p.gone); err != nil {
+		if links, err = o.dirLinks(n, st); err != nil {
 			return err
 		}
-	} else if p.gone && p.layer != stack.Upper {
-		links = 0
 	}
 	blocks := st.Blocks
 	if p.data != nil {
@@ -105,13 +99,11 @@ func (o *Overlay) attr(n *Node, st *sys.Stat, a *fuse.Attr) error {
 	return nil
 }
 
-// dirLinks is a directory's link count: its subdirectories, "." and its own name. A layer's own count is that already
-// (or 1 where the file system does not count); where layers merge it is counted.
-func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
-	switch {
-	case gone:
-		return 0, nil
-	case o.cfg.StaticNlink:
+// dirLinks returns a directory's link count: its subdirectories, "." and its own name. The count of
+// a single layer is that already (or 1 where the file system does not count). Where layers merge,
+// the name table counts.
+func (o *Overlay) dirLinks(n *Node, st *sys.Stat) (uint32, error) {
+	if o.cfg.StaticNlink {
 		return 1, nil
 	}
 	n.dir.mu.Lock()
@@ -128,7 +120,7 @@ func (o *Overlay) dirLinks(n *Node, st *sys.Stat, gone bool) (uint32, error) {
 	case !n.dir.MayMerge():
 		return uint32(st.Nlink), nil
 	case o.cfg.LayersChange:
-		return 1, nil // to count them it would have to be listed for every look
+		return 1, nil // a count would need a new listing for every GETATTR
 	}
 	return uint32(n.dir.Subdirs()) + 2, nil
 }
@@ -174,7 +166,8 @@ func (o *Overlay) statxOut(n *Node, out *fuse.StatxOut) error {
 	out.AttrValid, out.AttrValidNsec = a.AttrValid, a.AttrValidNsec
 	rdev := libcDev(a.Rdev)
 	out.Statx = fuse.Statx{
-		Mask: unix.STATX_BASIC_STATS, Blksize: a.Blksize, Nlink: a.Nlink, Uid: a.Uid, Gid: a.Gid, Mode: uint16(a.Mode), Ino: a.Ino,
+		Mask: unix.STATX_BASIC_STATS, Blksize: a.Blksize, Nlink: a.Nlink, Uid: a.Uid, Gid: a.Gid,
+		Mode: uint16(a.Mode), Ino: a.Ino,
 		Size: a.Size, Blocks: a.Blocks, RdevMajor: unix.Major(rdev), RdevMinor: unix.Minor(rdev),
 		Atime: fuse.SxTime{Sec: a.Atime, Nsec: a.Atimensec},
 		Mtime: fuse.SxTime{Sec: a.Mtime, Nsec: a.Mtimensec},
@@ -187,7 +180,7 @@ func (o *Overlay) statxOut(n *Node, out *fuse.StatxOut) error {
 	return nil
 }
 
-// StatFs answers STATFS with what the topmost layer tells.
+// StatFs answers STATFS with the values of the topmost layer.
 func (o *Overlay) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	var st unix.Statfs_t
 	if err := o.stack.Root(o.root.place().layer).Ref().Statfs(&st); err != nil {

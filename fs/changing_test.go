@@ -42,13 +42,14 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// Files that are open in the mount stay open here, up to a bound, and the handles do not look like those of direct I/O.
+// Files that are open in the mount stay open here, up to a bound, and the handles do not look like
+// those of direct I/O.
 func TestPins(t *testing.T) {
 	released := 0
 	release := func(*held) { released++ }
-	p := pins{most: 3}
+	p := pins{maxHeld: 3}
 	given := map[uint64]*held{}
-	for range p.most {
+	for range p.maxHeld {
 		h := &held{}
 		fh := p.add(h, release)
 		if fh == 0 || fh&directHandle != 0 || given[fh] != nil {

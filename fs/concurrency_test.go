@@ -16,7 +16,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// together runs f in many goroutines, each a kernel of its own, and fails the test when one is stuck.
+// together runs f in many goroutines, each a kernel of its own, and fails the test when one is
+// stuck.
 func (s *site) together(workers int, f func(k *kernel, worker int)) {
 	s.t.Helper()
 	done := make(chan struct{})
@@ -42,9 +43,9 @@ func (s *site) together(workers int, f func(k *kernel, worker int)) {
 	}
 }
 
-// settled fails the test when the overlay, now that nobody uses it, does not agree with itself and with a fresh look at its
-// folders, or has kept something.
-func (s *site) settled(fds int) {
+// wantConsistent fails the test if the overlay, which no request uses any more, does not agree with
+// itself and with a new mount of its folders, or has a reference or descriptor left.
+func (s *site) wantConsistent(fds int) {
 	s.t.Helper()
 	s.audit("afterwards")
 	view := s.view()
@@ -68,8 +69,8 @@ var ordinary = []error{
 	unix.EPERM, unix.EOPNOTSUPP, // attributes and modes of symbolic links
 }
 
-// chaos makes random requests on a few names that everybody uses. Directories that move, m0 to m3, lie in a and b, which do
-// not: the kernel lets no directory go below itself.
+// chaos makes random requests on a few names that all goroutines use. Directories that move, m0 to
+// m3, lie in a and b, which do not: the kernel lets no directory go below itself.
 type chaos struct {
 	*kernel
 	r *rand.Rand
@@ -91,7 +92,7 @@ func (c *chaos) step() (what string, err error) {
 	p := c.file()
 	steps := []struct {
 		what string
-		ask  func() request
+		send func() request
 	}{
 		{"mknod", func() request { return c.mknod(p, unix.S_IFREG|0o644, 0) }},
 		{"mknod", func() request { return c.mknod(p, unix.S_IFREG|0o644, 0) }},
@@ -128,7 +129,7 @@ func (c *chaos) step() (what string, err error) {
 		}},
 	}
 	i := c.r.IntN(len(steps))
-	return steps[i].what + " " + p, steps[i].ask()()
+	return steps[i].what + " " + p, steps[i].send()()
 }
 
 const chaosLower = `
@@ -142,8 +143,8 @@ const chaosLower = `
 	symlink b/m3/f0 x
 `
 
-// Many goroutines do everything at once to a few names. Whatever comes of it, requests end, errors are the ordinary ones,
-// and in the end the overlay knows what lies in its folders.
+// Many goroutines do everything at once to a few names. Whatever comes of it, requests end, errors
+// are the ordinary ones, and in the end the overlay knows what lies in its folders.
 func TestEverythingAtOnce(t *testing.T) {
 	const workers, steps = 8, 250
 	for name, set := range map[string]struct {
@@ -161,7 +162,7 @@ func TestEverythingAtOnce(t *testing.T) {
 				c.Redirects = RedirectsOn
 			}
 			c.Features = set.features
-			s := openSite(t, c, set.markers)
+			s := (&site{t: t, cfg: c, markers: set.markers}).opened()
 			if set.features.Index && !s.o.stack.KeepsLinks() {
 				t.Fatal("there is no index")
 			}
@@ -175,12 +176,13 @@ func TestEverythingAtOnce(t *testing.T) {
 					}
 				}
 			})
-			s.settled(fds)
+			s.wantConsistent(fds)
 		})
 	}
 }
 
-// Many write to one lower file for the first time, each its own part: one copy-up happens, and no write is lost.
+// Many write to one lower file for the first time, each its own part: one copy-up happens, and no
+// write is lost.
 func TestManyFirstWrites(t *testing.T) {
 	const workers, size = 8, 1000
 	for range 5 {
@@ -204,11 +206,12 @@ func TestManyFirstWrites(t *testing.T) {
 		if text, err := s.read("d/e/f"); err != nil || text != want {
 			t.Errorf("%d bytes, %v; not what was written", len(text), err)
 		}
-		s.settled(fds)
+		s.wantConsistent(fds)
 	}
 }
 
-// Whoever holds a node below a directory that is moved to and fro is not disturbed: no request fails.
+// Whoever holds a node below a directory that is moved to and fro is not disturbed: no request
+// fails.
 func TestNodesBelowAMovingDirectory(t *testing.T) {
 	s := newSite(t, "file p/m/x/y/f \"text\"\ndir q", "dir p\ndir q")
 	fds := openFDs(t)
@@ -232,29 +235,30 @@ func TestNodesBelowAMovingDirectory(t *testing.T) {
 		}
 		for i := 0; !over.Load(); i++ {
 			name := fmt.Sprintf("w%d", worker)
-			tell := func(what string, err error) {
+			check := func(what string, err error) {
 				if err != nil {
 					t.Errorf("%s: %v", what, err)
 				}
 			}
 			_, err := k.getattr(file)
-			tell("getattr", err)
-			tell("write", k.writeNode(file, uint64(worker*100), name))
+			check("getattr", err)
+			check("write", k.writeNode(file, uint64(worker*100), name))
 			_, err = k.readNode(file, 0, 1000)
-			tell("read", err)
+			check("read", err)
 			_, err = k.lookup(dir, "f")
-			tell("lookup", err)
+			check("lookup", err)
 			_, err = k.list(dir, 4096)
-			tell("list", err)
-			tell("mknod", k.inDir(dir, name, true))
-			tell("unlink", k.inDir(dir, name, false))
+			check("list", err)
+			check("mknod", k.mknodIn(dir, name))
+			check("unlink", k.unlinkIn(dir, name))
 			k.o.handles.Clear() // so that paths are walked again
 		}
 	})
-	s.settled(fds)
+	s.wantConsistent(fds)
 }
 
-// A name that is there all the time is told once by every listing, while others come and go around it.
+// Every listing contains a name that exists all the time exactly once, while other names come and
+// go around it.
 func TestListingWhileNamesComeAndGo(t *testing.T) {
 	var lower strings.Builder
 	for i := range 200 {
@@ -272,7 +276,7 @@ func TestListingWhileNamesComeAndGo(t *testing.T) {
 		if worker == 0 {
 			for i := range 200 {
 				errs := []error{
-					k.unlink(fmt.Sprintf("d/goes%d", i))(), k.inDir(dir, fmt.Sprintf("comes%d", i), true),
+					k.unlink(fmt.Sprintf("d/goes%d", i))(), k.mknodIn(dir, fmt.Sprintf("comes%d", i)),
 					k.chmod(fmt.Sprintf("d/stays%d", i), 0o600)(), k.rename(fmt.Sprintf("d/comes%d", i), fmt.Sprintf("d/stays%d", i), 0)(),
 				}
 				for _, err := range errs {
@@ -292,17 +296,17 @@ func TestListingWhileNamesComeAndGo(t *testing.T) {
 			seen := map[string]bool{}
 			for _, e := range entries {
 				if seen[e.name] {
-					t.Errorf("%s is told twice", e.name)
+					t.Errorf("%s is listed twice", e.name)
 				}
 				seen[e.name] = true
 			}
 			for i := range 200 {
 				if !seen[fmt.Sprintf("stays%d", i)] {
-					t.Errorf("stays%d is not told", i)
+					t.Errorf("stays%d is not listed", i)
 				}
 			}
 			k.forget(func(id uint64) bool { return id != dir })
 		}
 	})
-	s.settled(fds)
+	s.wantConsistent(fds)
 }

@@ -22,7 +22,8 @@ func names(ops []sys.Op) []string {
 	return out
 }
 
-// Once a directory is indexed, looking a name up costs the same with any number of layers, and a missing name nothing.
+// Once a directory is indexed, looking a name up costs the same with any number of layers, and a
+// missing name nothing.
 func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 	costs := map[string][]string{}
 	for _, layers := range []int{1, 8, 128} {
@@ -58,7 +59,8 @@ func TestLookupCostsTheSameWithAnyNumberOfLayers(t *testing.T) {
 	}
 }
 
-// One name in a large directory of several layers is found without a listing, until the directory is changed or more is asked of it.
+// One name in a large directory of several layers is found without a listing, until the directory
+// is changed or more of its names are looked up.
 func TestOneNameInALargeDirectory(t *testing.T) {
 	lowers := make([]string, 3)
 	for i := range lowers {
@@ -74,7 +76,7 @@ func TestOneNameInALargeDirectory(t *testing.T) {
 		return slices.ContainsFunc(calls(f), func(op sys.Op) bool { return strings.HasPrefix(op.Call, "getdents") })
 	}
 	must(t, s.o.stack.Root(1).At("d").Stat(&st))
-	flat := st.Nlink == 2 && st.Size >= 22<<10 // as far as the file system tells
+	flat := st.Nlink == 2 && st.Size >= 22<<10 // if the file system counts so
 	if listed(func() {
 		if text, err := s.read("d/x"); err != nil || text != "1" {
 			t.Errorf("d/x reads %q, %v", text, err)
@@ -131,7 +133,7 @@ func TestFiveHundredLowersServe(t *testing.T) {
 
 // What a request may cost on a lower file of a terabyte: not its data.
 func TestRequestsThatCopyNoData(t *testing.T) {
-	for what, ask := range map[string]func(s *site) request{
+	for what, send := range map[string]func(s *site) request{
 		"truncate to nothing": func(s *site) request { return s.truncate("d/f", 0) },
 		"unlink":              func(s *site) request { return s.unlink("d/f") },
 		"replace": func(s *site) request {
@@ -140,7 +142,7 @@ func TestRequestsThatCopyNoData(t *testing.T) {
 		},
 	} {
 		s := newSite(t, "", "file d/f \"head\"\nsize d/f 1000000000000\nown d/f 1 2")
-		r := ask(s)
+		r := send(s)
 		for _, op := range calls(func() { s.do(r) }) {
 			switch op.Call {
 			case "pread64", "copy_file_range", "ioctl", "lseek":
@@ -151,13 +153,14 @@ func TestRequestsThatCopyNoData(t *testing.T) {
 	}
 }
 
-// Removing what only a lower has is one whiteout, a link of the device that the first removal has made; the object is not copied up.
+// Removing what only a lower has is one whiteout, a link of the device that the first removal has
+// made; the object is not copied up.
 func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 	changes := []string{"mknodat", "mkdirat", "symlinkat", "linkat", "renameat", "renameat2", "setxattr", "fchownat", "pwrite64"}
 	s := newSite(t, "dir d", "file d/f \"text\"\ndir d/e\nsymlink d/l x\nfile d/first")
 	s.do(s.unlink("d/first"))
-	for name, ask := range map[string]func(string) request{"f": s.unlink, "e": s.rmdir, "l": s.unlink} {
-		r := ask("d/" + name)
+	for name, send := range map[string]func(string) request{"f": s.unlink, "e": s.rmdir, "l": s.unlink} {
+		r := send("d/" + name)
 		made := slices.DeleteFunc(calls(func() { s.do(r) }), func(op sys.Op) bool { return !slices.Contains(changes, op.Call) })
 		if len(made) != 1 || made[0].Call != "linkat" || made[0].Name != name {
 			t.Errorf("removing %s: %v", name, made)
@@ -166,8 +169,8 @@ func TestRemovingALowerObjectCopiesNothing(t *testing.T) {
 	testkit.Want(t, "the upper", s.cfg.Upper, "dir d\nwhite d/f\nwhite d/e\nwhite d/first\nwhite d/l")
 }
 
-// A file that was written to, or made, and a directory with something new in it are reached by the descriptors that are left of
-// that, not by their names.
+// A file that was written to, or made, and a directory with something new in it are reached by the
+// descriptors that are left of that, not by their names.
 func TestWhatWasWrittenIsReachedByItsDescriptor(t *testing.T) {
 	s := newSite(t, "", "file d/f \"text\"")
 	s.do(s.write("d/f", 0, "TEXT"))

@@ -9,18 +9,19 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// Create answers CREATE, or has the kernel use MKNOD and open by itself.
+// Create answers CREATE. After ENOSYS the kernel sends MKNOD and opens files by itself.
 func (o *Overlay) Create(_ <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
-	switch {
-	case o.policy.Passthrough:
-		return o.createOpen(in, name, out)
-	case o.policy.DirectIO:
-		return o.createDirect(in, name, out)
+	if !o.policy.Passthrough && !o.policy.DirectIO {
+		return fuse.ENOSYS
 	}
-	return fuse.ENOSYS
+	n, status := o.makeFile(in, name, &out.EntryOut)
+	if status != fuse.OK {
+		return status
+	}
+	return o.openMade(n, in.Flags, out)
 }
 
-// makeFile makes the file that CREATE is about.
+// makeFile makes the file of a CREATE.
 func (o *Overlay) makeFile(in *fuse.CreateIn, name string, out *fuse.EntryOut) (*Node, fuse.Status) {
 	obj := &stack.Object{Mode: unix.S_IFREG | in.Mode&0o7777, Umask: in.Umask}
 	if status := o.make(&in.InHeader, name, out, obj); status != fuse.OK {
@@ -61,7 +62,7 @@ func (o *Overlay) make(h *fuse.InHeader, name string, out *fuse.EntryOut, obj *s
 		if err != nil {
 			return nil, err
 		}
-		return o.adoptNew(p, up, name, file, &st)
+		return o.nodeOfNewLocked(p, up, name, file, &st)
 	})
 	if err != nil {
 		return o.status("create", err)
@@ -69,12 +70,13 @@ func (o *Overlay) make(h *fuse.InHeader, name string, out *fuse.EntryOut, obj *s
 	return o.status("create", o.entry(n, &st, out))
 }
 
-// newEntry calls f to give p a new entry, with p in the upper and its mu held, where nothing shows under that name.
+// newEntry calls f to give p a new entry, with p in the upper and its mu held. EEXIST if the name
+// shows an object.
 func (o *Overlay) newEntry(p *Node, name string, f func(*sys.Dir, *stack.Found) (*Node, error)) (*Node, error) {
-	if err := o.admitsEntry(p, name); err != nil {
+	if err := o.prepareForEntry(p, name); err != nil {
 		return nil, err
 	}
-	d := o.open(p)
+	d := o.openDir(p)
 	defer d.release()
 	var found stack.Found
 	if err := o.lockEntry(p, d, name, &found); err != nil {
@@ -91,8 +93,8 @@ func (o *Overlay) newEntry(p *Node, name string, f func(*sys.Dir, *stack.Found) 
 	return f(up, &found)
 }
 
-// admitsEntry prepares p for a new entry of that name.
-func (o *Overlay) admitsEntry(p *Node, name string) error {
+// prepareForEntry reports whether p may get an entry of that name, and copies p up.
+func (o *Overlay) prepareForEntry(p *Node, name string) error {
 	switch {
 	case p.dir == nil:
 		return unix.ENOTDIR
@@ -101,14 +103,15 @@ func (o *Overlay) admitsEntry(p *Node, name string) error {
 	case whiteout.IsMarker(name):
 		return unix.EPERM // it would be a whiteout
 	}
-	if err := o.mayAddEntry(p); err != nil {
+	if err := o.guard.mayAddEntry(p); err != nil {
 		return err
 	}
 	return o.copyUp(p, wholeFile)
 }
 
-// adoptNew makes the node of an object just made; file is closed or kept for the writes that will follow.
-func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st *sys.Stat) (*Node, error) {
+// nodeOfNewLocked makes the node of an object just made. file is nil or the object, opened for
+// writing: nodeOfNewLocked closes it, or keeps it for the WRITEs that follow.
+func (o *Overlay) nodeOfNewLocked(p *Node, up *sys.Dir, name string, file *sys.File, st *sys.Stat) (*Node, error) {
 	err := o.stack.Shown(stack.Upper, refTo(up, name, file)).Stat(st)
 	if err != nil {
 		if file != nil {
@@ -116,38 +119,41 @@ func (o *Overlay) adoptNew(p *Node, up *sys.Dir, name string, file *sys.File, st
 		}
 		return nil, err
 	}
-	m := meeting{name: name, keep: true, found: stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st}}
+	m := lookup{
+		o: o, p: p, name: name, nameStays: true,
+		found: stack.Found{State: stack.InUpper, Layer: stack.Upper, Dirs: []uint16{stack.Upper}, Stat: *st},
+	}
 	if m.found.IsDir() {
 		n := o.newNode(p, name, &m.found, nil)
-		n.dir.Dir = stack.NewEmptyDir() // no other goroutine has a reference to it
-		n.flags.Or(protectionKnown)     // a directory hands down other flags alone
-		o.claimNumber(n)
+		n.dir.Dir = stack.NewEmptyDir()  // no other goroutine has a reference to it
+		n.flags.set(flagProtectionKnown) // a directory hands down other flags alone
+		o.numbers.claim(n)
 		p.dir.children[name] = n
 		return n, nil
 	}
-	n, err := o.meet(p, &m)
+	n, err := m.nodeOfFoundLocked()
 	if err != nil {
-		o.unref(m.former)
+		o.unref(m.unused)
 		if file != nil {
 			file.Close()
 		}
 		return nil, err
 	}
-	n.flags.Or(protectionKnown)
+	n.flags.set(flagProtectionKnown)
 	if file == nil {
 		return n, nil
 	}
 	if !o.cfg.LayersChange {
-		n.flags.Or(bare)
+		n.flags.set(flagNoCapability)
 	}
-	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
+	o.handles.Release(o.keepHandle(n, stack.Upper, forWriting, handle{file: file}))
 	return n, nil
 }
 
 // openMade fills in how a new file is open for the process that has made it.
 func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Status {
 	if o.policy.Passthrough {
-		if err := o.answerOpen(n, n.ID(), flags, nil, true, &out.OpenOut); err != nil {
+		if err := o.passthrough.openNew(n, flags, &out.OpenOut); err != nil {
 			o.forgetOne(n)
 			return o.status("create", err)
 		}
@@ -156,7 +162,7 @@ func (o *Overlay) openMade(n *Node, flags uint32, out *fuse.CreateOut) fuse.Stat
 	}
 	out.OpenOut = fuse.OpenOut{OpenFlags: o.keepCache()} // as the kernel opens by itself
 	if o.policy.DirectIO && writesDirectly(flags) {
-		n.flags.Or(direct)
+		n.flags.set(flagDirectIO)
 		out.OpenOut = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO, Fh: directHandle}
 	}
 	return fuse.OK

@@ -118,12 +118,12 @@ func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 				return damage
 			}
 		}
-		if p.gone || p.parent == nil {
+		if p.unlinked || p.parent == nil {
 			return stack.Damage{Layer: p.layer, Path: p.name}
 		}
 		dir, name = p.parent, p.name
 	}
-	d := o.open(dir)
+	d := o.openDir(dir)
 	defer d.release()
 	dir.dir.mu.Lock()
 	was := dir.dir.Dir

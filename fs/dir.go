@@ -14,23 +14,25 @@ import (
 
 // dirState is what only a directory has.
 type dirState struct {
-	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up last, in Unix nanoseconds
+	renewed atomic.Int64  // with Config.LayersChange: when its parts were looked up, in Unix nanoseconds
 	lister  atomic.Uint32 // the thread that last got entries without their attributes; 0: none
 
 	loadMu lock.Mutex[lock.Load] // held over calls on layers while the directory is loaded; taken before mu
 
-	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the directory's layers lie (MovedTo,
-	// Redirect) changes with the node's mu held besides, so either suffices to read it.
+	// mu guards the rest. It is held over calls on the upper, never over one on a lower. Where the
+	// directory's layers lie (MovedTo, Redirect) changes with the node's mu held besides, so either
+	// suffices to read it.
 	mu lock.Mutex[lock.Dir]
 	stack.Dir
-	children map[string]*Node // nodes by name; a dropped one may linger until it is met
+	children map[string]*Node // nodes by name; a dropped one stays until the next lookup
 }
 
 func newDirState(d stack.Dir) *dirState {
 	return &dirState{Dir: d, children: map[string]*Node{}}
 }
 
-// leaf reports whether no node hangs below n. A directory that is in use is taken to have one.
+// leaf reports whether no node hangs below n. If another request uses the directory, leaf returns
+// false.
 func (n *Node) leaf() bool {
 	if n.dir == nil {
 		return true
@@ -42,8 +44,9 @@ func (n *Node) leaf() bool {
 	return len(n.dir.children) == 0
 }
 
-// hasChildren reports whether nodes hang below n: they need it for their paths. Precondition: the parent's dir.mu held.
-func (o *Overlay) hasChildren(n *Node) bool {
+// hasChildrenLocked reports whether nodes hang below n, which need it for their paths.
+// Preconditions: the parent's dir.mu is held.
+func (a *access) hasChildrenLocked(n *Node) bool {
 	if n.dir == nil {
 		return false
 	}
@@ -52,19 +55,21 @@ func (o *Overlay) hasChildren(n *Node) bool {
 	return len(n.dir.children) > 0
 }
 
-// checkEmpty reports ENOTEMPTY when a directory shows an entry; errAside: it has to be listed first. Precondition: n.dir.mu is held.
-func (n *Node) checkEmpty() error {
+// checkEmptyLocked returns ENOTEMPTY if a directory shows an entry; errNeedsLayers: it has to be
+// listed first. Preconditions: n.dir.mu is held.
+func (n *Node) checkEmptyLocked() error {
 	switch {
 	case !n.dir.IsListed():
-		return errAside
+		return errNeedsLayers
 	case !n.dir.Empty():
 		return unix.ENOTEMPTY
 	}
 	return nil
 }
 
-// pathIn is where a directory lies below the root of one of its layers. A lower's directories stay where they are, and each step of the
-// way is read at one moment, so the path is good there whatever is renamed meanwhile. That of the upper may be out of date.
+// pathIn returns the path of a directory below the root of one of its layers. A lower's directories
+// stay where they are, and each step of the path is read at one moment. So the path is right in a
+// lower, whatever is renamed meanwhile. In the upper it may be out of date.
 func (n *Node) pathIn(layer int) string {
 	var names []string
 	for d := n; ; {
@@ -92,8 +97,9 @@ func (n *Node) whereIn(layer int) (parent *Node, name, at string, moved bool) {
 	return n.parent, n.name, at, moved
 }
 
-// pathBelow is where the layers below the upper have a directory, as a redirect says it: what they themselves redirect does
-// not count (ovl_get_redirect). Each step of the way is read at one moment, as in pathIn.
+// pathBelow returns the path of a directory in the layers below the upper, as a redirect contains
+// it: without the redirects of those layers themselves (ovl_get_redirect). Each step of the path is
+// read at one moment, as in pathIn.
 func (n *Node) pathBelow() string {
 	var names []string
 	for d := n; ; {
@@ -113,33 +119,39 @@ func (n *Node) pathBelow() string {
 	return "/" + strings.Join(names, "/")
 }
 
-// lockTwo locks the one or two directories of a change. moves: a directory is to get another place.
-// If one lies in the other, lockTwo locks the outer one first, as everywhere. Otherwise the order
-// is free: movesMu is held, so no other goroutine holds two such directories and no directory
-// moves.
-func (o *Overlay) lockTwo(a, b *Node, moves bool) (unlock func()) {
-	if a == b && !moves {
-		a.dir.mu.Lock()
-		return a.dir.mu.Unlock
+// lockDirs locks the one or two directories whose entries change, if none of the entries is a
+// directory. Otherwise lockForMove does.
+func (a *access) lockDirs(first, second *Node) (unlock func()) {
+	if first == second {
+		first.dir.mu.Lock()
+		return first.dir.mu.Unlock
 	}
-	o.movesMu.Lock()
-	if b.isAbove(a) {
-		a, b = b, a
+	return a.lockForMove(first, second)
+}
+
+// lockForMove locks the one or two directories between which a directory moves. If one lies in the
+// other, lockForMove locks the outer one first, as everywhere. Otherwise the order is free: movesMu
+// is held, so no other goroutine holds two such directories and no directory moves.
+func (a *access) lockForMove(first, second *Node) (unlock func()) {
+	a.movesMu.Lock()
+	if second.isAbove(first) {
+		first, second = second, first
 	}
-	a.dir.mu.Lock()
-	if a != b {
-		b.dir.mu.Lock()
+	first.dir.mu.Lock()
+	if first != second {
+		second.dir.mu.Lock()
 	}
 	return func() {
-		if a != b {
-			b.dir.mu.Unlock()
+		if first != second {
+			second.dir.mu.Unlock()
 		}
-		a.dir.mu.Unlock()
-		o.movesMu.Unlock()
+		first.dir.mu.Unlock()
+		a.movesMu.Unlock()
 	}
 }
 
-// isAbove reports whether another directory lies in n, at any depth. Precondition: movesMu is held.
+// isAbove reports whether another directory lies in n, at any depth. Preconditions: movesMu is
+// held.
 func (n *Node) isAbove(other *Node) bool {
 	for at := other.place().parent; at != nil; at = at.place().parent {
 		if at == n {

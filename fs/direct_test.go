@@ -12,18 +12,19 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// told is a kernel that notes what it is told to drop.
-type told struct {
+// notified is a kernel that notes what notifications drop.
+type notified struct {
 	server
 	dropped []string
 }
 
-func (k *told) InodeNotify(id uint64, offset, length int64) fuse.Status {
+func (k *notified) InodeNotify(id uint64, offset, length int64) fuse.Status {
 	k.dropped = append(k.dropped, fmt.Sprint(id, " ", offset, " ", length))
 	return fuse.OK
 }
 
-// newDirect makes an empty file whose maker has it open with these flags, and returns its node and handle.
+// newDirect makes an empty file whose maker has it open with these flags, and returns its node and
+// handle.
 func (s *site) newDirect(p string, flags uint32) (id, handle uint64) {
 	s.t.Helper()
 	s.o.policy.DirectIO = true
@@ -36,7 +37,8 @@ func (s *site) writeBy(handle, id uint64, offset int, text string, flags uint32)
 	return s.writeAs(&fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), Flags: flags}, text)
 }
 
-// writtenBack is a WRITE of what a mapping has left in the page cache, by whatever open file the kernel finds.
+// writtenBack is a WRITE of what a mapping has left in the page cache, by whatever open file the
+// kernel finds.
 func (s *site) writtenBack(handle, id uint64, offset int, text string, flags uint32) error {
 	in := &fuse.WriteIn{InHeader: s.header(id), Fh: handle, Offset: uint64(offset), WriteFlags: fuse.WRITE_CACHE, Flags: flags}
 	return s.writeAs(in, text)
@@ -48,8 +50,8 @@ func (s *site) writeAs(in *fuse.WriteIn, text string) error {
 	return errorOf(status)
 }
 
-// Only those who make a file to write it, and do not append, write past the page cache.
-func TestWhoWritesPastThePageCache(t *testing.T) {
+// A process that makes a file to write it, and does not append, writes past the page cache.
+func TestFlagsThatWritePastThePageCache(t *testing.T) {
 	s := newSite(t, "file there", "file d/below")
 	s.o.policy.DirectIO = true
 	for i, c := range []struct{ flags, want, handle uint32 }{
@@ -79,12 +81,12 @@ func TestWhoWritesPastThePageCache(t *testing.T) {
 	want(t, "what is there", s.create("there", 0o640, unix.O_WRONLY, &out)(), unix.EEXIST)
 }
 
-// What is read between the moment when the kernel drops the pages and that when the data is there may be old, and must not stay.
-// What nobody has read costs nothing.
+// What is read between the moment when the kernel drops the pages and that when the data is there
+// may be old, and must not stay. What was not read costs nothing.
 func TestWhatWasReadBeforeADirectWriteIsDropped(t *testing.T) {
 	s := newSite(t, "", "")
-	k := &told{}
-	s.o.server = k
+	k := &notified{}
+	s.o.kernel.server = k
 	id, handle := s.newDirect("new", unix.O_WRONLY)
 	wantDropped := func(what string, ranges ...string) {
 		t.Helper()
@@ -143,7 +145,8 @@ func TestWhatWasReadBeforeADirectWriteIsDropped(t *testing.T) {
 	wantDropped("a file that nobody writes directly")
 }
 
-// With O_SYNC and O_DSYNC a direct write ends with what the kernel otherwise asks for by FSYNC, and with its error.
+// With O_SYNC and O_DSYNC a direct write includes what a FSYNC does otherwise, and returns its
+// error.
 func TestDirectWritesAreSynced(t *testing.T) {
 	for _, c := range []struct {
 		name              string
@@ -156,14 +159,14 @@ func TestDirectWritesAreSynced(t *testing.T) {
 	} {
 		cfg := newFolders(t, "", "")
 		cfg.Volatile, cfg.NoFsync = c.volatile, c.noFsync
-		s := openSite(t, cfg, false)
+		s := openSite(t, cfg)
 		id, handle := s.newDirect("new", unix.O_WRONLY)
 		var made []string
 		for _, op := range calls(func() {
 			for _, flags := range []uint32{0, unix.O_DSYNC, unix.O_SYNC} {
 				must(t, s.writeBy(handle, id, 0, "text", flags))
 			}
-			must(t, s.writeBy(0, id, 0, "text", unix.O_SYNC)) // the kernel asks
+			must(t, s.writeBy(0, id, 0, "text", unix.O_SYNC)) // the kernel sends FSYNC
 			must(t, s.writtenBack(handle, id, 0, "text", unix.O_SYNC))
 		}) {
 			if strings.Contains(op.Call, "sync") {
@@ -199,14 +202,14 @@ func (k *dirtyPage) InodeNotify(uint64, int64, int64) fuse.Status {
 	return fuse.OK
 }
 
-// A page that came in before the data of a direct write has the old bytes of its range, and what a mapping has written beside it. Of its
-// writeback only the latter is stored.
+// A page that came in before the data of a direct write has the old bytes of its range, and what a
+// mapping has written beside it. Of its writeback only the latter is stored.
 func TestPagesBesideADirectWrite(t *testing.T) {
 	s := newSite(t, "", "")
 	id, handle := s.newDirect("f", unix.O_WRONLY)
 	must(t, s.writeBy(handle, id, 0, "................", 0))
 	back := 0
-	s.o.server = &dirtyPage{s.o.server, func() {
+	s.o.kernel.server = &dirtyPage{s.o.kernel.server, func() {
 		back++
 		must(t, s.writtenBack(0, id, 0, "m..............m", 0))
 	}}

@@ -15,8 +15,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// What is copied up is safe on the disk before it shows: by fsync, each directory and each file, where the upper's file
-// system is not trusted with the order, else by the write-back of each file's data. Volatile waits for nothing.
+// What is copied up is safe on the disk before it shows. If the order of the upper's file system is
+// not trusted, each directory and each file is synced by fsync. Otherwise the writeback of each
+// file's data is enough. Volatile waits for nothing.
 func TestCopyUpIsSyncedBeforeItIsPublished(t *testing.T) {
 	for _, where := range []struct {
 		name, sync string
@@ -52,14 +53,15 @@ func TestCopyUpIsSyncedBeforeItIsPublished(t *testing.T) {
 func (c *scenario) madeBy(t *testing.T, volatile bool) []sys.Op {
 	cfg := newFolders(t, c.upper, c.lower)
 	cfg.Volatile = volatile
-	s := openSite(t, cfg, false)
+	s := openSite(t, cfg)
 	defer s.shut()
-	ask := c.ask(s)
-	return calls(func() { s.do(ask) })
+	send := c.send(s)
+	return calls(func() { s.do(send) })
 }
 
-// publications reports a copy-up that was published without the sync it needs after the last change that this must cover:
-// any change for fsync, one of data for sync_file_range. Symbolic links and special files need none.
+// publications reports a copy-up that was published without the sync it needs after the last change
+// that this must cover: any change for fsync, one of data for sync_file_range. Symbolic links and
+// special files need none.
 func publications(made []sys.Op, sync string) error {
 	changes := []string{"pwrite64", "copy_file_range"}
 	if sync == "fsync" {
@@ -86,7 +88,8 @@ func publications(made []sys.Op, sync string) error {
 	return nil
 }
 
-// marksDirectory reports a change of the directory that a copy is about to come to, which may be lost.
+// marksDirectory reports a change of the directory that a copy is about to come to, which may be
+// lost.
 func marksDirectory(op sys.Op) bool {
 	return op.Call == "setxattr" && op.Name == "trusted.overlay.impure"
 }
@@ -107,7 +110,7 @@ func journaled(t *testing.T) string {
 	return testkit.MountImage(t, "ext4", "")
 }
 
-// The durability that programs ask for.
+// The durability that programs request.
 func TestFsync(t *testing.T) {
 	for _, c := range []struct {
 		name              string
@@ -120,7 +123,7 @@ func TestFsync(t *testing.T) {
 	} {
 		cfg := newFolders(t, "file d/f\nsymlink d/l x", "file lower\nfile dir/lower")
 		cfg.Volatile, cfg.NoFsync = c.volatile, c.noFsync
-		s := openSite(t, cfg, false)
+		s := openSite(t, cfg)
 		var made []string
 		sync := func(p string, flags uint32, f func(<-chan struct{}, *fuse.FsyncIn) fuse.Status) {
 			id, err := s.walk(p)
@@ -144,7 +147,8 @@ func TestFsync(t *testing.T) {
 	}
 }
 
-// Data that comes in large pieces is given to the disk from time to time, and nobody is told when that fails: fsync is.
+// Data that comes in large pieces is given to the disk from time to time. Only fsync returns an
+// error of that.
 func TestLargeDataIsWrittenOutAsItComes(t *testing.T) {
 	for _, c := range []struct {
 		name              string
@@ -161,7 +165,7 @@ func TestLargeDataIsWrittenOutAsItComes(t *testing.T) {
 	} {
 		cfg := newFolders(t, "file f", "")
 		cfg.Volatile, cfg.NoFsync = c.volatile, c.noFsync
-		s := openSite(t, cfg, false)
+		s := openSite(t, cfg)
 		id, err := s.walk("f")
 		must(t, err)
 		var times atomic.Int32
@@ -179,7 +183,7 @@ func TestLargeDataIsWrittenOutAsItComes(t *testing.T) {
 			in := &fuse.WriteIn{InHeader: s.header(id), Offset: uint64(off), Size: uint32(len(data))}
 			_, status := s.o.Write(nil, in, data)
 			want(t, c.name, errorOf(status), nil)
-			for off > size/2 && s.o.writingOut.Load() { // the last step finds nobody at work
+			for off > size/2 && s.o.writingOut.Load() { // the last step finds no other at work
 				runtime.Gosched()
 			}
 		}

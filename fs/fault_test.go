@@ -16,8 +16,8 @@ import (
 type scenario struct {
 	name         string
 	upper, lower string // whiteouts as devices
-	ask          func(s *site) request
-	change       string // of the view, as diffLines tells it; empty: nothing
+	send         func(s *site) request
+	change       string // of the view, as diffLines returns it; empty: nothing
 	formats      bool   // whiteouts matter: run with markers and attributes as well
 	overDir      bool   // a directory is renamed over one and leaves a whiteout: with attributes, that is EXDEV
 	copies       bool   // it is about a copy-up: run without syncing and on a journal as well
@@ -73,9 +73,9 @@ func asMarkers(table string) string {
 	return strings.Join(out, "\n")
 }
 
-// Each system call of each request fails once, and each is the last one before a stop. Afterwards the folders show the
-// state before or the state after, nothing else, and a clean work directory, and another try succeeds: in a new overlay,
-// and in the one that met the error.
+// Each system call of each request fails once, and each is the last one before a stop. Afterwards
+// the folders show the state before or the state after, nothing else, and a clean work directory,
+// and another try succeeds: in a new overlay, and in the one that met the error.
 func TestEveryFault(t *testing.T) {
 	withoutRanks(t)
 	journal := journaled(t)
@@ -136,7 +136,7 @@ func (r *faultRun) findStates() {
 	r.before = s.view()
 	s.shut()
 	s.open()
-	s.do(r.ask(s))
+	s.do(r.send(s))
 	running := s.view()
 	s.audit("without a fault")
 	s.remount()
@@ -162,8 +162,9 @@ func tidy(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// fault makes a request in which call i fails, and after a stop every later one. fired reports whether it came so far.
-func (r *faultRun) fault(ask request, i int, errno unix.Errno, stop bool) (fired bool, err error) {
+// fault makes a request in which call i fails, and after a stop every later one. fired reports
+// whether it came so far.
+func (r *faultRun) fault(send request, i int, errno unix.Errno, stop bool) (fired bool, err error) {
 	n := 0
 	sys.SetFault(func(op sys.Op) error {
 		n++
@@ -175,7 +176,7 @@ func (r *faultRun) fault(ask request, i int, errno unix.Errno, stop bool) (fired
 		}
 		return nil
 	})
-	err = ask()
+	err = send()
 	sys.SetFault(nil)
 	if err != nil && err != errno {
 		r.t.Errorf("%s: the error is %v", r.where(i, errno), err)
@@ -187,7 +188,8 @@ func (r *faultRun) where(i int, errno unix.Errno) string {
 	return fmt.Sprintf("call %d, %s %q, fails with %s", i, r.failed.Call, r.failed.Name, unix.ErrnoName(errno))
 }
 
-// wantState fails the test when a view is neither that before nor that after, or that before in spite of a success.
+// wantState fails the test when a view is neither that before nor that after, or that before in
+// spite of a success.
 func (r *faultRun) wantState(where, view string, err error) {
 	r.t.Helper()
 	switch {
@@ -195,7 +197,7 @@ func (r *faultRun) wantState(where, view string, err error) {
 	case view != r.before:
 		r.t.Errorf("%s: the state is neither that before nor that after; after it:\n%s", where, testkit.Diff(r.after, view))
 	case err == nil:
-		r.t.Errorf("%s: it was told to have succeeded", where)
+		r.t.Errorf("%s: the reply was a success", where)
 	}
 }
 
@@ -204,7 +206,7 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 	r.t.Helper()
 	fds := openFDs(r.t)
 	s := r.open()
-	fired, err := r.fault(r.ask(s), i, errno, stop)
+	fired, err := r.fault(r.send(s), i, errno, stop)
 	s.remount()
 	where := r.where(i, errno)
 	if stop {
@@ -217,7 +219,7 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 		s.auditLinks(where)
 	}
 	if view == r.before {
-		if err := r.ask(s)(); err != nil {
+		if err := r.send(s)(); err != nil {
 			r.t.Errorf("%s: the second try: %v", where, err)
 		}
 		if d := testkit.Diff(r.after, s.view()); d != "" {
@@ -235,14 +237,14 @@ func (r *faultRun) thenRemount(i int, errno unix.Errno, stop bool) (fired bool) 
 func (r *faultRun) thenGoOn(i int, errno unix.Errno) (fired bool) {
 	r.t.Helper()
 	s := r.open()
-	fired, err := r.fault(r.ask(s), i, errno, false)
+	fired, err := r.fault(r.send(s), i, errno, false)
 	where := r.where(i, errno)
 	if i%2 == 0 { // not always: looking may put right what is wrong
 		s.audit(where)
 		r.wantState(where, s.view(), err)
 	}
 	if err != nil {
-		again := r.ask(s)()
+		again := r.send(s)()
 		if view := s.view(); view != r.after {
 			r.t.Errorf("%s: the second try: %v, and gives\n%s", where, again, testkit.Diff(r.after, view))
 		}

@@ -9,17 +9,17 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// file returns n's object opened for I/O, to be released. For writing n must have been copied up.
-func (o *Overlay) file(n *Node, u use) (*held, error) {
+// file returns n's object opened for I/O, to be released. For writing, n must have been copied up.
+func (a *access) file(n *Node, u purpose) (*held, error) {
 	for {
 		p := n.place()
 		if p.layer == stack.Upper && p.data == nil {
-			if h := o.handles.Acquire(n.handleKey(stack.Upper, useWrite)); h != nil {
+			if h := a.handles.Acquire(n.handleKey(stack.Upper, forWriting)); h != nil {
 				return h, nil
 			}
 		}
-		if u == useRead {
-			if h := o.handles.Acquire(n.handleKey(p.layer, useRead)); h != nil {
+		if u == forReading {
+			if h := a.handles.Acquire(n.handleKey(p.layer, forReading)); h != nil {
 				return h, nil
 			}
 		}
@@ -28,12 +28,13 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		var err error
 		appends := false
 		if p.data != nil {
-			file, there, err = o.openData(n, &p)
+			file, there, err = a.openData(n, &p)
 		} else {
-			file, there, err = o.openFile(n, &p, u)
+			file, there, err = a.openFile(n, &p, u)
 		}
-		if there && err == unix.EPERM && u == useWrite && p.layer == stack.Upper {
-			file, there, err = o.openPlace(n, &p, unix.O_RDWR|unix.O_APPEND) // an earlier version, or another program, made it append-only
+		if there && err == unix.EPERM && u == forWriting && p.layer == stack.Upper {
+			// An earlier version, or another program, has made the inode append-only.
+			file, there, err = a.openPlace(n, &p, unix.O_RDWR|unix.O_APPEND)
 			appends = err == nil
 		}
 		if !there {
@@ -42,48 +43,51 @@ func (o *Overlay) file(n *Node, u use) (*held, error) {
 		if err != nil {
 			return nil, err
 		}
-		h := o.keepHandle(n, p.layer, u, handle{file: file, data: p.data, appends: appends})
-		if now := n.place(); now.layer != p.layer || now.data != p.data { // copied up meanwhile: nobody will look for it again
-			o.handles.Evict(n.handleKey(p.layer, u))
+		h := a.keepHandle(n, p.layer, u, handle{file: file, data: p.data, appends: appends})
+		if now := n.place(); now.layer != p.layer || now.data != p.data {
+			// Copied up meanwhile: no request will look for it again.
+			a.handles.Evict(n.handleKey(p.layer, u))
 		}
 		return h, nil
 	}
 }
 
-// ownFile opens n's object itself, also where its data is elsewhere. The caller closes it.
-func (o *Overlay) ownFile(n *Node, u use) (*sys.File, error) {
+// ownFile opens n's object itself, even if its data is elsewhere. The caller closes it.
+func (a *access) ownFile(n *Node, u purpose) (*sys.File, error) {
 	for {
 		p := n.place()
-		if file, there, err := o.openFile(n, &p, u); there {
+		if file, there, err := a.openFile(n, &p, u); there {
 			return file, err
 		}
 	}
 }
 
-func openFlags(u use) int {
-	if u == useWrite {
+func openFlags(u purpose) int {
+	if u == forWriting {
 		return unix.O_RDWR
 	}
 	return unix.O_RDONLY
 }
 
-// openFile opens the object that lies at p; there is false if n does not. Precondition: none of n's locks is held.
-func (o *Overlay) openFile(n *Node, p *place, u use) (file *sys.File, there bool, err error) {
+// openFile opens the object that lies at p; there is false if n does not lie there. Precondition:
+// none of n's locks is held.
+func (a *access) openFile(n *Node, p *place, u purpose) (file *sys.File, there bool, err error) {
 	if n.kind != unix.S_IFREG {
 		return nil, true, unix.EINVAL
 	}
-	file, there, err = o.openPlace(n, p, openFlags(u))
+	file, there, err = a.openPlace(n, p, openFlags(u))
 	if there && err == unix.EACCES && p.layer == stack.Upper {
-		file, err = o.openStubborn(n, u)
+		file, err = a.openByChmod(n, u)
 	}
 	return file, there, err
 }
 
-// openPlace opens the object that lies at p; there is false if n does not, or not any more.
-func (o *Overlay) openPlace(n *Node, p *place, flags int) (file *sys.File, there bool, err error) {
-	there, err = o.at(n, p, func(r owner.Ref) (err error) {
-		if p.layer == stack.Upper && o.stack.ReadsQuietly() {
-			if file, err = r.OpenFile(flags | unix.O_NOATIME); err != unix.EPERM { // what others than the owner get
+// openPlace opens the object that lies at p; there is false if n does not lie there, or not any
+// more.
+func (a *access) openPlace(n *Node, p *place, flags int) (file *sys.File, there bool, err error) {
+	there, err = a.at(n, p, func(r owner.Ref) (err error) {
+		if p.layer == stack.Upper && a.stack.ReadsQuietly() {
+			if file, err = r.OpenFile(flags | unix.O_NOATIME); err != unix.EPERM { // for the owner of the file only
 				return err
 			}
 		}
@@ -93,25 +97,27 @@ func (o *Overlay) openPlace(n *Node, p *place, flags int) (file *sys.File, there
 	if !there && file != nil {
 		file.Close()
 	}
-	return file, there && !o.lost(n, p, err), err
+	return file, there && !a.lostName(n, p, err), err
 }
 
-// openData opens what has the data of the file at p; there is false if n does not lie there.
-func (o *Overlay) openData(n *Node, p *place) (file *sys.File, there bool, err error) {
-	file, err = o.stack.OpenData(p.data)
+// openData opens the file that has the data of the file at p; there is false if n does not lie
+// there.
+func (a *access) openData(n *Node, p *place) (file *sys.File, there bool, err error) {
+	file, err = a.stack.OpenData(p.data)
 	if there = n.place() == *p; !there && err == nil {
 		file.Close()
 	}
 	return file, there, err
 }
 
-// openStubborn opens a file whose mode does not let its owner: the kernel has checked the caller when it opened the file,
-// perhaps before the mode was changed. For a daemon without CAP_DAC_OVERRIDE, on files of its own.
-func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
+// openByChmod opens a file whose mode does not allow its owner to open it. The kernel has checked
+// the caller when it opened the file, perhaps before the mode was changed. A daemon without
+// CAP_DAC_OVERRIDE needs this for its own files.
+func (a *access) openByChmod(n *Node, u purpose) (*sys.File, error) {
 	n.upMu.Lock() // against a chmod meanwhile
 	defer n.upMu.Unlock()
 	var file *sys.File
-	err := o.with(n, func(shown owner.Ref) error {
+	err := a.with(n, func(shown owner.Ref) error {
 		r := shown.Inode()
 		if file != nil { // of an earlier round
 			file.Close()
@@ -135,8 +141,8 @@ func (o *Overlay) openStubborn(n *Node, u use) (*sys.File, error) {
 	return file, err
 }
 
-// readQuietly is a READ through a file that was opened with O_NOATIME. done is false where there is no difference, or it cannot
-// be had.
+// readQuietly serves a READ through a file that was opened with O_NOATIME. done is false if that
+// makes no difference, or the daemon cannot do it.
 func (o *Overlay) readQuietly(n *Node, in *fuse.ReadIn, buf []byte) (got int, done bool) {
 	p := n.place()
 	if in.Flags&unix.O_NOATIME == 0 || p.layer != stack.Upper || p.data != nil || o.cfg.AccessTimes.None() {

@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// When the kernel has forgotten everything, nothing is left of it: no node, no handle, no descriptor.
+// When the kernel has forgotten everything, nothing is left of it: no node, no handle, no
+// descriptor.
 func TestForgetOfEverything(t *testing.T) {
 	s := newSite(t, "file a/f\ndir b\nwhite c", "file a/g \"text\"\nfile c\nfile e/f/g \"text\"\nlink e/h e/f/g")
 	fds := openFDs(t)

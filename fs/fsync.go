@@ -19,30 +19,36 @@ func (o *Overlay) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if n.place().data != nil {
 		return o.status("fsync", o.syncOwn(n))
 	}
-	h, err := o.file(n, useRead)
+	h, err := o.file(n, forReading)
 	if err != nil {
 		return o.status("fsync", err)
 	}
 	defer o.handles.Release(h)
-	return o.status("fsync", o.syncData(h, in.FsyncFlags&fsyncDataOnly != 0))
+	if in.FsyncFlags&fsyncDataOnly != 0 {
+		return o.status("fsync", o.syncFileData(h))
+	}
+	return o.status("fsync", o.syncFile(h))
 }
 
-// syncs reports whether what applications have written is made durable when they ask for that.
+// syncs reports whether the requests to make data durable do so.
 func (o *Overlay) syncs() bool { return !o.cfg.Volatile && !o.cfg.NoFsync }
 
-// syncData makes a file of the upper durable.
-func (o *Overlay) syncData(h *held, dataOnly bool) error {
+// syncFile makes a file of the upper durable.
+func (o *Overlay) syncFile(h *held) error {
 	o.conn.Slow()
-	if dataOnly {
-		return h.Value.file.Datasync()
-	}
 	return h.Value.file.Sync()
+}
+
+// syncFileData makes the data of a file of the upper durable, and what is needed to find it.
+func (o *Overlay) syncFileData(h *held) error {
+	o.conn.Slow()
+	return h.Value.file.Datasync()
 }
 
 // syncOwn makes the attributes of a file durable whose data is elsewhere.
 func (o *Overlay) syncOwn(n *Node) error {
 	o.conn.Slow()
-	file, err := o.ownFile(n, useRead)
+	file, err := o.ownFile(n, forReading)
 	if err != nil {
 		return err
 	}
@@ -63,10 +69,10 @@ func (o *Overlay) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		return fuse.OK
 	}
 	o.conn.Slow()
-	d := o.open(n)
+	d := o.openDir(n)
 	defer d.release()
 	up, err := d.upper()
-	if err == unix.ENOENT && n.place().gone {
+	if err == unix.ENOENT && n.place().unlinked {
 		return fuse.OK
 	}
 	if err == nil {

@@ -6,27 +6,28 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// use is what a cached handle is open for.
-type use uint8
+// purpose is what a cached handle is open for.
+type purpose uint8
 
 const (
-	useDir use = iota
-	useRead
-	useWrite
+	forDir purpose = iota
+	forReading
+	forWriting
 )
 
-// handleKey names a cached handle: node, layer and use in one number, which a map finds fastest. The layer is part of it: after a
-// copy-up a handle of the lower is never found again.
+// handleKey names a cached handle: node, layer and purpose in one number, which a map finds fastest.
+// The layer is part of it: after a copy-up a handle of the lower is never found again.
 type handleKey uint64
 
-// Widths of the parts of a handleKey. A layer's number has sixteen bits (stack), so 2^46 nodes are left for the life of a mount.
+// Widths of the parts of a handleKey. A layer's number has sixteen bits (stack), so 2^46 nodes are
+// left for the life of a mount.
 const (
-	useBits   = 2
-	layerBits = 16
+	purposeBits = 2
+	layerBits   = 16
 )
 
-func (n *Node) handleKey(layer int, u use) handleKey {
-	return handleKey(n.Serial()<<(layerBits+useBits) | uint64(layer)<<useBits | uint64(u))
+func (n *Node) handleKey(layer int, u purpose) handleKey {
+	return handleKey(n.Serial()<<(layerBits+purposeBits) | uint64(layer)<<purposeBits | uint64(u))
 }
 
 // handle is an opened directory or file.
@@ -36,7 +37,7 @@ type handle struct {
 	data *stack.Data // file has the data of another, a metacopy
 	// appends: file was opened with O_APPEND, because its inode in the upper is append-only.
 	appends bool
-	// remote: it may have been opened in a layer whose server does not answer any more.
+	// remote: the layer may lie on a server that does not answer any more.
 	remote bool
 }
 
@@ -46,7 +47,7 @@ func closeHandle(h handle) {
 	}
 	switch {
 	case h.file == nil:
-	case h.remote: // the caller that needs its place in the cache must not wait for that server
+	case h.remote: // the request that needs its place in the cache must not wait for that server
 		go h.file.Close()
 	default:
 		h.file.Close()
@@ -54,35 +55,35 @@ func closeHandle(h handle) {
 }
 
 // keepHandle puts a handle of n into the cache and returns the cached one in use.
-func (o *Overlay) keepHandle(n *Node, layer int, u use, h handle) *held {
-	n.flags.Or(handled)
-	h.remote = u == useRead && o.stack.Remote()
-	kept := o.handles.Add(n.handleKey(layer, u), h)
-	if o.nodes.Dropped(n) { // meanwhile: no request will look for it again
-		o.handles.Evict(n.handleKey(layer, u))
+func (a *access) keepHandle(n *Node, layer int, u purpose, h handle) *held {
+	n.flags.set(flagHasHandle)
+	h.remote = u == forReading && a.stack.Remote()
+	cached := a.handles.Add(n.handleKey(layer, u), h)
+	if a.nodes.Dropped(n) { // meanwhile: no request will look for it again
+		a.handles.Evict(n.handleKey(layer, u))
 	}
-	return kept
+	return cached
 }
 
 type held = inodecache.Held[handleKey, handle]
 
 // evict closes the cached handles of n.
-func (o *Overlay) evict(n *Node) {
-	if n.flags.Load()&handled == 0 {
+func (a *access) evict(n *Node) {
+	if !n.flags.has(flagHasHandle) {
 		return
 	}
 	if n.dir == nil {
 		n.mu.Lock()
 		layer := int(n.layer)
 		n.mu.Unlock()
-		o.handles.Evict(n.handleKey(layer, useRead))
-		o.handles.Evict(n.handleKey(stack.Upper, useWrite))
+		a.handles.Evict(n.handleKey(layer, forReading))
+		a.handles.Evict(n.handleKey(stack.Upper, forWriting))
 		return
 	}
 	n.dir.mu.Lock()
 	layers := n.dir.Layers()
 	n.dir.mu.Unlock()
 	for _, l := range layers {
-		o.handles.Evict(n.handleKey(int(l), useDir))
+		a.handles.Evict(n.handleKey(int(l), forDir))
 	}
 }

@@ -44,7 +44,7 @@ func (m *Mount) handOver() error {
 	if seen, err := m.Place().InSight(); err != nil || seen {
 		return errors.Join(err, map[bool]error{true: errInSight}[seen])
 	}
-	if o.opens.passesUpper() {
+	if o.passthrough.counts.passesUpper() {
 		return errPassedFiles
 	}
 	o.flushPages()
@@ -63,12 +63,12 @@ func (m *Mount) handOver() error {
 // invalidates the pages of an inode writes them first.
 func (o *Overlay) flushPages() {
 	for _, n := range o.nodes.Sample(o.nodes.Len(), func(n *Node) bool { return n.kind == unix.S_IFREG }) {
-		o.server.InodeNotify(n.ID(), 0, 0)
+		o.kernel.InodeNotify(n.ID(), 0, 0)
 	}
 }
 
 // passesUpper reports whether the kernel has a file of the upper as a backing.
-func (t *opens) passesUpper() bool {
+func (t *openCounts) passesUpper() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.byID {

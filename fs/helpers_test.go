@@ -35,7 +35,7 @@ func withoutRanks(t *testing.T) {
 	}
 }
 
-// site is an overlay on folders of its own, and the kernel that asks it.
+// site is an overlay on folders of its own, and the kernel that sends it requests.
 type site struct {
 	*kernel
 	t       *testing.T
@@ -53,14 +53,19 @@ func newFolders(t *testing.T, upper string, lowers ...string) Config {
 // newSite opens an overlay of layers that tables describe, the upper first.
 func newSite(t *testing.T, upper string, lowers ...string) *site {
 	t.Helper()
-	return openSite(t, newFolders(t, upper, lowers...), false)
+	return openSite(t, newFolders(t, upper, lowers...))
 }
 
-func openSite(t *testing.T, c Config, markers bool) *site {
+func openSite(t *testing.T, c Config) *site {
 	t.Helper()
-	s := &site{t: t, cfg: c, markers: markers}
+	return (&site{t: t, cfg: c}).opened()
+}
+
+// opened opens the overlay until the end of the test.
+func (s *site) opened() *site {
+	s.t.Helper()
 	s.open()
-	t.Cleanup(s.shut)
+	s.t.Cleanup(s.shut)
 	return s
 }
 
@@ -117,7 +122,7 @@ func isSharedWhiteout(e os.DirEntry) bool {
 	return strings.HasPrefix(e.Name(), "#") && e.Type()&os.ModeCharDevice != 0
 }
 
-// view tells what the overlay shows, as a snapshot of a folder does.
+// view returns what the overlay shows, as a snapshot of a folder does.
 func (k *kernel) view() (string, error) {
 	var lines []string
 	err := k.walkTree(1, "", func(p string, id uint64) error {
@@ -163,7 +168,7 @@ func (k *kernel) walkTree(id uint64, at string, f func(p string, id uint64) erro
 	return nil
 }
 
-// describe asks for all of an object.
+// describe requests all of an object.
 func (k *kernel) describe(id uint64) (*testkit.Object, error) {
 	a, err := k.getattr(id)
 	if err != nil {
@@ -205,7 +210,7 @@ func (k *kernel) describe(id uint64) (*testkit.Object, error) {
 	return o, nil
 }
 
-// audit asks for everything in every way and fails the test where the answers do not agree.
+// audit requests everything in every way and fails the test where the replies do not agree.
 func (s *site) audit(what string) {
 	s.t.Helper()
 	check := func(p string, id uint64) error {

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who holds a file is never shown another that has got its name, and never told that it is not there: while the name goes
-// from file to file by removal, by replacement and by renames, each file keeps reading what was written to it.
+// A process that has a file open never reads another file that has got its name, and never gets
+// ENOENT for it. While the name goes from file to file by removal, by replacement and by renames,
+// each file keeps reading what was written to it.
 func TestFilesAreNotTakenForEachOther(t *testing.T) {
 	s := newSite(t, "dir d", "dir d")
 	fds := openFDs(t)
@@ -54,7 +55,7 @@ func TestFilesAreNotTakenForEachOther(t *testing.T) {
 			k.forget(nil)
 		}
 	})
-	s.settled(fds)
+	s.wantConsistent(fds)
 }
 
 // succeed makes another file the one with the name d/f, by one way or another.
@@ -126,7 +127,7 @@ func TestLinksLookedUpTogetherAreOneNode(t *testing.T) {
 				t.Error(err)
 			}
 			ids[worker] = out.NodeId
-			for ready.Add(1); ready.Load() < 2*links; { // nobody forgets before all have looked
+			for ready.Add(1); ready.Load() < 2*links; { // no forget before all have looked it up
 				runtime.Gosched()
 			}
 		})
@@ -136,10 +137,11 @@ func TestLinksLookedUpTogetherAreOneNode(t *testing.T) {
 			}
 		}
 	}
-	s.settled(fds)
+	s.wantConsistent(fds)
 }
 
-// A file that lost the name it was opened by and one that is looked up by another of its names are one file.
+// A file that lost the name it was opened by and one that is looked up by another of its names are
+// one file.
 func TestLinkOfARemovedNameIsTheSameFile(t *testing.T) {
 	s := newSite(t, "file a \"text\"\nlink d/b a", "")
 	id, err := s.walk("a")
@@ -161,7 +163,7 @@ func TestLinkOfARemovedNameIsTheSameFile(t *testing.T) {
 	s.audit("another file")
 }
 
-// A look-up of a name that no layer can have needs no layer, also in directories of lowers alone.
+// A lookup of a name that no layer can have calls no layer, also in directories of lowers alone.
 func TestNamesThatCannotBe(t *testing.T) {
 	s := newSite(t, "file up/f", "file low/f\nfile both/f", "file both/g\nfile up/g")
 	for _, dir := range []string{"up", "low", "both"} {

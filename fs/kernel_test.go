@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kernel calls an overlay as the kernel does, without one: it looks a name up before it does something with it, holds the
-// references that it is handed, and gives them back.
+// kernel calls an overlay as the kernel does, without one: it looks a name up before it does
+// something with it, holds the references that it is handed, and gives them back.
 type kernel struct {
 	o *Overlay
-	// The caller of what is asked. Thread 0 is one that the daemon cannot see.
+	// The caller of the requests. Thread 0 is one that the daemon cannot see.
 	uid, thread uint32
 
 	mu   sync.Mutex // guards refs
@@ -65,7 +65,7 @@ func (k *kernel) forget(which func(id uint64) bool) {
 	}
 }
 
-// lookup asks for a name.
+// lookup requests a name.
 func (k *kernel) lookup(parent uint64, name string) (fuse.EntryOut, error) {
 	var out fuse.EntryOut
 	h := k.header(parent)
@@ -274,7 +274,7 @@ func (k *kernel) readdir(id, offset uint64, size int) ([]dirent, error) {
 	if err := errorOf(k.o.ReadDirPlus(nil, &in, list)); err != nil {
 		return nil, err
 	}
-	entries, err := parseDirents(list.Bytes(), true)
+	entries, err := parseDirents(list.Bytes(), withAttributes)
 	for _, e := range entries {
 		k.took(e.entry.NodeId)
 	}
@@ -282,10 +282,10 @@ func (k *kernel) readdir(id, offset uint64, size int) ([]dirent, error) {
 }
 
 // parseDirents reads the answer to READDIR or READDIRPLUS.
-func parseDirents(b []byte, plus bool) (out []dirent, err error) {
+func parseDirents(b []byte, form listingForm) (out []dirent, err error) {
 	for len(b) > 0 {
 		var e dirent
-		if plus {
+		if form == withAttributes {
 			if err := binary.Read(bytes.NewReader(b), binary.NativeEndian, &e.entry); err != nil {
 				return nil, err
 			}
@@ -313,12 +313,15 @@ func (k *kernel) list(id uint64, size int) ([]dirent, error) {
 	}
 }
 
-// inDir makes or removes a file in a directory of which nothing is known but its node.
-func (k *kernel) inDir(dir uint64, name string, there bool) error {
-	h := k.header(dir)
-	if !there {
-		return errorOf(k.o.Unlink(nil, &h, name))
-	}
+// mknodIn makes a file in a directory of which only the node is known.
+func (k *kernel) mknodIn(dir uint64, name string) error {
 	var out fuse.EntryOut
-	return k.made(&out, k.o.Mknod(nil, &fuse.MknodIn{InHeader: h, Mode: unix.S_IFREG | 0o644}, name, &out))
+	in := fuse.MknodIn{InHeader: k.header(dir), Mode: unix.S_IFREG | 0o644}
+	return k.made(&out, k.o.Mknod(nil, &in, name, &out))
+}
+
+// unlinkIn removes a name from a directory of which only the node is known.
+func (k *kernel) unlinkIn(dir uint64, name string) error {
+	h := k.header(dir)
+	return errorOf(k.o.Unlink(nil, &h, name))
 }

@@ -21,10 +21,10 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err := o.mayLink(n, p); err != nil {
 		return o.status("link", err)
 	}
-	if err := o.copyUp(n, noData); err != nil {
+	if err := o.copyUpMetadata(n); err != nil {
 		return o.status("link", err)
 	}
-	if err := o.settle(n); err != nil {
+	if err := o.syncNlink(n); err != nil {
 		return o.status("link", err)
 	}
 	var st sys.Stat
@@ -41,24 +41,24 @@ func (o *Overlay) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 
 // mayLink reports EPERM if n gets no further name, or the directory p no new entry.
 func (o *Overlay) mayLink(n, p *Node) error {
-	if err := o.mayAddEntry(p); err != nil {
+	if err := o.guard.mayAddEntry(p); err != nil {
 		return err
 	}
-	return o.mayChange(n)
+	return o.guard.mayChange(n)
 }
 
 // link gives n, which is in the upper, a further name.
 func (o *Overlay) link(n, p *Node, name string, st *sys.Stat) error {
-	if err := o.admitsEntry(p, name); err != nil {
+	if err := o.prepareForEntry(p, name); err != nil {
 		return err
 	}
-	l := linking{o: o, n: n, p: p, name: name, st: st, d: o.open(p)}
+	l := linking{o: o, n: n, p: p, name: name, st: st, d: o.openDir(p)}
 	defer l.d.release()
 	for {
-		if err := l.try(); err != errAside {
+		if err := l.try(); err != errNeedsLayers {
 			return err
 		}
-		if err := o.ask(p, l.d, name); err != nil {
+		if err := o.askLowers(p, l.d, name); err != nil {
 			return err
 		}
 	}
@@ -73,28 +73,29 @@ type linking struct {
 	d    *openDir // of p
 }
 
-// try links, with the directories of both names locked, so that neither name becomes another object's.
+// try links, with the directories of both names locked, so that neither name becomes another
+// object's.
 func (l *linking) try() error {
 	o, at := l.o, l.n.place()
 	if !l.n.mayBeLinked(&at) {
 		return unix.ENOENT
 	}
-	beside := l.p // of the name that there is
+	beside := l.p // the directory of a name that n has
 	if at.inUpperDir() {
 		beside = at.parent
 	}
-	from := o.open(beside)
+	from := o.openDir(beside)
 	defer from.release()
 	up, err := from.upper()
 	if err != nil && l.n.place() == at {
 		return err
 	}
-	defer o.lockTwo(beside, l.p, false)()
+	defer o.lockDirs(beside, l.p)()
 	if err != nil || l.n.place() != at {
-		return errAside
+		return errNeedsLayers
 	}
 	var found stack.Found
-	if err := o.resolve(l.p, l.d, l.name, &found); err != nil {
+	if err := o.resolveLocked(l.p, l.d, l.name, &found); err != nil {
 		return err
 	}
 	if found.Exists() {
@@ -102,8 +103,8 @@ func (l *linking) try() error {
 	}
 	var src sys.Ref
 	switch {
-	case at.gone:
-		src = o.stack.Shown(stack.Upper, at.kept.Ref()).Inode()
+	case at.unlinked:
+		src = o.stack.Shown(stack.Upper, at.object.Ref()).Inode()
 	case at.inUpperDir():
 		src = o.stack.Shown(stack.Upper, up.At(at.name)).Inode()
 	case at.shared != nil:
@@ -111,21 +112,21 @@ func (l *linking) try() error {
 	default:
 		return unix.EPERM // the root
 	}
-	return l.locked(&at, src, &found)
+	return l.linkLocked(&at, src, &found)
 }
 
-// locked links src, the object of n, and takes the reference that the reply hands over. Preconditions: the mu of both directories is
-// held, and p is open in the upper.
-func (l *linking) locked(at *place, src sys.Ref, f *stack.Found) error {
+// linkLocked links src, the object of n, and takes the reference that the reply gives the kernel.
+// Preconditions: the mu of both directories is held, and p is open in the upper.
+func (l *linking) linkLocked(at *place, src sys.Ref, f *stack.Found) error {
 	o, n, p := l.o, l.n, l.p
 	up, err := l.d.upper()
 	if err != nil {
 		return err
 	}
-	if err := o.leadFromAnywhere(n, at, src); err != nil {
+	if err := o.makeRedirectAbsoluteLocked(n, at, src); err != nil {
 		return err
 	}
-	if o.hasOrigin(n) {
+	if o.numbers.nodeHasOrigin(n) {
 		if err := o.stack.MarkImpure(&p.dir.Dir, up); err != nil {
 			return err
 		}
@@ -147,13 +148,13 @@ func (l *linking) locked(at *place, src sys.Ref, f *stack.Found) error {
 		o.unref(n)
 		return err
 	}
-	n.count(l.st)
+	n.countLocked(l.st)
 	return nil
 }
 
 // mayBeLinked reports whether n may get a further name, or its first one, at a place where it was.
 func (n *Node) mayBeLinked(at *place) bool {
-	if !at.gone {
+	if !at.unlinked {
 		return true
 	}
 	n.mu.Lock()

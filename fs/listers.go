@@ -2,13 +2,14 @@ package fs
 
 import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
-// listers remembers of threads that list directories whether anybody then looks at the entries, to answer READDIRPLUS with
-// no more than is wanted: find by name and type does not, ls -l and grep -r do. To tell the attributes of an entry
-// costs a system call here and an inode in the kernel.
+// listers remembers, for threads that list directories, whether processes then look entries up.
+// READDIRPLUS returns attributes only to threads whose entries are: find by name and type uses
+// none, ls -l and grep -r use all. The attributes of an entry cost a system call here and an inode
+// in the kernel.
 //
-// A thread is judged by samples: one file of each directory is told without its attributes, and is asked for by a LOOKUP
-// if they are wanted. Once is enough, whoever asks; a thread whose samples nobody has asked for is told names alone, until
-// somebody does.
+// A thread is judged by samples: READDIRPLUS returns one file of each directory without its
+// attributes. A LOOKUP of that file, by any process, shows that the thread uses attributes. A
+// thread whose samples were not looked up gets names alone, until one is.
 type listers struct {
 	mu     lock.Mutex[lock.Leaf] // guards the rest
 	known  [16]lister
@@ -16,32 +17,32 @@ type listers struct {
 }
 
 type lister struct {
-	thread  uint32
-	samples int
-	looks   bool
+	thread         uint32
+	samples        int
+	usesAttributes bool
 }
 
-// enoughSamples is how many samples nobody asks for make a lister one of names.
+// enoughSamples is how many samples without a LOOKUP show that a thread uses no attributes.
 const enoughSamples = 4
 
-// telling is how much of a directory's files a lister is told.
-type telling int
+// detail is how many of a directory's files a reply contains with their attributes.
+type detail int
 
 const (
-	tellAll telling = iota
-	tellButOne
-	tellNames
+	allAttributes detail = iota
+	allButSample
+	noAttributes
 )
 
-// manyEntries is how far a listing comes with attributes for a thread that nothing is known of: each costs who does not want it about as
-// much as it saves who does.
-const manyEntries = 1024
+// maxUnknown is up to which place a listing contains attributes for a thread that is not known yet.
+// An unused one costs about as much as a used one saves.
+const maxUnknown = 1024
 
-// lists says what to tell a thread that lists a directory with files in it, from a place on. Thread 0 is one that the daemon
-// cannot see, or several.
-func (l *listers) lists(thread uint32, from uint64) telling {
+// detailFor returns the detail for a thread that lists a directory with files in it, from a place
+// on. Thread 0 is one that the daemon cannot see, or several.
+func (l *listers) detailFor(thread uint32, from uint64) detail {
 	if thread == 0 {
-		return tellAll
+		return allAttributes
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -52,26 +53,26 @@ func (l *listers) lists(thread uint32, from uint64) telling {
 		l.oldest = (l.oldest + 1) % len(l.known)
 	}
 	switch {
-	case k.looks:
-		return tellAll
-	case k.samples >= enoughSamples, from > manyEntries:
-		return tellNames
+	case k.usesAttributes:
+		return allAttributes
+	case k.samples >= enoughSamples, from > maxUnknown:
+		return noAttributes
 	case from > 0:
-		return tellAll
+		return allAttributes
 	}
 	k.samples++
-	return tellButOne
+	return allButSample
 }
 
-// looked notes that somebody has asked for what the thread was not told.
-func (l *listers) looked(thread uint32) {
+// noteLookup notes that an entry was looked up which the thread got without attributes.
+func (l *listers) noteLookup(thread uint32) {
 	if thread == 0 {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if k := l.find(thread); k != nil {
-		k.looks = true
+		k.usesAttributes = true
 	}
 }
 

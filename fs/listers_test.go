@@ -8,18 +8,19 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// told lists a directory for a thread and says which of its entries came with their attributes.
-func (k *kernel) told(id uint64, thread uint32) (map[string]bool, error) {
+// withAttributesFor lists a directory for a thread and returns which of its entries have their
+// attributes.
+func (k *kernel) withAttributesFor(id uint64, thread uint32) (map[string]bool, error) {
 	k.thread = thread
 	defer func() { k.thread = 0 }()
 	entries, err := k.readdir(id, 0, 1<<16)
-	told := map[string]bool{}
+	complete := map[string]bool{}
 	for _, e := range entries {
 		if e.name != "." && e.name != ".." {
-			told[e.name] = e.entry.NodeId != 0
+			complete[e.name] = e.entry.NodeId != 0
 		}
 	}
-	return told, err
+	return complete, err
 }
 
 // forests makes directories of two files and a directory each.
@@ -31,8 +32,9 @@ func forests(n int) string {
 	return b.String()
 }
 
-// Who lists and never looks gets names alone after a few samples, as soon as somebody looks all again.
-func TestListersAreToldWhatTheyLookAt(t *testing.T) {
+// A thread that lists and whose entries are never looked up gets names alone after a few samples.
+// After a lookup it gets all again.
+func TestThreadsGetTheAttributesThatTheyUse(t *testing.T) {
 	const thread, other, count = 77, 78, 12
 	s := newSite(t, "", forests(count), "file d0/f below\nfile e/x y")
 	dir := func(i int) uint64 {
@@ -42,13 +44,13 @@ func TestListersAreToldWhatTheyLookAt(t *testing.T) {
 	}
 	list := func(i int, thread uint32) (files int) {
 		t.Helper()
-		told, err := s.told(dir(i), thread)
+		complete, err := s.withAttributesFor(dir(i), thread)
 		must(t, err)
-		if len(told) != 3 || !told["sub"] {
-			t.Fatalf("d%d: %v, want three entries, the directory with its attributes", i, told)
+		if len(complete) != 3 || !complete["sub"] {
+			t.Fatalf("d%d: %v, want three entries, the directory with its attributes", i, complete)
 		}
 		for _, name := range []string{"f", "g"} {
-			if told[name] {
+			if complete[name] {
 				files++
 			}
 		}
@@ -70,7 +72,7 @@ func TestListersAreToldWhatTheyLookAt(t *testing.T) {
 	if n := list(enoughSamples, 0); n != 2 {
 		t.Errorf("an unknown thread: %d files with attributes, want all", n)
 	}
-	// Somebody else looks at an entry that the thread was not told.
+	// Another thread looks up an entry that the thread got without attributes.
 	if _, err := s.lookup(dir(enoughSamples+1), "f"); err != nil {
 		t.Fatal(err)
 	}
@@ -84,22 +86,22 @@ func TestListersAreToldWhatTheyLookAt(t *testing.T) {
 // A long listing comes with attributes so far and no further, unless its reader is known to look.
 func TestLongListings(t *testing.T) {
 	var l listers
-	if got := l.lists(1, 0); got != tellButOne {
+	if got := l.detailFor(1, 0); got != allButSample {
 		t.Errorf("at the beginning: %v", got)
 	}
-	if got := l.lists(1, manyEntries); got != tellAll {
-		t.Errorf("at %d: %v, want all", manyEntries, got)
+	if got := l.detailFor(1, maxUnknown); got != allAttributes {
+		t.Errorf("at %d: %v, want all", maxUnknown, got)
 	}
-	if got := l.lists(1, manyEntries+1); got != tellNames {
+	if got := l.detailFor(1, maxUnknown+1); got != noAttributes {
 		t.Errorf("beyond: %v, want names", got)
 	}
-	l.looked(1)
-	if got := l.lists(1, manyEntries+1); got != tellAll {
+	l.noteLookup(1)
+	if got := l.detailFor(1, maxUnknown+1); got != allAttributes {
 		t.Errorf("beyond, to who looks: %v, want all", got)
 	}
 }
 
-// What a listing tells without a look at the object is what the object says.
+// A listing without attributes has the same inode numbers and types as the objects.
 func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
 	s := newSite(t, "file d1/new x", forests(3))
 	for _, p := range []string{"d0", "d1", "d2"} {
@@ -108,7 +110,7 @@ func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
 		in := fuse.ReadIn{InHeader: s.header(id), Size: 1 << 16}
 		list := fuse.NewDirEntryList(make([]byte, in.Size), 0)
 		must(t, errorOf(s.o.ReadDir(nil, &in, list)))
-		entries, err := parseDirents(list.Bytes(), false)
+		entries, err := parseDirents(list.Bytes(), namesOnly)
 		must(t, err)
 		for _, e := range entries {
 			if e.name == "." || e.name == ".." {
@@ -127,15 +129,15 @@ func TestNumbersInListingsAreThoseOfTheObjects(t *testing.T) {
 func TestOldListersGo(t *testing.T) {
 	var l listers
 	for range enoughSamples {
-		l.lists(1, 0)
+		l.detailFor(1, 0)
 	}
-	if l.lists(1, 0) != tellNames {
+	if l.detailFor(1, 0) != noAttributes {
 		t.Fatal("a lister of names is not known as one")
 	}
 	for thread := range uint32(len(l.known)) {
-		l.lists(1000+thread, 0)
+		l.detailFor(1000+thread, 0)
 	}
-	if got := l.lists(1, 0); got != tellButOne {
+	if got := l.detailFor(1, 0); got != allButSample {
 		t.Errorf("after %d others: %v, want a new judgement", len(l.known), got)
 	}
 }

@@ -12,39 +12,55 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// listing is one READDIR or READDIRPLUS under way.
+// listing is one READDIR or READDIRPLUS under way. With the directory's mu held, it chooses the
+// entries that fit the reply. Then it calls lowers for some of them with no lock held, and writes
+// the reply.
 type listing struct {
 	o    *Overlay
 	n    *Node
-	d    *openDir
+	d    *openDir // opens n
+	form listingForm
 	out  *fuse.DirEntryList
 	room int // bytes left in the reply
-	plus bool
 	// doubtful: entries may have other inode numbers than their objects in the layers.
 	doubtful bool
 
-	err  error
-	drop []*Node // whose reference the kernel does not get
+	err    error
+	unsent []*Node // references that the kernel does not get
 
 	entries []listed
-	waiting []meeting // those of entries that need calls on layers
+	pending []pendingLookup // those of entries that need calls on layers
 }
 
-// listings are those that nobody uses, with the room for entries that they had.
+// listingForm is the form of a reply that lists a directory.
+type listingForm uint8
+
+const (
+	namesOnly      listingForm = iota // READDIR
+	withAttributes                    // READDIRPLUS
+)
+
+// listings are those not in use, with the room for entries that they had.
 var listings = sync.Pool{New: func() any { return &listing{} }}
 
-// listed is an entry on its way into the reply.
+// listed is an entry that the reply is going to contain.
 type listed struct {
-	name   string
-	offset uint64 // where the listing goes on after it
-	layer  int
-	typ    uint8  // DT_*, as listed
-	kind   uint32 // S_IFMT
-	ino    uint64
-	node   *Node // nil: told without its attributes
-	wait   int   // for which of those waiting, counted from 1; 0: for none
-	shared bool  // its attributes may have been changed through another name since
-	st     sys.Stat
+	name    string
+	offset  uint64 // where the listing goes on after it
+	layer   int
+	typ     uint8  // DT_*, as listed
+	kind    uint32 // S_IFMT
+	ino     uint64
+	node    *Node // nil: the reply has no attributes of it
+	pending int   // its index in listing.pending, from 1; 0: none
+	shared  bool  // its attributes may have been changed through another name since
+	st      sys.Stat
+}
+
+// pendingLookup is the lookup of an entry that needs calls on layers.
+type pendingLookup struct {
+	lookup
+	again bool // its answer was not valid any more
 }
 
 // collect finds the entries that fit the reply, with a reference on each node. It makes calls on
@@ -54,18 +70,19 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	if offset == 0 {
 		l.o.refresh(l.n)
 	}
-	if err := l.lock(offset); err != nil || l.n.place().gone {
+	if err := l.lock(offset); err != nil || l.n.place().unlinked {
 		if err == nil {
 			l.n.dir.mu.Unlock()
-		} else if l.n.place().gone {
+		} else if l.n.place().unlinked {
 			err = nil
 		}
 		return err
 	}
-	l.gather(thread, offset)
+	l.chooseLocked(thread, offset)
 	l.n.dir.mu.Unlock()
-	if len(l.waiting) > 0 {
-		l.askAll()
+	if len(l.pending) > 0 {
+		l.askLowers()
+		l.takeAnswers()
 	}
 	for i := range l.entries {
 		e := &l.entries[i]
@@ -101,9 +118,9 @@ func (l *listing) lock(offset uint64) error {
 	}
 }
 
-// gather chooses the entries, and does for them what needs no lower. Precondition: n.dir.mu is
-// held, n listed and open in the upper.
-func (l *listing) gather(thread uint32, offset uint64) {
+// chooseLocked takes the entries from the name table, and does for them what needs no lower.
+// Preconditions: n.dir.mu is held, n is listed and open in the upper.
+func (l *listing) chooseLocked(thread uint32, offset uint64) {
 	o, dir := l.o, l.n.dir
 	place, end := uint64(0), uint64(0)
 	if offset == 0 {
@@ -113,61 +130,80 @@ func (l *listing) gather(thread uint32, offset uint64) {
 	}
 	if o.policy.StrictAtime && offset == 0 && l.n.inUpper() && !o.cfg.AccessTimes.NoDirs() {
 		if up, err := l.d.upper(); err == nil {
-			_ = up.MarkRead() // the listing itself comes from the index
+			_ = up.MarkRead() // the listing itself comes from the name table
 		}
 	}
-	l.doubtful = o.doubtful(l.n)
-	l.dots(place, end)
-	tell := tellNames
-	if l.plus {
-		tell = l.tell(thread, place)
+	l.doubtful = o.numbers.doubtful(l.n)
+	l.dotsLocked(place, end)
+	d := noAttributes
+	if l.form == withAttributes {
+		d = l.detailForLocked(thread, place)
 	}
 	dir.List(place, end, func(e *stack.Listed) bool {
 		if !l.takes(e.Name) {
 			return false
 		}
 		next := listed{name: e.Name, offset: dir.Offset(e.Place, end), layer: e.Layer, typ: e.Type}
-		if e.Ino != 0 && (!l.plus || e.Type != unix.DT_DIR && tell != tellAll) {
-			next.ino = o.numbers.Of(inodecache.Key{Dev: o.stack.Device(e.Layer), Ino: e.Ino})
+		if !l.nameSufficesLocked(e, &next, d) {
+			return l.addLookupLocked(e, next)
 		}
-		if next.ino != 0 && !l.hasAnother(e, next.ino) {
-			next.kind = uint32(e.Type) << 12 // DTTOIF of libc
-			l.entries = append(l.entries, next)
-			if tell == tellButOne {
-				tell = tellAll
-			}
-			return true
+		l.entries = append(l.entries, next)
+		if d == allButSample {
+			d = allAttributes
 		}
-		l.waiting = append(l.waiting, meeting{})
-		m := &l.waiting[len(l.waiting)-1]
-		m.name, m.keep, m.query = e.Name, true, e.Query()
-		var done bool
-		var err error
-		if !o.cfg.LayersChange {
-			done, err = o.begin(l.n, l.d, m)
-		}
-		if !done && err == nil {
-			next.wait = len(l.waiting)
-			l.entries = append(l.entries, next)
-			return true
-		}
-		if m.former != nil {
-			l.drop = append(l.drop, m.former)
-		}
-		if l.met(&next, m, err) {
-			l.entries = append(l.entries, next)
-		}
-		*m = meeting{}
-		l.waiting = l.waiting[:len(l.waiting)-1]
-		return l.err == nil
+		return true
 	})
 }
 
-// met fills in an entry that has been looked at, and reports whether the reply gets it. It sets l.err where the listing ends before it.
-func (l *listing) met(e *listed, m *meeting, err error) bool {
+// nameSufficesLocked reports whether the reply needs no attributes of an entry, and the layer has
+// listed the rest, which nameSuffices puts into next. Preconditions: n.dir.mu is held.
+func (l *listing) nameSufficesLocked(e *stack.Listed, next *listed, d detail) bool {
+	if e.Ino == 0 || l.form == withAttributes && (e.Type == unix.DT_DIR || d == allAttributes) {
+		return false
+	}
+	next.ino = l.o.numbers.Of(inodecache.Key{Dev: l.o.stack.Device(e.Layer), Ino: e.Ino})
+	if next.ino == 0 || l.o.numbers.mayDifferLocked(l.n, e.Name, next.ino, l.doubtful) {
+		return false
+	}
+	next.kind = uint32(e.Type) << 12 // DTTOIF of libc
+	return true
+}
+
+// addLookupLocked looks an entry up, as far as that needs no lower, and reports whether the listing
+// goes on. Preconditions: those of chooseLocked.
+func (l *listing) addLookupLocked(e *stack.Listed, next listed) bool {
+	l.pending = append(l.pending, pendingLookup{
+		lookup: lookup{o: l.o, p: l.n, d: l.d, name: e.Name, nameStays: true, query: e.Query()},
+	})
+	m := &l.pending[len(l.pending)-1]
+	var done bool
+	var err error
+	if !l.o.cfg.LayersChange {
+		done, err = m.lookInUpperLocked()
+	}
+	if !done && err == nil {
+		next.pending = len(l.pending)
+		l.entries = append(l.entries, next)
+		return true
+	}
+	if m.unused != nil {
+		l.unsent = append(l.unsent, m.unused)
+	}
+	if l.fill(&next, &m.lookup, err) {
+		l.entries = append(l.entries, next)
+	}
+	*m = pendingLookup{}
+	l.pending = l.pending[:len(l.pending)-1]
+	return l.err == nil
+}
+
+// fill fills in an entry that has been looked up, and reports whether the reply gets it. If the
+// listing ends before the entry, fill sets l.err.
+func (l *listing) fill(e *listed, m *lookup, err error) bool {
 	switch {
-	case l.o.ofItsOwn(e.typ, e.layer, err):
-		e.notLookedAt(e.typ)
+	case l.o.concernsEntryAlone(e.typ, e.layer, err):
+		// The LOOKUP of the entry returns the error. Its directory can be listed.
+		e.node, e.kind, e.ino = nil, uint32(e.typ)<<12, unknownIno
 	case err != nil:
 		l.err = err
 		return false
@@ -179,93 +215,90 @@ func (l *listing) met(e *listed, m *meeting, err error) bool {
 	return true
 }
 
-// askAll requests from the layers what the waiting entries need, and calls settleDirs for the new
-// directories. The listing ends before an entry whose error is not its own.
-func (l *listing) askAll() {
+// askLowers takes the remaining steps of all pending lookups. Preconditions: no directory's mu is
+// held.
+func (l *listing) askLowers() {
 	o := l.o
-	var dirs []*Node
-	var of []*meeting
-	for i := range l.waiting {
-		m := &l.waiting[i]
-		if o.cfg.LayersChange {
-			continue // each by itself, below
+	if o.cfg.LayersChange {
+		for i := range l.pending {
+			l.pending[i].again = true // each by itself
 		}
-		o.askAside(l.n, l.d, m)
-		if m.fresh != nil && m.err == nil {
-			dirs, of = append(dirs, m.fresh), append(of, m)
+		return
+	}
+	var dirs []*Node
+	var of []*pendingLookup
+	for i := range l.pending {
+		m := &l.pending[i]
+		m.askLowers()
+		if m.newDir != nil && m.err == nil {
+			dirs, of = append(dirs, m.newDir), append(of, m)
 		}
 	}
 	if len(dirs) > 0 {
 		errs := make([]error, len(dirs))
-		o.settleDirs(dirs, errs)
+		o.initDirs(dirs, errs)
 		for k, m := range of {
 			m.err = errs[k]
 		}
 	}
 	l.n.dir.mu.Lock()
-	for i := range l.waiting {
-		m := &l.waiting[i]
-		done := false
-		if !o.cfg.LayersChange {
-			done, m.err = o.finish(l.n, l.d, m)
-		}
-		m.anew = !done && m.err == nil
+	defer l.n.dir.mu.Unlock()
+	for i := range l.pending {
+		m := &l.pending[i]
+		var done bool
+		done, m.err = m.finishLocked()
+		m.again = !done && m.err == nil
 	}
-	l.n.dir.mu.Unlock()
+}
+
+// takeAnswers keeps the entries that the reply gets. The listing ends before an entry whose error
+// does not concern that entry alone.
+func (l *listing) takeAnswers() {
 	last := l.err
 	l.err = nil
-	kept := 0
+	count := 0
 	for i := range l.entries {
-		if !l.afterAsking(&l.entries[i]) {
+		if !l.takeAnswer(&l.entries[i]) {
 			continue
 		}
-		if kept != i {
-			l.entries[kept] = l.entries[i]
+		if count != i {
+			l.entries[count] = l.entries[i]
 		}
-		kept++
+		count++
 	}
-	clear(l.entries[kept:])
-	l.entries = l.entries[:kept]
+	clear(l.entries[count:])
+	l.entries = l.entries[:count]
 	l.err = cmp.Or(l.err, last)
 }
 
-// afterAsking fills in an entry that has waited, if it has, and reports whether the reply gets it: not behind one at which the listing ends.
-func (l *listing) afterAsking(e *listed) bool {
-	if e.wait == 0 {
+// takeAnswer fills in an entry whose lookup was pending, and reports whether the reply gets it: not
+// behind an entry at which the listing ends.
+func (l *listing) takeAnswer(e *listed) bool {
+	if e.pending == 0 {
 		if l.err != nil && e.node != nil {
-			l.drop = append(l.drop, e.node)
+			l.unsent = append(l.unsent, e.node)
 		}
 		return l.err == nil
 	}
-	m := &l.waiting[e.wait-1]
-	l.o.abandon(m)
-	if m.anew && l.err == nil {
+	m := &l.pending[e.pending-1]
+	m.release()
+	if m.again && l.err == nil {
 		m.node, m.err = l.o.child(l.n, m.name, &m.found.Stat)
-		m.found.Shared = nil // child has seen to that
+		m.found.Shared = nil // child has read the attributes of all names
 	}
 	if l.err != nil {
 		if m.node != nil {
-			l.drop = append(l.drop, m.node)
+			l.unsent = append(l.unsent, m.node)
 		}
 		return false
 	}
-	return l.met(e, m, m.err)
+	return l.fill(e, &m.lookup, m.err)
 }
 
-// hasAnother reports whether the object of a lower that an entry is may have another number than ino, its own. Precondition:
-// n.dir.mu is held.
-func (l *listing) hasAnother(e *stack.Listed, ino uint64) bool {
-	return l.doubtful || l.o.apart.Load() && !l.o.claims.Free(ino, l.n.dir.children[e.Name])
-}
-
-// notLookedAt makes an entry one whose error is told to who looks at it, while its directory can be listed.
-func (e *listed) notLookedAt(typ uint8) {
-	e.node, e.kind, e.ino = nil, uint32(typ)<<12, unknownIno
-}
-
-// ofItsOwn reports whether an error is about an entry of that type in a layer alone: nobody can tell whose the object is, its
-// redirect leads nowhere or must not be followed, or no layer has its data.
-func (o *Overlay) ofItsOwn(typ uint8, layer int, err error) bool {
+// concernsEntryAlone reports whether an error is about an entry of that type in a layer alone: the
+// layer does not have the owner of the object, its redirect leads nowhere or must not be followed,
+// or no layer has its data.
+func (o *Overlay) concernsEntryAlone(typ uint8, layer int, err error) bool {
 	switch err {
 	case unix.EIO:
 		return o.stack.Overrides(layer) || typ == unix.DT_REG && o.stack.FollowsMetacopies()
@@ -275,16 +308,17 @@ func (o *Overlay) ofItsOwn(typ uint8, layer int, err error) bool {
 	return false
 }
 
-// tell says how much this reply tells, and notes whose listing it is. Precondition: n.dir.mu is held, n listed.
-func (l *listing) tell(thread uint32, place uint64) telling {
+// detailForLocked returns which attributes this reply contains, and notes the thread that lists.
+// Preconditions: n.dir.mu is held, n is listed.
+func (l *listing) detailForLocked(thread uint32, place uint64) detail {
 	if l.n.dir.Visible() == l.n.dir.Subdirs() {
-		return tellAll // no sample to be had
+		return allAttributes // there is no file to take a sample of
 	}
 	if l.o.cfg.Disabled.has(ListingSamples) {
-		return tellAll
+		return allAttributes
 	}
-	t := l.o.listers.lists(thread, place)
-	if t != tellAll {
+	t := l.o.listers.detailFor(thread, place)
+	if t != allAttributes {
 		l.n.dir.lister.Store(thread)
 	}
 	return t

@@ -34,7 +34,7 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 		return nil, err
 	}
 	if o.cfg.CacheInodes > 0 {
-		go o.prune(o.server, attached.Done())
+		go o.pruner.run(o.kernel, attached.Done())
 	}
 	o.stack.Publish(sys.Self(attached.Place()))
 	attached.RaiseReadAhead()
@@ -52,7 +52,7 @@ func (o *Overlay) serve(m *conn.Mount) error {
 	o.helped = runtime.GOMAXPROCS(0) > 1 && !o.cfg.Disabled.has(SecondThread)
 	err := m.Serve(o)
 	if err == nil && o.cfg.Conn.Passthrough() { // only a mount can tell whether it can be had
-		err = o.checkPassthrough()
+		err = o.passthrough.check()
 	}
 	if err != nil {
 		return errors.Join(err, m.Abandon(), o.unmarkVolatile())
@@ -74,7 +74,8 @@ var _ conn.FileSystem = (*Overlay)(nil)
 
 // Connected notes what the kernel gets to cache, and how it is notified.
 func (o *Overlay) Connected(p conn.Policy, kernel *fuse.Server) {
-	o.policy, o.server, o.backer = p, kernel, kernel
+	o.policy, o.passthrough.kernel = p, kernel
+	o.kernel.server = kernel
 }
 
 // Gate is what requests pass that may change the upper.
@@ -89,3 +90,6 @@ func (o *Overlay) Failed(r conn.Request, status fuse.Status) (again bool) {
 	o.noteDamage(r, status)
 	return false
 }
+
+// writesBack reports whether the kernel collects writes.
+func (o *Overlay) writesBack() bool { return o.policy.Writeback }

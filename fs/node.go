@@ -11,47 +11,55 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Node is one object of the merged tree. It is 112 bytes, which is a size that memory is handed out in.
+// Node is one object of the merged tree. It is 112 bytes, which is one of Go's sizes of memory
+// blocks.
 type Node struct {
 	inodecache.Entry
 
-	kind  uint32        // S_IFMT; immutable
-	flags atomic.Uint32 // bits below
+	kind  uint32 // S_IFMT; immutable
+	flags nodeFlags
 	ino   atomic.Uint64 // st_ino; changes only when a copy-up breaks a hard link
 	dir   *dirState     // of a directory; immutable
 
 	upMu lock.Mutex[lock.CopyUp] // one copy-up of this object at a time
 
-	mu     lock.Mutex[lock.Place] // guards the rest: where the object lies
-	parent *Node                  // changes with the mu of both directories' dirState held, and with Overlay.movesMu if n is a directory
-	name   string                 // as parent
-	layer  int32                  // that attributes and data come from
-	gone   bool                   // the last known name was removed; kept leads to the object
-	rare   *rareState             // nil: the zero value
-	key    inodecache.Key         // the object's identity in the upper; zero while in a lower
+	mu lock.Mutex[lock.Place] // guards the rest: where the object lies
+	// parent and name change with the mu of both directories held besides. If n is a directory,
+	// movesMu is held too.
+	parent   *Node
+	name     string
+	layer    int32          // of attributes and data
+	unlinked bool           // the last known name was removed; rareState.object is the object
+	rare     *rareState     // nil: the zero value
+	key      inodecache.Key // the object's identity in the upper; zero while in a lower
 }
 
-// rareState is what few nodes have. It is guarded by the node's mu.
+// rareState is what few nodes have. The node's mu guards it, unless a field has another lock.
 type rareState struct {
-	others []placed    // further names of the object that the kernel knows
-	data   *stack.Data // where the data of a file is, if not in it
-	shared *stack.Shared
-	kept   *sys.Object
-	fixed  *int64       // the size up to which an append-only file keeps its data, see fixSize
-	parts  []stack.Part // with Config.LayersChange: the object in the layers; never changed in place
-	pages  version      // with Config.LayersChange: of what the kernel may have pages
-	former *sys.Object  // the object of kept before a copy-up: requests that read place before it may still use it
-	// linkable: the object has had no name yet and may get one (O_TMPFILE).
-	linkable bool
+	others    []placed      // further names of the object that the kernel knows.
+	data      *stack.Data   // where the data of a file is, if not in it.
+	shared    *stack.Shared // the lower's file of which the object is, if its links stay one object.
+	object    *sys.Object   // the object, kept open because it is unlinked or about to be.
+	fixedSize *int64        // the size up to which an append-only file keeps its data, see fixSize
+	linkable  bool          // the object has had no name yet and may get one (O_TMPFILE)
 
-	// links guards the counts of shared together with the link count of its copy, over calls on the upper.
+	// previousObject is object before a copy-up. Requests that have read the place before that may
+	// still use it.
+	previousObject *sys.Object
+
+	// With Config.LayersChange:
+	parts []stack.Part // the object in the layers; never changed in place
+	pages version      // of the data of which the kernel may have pages
+
+	// links guards the counts of shared together with the link count of its copy, over calls on the
+	// upper.
 	links lock.Mutex[lock.Links]
 }
 
 // noRareState is the zero value. No code changes it.
 var noRareState rareState
 
-// rareLocked returns the rare state to read. Precondition: n.mu is held.
+// rareLocked returns the rare state to read. Preconditions: n.mu is held.
 func (n *Node) rareLocked() *rareState {
 	if n.rare == nil {
 		return &noRareState
@@ -59,7 +67,7 @@ func (n *Node) rareLocked() *rareState {
 	return n.rare
 }
 
-// setRareLocked returns the rare state to change. Precondition: n.mu is held.
+// setRareLocked returns the rare state to change. Preconditions: n.mu is held.
 func (n *Node) setRareLocked() *rareState {
 	if n.rare == nil {
 		n.rare = &rareState{}
@@ -67,7 +75,7 @@ func (n *Node) setRareLocked() *rareState {
 	return n.rare
 }
 
-// setDataLocked notes where the data of a file is; nil: in it. Precondition: n.mu is held.
+// setDataLocked notes where the data of a file is; nil: in it. Preconditions: n.mu is held.
 func (n *Node) setDataLocked(data *stack.Data) {
 	if data != nil || n.rare != nil {
 		n.setRareLocked().data = data
@@ -80,23 +88,22 @@ type placed struct {
 	name   string
 }
 
-// place is where an object lies, read at one moment.
+// place is where an object lies, read at one moment. Its fields are those of the node.
 type place struct {
 	placed
-	layer int
-	gone  bool
-	data  *stack.Data
-	// shared: one of several names of the lower's object, which stays one object.
-	shared *stack.Shared
-	kept   *sys.Object
-	part   stack.Part // the object in layer; zero where that is not known
+	layer    int
+	unlinked bool
+	data     *stack.Data
+	shared   *stack.Shared
+	object   *sys.Object
+	part     stack.Part // the object in layer; zero: not known
 }
 
 func (n *Node) place() place {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	rare := n.rareLocked()
-	p := place{placed{n.parent, n.name}, int(n.layer), n.gone, rare.data, rare.shared, rare.kept, stack.Part{}}
+	p := place{placed{n.parent, n.name}, int(n.layer), n.unlinked, rare.data, rare.shared, rare.object, stack.Part{}}
 	for _, part := range rare.parts {
 		if int(part.Layer) == p.layer {
 			p.part = part
@@ -105,9 +112,10 @@ func (n *Node) place() place {
 	return p
 }
 
-// inUpperDir reports whether the object lies under its name in a directory of the upper, where others may put another in its place.
+// inUpperDir reports whether the object lies under its name in a directory of the upper, where
+// other requests may put another object in its place.
 func (p *place) inUpperDir() bool {
-	return p.layer == stack.Upper && !p.gone && p.parent != nil && p.shared == nil
+	return p.layer == stack.Upper && !p.unlinked && p.parent != nil && p.shared == nil
 }
 
 // inUpper reports whether the object can be changed without a copy-up.
@@ -117,12 +125,12 @@ func (n *Node) inUpper() bool {
 	return n.layer == stack.Upper
 }
 
-// addName notes a further name of the object; one is enough to reach it again.
+// addName adds a name to the object.
 func (n *Node) addName(p placed) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.gone || n.parent == nil {
-		n.parent, n.name, n.gone = p.parent, p.name, false
+	if n.unlinked || n.parent == nil {
+		n.parent, n.name, n.unlinked = p.parent, p.name, false
 		if n.rare != nil {
 			n.rare.linkable = false
 		}
@@ -134,7 +142,7 @@ func (n *Node) addName(p placed) {
 	}
 }
 
-// removeName forgets a name of the object.
+// removeName removes a name from the object. After the last one the object is unlinked.
 func (n *Node) removeName(p placed) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -149,7 +157,7 @@ func (n *Node) removeName(p placed) {
 		return
 	}
 	if len(others) == 0 {
-		n.gone = true
+		n.unlinked = true
 		return
 	}
 	n.parent, n.name = others[0].parent, others[0].name
@@ -178,13 +186,13 @@ func (n *Node) lastName() bool {
 	return len(n.rareLocked().others) == 0
 }
 
-// setKept holds the object open for when its last name goes, until the node is dropped. What an earlier removal that failed
-// has kept may be another object by now: that of the lower, before a copy-up.
-func (n *Node) setKept(kept *sys.Object) {
+// keepObject keeps the object open for when its last name is removed, until the node is dropped. A
+// previous removal that failed may have kept another object: that of the lower, before a copy-up.
+func (n *Node) keepObject(object *sys.Object) {
 	n.mu.Lock()
 	rare := n.setRareLocked()
-	old := rare.kept
-	rare.kept = kept
+	old := rare.object
+	rare.object = object
 	n.mu.Unlock()
 	if old != nil {
 		old.Close()

@@ -20,7 +20,8 @@ func (r *object) release() {
 	}
 }
 
-// refTo is what has just been made in up: by its file where it has one, which spares the way through the directory.
+// refTo refers to an object just made in up: by its file if it has one, which saves a walk through
+// the directory.
 func refTo(up *sys.Dir, name string, file *sys.File) sys.Ref {
 	if file != nil {
 		return file.Ref()
@@ -28,17 +29,18 @@ func refTo(up *sys.Dir, name string, file *sys.File) sys.Ref {
 	return up.At(name)
 }
 
-// opened returns n's object in the upper by a descriptor that is there already, a directory's or what writing to a file has left,
-// to be released with the handle: that takes half as long as by its name. A nil handle: there is none.
-func (o *Overlay) opened(n *Node) (r owner.Ref, h *held) {
-	if n.flags.Load()&handled == 0 || !n.inUpper() {
+// cachedObject returns n's object in the upper by a cached descriptor of a directory, or of a file
+// opened for writing. The caller releases the handle; nil: there is none. A call by descriptor
+// takes half as long as one by name.
+func (a *access) cachedObject(n *Node) (r owner.Ref, h *held) {
+	if !n.flags.has(flagHasHandle) || !n.inUpper() {
 		return r, nil
 	}
-	u := useWrite
+	u := forWriting
 	if n.dir != nil {
-		u = useDir
+		u = forDir
 	}
-	if h = o.handles.Acquire(n.handleKey(stack.Upper, u)); h == nil {
+	if h = a.handles.Acquire(n.handleKey(stack.Upper, u)); h == nil {
 		return r, nil
 	}
 	var at sys.Ref
@@ -46,29 +48,29 @@ func (o *Overlay) opened(n *Node) (r owner.Ref, h *held) {
 	case dir == nil:
 		at = h.Value.file.Ref()
 	case dir.SearchOnly():
-		o.handles.Release(h)
+		a.handles.Release(h)
 		return r, nil
 	default:
 		at = dir.Ref()
 	}
-	return o.stack.Shown(stack.Upper, at), h
+	return a.stack.Shown(stack.Upper, at), h
 }
 
-// object finds the object that lies at p, which others may move or remove meanwhile.
-func (o *Overlay) object(p *place) (object, error) {
-	if p.gone {
-		if p.kept == nil { // lost, and nothing of it was open
+// object returns the object that lies at p, which other requests may move or remove meanwhile.
+func (a *access) object(p *place) (object, error) {
+	if p.unlinked {
+		if p.object == nil { // lost, and no descriptor led to it
 			return object{}, unix.ESTALE
 		}
-		return object{Ref: o.stack.Shown(p.layer, p.kept.Ref())}, nil
+		return object{Ref: a.stack.Shown(p.layer, p.object.Ref())}, nil
 	}
 	if p.parent == nil {
-		return object{Ref: o.stack.Shown(p.layer, o.stack.Root(p.layer).Ref())}, nil
+		return object{Ref: a.stack.Shown(p.layer, a.stack.Root(p.layer).Ref())}, nil
 	}
 	if p.shared != nil && p.layer == stack.Upper { // its name may be a lower's alone
-		return object{Ref: o.stack.Shown(stack.Upper, o.stack.Copy(p.shared))}, nil
+		return object{Ref: a.stack.Shown(stack.Upper, a.stack.Copy(p.shared))}, nil
 	}
-	d := o.open(p.parent)
+	d := a.openDir(p.parent)
 	h, err := d.Layer(p.layer)
 	if err != nil {
 		d.release()
@@ -80,22 +82,22 @@ func (o *Overlay) object(p *place) (object, error) {
 			return object{}, err
 		}
 	}
-	return object{o.stack.Shown(p.layer, h.At(p.name)), d}, nil
+	return object{a.stack.Shown(p.layer, h.At(p.name)), d}, nil
 }
 
-// at calls f on n's object at p. there is false if n does not lie there: then f has been called in vain, if at all. In a directory of
-// the upper the name cannot become another object's before f returns. A lower's object stays what it is. Precondition: no
-// directory's mu is held.
-func (o *Overlay) at(n *Node, p *place, f func(owner.Ref) error) (there bool, err error) {
+// at calls f on n's object at p. there is false if n does not lie there: then the call of f, if
+// any, does not count. In a directory of the upper the name cannot become another object's before f
+// returns. A lower's object does not change. Preconditions: no directory's mu is held.
+func (a *access) at(n *Node, p *place, f func(owner.Ref) error) (there bool, err error) {
 	if !p.inUpperDir() {
-		r, err := o.object(p)
+		r, err := a.object(p)
 		if err == nil {
 			err = f(r.Ref)
 			r.release()
 		}
 		return n.place() == *p, err
 	}
-	d := o.open(p.parent)
+	d := a.openDir(p.parent)
 	defer d.release()
 	up, err := d.upper()
 	p.parent.dir.mu.Lock()
@@ -107,30 +109,30 @@ func (o *Overlay) at(n *Node, p *place, f func(owner.Ref) error) (there bool, er
 		err = p.check(up.At(p.name))
 	}
 	if err == nil {
-		err = f(o.stack.Shown(stack.Upper, up.At(p.name)))
+		err = f(a.stack.Shown(stack.Upper, up.At(p.name)))
 	}
 	return true, err
 }
 
-// with calls f on n's object, and again when the object was no longer there (a copy-up, a removal). Precondition: no directory's mu
-// is held.
-func (o *Overlay) with(n *Node, f func(owner.Ref) error) error {
-	if r, h := o.opened(n); h != nil {
-		defer o.handles.Release(h)
+// with calls f on n's object, and again if the object was no longer there (a copy-up, a removal).
+// Preconditions: no directory's mu is held.
+func (a *access) with(n *Node, f func(owner.Ref) error) error {
+	if r, h := a.cachedObject(n); h != nil {
+		defer a.handles.Release(h)
 		return f(r)
 	}
 	for {
 		p := n.place()
-		there, err := o.at(n, &p, f)
-		if !o.lost(n, &p, err) && there {
+		there, err := a.at(n, &p, f)
+		if !a.lostName(n, &p, err) && there {
 			return err
 		}
 	}
 }
 
-// change calls f, which leaves data alone, on n's object in the upper, copying it up first.
+// change copies n up without its data, and calls f on its object. f must not change data.
 func (o *Overlay) change(n *Node, f func(owner.Ref) error) error {
-	if err := o.copyUp(n, noData); err != nil {
+	if err := o.copyUpMetadata(n); err != nil {
 		return err
 	}
 	return o.with(n, f)

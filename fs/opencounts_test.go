@@ -15,12 +15,13 @@ import (
 
 const largeText = "0123456789abcdef"
 
-// newLarge is a site with passthrough and a lower with one file that is large enough for it, and one that is not.
+// newLarge is a site with passthrough and a lower with one file that is large enough for it, and
+// one that is not.
 func newLarge(t *testing.T) (*site, *backings) {
 	t.Helper()
 	c := newFolders(t, "", "file small \"text\"")
 	must(t, os.WriteFile(filepath.Join(c.Lowers[0], "large"), []byte(strings.Repeat(largeText, bulk/len(largeText))), 0o644))
-	s := openSite(t, c, false)
+	s := openSite(t, c)
 	return s, s.passing()
 }
 
@@ -35,14 +36,15 @@ func (s *site) wantRead(id, off uint64, text string) {
 
 func (s *site) wantNoneOpen(b *backings) {
 	s.t.Helper()
-	if len(b.open)+b.closed+len(s.o.opens.byID)+s.o.opens.lowers > 0 {
-		s.t.Errorf("left: %v; closed twice: %d; thought open: %v, %d of lowers", b.open, b.closed, s.o.opens.byID, s.o.opens.lowers)
+	counts := &s.o.passthrough.counts
+	if len(b.open)+b.closed+len(counts.byID)+counts.lowers > 0 {
+		s.t.Errorf("left: %v; closed twice: %d; thought open: %v, %d of lowers", b.open, b.closed, counts.byID, counts.lowers)
 	}
 }
 
-// A large file of a lower is passed through to who reads it, also after a change of attributes; who writes it gets another inode,
-// and both lead to the one file.
-func TestReadersOfALowerAreParted(t *testing.T) {
+// Processes that read a large file of a lower read it by passthrough, also after a change of
+// attributes. A process that writes it gets another inode, and both inodes lead to the one file.
+func TestReadersOfALowerAreSplit(t *testing.T) {
 	s, b := newLarge(t)
 	s.o.policy.Timeout = conn.Endless
 	s.release(s.wantOpen("small", unix.O_RDONLY, 0))
@@ -64,7 +66,7 @@ func TestReadersOfALowerAreParted(t *testing.T) {
 	s.wantOpen("large", unix.O_RDONLY, 2)
 	for _, flags := range []uint32{unix.O_RDONLY, unix.O_WRONLY} {
 		_, err = s.openNode(id, flags)
-		want(t, "open of the former inode", err, unix.ESTALE)
+		want(t, "open of the previous inode", err, unix.ESTALE)
 	}
 	s.do(s.truncate("large", 5))
 	var seek fuse.LseekOut
@@ -95,14 +97,14 @@ func TestReadersOfALowerAreParted(t *testing.T) {
 		t.Errorf("%d backings open, want 1", len(b.open))
 	}
 	_, err = s.openNode(id, unix.O_RDONLY)
-	want(t, "open of the former inode, which nobody has open", err, unix.ESTALE)
+	want(t, "open of the previous inode, which no process has open", err, unix.ESTALE)
 	s.release(writer)
 	s.wantNoneOpen(b)
 	s.wantView("in the end", "file copy "+quoteLarge()+"\nfile large 0640 \"WRITT\"\nfile small \"text\"")
 
 	s.forget(func(given uint64) bool { return given == writer })
 	if _, err := s.getattr(id); err != nil {
-		t.Errorf("the kernel knows the former inode: %v", err)
+		t.Errorf("the kernel knows the previous inode: %v", err)
 	}
 	s.forget(nil)
 	if n := s.o.nodes.Len(); n != 1 {
@@ -116,9 +118,10 @@ func TestReadersOfALowerAreParted(t *testing.T) {
 
 func quoteLarge() string { return "\"" + strings.Repeat(largeText, bulk/len(largeText)) + "\"" }
 
-// An open that fails because others read the lower's file has cut nothing off: it may not be made again. If it is, it succeeds, even
-// where the kernel has forgotten the file meanwhile and somebody else has looked it up and opened it.
-func TestPartingCutsNothingOff(t *testing.T) {
+// An open that fails because other processes read the lower's file has truncated nothing, since the
+// process may not try again. If it does, it succeeds, even if the kernel has forgotten the file
+// meanwhile and another process has looked it up and opened it.
+func TestASplitTruncatesNothing(t *testing.T) {
 	s, b := newLarge(t)
 	id := s.wantOpen("large", unix.O_RDONLY, 1)
 	_, err := s.openNode(id, unix.O_WRONLY|unix.O_TRUNC)
@@ -152,8 +155,8 @@ func TestTruncationParts(t *testing.T) {
 	s.wantNoneOpen(b)
 }
 
-// Readers and writers of one file of a lower at the same time: nobody who opens it after a write has begun reads the lower's, and
-// who has read that before goes on.
+// Readers and writers of one file of a lower at the same time: an open after a write has begun
+// never reads the lower's data, and a process that has read that before goes on.
 func TestReadersAndWritersOfALower(t *testing.T) {
 	for range 20 {
 		s, b := newLarge(t)
@@ -209,12 +212,13 @@ func TestReadersAndWritersOfALower(t *testing.T) {
 	}
 }
 
-// Each file of a lower that is passed through keeps a descriptor, so there is a bound; beyond it the page cache serves.
+// Each file of a lower that is passed through keeps a descriptor, so there is a bound; beyond it
+// the page cache serves.
 func TestFilesOfLowersArePassedThroughWithinABound(t *testing.T) {
 	s, b := newLarge(t)
-	s.o.opens.lowers = s.o.opens.most
+	s.o.passthrough.counts.lowers = s.o.passthrough.counts.maxLowers
 	s.release(s.wantOpen("large", unix.O_RDONLY, 0))
-	s.o.opens.lowers = 0
+	s.o.passthrough.counts.lowers = 0
 	s.release(s.wantOpen("large", unix.O_RDONLY, 1))
 	s.wantNoneOpen(b)
 }

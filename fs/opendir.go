@@ -10,58 +10,61 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// openDir holds the opened parts of one directory for one request. It is [stack.LayerDirs].
+// openDir holds the opened parts of one directory for one request. It implements [stack.LayerDirs].
 type openDir struct {
-	o      *Overlay
+	a      *access
 	n      *Node
 	aside  *stack.Dir // nil: n's own; else holds where lowers have the directory
 	layers []int
 	held   []*held
 
-	// answer is room for what the request finds out, which is too large to be made anew each time.
+	// answer is memory for what the request finds out. It is too large to be allocated for each
+	// request.
 	answer answer
 }
 
-// openDirs are those that nobody uses: each request needs one or two.
+// openDirs are those not in use. Each request needs one or two.
 var openDirs = sync.Pool{New: func() any { return &openDir{} }}
 
-// open returns an openDir of n, to be released once.
-func (o *Overlay) open(n *Node) *openDir {
+// openDir returns an openDir of n, to be released once.
+func (a *access) openDir(n *Node) *openDir {
 	d := openDirs.Get().(*openDir)
-	d.o, d.n = o, n
+	d.a, d.n = a, n
 	return d
 }
 
-// Layer opens the directory in a layer. Precondition: no directory's mu is held, unless Has returns true.
+// Layer opens the directory in a layer. Preconditions: no directory's mu is held, unless Has is
+// true.
 func (d *openDir) Layer(layer int) (*sys.Dir, error) {
-	if d.n == d.o.root {
-		return d.o.stack.Root(layer), nil
+	if d.n == d.a.root {
+		return d.a.stack.Root(layer), nil
 	}
 	if d.Has(layer) {
 		return d.held[len(d.held)-1].Value.dir, nil
 	}
-	if d.n.place().gone {
+	if d.n.place().unlinked {
 		return nil, unix.ENOENT
 	}
 	dir, err := d.openLayer(layer)
 	if err != nil {
 		return nil, err
 	}
-	if d.n.place().gone { // removed meanwhile, and another may have its name
+	if d.n.place().unlinked { // removed meanwhile, and another directory may have its name
 		dir.Close()
 		return nil, unix.ENOENT
 	}
-	h := d.o.keepHandle(d.n, layer, useDir, handle{dir: dir})
+	h := d.a.keepHandle(d.n, layer, forDir, handle{dir: dir})
 	d.hold(layer, h)
-	return h.Value.dir, nil // another's, if that was first
+	return h.Value.dir, nil // of another request, if that was first
 }
 
-// upper opens the directory in the upper, where it must lie. Precondition: that of Layer.
+// upper opens the directory in the upper, where it must lie. Preconditions: that of Layer.
 func (d *openDir) upper() (*sys.Dir, error) { return d.Layer(stack.Upper) }
 
-// Has reports whether the directory is open in a layer already, and then makes it the one held last.
+// Has reports whether the directory is open in a layer already. If so, it moves that part to the
+// endLocked of held.
 func (d *openDir) Has(layer int) bool {
-	if d.n == d.o.root {
+	if d.n == d.a.root {
 		return true
 	}
 	last := len(d.layers) - 1
@@ -72,7 +75,7 @@ func (d *openDir) Has(layer int) bool {
 			return true
 		}
 	}
-	h := d.o.handles.Acquire(d.n.handleKey(layer, useDir))
+	h := d.a.handles.Acquire(d.n.handleKey(layer, forDir))
 	if h != nil {
 		d.hold(layer, h)
 	}
@@ -86,36 +89,36 @@ func (d *openDir) hold(layer int, h *held) {
 	if i >= 0 && d.layers[i] == stack.Upper {
 		i--
 	}
-	if i >= 0 && len(d.held) >= d.o.parts {
-		d.o.handles.Release(d.held[i])
+	if i >= 0 && len(d.held) >= d.a.parts {
+		d.a.handles.Release(d.held[i])
 		d.layers, d.held = slices.Delete(d.layers, i, i+1), slices.Delete(d.held, i, i+1)
 	}
 	d.layers, d.held = append(d.layers, layer), append(d.held, h)
 }
 
-// openLayer opens the directory. In the upper, directories may get another place while the way there is walked: then it is walked
-// again while they cannot.
+// openLayer opens the directory. In the upper, directories may move while the path is walked. Then
+// openLayer walks it again, with movesMu held.
 func (d *openDir) openLayer(layer int) (*sys.Dir, error) {
 	if layer != stack.Upper {
 		return d.walk(layer)
 	}
-	o := d.o
-	before := o.moves.Load()
+	a := d.a
+	before := a.moves.Load()
 	dir, err := d.walk(layer)
-	if before%2 == 0 && o.moves.Load() == before {
+	if before%2 == 0 && a.moves.Load() == before {
 		return dir, err
 	}
 	if err == nil {
 		dir.Close()
 	}
-	o.movesMu.Lock()
-	defer o.movesMu.Unlock()
+	a.movesMu.Lock()
+	defer a.movesMu.Unlock()
 	return d.walk(layer)
 }
 
-// walk opens the directory from its parent, when that is open already, or from the root.
+// walk opens the directory from its parent if that is open already, else from the root.
 func (d *openDir) walk(layer int) (*sys.Dir, error) {
-	root := d.o.stack.Root(layer)
+	root := d.a.stack.Root(layer)
 	if d.aside != nil {
 		if at, ok := d.aside.MovedTo(layer); ok {
 			return root.OpenDir(at)
@@ -125,26 +128,26 @@ func (d *openDir) walk(layer int) (*sys.Dir, error) {
 	if moved {
 		return root.OpenDir(at)
 	}
-	if up != d.o.root {
-		if h := d.o.handles.Acquire(up.handleKey(layer, useDir)); h != nil {
-			defer d.o.handles.Release(h)
+	if up != d.a.root {
+		if h := d.a.handles.Acquire(up.handleKey(layer, forDir)); h != nil {
+			defer d.a.handles.Release(h)
 			return h.Value.dir.OpenDir(name)
 		}
 	}
 	return root.OpenDir(d.n.pathIn(layer))
 }
 
-// Path is where the directory lies below a layer's root.
+// Path returns where the directory lies below a layer's root.
 func (d *openDir) Path(layer int) string { return d.n.pathIn(layer) }
 
 func (d *openDir) release() {
 	for _, h := range d.held {
-		d.o.handles.Release(h)
+		d.a.handles.Release(h)
 	}
 	clear(d.held)
 	if d.answer.query.IsUsed() {
 		d.answer = answer{}
 	}
-	d.o, d.n, d.aside, d.held, d.layers = nil, nil, nil, d.held[:0], d.layers[:0]
+	d.a, d.n, d.aside, d.held, d.layers = nil, nil, nil, d.held[:0], d.layers[:0]
 	openDirs.Put(d)
 }

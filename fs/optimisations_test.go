@@ -6,7 +6,7 @@ import "testing"
 func TestOptimisationsAreTurnedOff(t *testing.T) {
 	c := newFolders(t, "", letters('a', 'h'))
 	c.Disabled = ListingSamples | Prefetch
-	s := openSite(t, c, false)
+	s := openSite(t, c)
 	dir, err := s.walk("d")
 	must(t, err)
 	entries, err := s.list(dir, 4096)
@@ -22,7 +22,7 @@ func TestOptimisationsAreTurnedOff(t *testing.T) {
 			must(t, err)
 		}
 	}
-	if s.o.readNext() {
+	if s.o.prefetch.readNext(&s.o.access) {
 		t.Error("prefetch: a file was read ahead")
 	}
 }

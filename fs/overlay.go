@@ -13,138 +13,61 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
-	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
 )
 
-// Overlay is one stack of layers, served or ready to be. Its methods may be called at any time by any number of callers.
+// Overlay is one stack of layers, served or ready to be served. Any number of goroutines may call
+// its methods.
 type Overlay struct {
 	fuse.RawFileSystem // answers ENOSYS to what is not served
 
-	cfg     Config
-	stack   *stack.Stack
-	names   ondisk.Names
-	root    *Node
-	nodes   *inodecache.Table[*Node]
-	numbers *inodecache.Numbers
-	claims  *inodecache.Claims[*Node] // the numbers of nodes, once apart is set
-	apart   atomic.Bool               // two objects could have one number
-	handles *inodecache.LRU[handleKey, handle]
-	parts   int // of one directory that a request keeps open; immutable
-	changes conn.Gate
-	listers listers
-	next    nextFile
-	log     *zap.Logger
-	selinux bool // the host has SELinux: security.selinux means something
+	tree
+	passthrough passthrough
+	guard       guard
+	listers     listers
+	prefetch    prefetcher
+	ranges      changingRanges
+	changes     conn.Gate // for requests that change the upper
+	damage      damageLog
+	pins        pins // if layers change
 
-	conn    *conn.Conn  // immutable
-	policy  conn.Policy // set by Connected, before any request is served
-	server  server      // set by Connected; nil: no connection to notify
-	backer  backer      // the server; set by Connected
-	opens   opens       // with passthrough
-	growing growing     // with passthrough
-	refusal sync.Once   // logs once that the kernel does not take a file for passthrough
-	births  sync.Once   // hasBirths is known
-	damage  damageLog   // what has been logged of damaged layers
+	// Immutable:
+	cfg        Config
+	names      ondisk.Names
+	layerNames layerNames
+	conn       *conn.Conn
+	log        *zap.Logger
+	selinux    bool // the host has SELinux: security.selinux means something
 
-	pins   pins                 // with Config.LayersChange
-	walked atomic.Pointer[Node] // with Config.LayersChange: the directory whose parts were looked up last
+	// Set before any request is served, by Mount or Connected:
+	policy conn.Policy
+	kernel notifier
+	helped bool // a second thread may work on one request
 
-	hasBirths bool // layers keep times of birth; set by births
-
-	layerNames layerNames // immutable
-
-	helped bool // two may work on one request; set by Mount
-
-	overfull   chan struct{} // wakes the pruner
-	writingOut atomic.Bool   // somebody is giving the disk work
-
-	// movesMu: one directory at a time gets another place in the upper. It is held over calls on
-	// the upper, never over one on a lower. A goroutine that holds it may hold the mu of
-	// directories that do not lie in one another, see lockTwo.
-	movesMu lock.Mutex[lock.Moves]
-	moves   atomic.Uint32 // odd while one does; changes with movesMu held
+	births     sync.Once   // sets hasBirths
+	hasBirths  bool        // layers have times of birth
+	writingOut atomic.Bool // a goroutine runs for writeOut
 }
 
-// server is what is used of [fuse.Server] while it serves.
-type server interface {
-	backer
-	pruned
-	// InodeNotify tells the kernel that the attributes of an inode have changed, and from offset 0 on its data as well.
-	InodeNotify(id uint64, offset, length int64) fuse.Status
-	// InodeNotifyStoreCache puts data into the page cache, and makes the file longer if it lies beyond its end.
-	InodeNotifyStoreCache(id uint64, offset int64, data []byte) fuse.Status
-}
-
-// markersVariable asks for .wh. files as whiteouts; the name and its meaning are fuse-overlayfs'.
+// markersVariable is the environment variable that turns .wh. files into whiteouts. Its name and
+// meaning are those of fuse-overlayfs.
 const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 
-// Open opens the layers of an overlay, takes its upper and work directory for itself and sweeps the latter. An error is
-// one line that names the directory and the reason; then nothing has changed.
+// Open opens the layers of an overlay, locks its upper and work directory, and sweeps the latter.
+// An error is one line that names the directory and the reason. Then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
 	cfg.Conn.NoSpin, cfg.Conn.NoDirectIO = cfg.Disabled.has(SpinningReader), cfg.Disabled.has(DirectIOOnNewFile)
 	c, err := conn.New(cfg.Conn, cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	s, err := stack.Open(stack.Config{
-		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
-		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther, Namespace: cfg.Namespace,
-		Markers: os.Getenv(markersVariable) != "",
-		Slow:    c.Slow,
-		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
-		ACL:         !cfg.NoACL && !cfg.NoXattrs,
-		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
-		ListAtOnce: cfg.Disabled.has(UnlistedDirs),
-	})
+	s, err := stack.Open(stackConfig(&cfg, c.Slow))
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	if s.AfterVolatile() {
-		cfg.Log.Warn("the last mount of this upperdir was volatile: a power cut since may have damaged it", zap.String("upperdir", cfg.Upper))
-	}
-	for _, warning := range s.Warnings() {
-		cfg.Log.Warn(warning)
-	}
-	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would keep the ACL.
-	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
-	if cfg.Upper != "" && !s.Writable() && cfg.Conn.Timeout < 0 {
-		cfg.LayersChange = true // another mount may change the upper
-	}
-	if cfg.LayersChange {
-		s.ExpectChanges()
-	}
-	width := uint(64)
-	if cfg.SmallInodes {
-		width = 32
-	}
-	keep := initialBounds()
-	o := &Overlay{
-		RawFileSystem: fuse.NewDefaultRawFileSystem(),
-		cfg:           cfg,
-		stack:         s,
-		names:         s.Names(),
-		nodes:         inodecache.NewTable[*Node](),
-		numbers:       inodecache.NewNumbers(s.Devices(), width, s.NumberBits()),
-		claims:        inodecache.NewClaims[*Node](),
-		handles:       inodecache.NewLRU[handleKey](keep.handles, closeHandle),
-		next:          nextFile{disabled: cfg.Disabled.has(Prefetch)},
-		log:           cfg.Log,
-		selinux:       host.HasSELinux(),
-		conn:          c,
-		overfull:      make(chan struct{}, 1),
-		parts:         keep.parts,
-		pins:          pins{most: keep.handles / 2},
-		opens:         opens{byID: map[uint64]opened{}, most: keep.handles / 2},
-	}
-	if !s.Writable() {
-		o.changes.Shut(unix.EROFS)
-	}
-	o.layerNames = newLayerNames(&cfg)
-	if s.Overlap() {
-		o.tellApart()
-	}
+	adaptConfig(&cfg, s)
+	o := newOverlay(cfg, s, c)
 	if err := o.openRoot(); err != nil {
 		o.Close()
 		return nil, err
@@ -152,28 +75,101 @@ func Open(cfg Config) (*Overlay, error) {
 	return o, nil
 }
 
+// stackConfig is what fs/stack has to know. slow is called before calls that may take long.
+func stackConfig(cfg *Config, slow func()) stack.Config {
+	return stack.Config{
+		Lowers: cfg.Lowers, DataOnly: cfg.DataOnly, Upper: cfg.Upper, Work: cfg.Work,
+		ReadOnly: cfg.ReadOnly, BesideOther: cfg.BesideOther, Namespace: cfg.Namespace,
+		Markers: os.Getenv(markersVariable) != "",
+		Slow:    slow,
+		Sync:    !cfg.Volatile, AfterVolatile: cfg.AfterVolatile,
+		ACL:         !cfg.NoACL && !cfg.NoXattrs,
+		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
+		ListAtOnce: cfg.Disabled.has(UnlistedDirs),
+	}
+}
+
+// adaptConfig changes what the opened layers require, and logs their warnings.
+func adaptConfig(cfg *Config, s *stack.Stack) {
+	if s.AfterVolatile() {
+		cfg.Log.Warn("the last mount of this upperdir was volatile: a power cut since may have damaged it",
+			zap.String("upperdir", cfg.Upper))
+	}
+	for _, warning := range s.Warnings() {
+		cfg.Log.Warn(warning)
+	}
+	// The kernel's ACLs and the mode go together, and here the mode is not that of the file that would
+	// keep the ACL.
+	cfg.NoACL = cfg.NoACL || !s.KeepsMode()
+	if cfg.Upper != "" && !s.Writable() && cfg.Conn.Timeout < 0 {
+		cfg.LayersChange = true // another mount may change the upper
+	}
+	if cfg.LayersChange {
+		s.ExpectChanges()
+	}
+}
+
+// newOverlay makes an overlay without a root.
+func newOverlay(cfg Config, s *stack.Stack, c *conn.Conn) *Overlay {
+	width := uint(64)
+	if cfg.SmallInodes {
+		width = 32
+	}
+	bounds := initialBounds()
+	o := &Overlay{
+		RawFileSystem: fuse.NewDefaultRawFileSystem(),
+		cfg:           cfg,
+		names:         s.Names(),
+		conn:          c,
+		prefetch:      prefetcher{disabled: cfg.Disabled.has(Prefetch)},
+		log:           cfg.Log,
+		selinux:       host.HasSELinux(),
+		pins:          pins{maxHeld: bounds.handles / 2},
+	}
+	o.access = access{
+		stack:        s,
+		nodes:        inodecache.NewTable[*Node](),
+		handles:      inodecache.NewLRU[handleKey](bounds.handles, closeHandle),
+		parts:        bounds.parts,
+		layersChange: cfg.LayersChange,
+	}
+	o.kernel.conn = c
+	o.numbers = newInodeNumbers(&o.access, width)
+	o.guard = guard{access: &o.access, writesBack: o.writesBack}
+	o.passthrough = passthrough{o: o, counts: openCounts{byID: map[uint64]openCount{}, maxLowers: bounds.handles / 2}}
+	o.pruner = newPruner(&o.access, cfg.CacheInodes, cfg.Log)
+	if !s.Writable() {
+		o.changes.Shut(unix.EROFS)
+	}
+	o.layerNames = newLayerNames(&cfg)
+	if s.Overlap() {
+		o.numbers.requireUnique()
+	}
+	return o
+}
+
 func (o *Overlay) openRoot() error {
 	dir := o.stack.RootDir()
 	n := &Node{kind: unix.S_IFDIR, layer: int32(dir.Top()), dir: newDirState(dir)}
 	o.nodes.Insert(n)
 	o.root = n
-	return o.settleDir(n)
+	return o.initDirInode(n)
 }
 
-// Close gives the layers back. The overlay must not be mounted any more.
+// Close closes the layers. The overlay must not be mounted any more.
 func (o *Overlay) Close() {
 	o.handles.Clear()
 	o.stack.Close()
 	o.conn.Close()
 }
 
-// String names the file system for go-fuse.
+// String returns the name of the file system for go-fuse.
 func (o *Overlay) String() string { return "fuse-overlay" }
 
 // Counts returns how many requests of each kind have been served, see [conn.Conn.Counts].
 func (o *Overlay) Counts() map[string]uint64 { return o.conn.Counts() }
 
-// node returns the node of an id that the kernel holds.
+// node returns the node of an ID that the kernel has; ESTALE: none.
 func (o *Overlay) node(id uint64) (*Node, error) {
 	n, ok := o.nodes.Get(id)
 	if !ok {
@@ -182,8 +178,8 @@ func (o *Overlay) node(id uint64) (*Node, error) {
 	return n, nil
 }
 
-// status turns an error into the kernel's answer. ENOSYS from a layer would switch a whole operation off for the life of
-// the mount, so it is told as EOPNOTSUPP.
+// status translates an error for the reply. ENOSYS of a layer becomes EOPNOTSUPP, because after
+// ENOSYS the kernel would never send such a request again.
 func (o *Overlay) status(op string, err error) fuse.Status {
 	switch e := err.(type) {
 	case nil:

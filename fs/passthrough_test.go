@@ -12,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// backings stands for the kernel: it holds what it was handed, until told to close it.
+// backings stands for the kernel: it keeps the backing files it got until they are unregistered.
 type backings struct {
 	mu     sync.Mutex // guards the rest
 	last   int32
@@ -48,7 +48,7 @@ func (b *backings) UnregisterBackingFd(id int32) syscall.Errno {
 // passing makes an overlay answer as one mounted with passthrough.
 func (s *site) passing() *backings {
 	b := &backings{open: map[int32]bool{}}
-	s.o.backer, s.o.policy.Passthrough = b, true
+	s.o.passthrough.kernel, s.o.policy.Passthrough = b, true
 	return b
 }
 
@@ -67,7 +67,8 @@ func (k *kernel) create(p string, mode, flags uint32, out *fuse.CreateOut) reque
 	})
 }
 
-// wantOpen opens a file and fails the test when that is answered with another backing; it returns the node.
+// wantOpen opens a file and fails the test when that is answered with another backing; it returns
+// the node.
 func (s *site) wantOpen(p string, flags uint32, backing int32) uint64 {
 	s.t.Helper()
 	id, err := s.walk(p)
@@ -170,7 +171,8 @@ func TestCreateOpens(t *testing.T) {
 	s.wantView("after creations", "file new 0640\nfile suid 4755\nfile there")
 }
 
-// A file that the kernel does not take is opened through the cache; an open that fails leaves nothing.
+// A file that the kernel does not take is opened through the cache; an open that fails leaves
+// nothing.
 func TestOpenWithoutBacking(t *testing.T) {
 	s := newSite(t, "file up", "file low")
 	b := s.passing()

@@ -68,22 +68,22 @@ func (k *kernel) chattr(p, letters string) request {
 var flagged = []scenario{
 	{
 		name: "chattr +i of a lower file", lower: "file d/f \"text\"", copies: true,
-		ask:    func(s *site) request { return s.chattr("d/f", "i") },
+		send:   func(s *site) request { return s.chattr("d/f", "i") },
 		change: "- file d/f 0644 \"text\"\n+ file d/f 0644 \"text\" flags=\"i\"",
 	},
 	{
 		name: "chattr +a of an upper directory", upper: "dir d",
-		ask:    func(s *site) request { return s.chattr("d", "a") },
+		send:   func(s *site) request { return s.chattr("d", "a") },
 		change: "- dir d 0755\n+ dir d 0755 flags=\"a\"",
 	},
 	{
 		name: "chattr -i of an upper file", upper: "file f \"text\"\nxattr f trusted.overlay.protattr i",
-		ask:    func(s *site) request { return s.chattr("f", "") },
+		send:   func(s *site) request { return s.chattr("f", "") },
 		change: "- file f 0644 \"text\" flags=\"i\"\n+ file f 0644 \"text\"",
 	},
 	{
 		name: "append to an append-only file", upper: "file f \"text\"\nxattr f trusted.overlay.protattr a",
-		ask: func(s *site) request {
+		send: func(s *site) request {
 			return s.onNode("f", func(id uint64) error {
 				return s.writeAs(&fuse.WriteIn{InHeader: s.header(id), Offset: 4, Size: 4, Flags: unix.O_WRONLY | unix.O_APPEND}, "more")
 			})
@@ -92,7 +92,8 @@ var flagged = []scenario{
 	},
 }
 
-// Each request that would change a protected object is refused, and nothing has changed then: not even a copy-up happens.
+// Each request that would change a protected object is refused, and nothing has changed then: not
+// even a copy-up happens.
 func TestProtectedIsNotChanged(t *testing.T) {
 	for _, flag := range []string{"i", "a"} {
 		s := newSite(t, "file up \"text\"\ndir updir\nfile updir/x\nfile other", "file low \"text\"\ndir lowdir\nfile lowdir/x")
@@ -105,7 +106,7 @@ func TestProtectedIsNotChanged(t *testing.T) {
 		}
 		s.remount()
 		before := s.view()
-		for what, ask := range map[string]request{
+		for what, send := range map[string]request{
 			"unlink of up": s.unlink("up"), "unlink of low": s.unlink("low"), "rmdir": s.rmdir("updir"), "rmdir of low": s.rmdir("lowdir"),
 			"unlink in a directory": s.unlink("updir/x"), "unlink in a lower directory": s.unlink("lowdir/x"),
 			"rename": s.rename("up", "new", 0), "rename of low": s.rename("low", "new", 0), "rename onto it": s.rename("other", "low", 0),
@@ -114,7 +115,7 @@ func TestProtectedIsNotChanged(t *testing.T) {
 			"truncate": s.truncate("low", 0), "chown": s.chown("up", 1, 1), "setxattr": s.setxattr("low", "user.x", "y"),
 			"removexattr": s.removexattr("low", "user.x"), "write": s.write("low", 0, "TEXT"), "write beyond": s.write("up", 4, "more"),
 		} {
-			want(t, flag+": "+what, ask(), unix.EPERM)
+			want(t, flag+": "+what, send(), unix.EPERM)
 		}
 		if flag == "i" {
 			want(t, "create", s.mknod("lowdir/new", unix.S_IFREG|0o644, 0)(), unix.EPERM)
@@ -153,7 +154,7 @@ func protectInode(t *testing.T, path, flag string) {
 func TestWhoMayChangeFlags(t *testing.T) {
 	s := newSite(t, "file root \"r\"\nfile own \"o\"\nown own 1000 1000", "")
 	s.o.policy.ChecksFlags = true
-	ask := func(p string, uid, thread, flag uint32) error {
+	send := func(p string, uid, thread, flag uint32) error {
 		id, err := s.walk(p)
 		must(t, err)
 		in := &fuse.IoctlIn{InHeader: s.header(id), Cmd: wire.IoctlSetFlags}
@@ -161,10 +162,10 @@ func TestWhoMayChangeFlags(t *testing.T) {
 		return errorOf(s.o.Ioctl(nil, in, binary.NativeEndian.AppendUint32(nil, flag), &fuse.IoctlOut{}, nil))
 	}
 	self := uint32(os.Getpid())
-	want(t, "another's", ask("root", 1000, self, sys.FlagNodump), unix.EPERM)
-	want(t, "his own", ask("own", 1000, self, sys.FlagNodump), nil)
-	want(t, "root, of any file", ask("own", 0, self, 0), nil)
-	want(t, "immutable, by root", ask("own", 0, self, sys.FlagImmutable), nil)
-	want(t, "no more, by a thread that is gone", ask("own", 0, 0, 0), unix.EPERM)
-	want(t, "no more, by root", ask("own", 0, self, 0), nil)
+	want(t, "another's", send("root", 1000, self, sys.FlagNodump), unix.EPERM)
+	want(t, "his own", send("own", 1000, self, sys.FlagNodump), nil)
+	want(t, "root, of any file", send("own", 0, self, 0), nil)
+	want(t, "immutable, by root", send("own", 0, self, sys.FlagImmutable), nil)
+	want(t, "no more, by a thread that is gone", send("own", 0, 0, 0), unix.EPERM)
+	want(t, "no more, by root", send("own", 0, self, 0), nil)
 }

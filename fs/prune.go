@@ -9,64 +9,79 @@ import (
 )
 
 const (
-	// pruneBatch is how many inodes the kernel is asked to let go at a time.
+	// pruneBatch is how many inodes one notification names.
 	pruneBatch = 1024
-	// pruneTurns is how many batches in a row may have no effect before the rest is taken to be in use.
+	// pruneTurns is how many batches in a row may have no effect before the pruner takes the rest to
+	// be in use.
 	pruneTurns = 8
-	// pruneWait is how long the FORGETs of a batch may take to come.
+	// pruneWait is how long the FORGETs of a batch may take.
 	pruneWait = 2 * time.Millisecond
-	// pruneRest is how long pruning rests after it found no more to be let go.
+	// pruneRest is how long the pruner rests if it could not reach its target.
 	pruneRest = 100 * time.Millisecond
 )
 
-// pruned is who can be asked to drop inodes: *fuse.Server.
+// pruned is the part of [fuse.Server] that makes the kernel drop inodes.
 type pruned interface {
 	PruneNotify(nodes []uint64) fuse.Status
 	EntryNotify(parent uint64, name string) fuse.Status
 }
 
-// crowded wakes the pruner when there are more nodes than there should be. It may be called with locks held.
-func (o *Overlay) crowded() {
-	if o.cfg.CacheInodes > 0 && o.nodes.Len() > o.cfg.CacheInodes {
+// pruner keeps the table of nodes near its bound. The kernel holds the nodes, so the pruner makes
+// it drop inodes that no process uses: by FUSE_NOTIFY_PRUNE (Linux 6.18), before by invalidating
+// their names. The kernel answers with FORGETs.
+type pruner struct {
+	a     *access
+	bound int // of nodes; 0: none
+	log   *zap.Logger
+	wakes chan struct{}
+}
+
+func newPruner(a *access, bound int, log *zap.Logger) pruner {
+	return pruner{a: a, bound: bound, log: log, wakes: make(chan struct{}, 1)}
+}
+
+// wake wakes the pruner if there are more nodes than the bound. It may be called with locks held.
+func (p *pruner) wake() {
+	if p.bound > 0 && p.a.nodes.Len() > p.bound {
 		select {
-		case o.overfull <- struct{}{}:
+		case p.wakes <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// prune keeps the table near its bound, until done is closed: the kernel holds the nodes, so it is asked to drop inodes that
-// nobody uses (FUSE_NOTIFY_PRUNE, Linux 6.18; before, by invalidating their names), and answers by FORGETs.
-func (o *Overlay) prune(kernel pruned, done <-chan struct{}) {
+// run prunes until done is closed, or until the kernel takes no notification.
+func (p *pruner) run(kernel pruned, done <-chan struct{}) {
 	for {
 		select {
 		case <-done:
 			return
-		case <-o.overfull:
+		case <-p.wakes:
 		}
-		// Somewhat below, so that not every new node begins it again.
-		target := o.cfg.CacheInodes - o.cfg.CacheInodes/16
-		for vain := 0; vain < pruneTurns && o.nodes.Len() > target; {
-			before := o.nodes.Len()
-			if !o.pruneSome(kernel, min(pruneBatch, max(before-target, 1))) {
+		// Somewhat below the bound, so that not every new node begins it again.
+		target := p.bound - p.bound/16
+		for vain := 0; vain < pruneTurns && p.a.nodes.Len() > target; {
+			before := p.a.nodes.Len()
+			if !p.pruneSome(kernel, min(pruneBatch, max(before-target, 1))) {
 				return
 			}
 			time.Sleep(pruneWait)
-			if o.nodes.Len() < before {
+			if p.a.nodes.Len() < before {
 				vain = 0
 			} else {
 				vain++
 			}
 		}
-		if o.nodes.Len() > target {
+		if p.a.nodes.Len() > target {
 			time.Sleep(pruneRest)
 		}
 	}
 }
 
-// pruneSome asks the kernel to let some nodes go, and reports false when it cannot be asked any more.
-func (o *Overlay) pruneSome(kernel pruned, limit int) bool {
-	some := o.nodes.Sample(limit, func(n *Node) bool { return n != o.root && n.leaf() })
+// pruneSome makes the kernel drop up to limit nodes that have no others below them. It returns
+// false if the kernel takes no notification.
+func (p *pruner) pruneSome(kernel pruned, limit int) bool {
+	some := p.a.nodes.Sample(limit, func(n *Node) bool { return n != p.a.root && n.leaf() })
 	ids := make([]uint64, len(some))
 	for i, n := range some {
 		ids[i] = n.ID()
@@ -74,8 +89,8 @@ func (o *Overlay) pruneSome(kernel pruned, limit int) bool {
 	status := kernel.PruneNotify(ids)
 	if status == fuse.ENOSYS {
 		for _, n := range some {
-			if p := n.place(); p.parent != nil && !p.gone {
-				status = kernel.EntryNotify(p.parent.ID(), p.name)
+			if at := n.place(); at.parent != nil && !at.unlinked {
+				status = kernel.EntryNotify(at.parent.ID(), at.name)
 			}
 		}
 	}
@@ -83,6 +98,6 @@ func (o *Overlay) pruneSome(kernel pruned, limit int) bool {
 	case fuse.OK, fuse.ENOENT, fuse.Status(unix.ENOTEMPTY):
 		return true
 	}
-	o.log.Debug("the kernel cannot be asked to forget", zap.Stringer("status", status))
+	p.log.Debug("the kernel takes no notification to drop inodes", zap.Stringer("status", status))
 	return false
 }

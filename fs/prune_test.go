@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forgetful is a kernel that drops what it is asked to, but for what is in use.
+// forgetful is a kernel that drops every inode of a notification, but for those in use.
 type forgetful struct {
 	s     *site
 	inUse uint64
@@ -63,13 +63,13 @@ func TestCacheInodesBoundsTheTable(t *testing.T) {
 			const bound = 20
 			cfg := newFolders(t, "", forests(40))
 			cfg.CacheInodes = bound
-			s := openSite(t, cfg, false)
+			s := openSite(t, cfg)
 			used, err := s.walk("d0/f")
 			must(t, err)
 			kernel := &forgetful{s: s, inUse: used, old: old}
 			done, ended := make(chan struct{}), make(chan struct{})
 			go func() {
-				s.o.prune(kernel, done)
+				s.o.pruner.run(kernel, done)
 				close(ended)
 			}()
 			for round := range 3 {
@@ -86,7 +86,7 @@ func TestCacheInodesBoundsTheTable(t *testing.T) {
 						break
 					}
 					time.Sleep(time.Millisecond)
-					s.o.crowded() // as the next new node would
+					s.o.pruner.wake() // as the next new node would
 				}
 				if n := s.o.nodes.Len(); n > bound {
 					t.Errorf("round %d: %d nodes stay, want at most %d", round, n, bound)
@@ -129,5 +129,5 @@ func TestPruningWhileNamesMove(t *testing.T) {
 			s.o.nodes.Sample(pruneBatch, (*Node).leaf)
 		}
 	})
-	s.settled(fds)
+	s.wantConsistent(fds)
 }

@@ -13,13 +13,14 @@ import (
 
 // The requests about a range of a file: FALLOCATE, LSEEK and COPY_FILE_RANGE.
 
-// Fallocate answers FALLOCATE. Of its modes the kernel passes on KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE (fuse_file_fallocate).
+// Fallocate answers FALLOCATE. Of its modes the kernel passes on KEEP_SIZE, PUNCH_HOLE and
+// ZERO_RANGE (fuse_file_fallocate).
 func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("fallocate", err)
 	}
-	if err := o.mayFallocate(n, in.Mode); err != nil {
+	if err := o.guard.mayFallocate(n, in.Mode); err != nil {
 		return o.status("fallocate", err)
 	}
 	o.conn.Slow()
@@ -36,34 +37,36 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	}))
 }
 
-// clearRange makes a range of the file zeros. The kernel clears the range in its pages only after the reply, and in memory alone. If a
-// mapping changes a page beside the range meanwhile, the writeback of that page brings the old bytes. So what the page cache writes
-// back to the range is ignored here, and pages that lie only partly in the range are dropped before the reply.
+// clearRange writes zeros to a range of the file. The kernel clears the range in its pages only
+// after the reply, and in memory alone. If a mapping changes a page beside the range meanwhile, the
+// writeback of that page brings the old bytes. So what the page cache writes back to the range is
+// ignored here. Pages that lie only partly in the range are dropped before the reply.
 func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
 	from, size := int64(in.Offset), int64(in.Length)
-	o.growing.begin(n, growth{size: math.MaxInt64, from: from, to: from + size, shown: true})
-	defer o.growing.end(n)
+	o.ranges.begin(n, rangeChange{size: math.MaxInt64, from: from, to: from + size, shown: true})
+	defer o.ranges.end(n)
 	if err := f.Fallocate(in.Mode, from, size); err != nil {
 		return err
 	}
 	if page := int64(host.PageSize()); from%page != 0 || (from+size)%page != 0 {
-		o.dropPages(n, from, size)
+		o.kernel.dropPages(n.ID(), from, size)
 	}
 	return nil
 }
 
-// Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back before it asks, and
-// what is dirty would be taken for a hole by whoever copies the file. Invalidating makes it write them (the cost is the
-// file's clean pages; only copies of files that look sparse ask).
+// Lseek answers LSEEK: where data or a hole begins. The kernel does not write its dirty pages back
+// before the request, and a copy of the file would take them for a hole. So they are invalidated,
+// which writes them. That costs the file's clean pages, but only programs that copy sparse files
+// send LSEEK.
 func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return o.status("lseek", err)
 	}
 	if o.stack.Writable() {
-		o.dropPages(n, int64(in.Offset), 0)
+		o.kernel.dropPages(n.ID(), int64(in.Offset), 0)
 	}
-	h, err := o.readable(n, in.NodeId)
+	h, err := o.passthrough.readable(n, in.NodeId)
 	if err != nil {
 		return o.status("lseek", err)
 	}
@@ -73,11 +76,12 @@ func (o *Overlay) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut)
 	return o.status("lseek", err)
 }
 
-// CopyFileRange answers COPY_FILE_RANGE, which shares the data where the file system can.
+// CopyFileRange answers COPY_FILE_RANGE. It shares the data if the file system can.
 //
-// When it is answered, the kernel drops each page that the range touches, also one that it touches in part, and with it what a
-// mapping has put into the rest of that page since the kernel wrote it back (__fuse_copy_file_range). So only whole pages of the
-// target are copied, and its end; for the rest, EOPNOTSUPP has the kernel copy by way of the page cache.
+// After the reply the kernel drops each page that the range touches, even partly. With it goes what
+// a mapping has written to the rest of that page since the last writeback (__fuse_copy_file_range).
+// So only whole pages of the target are copied, and its end. For the rest, EOPNOTSUPP has the
+// kernel copy by way of the page cache.
 func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	src, err := o.node(in.NodeId)
 	if err != nil {
@@ -87,7 +91,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
-	if err := o.mayChange(dst); err != nil {
+	if err := o.guard.mayChange(dst); err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
 	o.conn.Slow()
@@ -96,7 +100,7 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 		return 0, o.status("copy_file_range", err)
 	}
 	defer o.handles.Release(to)
-	from, err := o.readable(src, in.NodeId)
+	from, err := o.passthrough.readable(src, in.NodeId)
 	if err != nil {
 		return 0, o.status("copy_file_range", err)
 	}
@@ -114,7 +118,8 @@ func (o *Overlay) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	return uint32(done), o.status("copy_file_range", err)
 }
 
-// wholePages is how much of a copy leaves no page of the target in part as it was; EOPNOTSUPP if that is nothing.
+// wholePages returns how much of a copy leaves no page of the target partly as it was; EOPNOTSUPP:
+// nothing.
 func wholePages(from, to *sys.File, offFrom, offTo, length int64) (int64, error) {
 	var source, target sys.Stat
 	if err := from.Ref().Stat(&source); err != nil {

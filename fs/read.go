@@ -7,7 +7,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 )
 
-// bulk is the size, in bytes, of a request for a part of a large file. Another should not have to wait for such a READ.
+// bulk is the size, in bytes, of a request for a part of a large file. Other requests do not wait
+// for such a READ.
 const bulk = 128 << 10
 
 // Read answers READ.
@@ -29,18 +30,18 @@ func (o *Overlay) ReadData(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	case len(buf) >= bulk:
 		o.conn.Slow()
 	case in.Offset == 0 && !o.cfg.LayersChange:
-		if got, ok := o.next.take(n, buf); ok {
+		if got, ok := o.prefetch.take(n, buf); ok {
 			return got, fuse.OK
 		}
 	}
 	if !readsDirectly(in) {
 		n.willRead()
-		buf = buf[:o.growing.readable(n, int64(in.Offset), len(buf))]
+		buf = buf[:o.ranges.readableLength(n, int64(in.Offset), len(buf))]
 	}
 	if got, done := o.readQuietly(n, in, buf); done {
 		return got, fuse.OK
 	}
-	h, err := o.readable(n, in.NodeId)
+	h, err := o.passthrough.readable(n, in.NodeId)
 	if err != nil {
 		return 0, o.status("read", err)
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// OpenDir answers OPENDIR with ENOSYS where the kernel then opens by itself and keeps the listing
+// OpenDir answers OPENDIR. ENOSYS has the kernel open directories by itself and keep their listings
 // (FUSE_NO_OPENDIR_SUPPORT).
 func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	switch {
@@ -27,32 +27,17 @@ func (o *Overlay) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) 
 // ReleaseDir answers RELEASEDIR.
 func (o *Overlay) ReleaseDir(*fuse.ReleaseIn) {}
 
-// Places of the entries that every directory has; those of the index follow.
-const (
-	placeDot    = 1
-	placeDotDot = 2
-)
-
-// sizes of struct fuse_direntplus and struct fuse_dirent without the name (linux/fuse.h)
-const (
-	direntSize     = 24
-	direntPlusSize = 128 + direntSize
-)
-
-// unknownIno stands for an inode number that cannot be told, as in libfuse (FUSE_UNKNOWN_INO).
-const unknownIno = 0xffffffff
-
-// ReadDir answers READDIR: any offset, without a handle.
+// ReadDir answers READDIR at any offset, without a handle.
 func (o *Overlay) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return o.status("readdir", o.list(in, out, false))
+	return o.status("readdir", o.list(in, out, namesOnly))
 }
 
-// ReadDirPlus answers READDIRPLUS: every entry comes with what LOOKUP would tell of it.
+// ReadDirPlus answers READDIRPLUS: an entry comes with the reply that a LOOKUP of it would get.
 func (o *Overlay) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return o.status("readdirplus", o.list(in, out, true))
+	return o.status("readdirplus", o.list(in, out, withAttributes))
 }
 
-func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error {
+func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, form listingForm) error {
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return err
@@ -61,29 +46,48 @@ func (o *Overlay) list(in *fuse.ReadIn, out *fuse.DirEntryList, plus bool) error
 		return unix.ENOTDIR
 	}
 	l := listings.Get().(*listing)
-	*l = listing{o: o, n: n, d: o.open(n), out: out, room: int(in.Size), plus: plus, entries: l.entries[:0], waiting: l.waiting[:0]}
+	*l = listing{
+		o: o, n: n, d: o.openDir(n), form: form, out: out, room: int(in.Size),
+		entries: l.entries[:0], pending: l.pending[:0],
+	}
 	defer func() {
-		for _, n := range l.drop {
+		for _, n := range l.unsent {
 			o.forgetOne(n)
 		}
 		clear(l.entries)
-		clear(l.waiting)
-		*l = listing{entries: l.entries, waiting: l.waiting}
+		clear(l.pending)
+		*l = listing{entries: l.entries, pending: l.pending}
 		listings.Put(l)
 	}()
 	if err := l.collect(in.Pid, in.Offset); err != nil {
 		return err
 	}
-	if plus && in.Offset == 0 && !o.cfg.LayersChange {
-		o.next.listed(n)
+	if form == withAttributes && in.Offset == 0 && !o.cfg.LayersChange {
+		o.prefetch.noteListing(n)
 	}
-	return l.fill()
+	return l.reply()
 }
+
+// Places of the entries that every directory has. Those of the name table follow.
+const (
+	placeDot    = 1
+	placeDotDot = 2
+)
+
+// Sizes of struct fuse_direntplus and struct fuse_dirent without the name (linux/fuse.h).
+const (
+	direntSize     = 24
+	direntPlusSize = 128 + direntSize
+)
+
+// unknownIno is the inode number of an entry whose number is not known, as in libfuse
+// (FUSE_UNKNOWN_INO).
+const unknownIno = 0xffffffff
 
 // takes reports whether a further entry fits, and counts it.
 func (l *listing) takes(name string) bool {
 	size := direntSize
-	if l.plus {
+	if l.form == withAttributes {
 		size = direntPlusSize
 	}
 	size += (len(name) + 7) &^ 7
@@ -91,8 +95,9 @@ func (l *listing) takes(name string) bool {
 	return l.room >= 0
 }
 
-// dots puts "." and ".." into the reply. The kernel wants no attributes of them. Precondition: n.dir.mu is held, n listed.
-func (l *listing) dots(place, end uint64) {
+// dotsLocked puts "." and ".." into the reply. The kernel needs no attributes of them.
+// Precondition: n.dir.mu is held, n is listed.
+func (l *listing) dotsLocked(place, end uint64) {
 	if place >= placeDotDot {
 		return
 	}
@@ -112,17 +117,19 @@ func (l *listing) dots(place, end uint64) {
 	}
 }
 
-// howManyDots returns how many of "." and ".." a listing has: both, unless its entries would fill the last page of the copy that the kernel
-// keeps of it, and the directory has changed. Another listing that began before may then go on at an offset that this one does not
-// have. The kernel looks for that offset in its copy, and sends READDIR for the rest if the copy
-// lacks it. It does not do so if the copy ends with a page: it takes that for the end of the
-// listing (fuse_readdir_cached), and the listing would lack the rest of the names.
+// howManyDots returns how many of "." and ".." a listing has. It has both, unless its entries would
+// fill the last page of the copy that the kernel keeps of it, and the directory has changed.
+//
+// Another listing that began before may then go on at an offset that this one does not have. The
+// kernel looks for that offset in its copy, and sends READDIR for the rest if the copy lacks it. It
+// does not do so if the copy ends with a page: it takes that for the end of the listing
+// (fuse_readdir_cached), and the listing would lack the rest of the names.
 func howManyDots(d *stack.Dir, end uint64) int {
 	const both = 2
 	if !d.Changed() {
 		return both
 	}
-	var copies [both + 1]pages // of a listing without ".", with it, and with both
+	var copies [both + 1]copySize // of a listing without ".", with it, and with both
 	for dots := range copies {
 		for name := range dots {
 			copies[dots].add(name + 1)
@@ -135,37 +142,39 @@ func howManyDots(d *stack.Dir, end uint64) int {
 		return true
 	})
 	for dots := both; dots > 0; dots-- {
-		if copies[dots]%pages(host.PageSize()) != 0 {
+		if copies[dots]%copySize(host.PageSize()) != 0 {
 			return dots
 		}
 	}
 	return both
 }
 
-// pages is the size of the kernel's copy of a listing, in which no entry lies in two pages (fuse_add_dirent_to_cache).
-type pages int
+// copySize is the size of the kernel's copy of a listing, in bytes. No entry lies in two pages
+// (fuse_add_dirent_to_cache).
+type copySize int
 
 // add adds an entry whose name has that length.
-func (p *pages) add(name int) {
-	page, size := pages(host.PageSize()), pages(direntSize+(name+7)&^7)
-	if rest := *p % page; rest+size > page {
-		*p += page - rest
+func (c *copySize) add(name int) {
+	page, size := copySize(host.PageSize()), copySize(direntSize+(name+7)&^7)
+	if rest := *c % page; rest+size > page {
+		*c += page - rest
 	}
-	*p += size
+	*c += size
 }
 
-// add puts an entry into the reply and returns where its attributes go, if they are told. An entry without a node id is one
-// whose attributes are not (fuse_direntplus_link).
+// add puts an entry into the reply and returns where its attributes go; nil in a READDIR. An entry
+// without a node ID is one without attributes (fuse_direntplus_link).
 func (l *listing) add(e fuse.DirEntry) *fuse.EntryOut {
-	if l.plus {
+	if l.form == withAttributes {
 		return l.out.AddDirLookupEntry(e)
 	}
 	l.out.AddDirEntry(e)
 	return nil
 }
 
-// fill writes the reply, with no lock held: a directory's link count may need its own listing.
-func (l *listing) fill() error {
+// reply writes the reply, with no lock held: the link count of a directory may need its own
+// listing.
+func (l *listing) reply() error {
 	entries := l.entries
 	for i := range entries {
 		e := &entries[i]
@@ -177,7 +186,7 @@ func (l *listing) fill() error {
 		if err := l.o.attr(e.node, &e.st, &a); err != nil {
 			for ; i < len(entries); i++ {
 				if n := entries[i].node; n != nil {
-					l.drop = append(l.drop, n)
+					l.unsent = append(l.unsent, n)
 				}
 			}
 			if i > 0 && len(l.out.Bytes()) > 0 {
@@ -187,7 +196,7 @@ func (l *listing) fill() error {
 		}
 		out := l.add(fuse.DirEntry{Name: e.name, Mode: e.node.kind, Ino: a.Ino, Off: e.offset})
 		if out == nil {
-			l.drop = append(l.drop, e.node)
+			l.unsent = append(l.unsent, e.node)
 			continue
 		}
 		out.Attr = a

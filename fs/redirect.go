@@ -12,12 +12,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The data of a file of the upper that has attributes alone is found by its name, or by a redirect. Both are settled here when
-// the file gets another name or a further one.
+// A redirect leads from a directory of the upper to its parts in the layers below, and from a file
+// of the upper without data (metacopy) to its data. Without one the name leads there. A rename or a
+// further link decides whether an object needs a redirect.
 
-// redirectData settles what a file without data is to say of where that is, after the rename (ovl_set_redirect).
-// Precondition: the ends are locked.
-func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
+// redirectDataLocked decides which redirect a file without data needs after the rename
+// (ovl_set_redirect). Preconditions: the ends are locked.
+func (r *rename) redirectDataLocked(end *stack.End, at placed, n *Node) (err error) {
 	data := n.place().data
 	if data == nil {
 		return nil
@@ -33,8 +34,8 @@ func (r *rename) redirectData(end *stack.End, at placed, n *Node) (err error) {
 	return err
 }
 
-// pathOfData is where the layers below the upper have the data of a file, from their roots; EXDEV where that is too long to be
-// kept.
+// pathOfData returns the path of the data of a file in the layers below the upper, from their
+// roots; EXDEV: it is too long for a redirect.
 func (at placed) pathOfData(data *stack.Data) (string, error) {
 	where := strings.TrimSuffix(at.parent.pathBelow(), "/") + "/" + cmp.Or(data.Redirect, at.name)
 	if len(where) > ondisk.MaxRedirect {
@@ -43,8 +44,9 @@ func (at placed) pathOfData(data *stack.Data) (string, error) {
 	return where, nil
 }
 
-// hasShortName reports whether a redirect could lead to the data of a shared file by one of its names: the kernel's overlayfs, but
-// no FUSE server, knows which name a link is made from. Precondition: none of n's locks is held.
+// hasShortName reports whether a redirect could lead to the data of a shared file by one of its
+// names. The kernel's overlayfs knows which name a link is made from, a FUSE server does not.
+// Preconditions: none of n's locks is held.
 func (o *Overlay) hasShortName(n *Node) bool {
 	p := n.place()
 	if p.shared == nil || p.data == nil {
@@ -59,9 +61,9 @@ func (o *Overlay) hasShortName(n *Node) bool {
 	})
 }
 
-// leadFromAnywhere gives a file without data, which lies at, a redirect that is good under any name that it gets
-// (ovl_set_link_redirect). Precondition: the mu of its directory is held.
-func (o *Overlay) leadFromAnywhere(n *Node, at *place, r sys.Ref) error {
+// makeRedirectAbsoluteLocked gives a file without data, which lies at, a redirect that is right
+// under any name (ovl_set_link_redirect). Preconditions: the mu of its directory is held.
+func (o *Overlay) makeRedirectAbsoluteLocked(n *Node, at *place, r sys.Ref) error {
 	if at.data == nil || strings.HasPrefix(at.data.Redirect, "/") {
 		return nil
 	}
@@ -70,13 +72,13 @@ func (o *Overlay) leadFromAnywhere(n *Node, at *place, r sys.Ref) error {
 		err = o.stack.SetRedirect(r, redirect)
 	}
 	if err == nil {
-		n.redirected(redirect)
+		n.noteRedirect(redirect)
 	}
 	return err
 }
 
-// redirected notes the redirect that a file without data has got.
-func (n *Node) redirected(redirect string) {
+// noteRedirect notes the redirect that a file without data has now.
+func (n *Node) noteRedirect(redirect string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if data := n.rareLocked().data; data != nil {
@@ -84,38 +86,39 @@ func (n *Node) redirected(redirect string) {
 	}
 }
 
-// origins notes which ends of a rename have an origin. A directory has one if it has a lower part.
-// Precondition: the ends are locked.
-func (r *rename) origins(from, to *stack.End, src, dst *Node) {
-	from.HasOrigin = r.o.hasOrigin(src)
+// originsLocked notes which ends of a rename have an origin. A directory has one if it has a lower
+// part. Preconditions: the ends are locked.
+func (r *rename) originsLocked(from, to *stack.End, src, dst *Node) {
+	from.HasOrigin = r.o.numbers.nodeHasOrigin(src)
 	if r.exchange() {
-		to.HasOrigin = r.o.hasOrigin(dst)
+		to.HasOrigin = r.o.numbers.nodeHasOrigin(dst)
 	}
 }
 
-// redirect settles what a directory with a lower part is to say of it after the rename (ovl_set_redirect). Precondition:
-// the ends are locked.
-func (r *rename) redirect(end *stack.End, at placed, n *Node) error {
+// redirectLocked decides which redirect an object needs after the rename (ovl_set_redirect).
+// Preconditions: the ends are locked.
+func (r *rename) redirectLocked(end *stack.End, at placed, n *Node) error {
 	if n.dir == nil {
-		return r.redirectData(end, at, n)
+		return r.redirectDataLocked(end, at, n)
 	}
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
 	if !r.o.stack.Loaded(&n.dir.Dir, stack.ToChange) {
-		return errAside
+		return errNeedsLayers
 	}
 	if !n.dir.HasLower() {
 		return nil
 	}
 	var err error
 	end.Merged = true
-	end.Redirect, err = r.redirectFor(at, n)
+	end.Redirect, err = r.redirectForLocked(at, n)
 	return err
 }
 
-// redirectFor is the redirect that a directory with a lower part needs for the rename; empty where it has one that will do.
-// EXDEV where none is written, or it is too long to be kept. Preconditions: n.dir.mu is held, n is loaded.
-func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
+// redirectForLocked returns the redirect that a directory with a lower part needs for the rename;
+// empty: the one it has will do. EXDEV if the mount writes none, or it is too long. Preconditions:
+// n.dir.mu is held, n is loaded.
+func (r *rename) redirectForLocked(at placed, n *Node) (redirect string, err error) {
 	if !r.o.stack.WritesRedirects() {
 		return "", unix.EXDEV
 	}
@@ -134,9 +137,9 @@ func (r *rename) redirectFor(at placed, n *Node) (redirect string, err error) {
 	return redirect, nil
 }
 
-// renamed notes where the lower parts of a directory, or the data of a file, lie that gets another name. Precondition: the ends are
-// locked.
-func renamed(end *stack.End, n *Node) {
+// noteRenamedLocked notes where the lower parts of a renamed directory lie, or the data of a
+// renamed file. Preconditions: the ends are locked.
+func noteRenamedLocked(end *stack.End, n *Node) {
 	switch {
 	case end.Merged:
 		n.dir.mu.Lock()
@@ -146,6 +149,6 @@ func renamed(end *stack.End, n *Node) {
 		defer n.mu.Unlock()
 		n.dir.SetPlaces(places)
 	case end.Redirect != "":
-		n.redirected(end.Redirect)
+		n.noteRedirect(end.Redirect)
 	}
 }

@@ -13,7 +13,7 @@ func (o *Overlay) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.
 	return o.status("unlink", o.unlink(h.NodeId, name))
 }
 
-// unlink removes a name that is not a directory's.
+// unlink removes a name of an object that is not a directory.
 func (o *Overlay) unlink(parent uint64, name string) error {
 	for try := 0; try < renameTries; try++ {
 		if p, err := o.node(parent); err == nil && p.dir != nil {
@@ -21,7 +21,7 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 				return err
 			}
 		}
-		if err := o.removeEntry(parent, name, false, o.unlinkLocked); err != errNotShared {
+		if err := o.removeEntry(parent, name, unlinks); err != errNotLinkedUp {
 			return err
 		}
 	}
@@ -30,32 +30,40 @@ func (o *Overlay) unlink(parent uint64, name string) error {
 
 // Rmdir answers RMDIR.
 func (o *Overlay) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
-	return o.status("rmdir", o.removeEntry(h.NodeId, name, true, o.rmdirLocked))
+	return o.status("rmdir", o.removeEntry(h.NodeId, name, removesDir))
 }
 
-// removal is one name about to go.
+// removalKind is what a request removes.
+type removalKind uint8
+
+const (
+	unlinks    removalKind = iota // UNLINK: anything but a directory
+	removesDir                    // RMDIR
+)
+
+// removal is the removal of one name under way.
 type removal struct {
-	o     *Overlay
-	p     *Node
-	d     *openDir
-	name  string
-	isDir bool // as the caller wants it
+	o    *Overlay
+	p    *Node
+	d    *openDir // opens p
+	name string
+	kind removalKind
 
-	up    *sys.Dir
-	found stack.Found
-	// protection is that of p. flags is that of the entry, if that lies in a lower without a node
-	// and its flags have been read.
-	protection uint32
+	up         *sys.Dir // p in the upper
+	found      stack.Found
+	protection nodeFlag // of p
+
+	// Inode flags of an entry that lies in a lower and has no node.
 	flags      uint32
-	flagsAsked bool
-	node       *Node // of a directory, with a reference, and listed
-	kept       keeper
+	flagsKnown bool
+
+	dir    *Node // the node of a directory to remove, with a reference, and listed
+	victim victim
 }
 
-// removeEntry calls remove with p copied up, for a possible whiteout, with its mu held and the
-// entry found. It does not copy up the object itself, and copies nothing up for a removal that is
-// refused.
-func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove func(*removal) error) error {
+// removeEntry removes a name of p. It copies p up first, for a possible whiteout, but not the
+// object itself, and copies nothing up for a removal that is refused.
+func (o *Overlay) removeEntry(parent uint64, name string, kind removalKind) error {
 	p, err := o.node(parent)
 	if err != nil {
 		return err
@@ -63,12 +71,12 @@ func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove fun
 	if p.dir == nil {
 		return unix.ENOTDIR
 	}
-	protection, err := o.protection(p)
+	protection, err := o.guard.protection(p)
 	if err != nil {
 		return err
 	}
 	o.refresh(p)
-	r := removal{o: o, p: p, d: o.open(p), name: name, isDir: isDir, protection: protection}
+	r := removal{o: o, p: p, d: o.openDir(p), name: name, kind: kind, protection: protection}
 	defer r.release()
 	if !p.inUpper() {
 		if err := r.check(); err != nil {
@@ -79,16 +87,7 @@ func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove fun
 		}
 	}
 	for {
-		err := r.lock()
-		if err == nil {
-			if err = r.allowed(); err == nil {
-				if r.up, err = r.d.upper(); err == nil {
-					err = remove(&r)
-				}
-			}
-			p.dir.mu.Unlock()
-		}
-		if err != errAside {
+		if err := r.try(); err != errNeedsLayers {
 			return err
 		}
 		if err := r.check(); err != nil {
@@ -97,7 +96,28 @@ func (o *Overlay) removeEntry(parent uint64, name string, isDir bool, remove fun
 	}
 }
 
-// lock finds the entry and locks p. After an error p is not locked. Precondition: no directory's mu is held.
+// try removes the name, with p locked; errNeedsLayers: check comes first. Preconditions: no
+// directory's mu is held.
+func (r *removal) try() error {
+	if err := r.lock(); err != nil {
+		return err
+	}
+	defer r.p.dir.mu.Unlock()
+	err := r.allowedLocked()
+	if err == nil {
+		r.up, err = r.d.upper()
+	}
+	switch {
+	case err != nil:
+		return err
+	case r.kind == removesDir:
+		return r.rmdirLocked()
+	}
+	return r.unlinkLocked()
+}
+
+// lock finds the entry and locks p. After an error p is not locked. Preconditions: no directory's
+// mu is held.
 func (r *removal) lock() error {
 	if err := r.o.lockEntry(r.p, r.d, r.name, &r.found); err != nil {
 		return err
@@ -109,42 +129,45 @@ func (r *removal) lock() error {
 	return nil
 }
 
-// allowed reports why the entry must stay; errAside: only after check. Precondition: p is locked, and the entry found.
-func (r *removal) allowed() error {
+// allowedLocked returns the reason why the entry must stay; errNeedsLayers: check comes first.
+// Preconditions: p is locked, and the entry found.
+func (r *removal) allowedLocked() error {
 	if known := r.p.dir.children[r.name]; r.o.cfg.LayersChange && known != nil && !known.isStill(&r.found) {
-		return errAside
+		return errNeedsLayers
 	}
-	return cannot(r.protection, immutable|appendOnly, r.o.mayRemove(r))
+	return refuse(r.protection, r.o.guard.mayRemoveLocked(r))
 }
 
-// check reports why the entry cannot be removed, and makes ready what its removal needs. Precondition: no directory's mu is held.
+// check returns the reason why the entry cannot be removed, and opens what its removal needs.
+// Preconditions: no directory's mu is held.
 func (r *removal) check() error {
 	for {
 		if err := r.lock(); err != nil {
 			return err
 		}
-		err := r.allowed()
+		err := r.allowedLocked()
 		r.p.dir.mu.Unlock()
-		if err == errAside {
-			if err = r.askAllowed(); err == nil {
+		if err == errNeedsLayers {
+			if err = r.readForAllowed(); err == nil {
 				continue
 			}
 		}
 		switch {
 		case err != nil:
 			return err
-		case r.isDir:
+		case r.kind == removesDir:
 			return r.checkDir()
 		case r.found.IsDir():
 			return unix.EISDIR
 		}
-		return r.kept.ready(r.d, r.name, r.found.Layer)
+		return r.victim.openLower(r.d, r.name, r.found.Layer)
 	}
 }
 
-// askAllowed finds out what allowed has to know. Precondition: no directory's mu is held.
-func (r *removal) askAllowed() error {
-	if r.o.cfg.LayersChange { // what is known of the name is brought up to date
+// readForAllowed reads from the layers what allowedLocked needs. Preconditions: no directory's mu
+// is held.
+func (r *removal) readForAllowed() error {
+	if r.o.cfg.LayersChange { // the name may have another object now
 		var st sys.Stat
 		n, err := r.o.child(r.p, r.name, &st)
 		if n != nil {
@@ -154,7 +177,7 @@ func (r *removal) askAllowed() error {
 			return err
 		}
 	}
-	return r.o.askProtection(r)
+	return r.o.guard.readForRemoval(r)
 }
 
 func (r *removal) checkDir() error {
@@ -168,47 +191,49 @@ func (r *removal) checkDir() error {
 	if n == nil {
 		return unix.ENOENT
 	}
-	if r.node = n; n.dir == nil {
+	if r.dir = n; n.dir == nil {
 		return unix.ENOTDIR
 	}
-	if _, err := o.protection(n); err != nil { // allowed has to know it, and where layers change, child has forgotten it
+	// allowedLocked needs the protection of n, which child has cleared if layers change.
+	if _, err := o.guard.protection(n); err != nil {
 		return err
 	}
 	if err := o.lockListed(n); err != nil {
 		return err
 	}
-	err = n.checkEmpty()
+	err = n.checkEmptyLocked()
 	n.dir.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return r.kept.ready(r.d, r.name, n.place().layer)
+	return r.victim.openLower(r.d, r.name, n.place().layer)
 }
 
 func (r *removal) release() {
 	r.forget()
-	r.kept.close()
+	r.victim.close()
 	r.d.release()
 }
 
 func (r *removal) forget() {
-	if r.node != nil {
-		r.o.forgetOne(r.node)
-		r.node = nil
+	if r.dir != nil {
+		r.o.forgetOne(r.dir)
+		r.dir = nil
 	}
 }
 
 // unlinkLocked removes the name. Preconditions: p.dir.mu is held, the entry is found.
-func (o *Overlay) unlinkLocked(r *removal) error {
+func (r *removal) unlinkLocked() error {
+	o := r.o
 	if r.found.IsDir() {
 		return unix.EISDIR
 	}
-	if r.found.Shared != nil { // made by another since it was looked at
-		return errNotShared
+	if r.found.Shared != nil { // another request has made it since the last look
+		return errNotLinkedUp
 	}
 	n := r.p.dir.children[r.name]
 	if n != nil && n.lastName() {
-		if err := r.kept.keep(n, r.d, r.name, &r.found); err != nil {
+		if err := r.victim.keepForLocked(n, r.d, r.name, &r.found); err != nil {
 			return err
 		}
 	}
@@ -216,92 +241,35 @@ func (o *Overlay) unlinkLocked(r *removal) error {
 	if err := o.stack.Remove(&r.p.dir.Dir, r.up, r.name, &r.found); err != nil {
 		return err
 	}
-	o.linkRemoved(n)
-	o.detach(n, placed{r.p, r.name})
+	o.linkRemovedLocked(n)
+	o.detachLocked(n, placed{r.p, r.name})
 	if n == nil && r.found.State == stack.InUpper && r.found.Stat.Nlink == 1 {
 		o.numbers.Gone(keyOf(&r.found.Stat))
 	}
 	return nil
 }
 
-// detach takes a removed name from its node, if there is one. Precondition: the mu of p's directory is held.
-func (o *Overlay) detach(n *Node, p placed) {
-	if n == nil {
-		return
-	}
-	delete(p.parent.dir.children, p.name)
-	n.removeName(p)
-}
-
 // rmdirLocked removes the directory. Preconditions: those of unlinkLocked.
-func (o *Overlay) rmdirLocked(r *removal) error {
+func (r *removal) rmdirLocked() error {
+	o := r.o
 	if !r.found.IsDir() {
 		return unix.ENOTDIR
 	}
 	n := r.p.dir.children[r.name]
-	if n == nil || n != r.node && (o.cfg.LayersChange || o.nodes.Dropped(n)) {
-		return errAside
+	if n == nil || n != r.dir && (o.cfg.LayersChange || o.nodes.Dropped(n)) {
+		return errNeedsLayers
 	}
 	n.dir.mu.Lock()
 	defer n.dir.mu.Unlock()
-	if err := n.checkEmpty(); err != nil {
+	if err := n.checkEmptyLocked(); err != nil {
 		return err
 	}
-	if err := r.kept.keep(n, r.d, r.name, &r.found); err != nil {
+	if err := r.victim.keepForLocked(n, r.d, r.name, &r.found); err != nil {
 		return err
 	}
 	if err := o.stack.RemoveDir(&r.p.dir.Dir, r.up, r.name, &r.found); err != nil {
 		return err
 	}
-	o.detach(n, placed{r.p, r.name})
+	o.detachLocked(n, placed{r.p, r.name})
 	return nil
-}
-
-// keeper opens an object that is about to lose its last name, because processes may still use it.
-// It opens an object of the upper during the removal, and one of a lower before it with no lock
-// held.
-type keeper struct {
-	layer  int
-	object *sys.Object // of that lower; nil: not opened
-}
-
-// ready opens what a layer has under a name, if that is a lower. Precondition: no directory's mu is held.
-func (k *keeper) ready(d *openDir, name string, layer int) error {
-	if k.object != nil || layer == stack.Upper {
-		return nil
-	}
-	h, err := d.Layer(layer)
-	if err == nil {
-		k.layer = layer
-		k.object, err = h.At(name).Open()
-	}
-	return err
-}
-
-// keep has n hold its object, found under a name of the directory that d opens, open; errAside: only after ready. Precondition: that
-// directory's mu is held.
-func (k *keeper) keep(n *Node, d *openDir, name string, f *stack.Found) error {
-	if f.Layer == stack.Upper {
-		up, err := d.upper()
-		if err != nil {
-			return err
-		}
-		kept, err := up.At(name).Open()
-		if err == nil {
-			n.setKept(kept)
-		}
-		return err
-	}
-	if k.object == nil || k.layer != f.Layer {
-		return errAside
-	}
-	n.setKept(k.object)
-	k.object = nil
-	return nil
-}
-
-func (k *keeper) close() {
-	if k.object != nil {
-		k.object.Close()
-	}
 }

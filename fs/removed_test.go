@@ -17,7 +17,7 @@ var removedFiles = []struct{ name, upper, lower string }{
 	{"upper over lower", "file d/f \"text\"", "file d/f \"old\""},
 }
 
-// A file without a name goes on working for who has it open, and nobody else sees it.
+// A removed file goes on working for a process that has it open, and no other process sees it.
 func TestRemovedFileGoesOnWorking(t *testing.T) {
 	for _, c := range removedFiles {
 		t.Run(c.name, func(t *testing.T) {
@@ -76,8 +76,8 @@ func (s *site) wantRemoved(id, ino uint64, text string) {
 	}
 }
 
-// Objects of other kinds and directories that are removed while in use can be asked still.
-func TestRemovedObjectsCanBeAsked(t *testing.T) {
+// Objects of other kinds and directories that are removed while in use still answer requests.
+func TestRemovedObjectsAnswerRequests(t *testing.T) {
 	for _, tables := range [][2]string{
 		{"dir d/e\nsymlink d/l to\nfifo d/p", "dir d"}, {"dir d", "dir d/e\nsymlink d/l to\nfifo d/p"},
 	} {
@@ -113,8 +113,8 @@ func TestRemovedObjectsCanBeAsked(t *testing.T) {
 	}
 }
 
-// The first write to a lower file without a name fails at each of its system calls: the file stays as it was, nothing is
-// left in the work directory, and the next write succeeds.
+// The first write to a lower file without a name fails at each of its system calls: the file stays
+// as it was, nothing is left in the work directory, and the next write succeeds.
 func TestEveryFaultOfWritingARemovedFile(t *testing.T) {
 	for i := 0; ; i++ {
 		s := newSite(t, "", "file f \"text\"")
@@ -155,7 +155,8 @@ func TestEveryFaultOfWritingARemovedFile(t *testing.T) {
 	}
 }
 
-// Who looked at the place of a removed lower file before its copy-up does not meet another object behind it.
+// A request that has read the place of a removed lower file before its copy-up does not reach
+// another object by it.
 func TestPlaceOfARemovedFileStaysGood(t *testing.T) {
 	s := newSite(t, "", "file f \"text\"")
 	id, err := s.walk("f")
@@ -165,14 +166,15 @@ func TestPlaceOfARemovedFileStaysGood(t *testing.T) {
 	must(t, err)
 	p := n.place()
 	var before, after sys.Stat
-	must(t, p.kept.Ref().Stat(&before))
+	must(t, p.object.Ref().Stat(&before))
 	must(t, s.writeNode(id, 0, "x"))
-	if err := p.kept.Ref().Stat(&after); err != nil || before.Ino != after.Ino {
+	if err := p.object.Ref().Stat(&after); err != nil || before.Ino != after.Ino {
 		t.Errorf("the place leads to inode %d, %v; it was %d", after.Ino, err, before.Ino)
 	}
 }
 
-// A removal that fails leaves no trace of the lower file in one that is copied up and removed afterwards.
+// A removal that fails leaves no trace of the lower file in one that is copied up and removed
+// afterwards.
 func TestFailedRemovalThenCopyUpThenRemoval(t *testing.T) {
 	s := newSite(t, "", "file f \"old\"")
 	id, err := s.walk("f")

@@ -9,7 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
 
-// renameTries bounds how often a rename or removal starts over because an object went elsewhere between its copy-up and the change.
+// renameTries bounds how often a rename or removal begins again because an object was moved between
+// its copy-up and the change.
 const renameTries = 16
 
 // Rename answers RENAME and RENAME2 with NOREPLACE or EXCHANGE.
@@ -50,15 +51,15 @@ type rename struct {
 	flags    uint32
 	from, to placed
 
-	src, dst       *Node    // what lies there, with a reference; dst: nil if nothing does
+	src, dst       *Node    // the objects, with a reference; dst: nil if the name is free
 	fromDir, toDir *openDir // of the parents
-	kept           keeper   // of dst
+	victim         victim   // of dst
 }
 
 func (r *rename) exchange() bool { return r.flags&unix.RENAME_EXCHANGE != 0 }
 
-// try copies up what must be in the upper, with nothing held, and then renames. done is false when the tree changed in
-// between so that it must be looked at anew.
+// try copies up what must be in the upper, with nothing held, and then renames. If the tree has
+// changed meanwhile, done is false, and the caller tries again.
 func (r *rename) try() (done bool, err error) {
 	defer r.release()
 	if err := r.mayChangeDirs(); err != nil {
@@ -72,7 +73,7 @@ func (r *rename) try() (done bool, err error) {
 		up = append(up, r.dst)
 	}
 	for _, n := range up {
-		if err := r.o.copyUp(n, noData); err != nil {
+		if err := r.o.copyUpMetadata(n); err != nil {
 			return false, err
 		}
 	}
@@ -81,12 +82,12 @@ func (r *rename) try() (done bool, err error) {
 			return false, err
 		}
 	}
-	r.fromDir, r.toDir = r.o.open(r.from.parent), r.o.open(r.to.parent)
+	r.fromDir, r.toDir = r.o.openDir(r.from.parent), r.o.openDir(r.to.parent)
 	for range renameTries {
-		if err := r.ask(); err != nil {
+		if err := r.askLowers(); err != nil {
 			return false, err
 		}
-		if done, err = r.commit(); err != errAside {
+		if done, err = r.commit(); err != errNeedsLayers {
 			return done, err
 		}
 	}
@@ -104,22 +105,22 @@ func (r *rename) release() {
 			d.release()
 		}
 	}
-	r.kept.close()
+	r.victim.close()
 	*r = rename{o: r.o, flags: r.flags, from: r.from, to: r.to}
 }
 
 // mayChangeDirs reports EPERM if one of the directories may not lose or get an entry.
 func (r *rename) mayChangeDirs() error {
-	if err := r.o.mayChange(r.from.parent); err != nil {
+	if err := r.o.guard.mayChange(r.from.parent); err != nil {
 		return err
 	}
 	if r.exchange() {
-		return r.o.mayChange(r.to.parent)
+		return r.o.guard.mayChange(r.to.parent)
 	}
-	return r.o.mayAddEntry(r.to.parent)
+	return r.o.guard.mayAddEntry(r.to.parent)
 }
 
-// prepare finds both ends, and reports what is an error before anything is copied up.
+// prepare finds both ends, and checks before anything is copied up.
 func (r *rename) prepare() (err error) {
 	if r.src, err = r.movable(r.from); err != nil {
 		return err
@@ -138,8 +139,8 @@ func (r *rename) prepare() (err error) {
 	if r.dst == r.src {
 		return nil
 	}
-	for _, n := range []*Node{r.to.parent, r.dst} { // the entry may have to stay
-		if err := r.o.mayChange(n); err != nil {
+	for _, n := range []*Node{r.to.parent, r.dst} { // they may be protected
+		if err := r.o.guard.mayChange(n); err != nil {
 			return err
 		}
 	}
@@ -150,11 +151,12 @@ func (r *rename) prepare() (err error) {
 		return err
 	}
 	defer r.dst.dir.mu.Unlock()
-	return r.dst.checkEmpty()
+	return r.dst.checkEmptyLocked()
 }
 
-// movable returns the node of an end that is to be moved, with a reference: without redirects a directory with a lower part
-// cannot be moved but by copying it whole, which is left to the caller's program (EXDEV, as the kernel's overlayfs).
+// movable returns the node of an end that moves, with a reference. Without redirects, a directory
+// with a lower part could be moved only by a copy of the whole tree. EXDEV leaves that to the
+// calling program, as in the kernel's overlayfs.
 func (r *rename) movable(end placed) (*Node, error) {
 	o := r.o
 	var st sys.Stat
@@ -165,7 +167,7 @@ func (r *rename) movable(end placed) (*Node, error) {
 	if n == nil {
 		return nil, unix.ENOENT
 	}
-	if err = o.mayChange(n); err == nil && n.dir == nil {
+	if err = o.guard.mayChange(n); err == nil && n.dir == nil {
 		return n, nil
 	}
 	if err == nil {
@@ -184,13 +186,13 @@ func (r *rename) movable(end placed) (*Node, error) {
 	return n, nil
 }
 
-// ask reads from the layers what commit has to know. Precondition: no directory's mu is held.
-func (r *rename) ask() error {
+// askLowers reads from the layers what commit needs. Preconditions: no directory's mu is held.
+func (r *rename) askLowers() error {
 	o := r.o
-	if err := o.ask(r.from.parent, r.fromDir, r.from.name); err != nil {
+	if err := o.askLowers(r.from.parent, r.fromDir, r.from.name); err != nil {
 		return err
 	}
-	if err := o.ask(r.to.parent, r.toDir, r.to.name); err != nil {
+	if err := o.askLowers(r.to.parent, r.toDir, r.to.name); err != nil {
 		return err
 	}
 	for _, n := range []*Node{r.src, r.dst} {
@@ -209,24 +211,25 @@ func (r *rename) ask() error {
 	if r.dst == nil || r.exchange() {
 		return nil
 	}
-	return r.kept.ready(r.toDir, r.to.name, r.dst.place().layer)
+	return r.victim.openLower(r.toDir, r.to.name, r.dst.place().layer)
 }
 
-// commit renames, if all that it has to know is known; errAside: if not.
+// commit renames; errNeedsLayers: askLowers comes first.
 func (r *rename) commit() (done bool, err error) {
-	moves := r.src.dir != nil || r.dst != nil && r.dst.dir != nil
-	defer r.o.lockTwo(r.from.parent, r.to.parent, moves)()
-	if moves {
-		r.o.moves.Add(1)
-		defer r.o.moves.Add(1)
+	if r.src.dir == nil && (r.dst == nil || r.dst.dir == nil) {
+		defer r.o.lockDirs(r.from.parent, r.to.parent)()
+		return r.renameLocked()
 	}
-	return r.locked()
+	defer r.o.lockForMove(r.from.parent, r.to.parent)()
+	r.o.moves.Add(1)
+	defer r.o.moves.Add(1)
+	return r.renameLocked()
 }
 
-// end returns what lies at one end. Precondition: the ends are locked.
-func (r *rename) end(at placed, d *openDir) (*stack.End, error) {
+// endLocked returns what lies at one end. Preconditions: the ends are locked.
+func (r *rename) endLocked(at placed, d *openDir) (*stack.End, error) {
 	e := &stack.End{Dir: &at.parent.dir.Dir, Name: at.name}
-	if err := r.o.resolve(at.parent, d, at.name, &e.Found); err != nil {
+	if err := r.o.resolveLocked(at.parent, d, at.name, &e.Found); err != nil {
 		return nil, err
 	}
 	var err error
@@ -234,13 +237,13 @@ func (r *rename) end(at placed, d *openDir) (*stack.End, error) {
 	return e, err
 }
 
-// locked checks and renames. Precondition: the ends are locked.
-func (r *rename) locked() (done bool, err error) {
-	from, err := r.end(r.from, r.fromDir)
+// renameLocked checks and renames. Preconditions: the ends are locked.
+func (r *rename) renameLocked() (done bool, err error) {
+	from, err := r.endLocked(r.from, r.fromDir)
 	if err != nil {
 		return false, err
 	}
-	to, err := r.end(r.to, r.toDir)
+	to, err := r.endLocked(r.to, r.toDir)
 	if err != nil {
 		return false, err
 	}
@@ -255,34 +258,34 @@ func (r *rename) locked() (done bool, err error) {
 		return false, nil
 	}
 	src, dst := r.src, r.dst
-	if r.known(r.from) != src || to.Found.Exists() && (dst == nil || r.known(r.to) != dst) {
+	if r.knownLocked(r.from) != src || to.Found.Exists() && (dst == nil || r.knownLocked(r.to) != dst) {
 		return false, nil
 	}
 	if !to.Found.Exists() {
 		dst = nil
 	}
 	if src == dst {
-		return true, nil // two names of one object: nothing to do, says POSIX
+		return true, nil // two names of one object: POSIX requires no change
 	}
-	if err := r.checkLoop(src, dst); err != nil {
+	if err := r.checkLoopLocked(src, dst); err != nil {
 		return false, err
 	}
-	r.origins(from, to, src, dst)
-	if err := r.redirect(from, r.from, src); err != nil {
+	r.originsLocked(from, to, src, dst)
+	if err := r.redirectLocked(from, r.from, src); err != nil {
 		return false, err
 	}
 	if !r.exchange() {
-		return true, r.replace(from, to, src, dst)
+		return true, r.replaceLocked(from, to, src, dst)
 	}
-	if err := r.redirect(to, r.to, dst); err != nil {
+	if err := r.redirectLocked(to, r.to, dst); err != nil {
 		return false, err
 	}
-	return true, r.swap(from, to, src, dst)
+	return true, r.swapLocked(from, to, src, dst)
 }
 
-// checkLoop refuses to put a directory into itself, or in the place of one that it lies in. The
-// kernel requests neither. Precondition: the ends are locked.
-func (r *rename) checkLoop(src, dst *Node) error {
+// checkLoopLocked refuses to put a directory into itself, or in the place of a directory above it.
+// The kernel sends neither. Preconditions: the ends are locked.
+func (r *rename) checkLoopLocked(src, dst *Node) error {
 	within := func(n *Node, p *Node) bool { return n != nil && n.dir != nil && (n == p || n.isAbove(p)) }
 	switch {
 	case within(src, r.to.parent):
@@ -295,22 +298,23 @@ func (r *rename) checkLoop(src, dst *Node) error {
 	return nil
 }
 
-// known is the node at a place, if there is one. Precondition: the ends are locked.
-func (r *rename) known(at placed) *Node { return at.parent.dir.children[at.name] }
+// knownLocked returns the node at a place; nil: none. Preconditions: the ends are locked.
+func (r *rename) knownLocked(at placed) *Node { return at.parent.dir.children[at.name] }
 
-// replace renames src to its new name, over dst if that is there. Precondition: the ends are locked.
-func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
+// replaceLocked renames src to its new name, over dst if the name has an object. Preconditions: the
+// ends are locked.
+func (r *rename) replaceLocked(from, to *stack.End, src, dst *Node) error {
 	o := r.o
 	if dst != nil {
 		if dst.dir != nil {
 			dst.dir.mu.Lock()
 			defer dst.dir.mu.Unlock()
 		}
-		if err := checkVictim(from, to, dst); err != nil {
+		if err := checkVictimLocked(from, to, dst); err != nil {
 			return err
 		}
 		if dst.lastName() {
-			if err := r.kept.keep(dst, r.toDir, to.Name, &to.Found); err != nil {
+			if err := r.victim.keepForLocked(dst, r.toDir, to.Name, &to.Found); err != nil {
 				return err
 			}
 		}
@@ -319,18 +323,18 @@ func (r *rename) replace(from, to *stack.End, src, dst *Node) error {
 	if err := o.stack.Rename(from, to); err != nil {
 		return err
 	}
-	renamed(from, src)
-	o.linkRemoved(dst)
-	o.detach(dst, r.to)
+	noteRenamedLocked(from, src)
+	o.linkRemovedLocked(dst)
+	o.detachLocked(dst, r.to)
 	delete(r.from.parent.dir.children, r.from.name)
 	r.to.parent.dir.children[r.to.name] = src
 	src.moveName(r.from, r.to)
 	return nil
 }
 
-// checkVictim refuses to replace a directory that shows entries, or one kind by the other. Precondition: the ends are locked, and dst if
-// it is a directory.
-func checkVictim(from, to *stack.End, dst *Node) error {
+// checkVictimLocked refuses to replace a directory that shows entries, or a directory by another
+// kind or the reverse. Preconditions: the ends are locked, and dst if it is a directory.
+func checkVictimLocked(from, to *stack.End, dst *Node) error {
 	switch {
 	case from.Found.IsDir() && !to.Found.IsDir():
 		return unix.ENOTDIR
@@ -339,16 +343,16 @@ func checkVictim(from, to *stack.End, dst *Node) error {
 	case !to.Found.IsDir():
 		return nil
 	}
-	return dst.checkEmpty()
+	return dst.checkEmptyLocked()
 }
 
-// swap exchanges both ends. Precondition: the ends are locked.
-func (r *rename) swap(from, to *stack.End, src, dst *Node) error {
+// swapLocked exchanges both ends. Preconditions: the ends are locked.
+func (r *rename) swapLocked(from, to *stack.End, src, dst *Node) error {
 	if err := r.o.stack.Exchange(from, to); err != nil {
 		return err
 	}
-	renamed(from, src)
-	renamed(to, dst)
+	noteRenamedLocked(from, src)
+	noteRenamedLocked(to, dst)
 	r.from.parent.dir.children[r.from.name] = dst
 	r.to.parent.dir.children[r.to.name] = src
 	src.moveName(r.from, r.to)

@@ -34,7 +34,7 @@ func TestRefusals(t *testing.T) {
 	before := s.view()
 	for _, c := range []struct {
 		what string
-		ask  request
+		send request
 		want error
 	}{
 		{"mknod of what is there", s.mknod("lowf", unix.S_IFREG, 0), unix.EEXIST},
@@ -90,7 +90,7 @@ func TestRefusals(t *testing.T) {
 			return errorOf(s.o.Ioctl(nil, &fuse.IoctlIn{InHeader: s.header(id), Cmd: 1}, nil, nil, nil))
 		}), unix.ENOTTY},
 	} {
-		want(t, c.what, c.ask(), c.want)
+		want(t, c.what, c.send(), c.want)
 	}
 	if d := testkit.Diff(before, s.view()); d != "" {
 		t.Errorf("refusals change:\n%s", d)
@@ -102,13 +102,13 @@ func TestRefusals(t *testing.T) {
 // A refusal of what the upper could not do is not paid for by a copy-up.
 func TestRefusalsCopyNothingUp(t *testing.T) {
 	s := newSite(t, "file f", "file low/f\ndir low/d\nfile low/d/f")
-	for what, ask := range map[string]request{
+	for what, send := range map[string]request{
 		"rmdir":     s.rmdir("low/d"),
 		"unlink":    s.unlink("low/none"),
 		"noreplace": s.rename("f", "low/f", unix.RENAME_NOREPLACE),
 		"xattr":     s.removexattr("low/f", "user.none"),
 	} {
-		if ask() == nil {
+		if send() == nil {
 			t.Errorf("%s succeeds", what)
 		}
 	}
@@ -119,15 +119,15 @@ func TestRefusalsCopyNothingUp(t *testing.T) {
 func TestReadOnly(t *testing.T) {
 	cfg := newFolders(t, "", "file d/f \"text\"\nwhite d/g", "file d/g\nfile e")
 	cfg.Upper, cfg.Work = "", ""
-	s := openSite(t, cfg, false)
+	s := openSite(t, cfg)
 	s.wantView("two lowers", "file d/f \"text\"\nfile e")
 	s.audit("read only")
-	for what, ask := range map[string]request{
+	for what, send := range map[string]request{
 		"mknod": s.mknod("new", unix.S_IFREG, 0), "write": s.write("d/f", 0, "x"), "truncate": s.truncate("d/f", 0),
 		"chmod": s.chmod("d", 0o700), "unlink": s.unlink("d/f"), "rename": s.rename("e", "x", 0), "link": s.link("e", "x"),
 		"setxattr": s.setxattr("e", "user.x", "y"),
 	} {
-		want(t, what, ask(), unix.EROFS)
+		want(t, what, send(), unix.EROFS)
 	}
 	var st fuse.StatfsOut
 	want(t, "statfs", errorOf(s.o.StatFs(nil, &fuse.InHeader{}, &st)), nil)
@@ -136,7 +136,8 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// The marks of this overlay are not shown and not set; those of an overlay on top of it are kept under another name.
+// The marks of this overlay are not shown and not set; those of an overlay on top of it are kept
+// under another name.
 func TestPrivateAttributes(t *testing.T) {
 	s := newSite(t, "opaque d\nxattr d user.overlay.origin x\nxattr d user.note y", "file d/old\nfile f\nxattr f trusted.overlay.overlay.opaque y")
 	s.wantView("at first", "dir d\nxattr d user.note y\nfile f\nxattr f trusted.overlay.opaque y")
@@ -154,11 +155,11 @@ func TestPrivateAttributes(t *testing.T) {
 	}
 }
 
-// ENOSYS, once told, keeps the kernel from asking again; it says EOPNOTSUPP to who calls.
+// ENOSYS keeps the kernel from sending such requests. It returns EOPNOTSUPP by itself.
 func TestWithoutAttributes(t *testing.T) {
 	cfg := newFolders(t, "", "file f\nxattr f user.note x")
 	cfg.NoXattrs = true
-	s := openSite(t, cfg, false)
+	s := openSite(t, cfg)
 	id, err := s.walk("f")
 	must(t, err)
 	h := s.header(id)
@@ -169,7 +170,8 @@ func TestWithoutAttributes(t *testing.T) {
 	want(t, "set", s.setxattr("f", "user.x", "")(), unix.EOPNOTSUPP)
 }
 
-// Two names of an upper object are one node, whichever was looked up first; a lower's are broken apart by a copy-up.
+// Two names of an upper object are one node, whichever was looked up first; a lower's are broken
+// apart by a copy-up.
 func TestHardLinks(t *testing.T) {
 	s := newSite(t, "file a \"up\"\nlink d/b a", "file x \"low\"\nlink d/y x")
 	same := func(p, q string) bool {
@@ -236,8 +238,8 @@ func TestInodeNumbersStay(t *testing.T) {
 	}
 }
 
-// Suid and sgid go before new data comes: a write whose caller has no right to them fails with them where they cannot be
-// taken away.
+// Suid and sgid go before new data comes: a write whose caller has no right to them fails with them
+// where they cannot be taken away.
 func TestSuidGoesBeforeTheWrite(t *testing.T) {
 	s := newSite(t, "", "file f 6755 \"old\"\nfile g 2644 \"old\"")
 	write := func(p string) request {

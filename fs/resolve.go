@@ -7,34 +7,35 @@ import (
 )
 
 // A change of a directory needs to know what a name means while the directory's mu is held. No call
-// on a lower may be made then. So ask makes the calls before, and under the lock resolve checks
-// whether the answer still counts.
+// on a lower may be made then. So askLowers makes the calls before, and under the lock
+// resolveLocked checks whether the answer is still valid.
 
-// errAside is returned while a directory's mu is held. The caller then has to request something
-// from a layer with no lock held, and to begin again. It never leaves this package.
-var errAside = errors.New("a layer has to be asked first")
+// errNeedsLayers is returned while a directory's mu is held. The caller then calls layers with no
+// lock held, and begins again. It never leaves this package.
+var errNeedsLayers = errors.New("layers have to be read with no lock held")
 
-// answer is what a look-up of a name in the layers returned. An [openDir] has room for one.
+// answer is what a lookup of a name in the layers returned. An [openDir] has memory for one.
 type answer struct {
 	query stack.Query
 	found stack.Found
 }
 
-// ask finds out what has to be known of a name for resolve. Precondition: no directory's mu is held.
-func (o *Overlay) ask(p *Node, d *openDir, name string) (err error) {
-	a := &d.answer
-	a.query = stack.Query{Name: name, Use: stack.ToChange}
+// askLowers calls the lowers for what resolveLocked has to know of a name. Preconditions: no
+// directory's mu is held.
+func (a *access) askLowers(p *Node, d *openDir, name string) (err error) {
+	ans := &d.answer
+	ans.query = stack.Query{Name: name, Use: stack.ToChange}
 	for {
 		p.dir.mu.Lock()
-		need := o.stack.Needs(&a.query, &p.dir.Dir, d)
+		need := a.stack.Needs(&ans.query, &p.dir.Dir, d)
 		p.dir.mu.Unlock()
 		switch need {
 		case stack.NeedLoad:
-			err = o.load(p, a.query.Use)
+			err = a.load(p, ans.query.Use)
 		case stack.NeedUpper:
 			_, err = d.upper()
 		case stack.NeedLayers:
-			return o.stack.LookUpInLayers(&a.query, d, &a.found)
+			return a.stack.LookUpInLayers(&ans.query, d, &ans.found)
 		default:
 			return nil
 		}
@@ -44,35 +45,35 @@ func (o *Overlay) ask(p *Node, d *openDir, name string) (err error) {
 	}
 }
 
-// resolve fills f with what a name means, but not with where the data of a file of the upper is; errAside: only after ask. Preconditions:
-// p.dir.mu is held, d opens p.
-func (o *Overlay) resolve(p *Node, d *openDir, name string, f *stack.Found) error {
-	a := &d.answer
-	if a.query.Name != name {
-		a.query = stack.Query{Name: name, Use: stack.ToChange}
+// resolveLocked fills f with what a name means, but not with where the data of a file of the upper
+// is; errNeedsLayers: askLowers comes first. Preconditions: p.dir.mu is held, d opens p.
+func (a *access) resolveLocked(p *Node, d *openDir, name string, f *stack.Found) error {
+	ans := &d.answer
+	if ans.query.Name != name {
+		ans.query = stack.Query{Name: name, Use: stack.ToChange}
 	}
-	need, err := o.stack.Resolve(&a.query, &p.dir.Dir, d, &a.found)
+	need, err := a.stack.Resolve(&ans.query, &p.dir.Dir, d, &ans.found)
 	if err == nil && !need.Resolved() {
-		err = errAside
+		err = errNeedsLayers
 	}
 	if err == nil {
-		*f = a.found
+		*f = ans.found
 	}
 	return err
 }
 
-// lockEntry locks p's directory and fills f as resolve does; after an error it is not locked. p is open in the upper then, if it lies
-// there. Precondition: no directory's mu is held.
-func (o *Overlay) lockEntry(p *Node, d *openDir, name string, f *stack.Found) error {
+// lockEntry locks p's directory and fills f as resolveLocked does. Then p is open in the upper, if
+// it lies there. After an error p is not locked. Preconditions: no directory's mu is held.
+func (a *access) lockEntry(p *Node, d *openDir, name string, f *stack.Found) error {
 	for {
 		p.dir.mu.Lock()
-		err := o.resolve(p, d, name, f)
+		err := a.resolveLocked(p, d, name, f)
 		if err == nil {
 			return nil
 		}
 		p.dir.mu.Unlock()
-		if err == errAside {
-			err = o.ask(p, d, name)
+		if err == errNeedsLayers {
+			err = a.askLowers(p, d, name)
 		}
 		if err != nil {
 			return err

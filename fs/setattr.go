@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// SetAttr answers SETATTR. The order is that of a plain file system's truncate, then chown (which clears suid and sgid),
-// then chmod, then times.
+// SetAttr answers SETATTR. The order is that of a plain file system's truncate, then chown (which
+// clears suid and sgid), then chmod, then times.
 func (o *Overlay) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n, err := o.node(in.NodeId)
 	if err == nil {
@@ -30,7 +30,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	if in.Valid&(known&^fuse.FATTR_MTIME) == 0 && o.timeIsLost(n) {
 		return nil
 	}
-	if err := o.maySetAttr(n, in); err != nil {
+	if err := o.guard.maySetAttr(n, in); err != nil {
 		return err
 	}
 	if size, ok := in.GetSize(); ok {
@@ -41,10 +41,10 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	if in.Valid&(known&^fuse.FATTR_SIZE) == 0 {
 		return nil
 	}
-	if err := o.copyUp(n, noData); err != nil {
+	if err := o.copyUpMetadata(n); err != nil {
 		return err
 	}
-	n.upMu.Lock() // keeps openStubborn from putting an older mode back
+	n.upMu.Lock() // keeps openByChmod from putting an older mode back
 	defer n.upMu.Unlock()
 	return o.with(n, func(r owner.Ref) error {
 		if err := chown(r, in); err != nil {
@@ -60,26 +60,28 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 		}
 		err := r.Utimes(timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 			timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
-		if err == unix.EPERM && o.touches(in.Valid) {
+		if err == unix.EPERM && o.guard.touches(in.Valid) {
 			return touch(r, in.Valid)
 		}
 		return err
 	})
 }
 
-// timeIsLost reports whether no process can ever find the st_mtime that n's file has in a layer: the file has no name any more, and
-// the kernel keeps the time by itself. With the writeback cache the kernel sends it all the same after each removal.
+// timeIsLost reports whether no process can ever find the st_mtime that n's file has in a layer:
+// the file has no name any more, and the kernel keeps the time by itself. With the writeback cache
+// the kernel sends it nevertheless after each removal.
 func (o *Overlay) timeIsLost(n *Node) bool {
 	if !o.writesBack() || n.kind != unix.S_IFREG {
 		return false
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.gone && !n.rareLocked().linkable
+	return n.unlinked && !n.rareLocked().linkable
 }
 
-// touch sets the times of a file of the upper whose inode is append-only, which takes the present time alone, and for both. If
-// only that of the last change is to be set, the write that has led to it has done so.
+// touch sets the times of a file of the upper whose inode is append-only. The inode accepts only
+// the present time, and only for both. If in sets the time of last change alone, touch does
+// nothing: the write before has set that.
 func touch(r owner.Ref, valid uint32) error {
 	if valid&fuse.FATTR_ATIME_NOW == 0 {
 		return nil
@@ -113,8 +115,8 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Nsec: unix.UTIME_OMIT}
 }
 
-// truncate sets the size. What a copy-up for it would cut off again is not copied. killer is the caller if it may not keep suid
-// and sgid.
+// truncate sets the size. A copy-up for it copies no more data than that. killer is the caller if
+// it may not keep suid and sgid.
 func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 	if int64(size) < 0 {
 		return unix.EFBIG
@@ -122,8 +124,8 @@ func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 	if err := o.copyUp(n, copyup.First(int64(size))); err != nil {
 		return err
 	}
-	o.part(n)
-	h, err := o.file(n, useWrite)
+	o.passthrough.split(n)
+	h, err := o.file(n, forWriting)
 	if err != nil {
 		return err
 	}
@@ -137,8 +139,8 @@ func (o *Overlay) truncate(n *Node, size uint64, killer *fuse.InHeader) error {
 	return nil
 }
 
-// setSize is ftruncate. With the writeback cache the kernel keeps st_mtime by itself, and does not change it for a size that the
-// file has already: then neither does this.
+// setSize is ftruncate. With the writeback cache the kernel keeps st_mtime by itself, and does not
+// change it for a size that the file already has. Then setSize does not either.
 func (o *Overlay) setSize(file *sys.File, size int64) error {
 	if o.writesBack() {
 		var st sys.Stat
@@ -147,13 +149,4 @@ func (o *Overlay) setSize(file *sys.File, size int64) error {
 		}
 	}
 	return file.Truncate(size)
-}
-
-// forgetAttr makes the kernel ask for the attributes anew: after a change of data it doubts size and times, but it would let
-// n be executed with the suid it knows, and after a copy-up it knows the link count of the lower. Precondition: no lock is
-// held.
-func (o *Overlay) forgetAttr(n *Node) {
-	if o.server != nil {
-		o.server.InodeNotify(n.ID(), -1, 0)
-	}
 }

@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 
-	"github.com/fuse-overlay/fuse-overlay/copyup"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
@@ -11,35 +10,37 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// With index=on the names of a linked lower object lead to one node. Once one of them has been changed through, the object is
-// the copy in the index, also under the names that the upper does not have. A name that is about to be removed or moved is made
-// a link of the copy before, so that the change itself keeps the number of links, in one step.
+// With index=on all names of a linked lower file lead to one node. After a change through one of
+// them, the object is the copy in the index, also under the names that the upper does not have. A
+// name that is about to be removed or moved becomes a link of the copy before. So the change
+// itself, in one step, keeps the number of links right.
 
-// sharedKey is the identity of the lower's object; zero where that is not known.
+// sharedKey returns the identity of the lower's object; zero: not known.
 func sharedKey(x *stack.Shared) inodecache.Key { return inodecache.Key{Dev: x.Dev, Ino: x.Ino} }
 
-// knownObject returns the node of an object found under a name, if it has one, with one reference more.
-func (o *Overlay) knownObject(f *stack.Found) (n *Node, known bool, err error) {
+// knownObject returns the node of an object found under a name, if it has one, with one reference
+// more.
+func (t *tree) knownObject(f *stack.Found) (n *Node, known bool, err error) {
 	if f.IsDir() {
 		return nil, false, nil
 	}
 	if f.Shared != nil && f.Shared.Ino != 0 {
-		if n, known := o.nodes.Linked(sharedKey(f.Shared)); known {
+		if n, known := t.nodes.Linked(sharedKey(f.Shared)); known {
 			return n, true, nil
 		}
 	}
-	if f.Layer != stack.Upper { // with one link as well: a removed name may still be open
+	if f.Layer != stack.Upper { // with one link as well: a process may have a removed name open
 		return nil, false, nil
 	}
-	n, known = o.nodes.Linked(keyOf(&f.Stat))
+	n, known = t.nodes.Linked(keyOf(&f.Stat))
 	if known && f.Shared != nil {
-		err = o.share(n, f.Shared)
+		err = t.share(n, f.Shared)
 	}
 	return n, known, err
 }
 
-// share notes that the object is a shared one, for a node that was made when that could not be told.
-func (o *Overlay) share(n *Node, x *stack.Shared) error {
+// share notes that the object is a shared one. The node may be older than that knowledge.
+func (t *tree) share(n *Node, x *stack.Shared) error {
 	n.mu.Lock()
 	rare := n.setRareLocked()
 	n.mu.Unlock()
@@ -54,22 +55,22 @@ func (o *Overlay) share(n *Node, x *stack.Shared) error {
 	if !first {
 		return nil
 	}
-	return o.stack.Recount(x)
+	return t.stack.Recount(x)
 }
 
-// linkShared is linkNode for a new node of a shared object. Its links may have changed since it was found, but not unless by a node of
-// the object, so not after this one is known.
-func (o *Overlay) linkShared(n *Node, f *stack.Found) (first *Node, made bool, err error) {
+// linkShared is linkNode for a new node of a shared object. Its links may have changed since it was
+// found. Only a node of the object changes them, so they stay once this node is known.
+func (t *tree) linkShared(n *Node, f *stack.Found) (first *Node, made bool, err error) {
 	defer n.lockLinks()()
-	if first, made = o.linkNode(n, f); made && f.Shared != nil && f.Layer == stack.Upper {
-		err = o.stack.Recount(f.Shared)
+	if first, made = t.linkNode(n, f); made && f.Shared != nil && f.Layer == stack.Upper {
+		err = t.stack.Recount(f.Shared)
 	}
 	return first, made, err
 }
 
-// linkNode makes a new node that of its object, for other names to find. first is the one that was made at the same time, with
-// one reference more, if there is one.
-func (o *Overlay) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
+// linkNode registers a new node as that of its object, for other names to find. If another node was
+// registered at the same time, first is that node, with one reference more.
+func (t *tree) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
 	var keys []inodecache.Key
 	if f.Shared != nil && f.Shared.Ino != 0 {
 		keys = append(keys, sharedKey(f.Shared))
@@ -78,9 +79,9 @@ func (o *Overlay) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
 		keys = append(keys, keyOf(&f.Stat))
 	}
 	for i, key := range keys {
-		if first, made := o.nodes.Link(key, n); !made {
+		if first, made := t.nodes.Link(key, n); !made {
 			for _, linked := range keys[:i] {
-				o.nodes.Unlink(linked, n)
+				t.nodes.Unlink(linked, n)
 			}
 			return first, false
 		}
@@ -88,8 +89,8 @@ func (o *Overlay) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
 	return n, true
 }
 
-// lockLinks locks the counts of a shared object, so that no other name of it becomes a link meanwhile. It does nothing for any other
-// object, and for none (nil).
+// lockLinks locks the counts of a shared object, so that no other name of it becomes a link
+// meanwhile. For any other object, and for nil, it does nothing.
 func (n *Node) lockLinks() (unlock func()) {
 	links := n.linksMu()
 	if links == nil {
@@ -116,55 +117,33 @@ func (n *Node) stat(r owner.Ref, st *sys.Stat) error {
 	defer n.lockLinks()()
 	err := r.Stat(st)
 	if err == nil {
-		n.count(st)
+		n.countLocked(st)
 	}
 	return err
 }
 
-// count turns the link count in st, which a layer returned for n's object, into the number of all
-// its names. Precondition: lockLinks.
-func (n *Node) count(st *sys.Stat) {
+// countLocked replaces the link count in st, which a layer returned for n's object, by the number
+// of all its names. Preconditions: lockLinks.
+func (n *Node) countLocked(st *sys.Stat) {
 	if p := n.place(); p.shared != nil && p.layer == stack.Upper {
 		p.shared.Count(st)
 	}
 }
 
-// statShared fills st with the attributes of a node whose object has names that do not lead to it in the layer. Precondition: no
-// directory's mu is held.
-func (o *Overlay) statShared(n *Node, st *sys.Stat) error {
-	return o.with(n, func(r owner.Ref) error { return n.stat(r, st) })
+// statShared fills st with the attributes of a node whose object has names that do not lead to it
+// in the layer. Preconditions: no directory's mu is held.
+func (a *access) statShared(n *Node, st *sys.Stat) error {
+	return a.with(n, func(r owner.Ref) error { return n.stat(r, st) })
 }
 
-// publishShared makes a staged copy the object, under all its names. Precondition: n.upMu is held.
-func (o *Overlay) publishShared(n *Node, p place, staged *copyup.Staged, data *stack.Data) error {
-	file := staged.File()
-	if err := o.stack.PublishCopy(p.shared, staged); err != nil {
-		return err
-	}
-	var now sys.Stat
-	err := o.stack.Copy(p.shared).Stat(&now)
-	key := keyOf(&now)
-	if err == nil {
-		o.numbers.SetOrigin(key, n.ino.Load())
-		o.nodes.Link(key, n)
-	}
-	n.mu.Lock()
-	n.layer, n.key = stack.Upper, key
-	n.setDataLocked(data)
-	n.mu.Unlock()
-	o.keepStaged(n, file, data)
-	o.handles.Evict(n.handleKey(p.layer, useRead))
-	return err
-}
-
-// linkUp makes a name of n, whose object has a copy in the index, a link of that; nothing where n has lost the name.
-// Preconditions: no directory's mu is held, the name's directory is in the upper.
-func (o *Overlay) linkUp(n *Node, at placed) error {
-	d := o.open(at.parent)
+// linkUp makes a name of n a link of its copy in the index. If n has lost the name, linkUp does
+// nothing. Preconditions: no directory's mu is held, the name's directory is in the upper.
+func (t *tree) linkUp(n *Node, at placed) error {
+	d := t.openDir(at.parent)
 	defer d.release()
 	var f stack.Found
-	if err := o.lockEntry(at.parent, d, at.name, &f); err != nil {
-		if at.parent.place().gone {
+	if err := t.lockEntry(at.parent, d, at.name, &f); err != nil {
+		if at.parent.place().unlinked {
 			return nil
 		}
 		return err
@@ -185,23 +164,24 @@ func (o *Overlay) linkUp(n *Node, at placed) error {
 	}
 	defer n.lockLinks()()
 	p.shared.Learn(f.Shared)
-	return o.stack.LinkUp(&at.parent.dir.Dir, up, at.name, p.shared)
+	return t.stack.LinkUp(&at.parent.dir.Dir, up, at.name, p.shared)
 }
 
-// settle stores the link count in the copy of a shared object, before a link is added or removed.
-func (o *Overlay) settle(n *Node) error {
+// syncNlink stores the link count in the copy of a shared object, before a link is added or
+// removed.
+func (t *tree) syncNlink(n *Node) error {
 	if n.place().shared == nil {
 		return nil
 	}
 	defer n.lockLinks()()
-	if p := n.place(); p.layer == stack.Upper && !p.gone {
-		return o.stack.RecordLinks(p.shared)
+	if p := n.place(); p.layer == stack.Upper && !p.unlinked {
+		return t.stack.RecordLinks(p.shared)
 	}
 	return nil
 }
 
-// shareName prepares a name that is about to be removed, replaced or moved (ovl_nlink_start). Preconditions: none of the locks
-// is held.
+// shareName prepares a name that is about to be removed, replaced or moved (ovl_nlink_start).
+// Preconditions: no lock is held.
 func (o *Overlay) shareName(at placed) error {
 	if !o.stack.KeepsLinks() {
 		return nil
@@ -215,7 +195,7 @@ func (o *Overlay) shareName(at placed) error {
 	if n.place().shared == nil {
 		return nil
 	}
-	if err := o.copyUp(n, noData); err != nil {
+	if err := o.copyUpMetadata(n); err != nil {
 		return err
 	}
 	if err := o.copyUp(at.parent, wholeFile); err != nil {
@@ -224,18 +204,20 @@ func (o *Overlay) shareName(at placed) error {
 	if err := o.linkUp(n, at); err != nil {
 		return err
 	}
-	return o.settle(n)
+	return o.syncNlink(n)
 }
 
-// linkRemoved is for when a name of a shared object has gone. Precondition: lockLinks.
-func (o *Overlay) linkRemoved(n *Node) {
+// linkRemovedLocked notes that a name of a shared object has been removed. Preconditions:
+// lockLinks.
+func (t *tree) linkRemovedLocked(n *Node) {
 	if n == nil {
 		return
 	}
 	if p := n.place(); p.shared != nil && p.layer == stack.Upper {
-		o.stack.LinkRemoved(p.shared)
+		t.stack.LinkRemoved(p.shared)
 	}
 }
 
-// errNotShared is returned with locks held, for a name that shareName has to prepare first. No request is answered by it.
-var errNotShared = errors.New("the name is not a link of the shared copy yet")
+// errNotLinkedUp is returned if a name has to be prepared by shareName before it is removed. It
+// never leaves this package.
+var errNotLinkedUp = errors.New("the name is not a link of the copy in the upper yet")

@@ -22,7 +22,7 @@ const linkedFiles = "file a/f \"text\"\nlink b/g a/f\nlink b/h a/f\nfile b/x \"x
 var linked = []scenario{
 	{
 		name: "write through a name", linked: true, lower: linkedFiles,
-		ask: func(s *site) request { return s.write("a/f", 0, "T") },
+		send: func(s *site) request { return s.write("a/f", 0, "T") },
 		change: `- file a/f 0644 "text"
 			- file b/g 0644 "text"
 			- file b/h 0644 "text"
@@ -32,7 +32,7 @@ var linked = []scenario{
 	},
 	{
 		name: "chmod through another name", linked: true, lower: linkedFiles,
-		ask: func(s *site) request {
+		send: func(s *site) request {
 			s.do(s.write("b/g", 0, "text"))
 			return s.chmod("a/f", 0o600)
 		},
@@ -45,12 +45,12 @@ var linked = []scenario{
 	},
 	{
 		name: "unlink of a name of a lower", linked: true, lower: linkedFiles,
-		ask:    func(s *site) request { return s.unlink("b/g") },
+		send:   func(s *site) request { return s.unlink("b/g") },
 		change: "- file b/g 0644 \"text\"",
 	},
 	{
 		name: "unlink of a name that was not changed through", linked: true, lower: linkedFiles,
-		ask: func(s *site) request {
+		send: func(s *site) request {
 			s.do(s.write("a/f", 0, "text"))
 			return s.unlink("b/h")
 		},
@@ -58,17 +58,17 @@ var linked = []scenario{
 	},
 	{
 		name: "rename of a name", linked: true, lower: linkedFiles,
-		ask:    func(s *site) request { return s.rename("a/f", "b/new", 0) },
+		send:   func(s *site) request { return s.rename("a/f", "b/new", 0) },
 		change: "- file a/f 0644 \"text\"\n+ file b/new 0644 \"text\"",
 	},
 	{
 		name: "rename over a name", linked: true, lower: linkedFiles,
-		ask:    func(s *site) request { return s.rename("b/x", "b/g", 0) },
+		send:   func(s *site) request { return s.rename("b/x", "b/g", 0) },
 		change: "- file b/g 0644 \"text\"\n- file b/x 0644 \"x\"\n+ file b/g 0644 \"x\"",
 	},
 	{
 		name: "exchange of names", linked: true, lower: linkedFiles,
-		ask: func(s *site) request { return s.rename("b/p", "a/f", unix.RENAME_EXCHANGE) },
+		send: func(s *site) request { return s.rename("b/p", "a/f", unix.RENAME_EXCHANGE) },
 		change: `- file a/f 0644 "text"
 			- file b/p 0644 "p"
 			+ file a/f 0644 "p"
@@ -76,13 +76,13 @@ var linked = []scenario{
 	},
 	{
 		name: "a further name", linked: true, lower: linkedFiles,
-		ask:    func(s *site) request { return s.link("b/g", "a/new") },
+		send:   func(s *site) request { return s.link("b/g", "a/new") },
 		change: "+ file a/new 0644 \"text\"",
 	},
 }
 
-// auditLinks fails the test where names of one object do not agree, or are not as many as it says. All names of the lowers'
-// objects must lie in the layers.
+// auditLinks fails the test if names of one object do not agree, or their number is not its link
+// count. All names of the lowers' objects must lie in the layers.
 func (s *site) auditLinks(what string) {
 	s.t.Helper()
 	names := map[uint64][]string{}
@@ -122,10 +122,11 @@ func newLinked(t *testing.T, lowers ...string) *site {
 	t.Helper()
 	c := newFolders(t, "", lowers...)
 	c.Features.Index = true
-	return openSite(t, c, false)
+	return openSite(t, c)
 }
 
-// What is done through one name shows under all, at once and after a remount, whatever the order in which they are met.
+// What is done through one name shows under all, at once and after a remount, whatever the order in
+// which they are met.
 func TestLinkedFilesStayOne(t *testing.T) {
 	for _, first := range []string{"a/f", "b/g", "b/h"} {
 		s := newLinked(t, linkedFiles)
@@ -185,7 +186,7 @@ func TestEveryFaultOfTheLastName(t *testing.T) {
 	}
 }
 
-// An object that has lost its last name is still there for who has it open.
+// An object that has lost its last name still exists for a process that has it open.
 func TestSharedObjectsThatAreOpen(t *testing.T) {
 	s := newLinked(t, linkedFiles)
 	id, err := s.walk("b/p")
@@ -204,7 +205,8 @@ func TestSharedObjectsThatAreOpen(t *testing.T) {
 	}
 }
 
-// A stop between any two calls leaves counts that are right, so that the next mount can go on; entries of no use are removed.
+// A stop between any two calls leaves counts that are right, so that the next mount can go on;
+// entries of no use are removed.
 func TestIndexIsSwept(t *testing.T) {
 	s := newLinked(t, linkedFiles)
 	s.do(s.write("a/f", 0, "T"))
@@ -233,7 +235,8 @@ func TestIndexIsSwept(t *testing.T) {
 	}
 }
 
-// The upper and its index belong to the first lower and to each other. Others are refused, with one line, and nothing is changed.
+// The upper and its index belong to the first lower and to each other. Others are refused, with one
+// line, and nothing is changed.
 func TestIndexOfOtherLayers(t *testing.T) {
 	s := newLinked(t, linkedFiles)
 	s.do(s.write("a/f", 0, "T"))
@@ -269,7 +272,8 @@ func TestIndexOfOtherLayers(t *testing.T) {
 	s.auditLinks("with one more lower")
 }
 
-// Where there are no handles, or nothing to keep a count in, links are broken as without an index, and somebody is told.
+// Without handles, or without an xattr to keep a count in, links are broken as without an index,
+// and the log has a warning.
 func TestIndexThatCannotBe(t *testing.T) {
 	for _, call := range []string{"name_to_handle_at", "setxattr"} {
 		c := newFolders(t, "", linkedFiles)
@@ -312,13 +316,13 @@ func TestLinksBrokenBefore(t *testing.T) {
 	}
 }
 
-// A file without data, one of whose names has a path too long for a redirect, is linked all the same: it may be another name that
-// was meant.
+// A file without data, one of whose names has a path too long for a redirect, is linked all the
+// same: it may be another name that was meant.
 func TestLinkOfASharedFileWithALongName(t *testing.T) {
 	long := strings.Repeat("n", 255)
 	c := newFolders(t, "", fmt.Sprintf("file %s/d/f \"text\"\nlink g %s/d/f", long, long))
 	c.Features.Index, c.Features.MetaCopy, c.Redirects = true, true, RedirectsOn
-	s := openSite(t, c, false)
+	s := openSite(t, c)
 	s.do(s.chmod(long+"/d/f", 0o600))
 	want(t, "with one name known", s.link(long+"/d/f", "new")(), unix.EXDEV)
 	_, err := s.walk("g")
@@ -373,7 +377,7 @@ func TestSharedObjectsTogether(t *testing.T) {
 				}
 			}
 			s.auditLinks("together")
-			s.settled(fds)
+			s.wantConsistent(fds)
 			s.remount()
 			fds = openFDs(t)
 		}

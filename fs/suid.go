@@ -12,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// killer is the caller of a request if flag means that the caller may not keep suid and sgid; else
+// killer returns the caller of a request if flag means that it may not keep suid and sgid; else
 // nil.
 func killer(caller *fuse.InHeader, flag uint32) *fuse.InHeader {
 	if flag == 0 {
@@ -21,18 +21,19 @@ func killer(caller *fuse.InHeader, flag uint32) *fuse.InHeader {
 	return caller
 }
 
-// killSuid clears what a write by a caller without the right to it clears (FUSE_HANDLE_KILLPRIV_V2). File capabilities go with
-// the write itself, by the layer's file system.
+// killSuid clears suid and sgid as a write by a caller that may not keep them does
+// (FUSE_HANDLE_KILLPRIV_V2). The layer's file system removes file capabilities at the write itself.
 func (o *Overlay) killSuid(n *Node, caller *fuse.InHeader) error {
 	killed, err := o.killSuidBits(n, caller)
 	if killed {
-		o.forgetAttr(n)
+		o.kernel.dropAttr(n.ID())
 	}
 	return err
 }
 
-// killSuidBits clears suid, and sgid of a file that its group may execute or whose group the caller is not in, as
-// setattr_should_drop_sgid does since Linux 6.2; the description of FUSE_HANDLE_KILLPRIV_V2 is from before.
+// killSuidBits clears suid. It clears sgid if the group may execute the file, or if the caller is
+// not in the group, as setattr_should_drop_sgid does since Linux 6.2. The description of
+// FUSE_HANDLE_KILLPRIV_V2 is older.
 func (o *Overlay) killSuidBits(n *Node, caller *fuse.InHeader) (killed bool, err error) {
 	n.upMu.Lock()
 	defer n.upMu.Unlock()
@@ -65,8 +66,8 @@ func isMember(caller *fuse.InHeader, gid uint32) bool {
 // dropsPrivileges reports whether a write by a caller without CAP_FSETID may clear bits of mode.
 func dropsPrivileges(mode uint32) bool { return mode&(unix.S_ISUID|unix.S_ISGID) != 0 }
 
-// changeData calls f, which changes data, for the requests that do not say whether their caller has the right to keep suid
-// and sgid: root has. A daemon without that right has taken them away by f already.
+// changeData calls f, which changes data, for the requests that do not contain whether the caller
+// may keep suid and sgid. Root may. A daemon that may not has lost them in f already.
 func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sys.File) error) error {
 	var st sys.Stat
 	if err := o.stack.Shown(stack.Upper, h.Value.file.Ref()).Stat(&st); err != nil {
@@ -79,12 +80,12 @@ func (o *Overlay) changeData(n *Node, h *held, caller *fuse.InHeader, f func(*sy
 	if err == nil && !isRoot(caller) {
 		_, err = o.killSuidBits(n, caller)
 	}
-	o.forgetAttr(n)
+	o.kernel.dropAttr(n.ID())
 	return err
 }
 
-// isRoot reports whether user 0 asks. Where mounts may map ids (FUSE_ALLOW_IDMAP) the kernel says who asks only when
-// something is made.
+// isRoot reports whether the caller is user 0. If mounts may map IDs (FUSE_ALLOW_IDMAP), only
+// requests that make an object contain the user.
 func isRoot(caller *fuse.InHeader) bool {
 	if caller.Uid != sys.Unchanged {
 		return caller.Uid == 0

@@ -8,8 +8,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Tmpfile answers TMPFILE, of Linux 6.1: an O_TMPFILE file in a directory, opened. Its node is one whose last name has gone, but LINK
-// may give it a name, once. EOPNOTSUPP if the upper's file system has no such files.
+// Tmpfile answers TMPFILE, of Linux 6.1: an O_TMPFILE file in a directory, opened. Its node is
+// unlinked, but one LINK may give it a name. EOPNOTSUPP if the upper's file system has no such
+// files.
 func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	p, err := o.node(in.NodeId)
 	if err != nil {
@@ -17,7 +18,7 @@ func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	}
 	obj := &stack.Object{Mode: unix.S_IFREG | in.Mode&0o7777, Umask: in.Umask, UID: in.Uid, GID: in.Gid}
 	var st sys.Stat
-	n, err := o.makeNameless(p, obj, &st)
+	n, err := o.makeUnlinked(p, obj, &st)
 	if err == nil {
 		err = o.entry(n, &st, &out.EntryOut)
 	}
@@ -27,18 +28,19 @@ func (o *Overlay) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	return o.openMade(n, in.Flags, out)
 }
 
-// makeNameless makes a file without a name for the directory p, which hands down to it what it hands down to its entries.
-func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node, error) {
+// makeUnlinked makes an O_TMPFILE file in the directory p, which inherits from p what an entry
+// does.
+func (o *Overlay) makeUnlinked(p *Node, obj *stack.Object, st *sys.Stat) (*Node, error) {
 	if p.dir == nil {
 		return nil, unix.ENOTDIR
 	}
-	if err := o.mayAddEntry(p); err != nil {
+	if err := o.guard.mayAddEntry(p); err != nil {
 		return nil, err
 	}
 	if err := o.copyUp(p, wholeFile); err != nil {
 		return nil, err
 	}
-	d := o.open(p)
+	d := o.openDir(p)
 	defer d.release()
 	up, err := d.upper()
 	if err != nil {
@@ -51,20 +53,20 @@ func (o *Overlay) makeNameless(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 		return nil, err
 	}
 	err = o.stack.Shown(stack.Upper, file.Ref()).Stat(st)
-	var kept *sys.Object
+	var object *sys.Object
 	if err == nil {
-		kept, err = file.Ref().Open()
+		object, err = file.Ref().Open()
 	}
 	if err != nil {
 		file.Close()
 		return nil, err
 	}
-	n := &Node{kind: unix.S_IFREG, parent: p, gone: true, layer: stack.Upper, key: keyOf(st)}
-	n.rare = &rareState{kept: kept, linkable: true} // no other goroutine has a reference to n
-	n.flags.Or(bare | protectionKnown)
+	n := &Node{kind: unix.S_IFREG, parent: p, unlinked: true, layer: stack.Upper, key: keyOf(st)}
+	n.rare = &rareState{object: object, linkable: true} // no other goroutine has a reference to n
+	n.flags.set(flagNoCapability | flagProtectionKnown)
 	n.ino.Store(o.numbers.Of(n.key))
 	o.nodes.Insert(n)
-	o.crowded()
-	o.handles.Release(o.keepHandle(n, stack.Upper, useWrite, handle{file: file}))
+	o.pruner.wake()
+	o.handles.Release(o.keepHandle(n, stack.Upper, forWriting, handle{file: file}))
 	return n, nil
 }

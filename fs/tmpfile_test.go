@@ -45,16 +45,16 @@ func saved(s *site, dir, p string) request {
 	}
 }
 
-// nameless are scenarios of the fault loop.
-var nameless = []scenario{
+// tmpfileScenarios are scenarios of the fault loop.
+var tmpfileScenarios = []scenario{
 	{
 		name: "an O_TMPFILE file is saved in a lower directory", lower: "file d/old \"old\"",
-		ask:    func(s *site) request { return saved(s, "d", "d/new") },
+		send:   func(s *site) request { return saved(s, "d", "d/new") },
 		change: "+ file d/new 0640 \"text\"",
 	},
 	{
 		name: "an O_TMPFILE file is saved over a whiteout", upper: "dir d\nwhite d/new", lower: "file d/new \"old\"", formats: true,
-		ask:    func(s *site) request { return saved(s, "d", "d/new") },
+		send:   func(s *site) request { return saved(s, "d", "d/new") },
 		change: "+ file d/new 0640 \"text\"",
 	},
 }

@@ -1,55 +1,62 @@
 package fs
 
 import (
+	"math"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Write answers WRITE; the first one to a lower file copies it up.
+// Write answers WRITE. The first one to a file of a lower copies it up.
 func (o *Overlay) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	n, err := o.node(in.NodeId)
 	if err != nil {
 		return 0, o.status("write", err)
 	}
-	skip, err := o.mayWrite(n, in, data)
-	if err != nil {
-		return 0, o.status("write", err)
-	}
-	h, err := o.writable(n)
-	if err != nil {
-		return 0, o.status("write", err)
-	}
-	defer o.handles.Release(h)
-	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // first, as file_remove_privs: no new data behind an old suid
-		if err := o.killSuid(n, &in.InHeader); err != nil {
-			return 0, o.status("write", err)
-		}
-	}
-	done, err := o.writeData(n, h, in, data[skip:], int64(in.Offset)+int64(skip))
-	if done += skip; err != nil && done == 0 {
-		return 0, o.status("write", err)
-	}
-	if isDirect(in) {
-		if err := o.wroteDirectly(h, in); err != nil {
-			return 0, o.status("write", err)
-		}
-	}
-	o.writeOut(n, int64(in.Offset), int64(done))
-	return uint32(done), fuse.OK // a short count; the kernel asks again for the rest and is told the error then
+	w := write{o: o, n: n, in: in}
+	done, err := w.run(data)
+	return uint32(done), o.status("write", err)
 }
 
-// writeData puts data of a WRITE into the file at off.
-func (o *Overlay) writeData(n *Node, h *held, in *fuse.WriteIn, data []byte, off int64) (int, error) {
-	switch {
-	case isDirect(in):
-		return o.writeDirectly(n, h, data, off)
-	case in.WriteFlags&fuse.WRITE_CACHE == 0 && n.flags.Load()&direct == 0:
-		return h.Value.pwrite(data, off)
-	case o.writesBack():
-		return o.writeBack(n, h, data, off)
+// write is one WRITE under way.
+type write struct {
+	o  *Overlay
+	n  *Node
+	in *fuse.WriteIn
+	h  *held // of n, opened for writing
+}
+
+// run writes data, and returns how much. A short count without an error has the kernel send the
+// rest again, whose WRITE then returns the error.
+func (w *write) run(data []byte) (done int, err error) {
+	o := w.o
+	skip, err := w.check(data)
+	if err != nil {
+		return 0, err
 	}
-	return o.growing.store(n, h, data, off)
+	if w.h, err = o.writable(w.n); err != nil {
+		return 0, err
+	}
+	defer o.handles.Release(w.h)
+	if w.in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 { // first, as file_remove_privs: no new data behind an old suid
+		if err := o.killSuid(w.n, &w.in.InHeader); err != nil {
+			return 0, err
+		}
+	}
+	done, err = w.store(data[skip:], int64(w.in.Offset)+int64(skip))
+	if done += skip; err != nil && done == 0 {
+		return 0, err
+	}
+	if isDirect(w.in) {
+		if err := w.syncDirect(); err != nil {
+			return 0, err
+		}
+	}
+	o.writeOut(w.n, int64(w.in.Offset), int64(done))
+	return done, nil
 }
 
 // writable returns n's object opened for writing, in the upper.
@@ -57,35 +64,122 @@ func (o *Overlay) writable(n *Node) (*held, error) {
 	if err := o.copyUp(n, wholeFile); err != nil {
 		return nil, err
 	}
-	return o.file(n, useWrite)
+	return o.file(n, forWriting)
 }
 
-// Data that comes in large pieces is sent to the disk while more of it comes, in place of all at once when fsync asks for it or
-// when a tenth of the memory is dirty: each request is a copy that the disk need not wait for. Small files, which may be gone
-// again soon, are left to the kernel.
+// store puts data into the file at off.
+func (w *write) store(data []byte, off int64) (int, error) {
+	switch {
+	case isDirect(w.in):
+		return w.storeDirect(data, off)
+	case w.in.WriteFlags&fuse.WRITE_CACHE == 0 && !w.n.flags.has(flagDirectIO):
+		return w.h.Value.pwrite(data, off)
+	case w.o.writesBack():
+		return w.storeKeepingTime(data, off)
+	}
+	return w.o.ranges.storeWriteback(w.n, w.h, data, off)
+}
+
+// storeDirect stores what was written past the page cache, see [changingRanges].
+func (w *write) storeDirect(data []byte, off int64) (done int, err error) {
+	o, n, h := w.o, w.n, w.h
+	change := rangeChange{size: math.MaxInt64, from: off, to: off + int64(len(data))}
+	var st sys.Stat
+	if !o.policy.DirectIO && o.kernel.connected() { // with passthrough, and where layers change
+		if err := h.Value.file.Ref().Stat(&st); err != nil {
+			return 0, err
+		}
+		if change.to > st.Size {
+			change.size = st.Size
+		}
+	}
+	o.ranges.begin(n, change)
+	defer o.ranges.end(n)
+	done, err = h.Value.pwrite(data, off)
+	end := off + int64(done)
+	if change.size < end && done > 0 {
+		o.kernel.grow(n.ID(), end-1, data[done-1:done])
+		change.shown = true
+		o.ranges.set(n, change)
+		n.flags.clear(flagPagesRead)
+		from := min(off, change.size)
+		o.kernel.dropPages(n.ID(), from, end-from)
+		return done, err
+	}
+	// WRITEs of one inode come one after the other (fuse_dio_lock), so that nothing else clears the
+	// flag.
+	if done > 0 && n.flags.clear(flagPagesRead)&flagPagesRead != 0 {
+		o.kernel.dropPages(n.ID(), off, int64(done))
+	}
+	return done, err
+}
+
+// storeKeepingTime stores what the kernel writes back from its writeback cache, and keeps st_mtime
+// as it is.
+//
+// With that cache the kernel keeps st_mtime by itself. It sends the time with a SETATTR after the
+// data, but only if the time has changed: a write(2) within the same tick of the clock as the
+// creation of the file changes none. The WRITE that brings the data later must not change st_mtime
+// either, or the file would show another time as soon as the kernel has forgotten it.
+func (w *write) storeKeepingTime(data []byte, off int64) (int, error) {
+	l := w.o.ranges.lock(w.n)
+	l.Lock()
+	defer l.Unlock()
+	file := w.h.Value.file.Ref()
+	var st sys.Stat
+	if err := file.Stat(&st); err != nil {
+		return 0, err
+	}
+	done, err := w.o.ranges.storeWritebackLocked(w.n, w.h, data, off)
+	if done > 0 {
+		// A file of another user, which the daemon may write but not date, keeps the time of the WRITE.
+		back := file.Utimes(unix.Timespec{Nsec: unix.UTIME_OMIT}, st.Mtim)
+		if back != nil && back != unix.EPERM && back != unix.EACCES {
+			return 0, back
+		}
+	}
+	return done, err
+}
+
+// syncDirect makes a WRITE past the page cache durable if the file is open with O_SYNC or O_DSYNC.
+// The kernel sends no FSYNC for it.
+func (w *write) syncDirect() error {
+	if w.in.Flags&unix.O_DSYNC == 0 || !w.o.syncs() { // O_SYNC has that bit too
+		return nil
+	}
+	if w.in.Flags&unix.O_SYNC == unix.O_SYNC {
+		return w.o.syncFile(w.h)
+	}
+	return w.o.syncFileData(w.h)
+}
 
 const (
-	// writeOutStep is after how many bytes of a file the disk is given work, and how much at a time: a daemon that ends has to wait
-	// for the call under way, and keeps its lock on the upper until then.
+	// writeOutStep is after how many bytes of a file the disk gets work, and how much at a time. A
+	// daemon that ends has to wait for the call under way, and keeps its lock on the upper until then.
 	writeOutStep = 8 << 20
-	// writeOutMost is how far the disk may be behind. What is older is left to the kernel.
-	writeOutMost = 8 * writeOutStep
+	// maxWriteOut is how far the disk may be behind. Older data is left to the kernel.
+	maxWriteOut = 8 * writeOutStep
 )
 
-// writeOut is told of every write to n's object of the upper. Nobody waits for the disk, nor for an error of it, which the
-// next fsync of the file tells (errseq_t of the kernel: it stays until it has been told).
+// writeOut begins to write large data to the disk while more of it comes, after every write to n's
+// object of the upper.
+//
+// Otherwise all of it would be written when fsync requires that, or when a tenth of the memory is
+// dirty. Each request is a copy that the disk need not wait for. Small files, which may be removed
+// again soon, are left to the kernel. No request waits for the disk. The next fsync of the file
+// returns an error of it (errseq_t of the kernel).
 func (o *Overlay) writeOut(n *Node, off, size int64) {
 	end := (off + size) &^ (writeOutStep - 1)
 	if size < bulk || end <= off || !o.syncs() || o.writingOut.Swap(true) {
 		return
 	}
-	h := o.handles.Acquire(n.handleKey(stack.Upper, useWrite))
+	h := o.handles.Acquire(n.handleKey(stack.Upper, forWriting))
 	if h == nil {
 		o.writingOut.Store(false)
 		return
 	}
 	go func() {
-		for at := max(0, end-writeOutMost); at < end; at += writeOutStep {
+		for at := max(0, end-maxWriteOut); at < end; at += writeOutStep {
 			_ = h.Value.file.StartWriteBack(at, writeOutStep) // what is clean or on its way costs nothing
 		}
 		o.handles.Release(h)

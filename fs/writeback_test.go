@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// What the kernel writes back from its cache changes no st_mtime: the kernel keeps that. If the time cannot be kept, the WRITE
-// fails; a daemon without the right to date the file goes on.
+// What the kernel writes back from its cache changes no st_mtime: the kernel keeps that. If the
+// time cannot be kept, the WRITE fails; a daemon without the right to date the file goes on.
 func TestWriteBackKeepsTheTime(t *testing.T) {
 	s := newSite(t, "file f \"text\"", "")
 	s.o.policy.Writeback = true
@@ -51,8 +51,9 @@ func TestWriteBackKeepsTheTime(t *testing.T) {
 	}
 }
 
-// The time that the kernel sends for a file of a lower that has lost its last name is not stored, since a copy-up would be made for
-// it alone. A file without a name that may still get one, by O_TMPFILE, takes it.
+// The time that the kernel sends for a file of a lower that has lost its last name is not stored,
+// since a copy-up would be made for it alone. A file without a name that may still get one, by
+// O_TMPFILE, takes it.
 func TestTimeOfARemovedFile(t *testing.T) {
 	s := newSite(t, "", "file f \"text\"")
 	s.o.policy.Writeback = true

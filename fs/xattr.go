@@ -17,7 +17,7 @@ const (
 	defaultACL    = ondisk.DefaultACL
 	accessACL     = ondisk.AccessACL
 	errNoSuchAttr = fuse.Status(unix.ENODATA)
-	errNoXattrs   = fuse.ENOSYS // the kernel then says EOPNOTSUPP by itself, and asks no more
+	errNoXattrs   = fuse.ENOSYS // the kernel then returns EOPNOTSUPP by itself, and sends no more requests
 )
 
 // GetXAttr answers GETXATTR.
@@ -29,7 +29,7 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 		return 0, fuse.Status(unix.EOPNOTSUPP)
 	}
 	if attr == selinuxXattr && !o.selinux {
-		return 0, errNoSuchAttr // coreutils asks it of every file, and the kernel cannot keep the answer
+		return 0, errNoSuchAttr // ls requests it for every file, and the kernel cannot keep the answer
 	}
 	stored, ok := o.names.Stored(attr)
 	if !ok {
@@ -39,17 +39,18 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
-	if attr == capability && len(dest) == 0 && o.refusesWrites(n) {
+	if attr == capability && len(dest) == 0 && o.guard.refusesWrites(n) {
 		return capabilitySize, fuse.ERANGE
 	}
-	flags := n.flags.Load()
-	if attr == capability && flags&bare != 0 || flags&plain != 0 && inEveryList(attr) {
-		return 0, errNoSuchAttr // the kernel asks before the first write of every file, and podman of every file
+	flags := n.flags.load()
+	if attr == capability && flags&flagNoCapability != 0 || flags&flagNoXattrs != 0 && inEveryList(attr) {
+		return 0, errNoSuchAttr // requested before the first write to a file, and by podman for every file
 	}
 	var value []byte
 	none := false
 	err = o.with(n, func(r owner.Ref) (err error) {
-		// Most objects have none at all, which the list tells for the next question as well. With SELinux every file has one.
+		// Most objects have none, and the list answers the next GETXATTR as well. With SELinux every file
+		// has one.
 		if none = inEveryList(attr) && !o.selinux && o.showsNoXattr(r); none {
 			return unix.ENODATA
 		}
@@ -57,16 +58,16 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 		return err
 	})
 	if none && !o.cfg.LayersChange {
-		n.notePlain(flags)
+		n.noteNoXattrs(flags)
 	}
 	if err != nil {
 		return 0, o.status("getxattr", err)
 	}
-	return give(dest, value)
+	return copyOut(dest, value)
 }
 
-// inEveryList reports whether every file system has an attribute that exists in its list. Those of other namespaces may be made up
-// when they are asked for.
+// inEveryList reports whether a file system lists an attribute if it has it. File systems may make
+// up attributes of other namespaces.
 func inEveryList(attr string) bool {
 	namespace, _, _ := strings.Cut(attr, ".")
 	switch namespace {
@@ -76,9 +77,9 @@ func inEveryList(attr string) bool {
 	return isACL(attr)
 }
 
-// notePlain remembers that n has no attribute that is shown, but not if one was set since its flags were read: that counts in
-// them.
-func (n *Node) notePlain(flags uint32) { n.flags.CompareAndSwap(flags, flags|plain) }
+// noteNoXattrs remembers that n has no attribute that is shown, unless one was set since its flags
+// were read.
+func (n *Node) noteNoXattrs(flags nodeFlag) { n.flags.replace(flags, flags|flagNoXattrs) }
 
 // showsNoXattr reports whether an object has no attribute that is shown.
 func (o *Overlay) showsNoXattr(r owner.Ref) bool {
@@ -86,7 +87,7 @@ func (o *Overlay) showsNoXattr(r owner.Ref) bool {
 	return err == nil && names != nil && len(o.shownXattrs(names)) == 0
 }
 
-// shownXattrs is the list of attributes as LISTXATTR tells it, by their names on disk.
+// shownXattrs returns the list for LISTXATTR. names are those on disk.
 func (o *Overlay) shownXattrs(names []string) []byte {
 	var list []byte
 	for _, name := range names {
@@ -99,8 +100,8 @@ func (o *Overlay) shownXattrs(names []string) []byte {
 	return list
 }
 
-// give copies a value out; the kernel asks for the size alone by an empty buffer.
-func give(dest, value []byte) (uint32, fuse.Status) {
+// copyOut copies a value out. With an empty buffer the kernel requests the size alone.
+func copyOut(dest, value []byte) (uint32, fuse.Status) {
 	if len(value) > len(dest) {
 		return uint32(len(value)), fuse.ERANGE
 	}
@@ -116,21 +117,23 @@ func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (u
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
-	if n.flags.Load()&plain != 0 {
-		return give(dest, nil)
+	if n.flags.has(flagNoXattrs) {
+		return copyOut(dest, nil)
 	}
 	var names []string
 	err = o.with(n, func(r owner.Ref) (err error) { names, err = r.ListXattr(); return err })
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
-	return give(dest, o.shownXattrs(names))
+	return copyOut(dest, o.shownXattrs(names))
 }
 
 func isACL(name string) bool { return name == accessACL || name == defaultACL }
 
-// changeXattr calls f on n's object in the upper with the name under which the attribute is stored there.
-func (o *Overlay) changeXattr(id uint64, attr string, remove bool, f func(r owner.Ref, stored string) error) error {
+// changeXattr calls f on n's object in the upper with the name of the attribute there. may checks
+// whether n's flags allow it.
+func (o *Overlay) changeXattr(id uint64, attr string, may func(*Node, string) error,
+	f func(r owner.Ref, stored string) error) error {
 	if o.cfg.NoXattrs || o.cfg.NoACL && isACL(attr) {
 		return unix.EOPNOTSUPP
 	}
@@ -142,15 +145,15 @@ func (o *Overlay) changeXattr(id uint64, attr string, remove bool, f func(r owne
 	if err != nil {
 		return err
 	}
-	if err := o.mayChangeXattr(n, attr, remove); err != nil {
+	if err := may(n, attr); err != nil {
 		return err
 	}
 	if attr == capability {
-		n.flags.And(^uint32(bare))
+		n.flags.clear(flagNoCapability)
 	}
 	err = o.change(n, func(r owner.Ref) error { return f(r, stored) })
-	n.flags.Add(xattrChange) // also after an error, behind which the attribute may have been set
-	n.flags.And(^uint32(plain))
+	n.flags.xattrsChanged() // also after an error, which may come after the change
+	n.flags.clear(flagNoXattrs)
 	if err != nil {
 		return err
 	}
@@ -164,7 +167,7 @@ func (o *Overlay) changeXattr(id uint64, attr string, remove bool, f func(r owne
 
 // SetXAttr answers SETXATTR.
 func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
-	err := o.changeXattr(in.NodeId, attr, false, func(r owner.Ref, stored string) error {
+	err := o.changeXattr(in.NodeId, attr, o.guard.maySetXattr, func(r owner.Ref, stored string) error {
 		if err := r.SetXattr(stored, data, int(in.Flags)); err != nil {
 			return err
 		}
@@ -184,7 +187,7 @@ func (o *Overlay) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, attr string, 
 func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) fuse.Status {
 	n, err := o.node(h.NodeId)
 	if err == nil {
-		err = o.mayChangeXattr(n, attr, true)
+		err = o.guard.mayRemoveXattr(n, attr)
 	}
 	if err == nil && !n.inUpper() {
 		if stored, ok := o.names.Stored(attr); ok {
@@ -192,7 +195,7 @@ func (o *Overlay) RemoveXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string) 
 		}
 	}
 	if err == nil {
-		err = o.changeXattr(h.NodeId, attr, true, func(r owner.Ref, stored string) error { return r.RemoveXattr(stored) })
+		err = o.changeXattr(h.NodeId, attr, o.guard.mayRemoveXattr, owner.Ref.RemoveXattr)
 	}
 	return o.status("removexattr", err)
 }

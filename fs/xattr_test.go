@@ -11,7 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// xattr asks for an attribute, as the kernel does.
+// xattr requests an attribute, as the kernel does.
 func (k *kernel) xattr(id uint64, name string) (string, error) {
 	value := make([]byte, 100)
 	h := k.header(id)
@@ -19,7 +19,7 @@ func (k *kernel) xattr(id uint64, name string) (string, error) {
 	return string(value[:n]), errorOf(status)
 }
 
-// xattrs asks for the names of all.
+// xattrs requests the names of all.
 func (k *kernel) xattrs(id uint64) (string, error) {
 	value := make([]byte, 100)
 	h := k.header(id)
@@ -27,14 +27,14 @@ func (k *kernel) xattrs(id uint64) (string, error) {
 	return string(value[:n]), errorOf(status)
 }
 
-// Who compares trees (podman, of every layer that it builds) asks for a capability and the list of every file: that is one
-// call for an object without attributes, and none after it.
+// A program that compares trees (podman, of every layer that it builds) requests a capability and
+// the list of every file. That is one call for an object without attributes, and none after it.
 func TestAbsentXattrsCostNothingAgain(t *testing.T) {
 	s := newSite(t, "file up", "file low\ndir d\nsymlink l x\nfile noted\nxattr noted user.note x")
 	for _, name := range []string{"up", "low", "d", "l"} {
 		id, err := s.walk(name)
 		must(t, err)
-		ask := func() {
+		send := func() {
 			_, err := s.xattr(id, capability)
 			want(t, name, err, unix.ENODATA)
 			_, err = s.xattr(id, "user.other")
@@ -43,10 +43,10 @@ func TestAbsentXattrsCostNothingAgain(t *testing.T) {
 				t.Errorf("%s: the list is %q, %v", name, list, err)
 			}
 		}
-		if made := fmt.Sprint(names(calls(ask))); made != "[listxattr]" {
+		if made := fmt.Sprint(names(calls(send))); made != "[listxattr]" {
 			t.Errorf("%s: asking costs %s", name, made)
 		}
-		if made := names(calls(ask)); len(made) > 0 {
+		if made := names(calls(send)); len(made) > 0 {
 			t.Errorf("%s: asking again costs %v", name, made)
 		}
 		_, err = s.xattr(id, "ceph.made.up")
@@ -88,9 +88,9 @@ func TestXattrsAreNotMissedOnceSet(t *testing.T) {
 			must(s.t, err)
 			s.do(s.setxattr("d/f", "user.other", "")) // so that nothing else of the node changes below
 			s.do(s.removexattr("d/f", "user.other"))
-			before := n.flags.Load()
+			before := n.flags.load()
 			err = s.setxattr("d/f", "user.late", "v")()
-			n.notePlain(before) // by who looked before
+			n.noteNoXattrs(before) // as a request that has read them before
 			return err
 		},
 	} {
@@ -116,7 +116,7 @@ func TestXattrsAreNotMissedOnceSet(t *testing.T) {
 	}
 }
 
-// Another object that gets the name while somebody asks is not taken for the one that was asked for.
+// If another object gets the name during a request, the request does not return its attributes.
 func TestXattrsAreOfTheObjectAskedFor(t *testing.T) {
 	for _, call := range []string{"listxattr", "getxattr"} {
 		s := newSite(t, "file d/f\nxattr d/f user.note x", "dir d")

@@ -10,7 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// reading is a kernel that lists d and reads files of it, and a reader at the door that uses the time between.
+// reading is a kernel that lists d and reads files of it, and an idle reader that uses the time
+// between.
 type reading struct {
 	*site
 	dir uint64
@@ -27,7 +28,7 @@ func newReading(t *testing.T, upper string, lowers ...string) *reading {
 	must(t, err)
 	for _, e := range entries {
 		r.ids[e.name] = e.entry.NodeId
-		if e.entry.NodeId == 0 && e.name != "." && e.name != ".." { // told without
+		if e.entry.NodeId == 0 && e.name != "." && e.name != ".." { // without attributes
 			entry, err := s.lookup(dir, e.name)
 			must(t, err)
 			r.ids[e.name] = entry.NodeId
@@ -36,7 +37,7 @@ func newReading(t *testing.T, upper string, lowers ...string) *reading {
 	return r
 }
 
-// read reads a file as the kernel does, uses the time, and reports whether the layer was asked.
+// read reads a file as the kernel does, uses the time, and reports whether that called the layer.
 func (r *reading) read(name, want string) (asked bool) {
 	r.t.Helper()
 	made := calls(func() {
@@ -45,7 +46,7 @@ func (r *reading) read(name, want string) (asked bool) {
 			r.t.Errorf("%s: %q, %v; want %q", name, got, err, want)
 		}
 	})
-	for r.o.readNext() {
+	for r.o.prefetch.readNext(&r.o.access) {
 	}
 	return len(made) > 0
 }
@@ -94,7 +95,7 @@ func TestAWalkReadsAheadFromDirectoryToDirectory(t *testing.T) {
 	}
 	r.ids["x"], err = r.walk("e/x")
 	must(t, err)
-	for r.o.readNext() {
+	for r.o.prefetch.readNext(&r.o.access) {
 	}
 	if r.read("x", "text of x") {
 		t.Error("the first file of the next directory was not read ahead")
@@ -106,17 +107,18 @@ func TestFilesReadAnyhowAreNot(t *testing.T) {
 	in := r.inOrder()
 	for _, i := range []int{0, 2, 7, 5, 3, 1} {
 		if !r.read(in[i], "text of "+in[i]) {
-			t.Errorf("file %d was read before it was asked for", i)
+			t.Errorf("file %d was prefetched", i)
 		}
-		if r.o.next.filled {
+		if r.o.prefetch.filled {
 			t.Errorf("after file %d another was read", i)
 		}
 	}
 }
 
-// What a walk reads of small directories is read ahead, but not by who reads one file here and one there.
-func TestReadingAheadOverDirectories(t *testing.T) {
-	f := nextFile{}
+// A walk over small directories has its files prefetched. Reads of one file here and one there have
+// not.
+func TestPrefetchOverDirectories(t *testing.T) {
+	f := prefetcher{}
 	dirs := []*Node{{}, {}}
 	file := func(dir, i int) *Node { return &Node{parent: dirs[dir], name: fmt.Sprint(i), layer: 1} }
 	read := func(n *Node, right bool) int {
@@ -126,7 +128,7 @@ func TestReadingAheadOverDirectories(t *testing.T) {
 			f.next = &Node{}
 		}
 		f.take(n, nil)
-		return f.sure
+		return f.confidence
 	}
 	for i, tt := range []struct {
 		dir   int
@@ -178,7 +180,7 @@ func TestReadAheadNeverShowsWhatWas(t *testing.T) {
 			for _, name := range in[:3] {
 				r.read(name, "text of "+name)
 			}
-			if !r.o.next.filled {
+			if !r.o.prefetch.filled {
 				t.Fatal("nothing was read ahead")
 			}
 			r.read(in[3], change(r, in[3]))
@@ -187,24 +189,24 @@ func TestReadAheadNeverShowsWhatWas(t *testing.T) {
 }
 
 // Files of the upper change, and large ones are not read whole: they are not read ahead.
-func TestWhatIsNotReadAhead(t *testing.T) {
+func TestWhatIsNotPrefetched(t *testing.T) {
 	r := newReading(t, letters('a', 'h'), "dir d")
 	for _, name := range r.inOrder() {
 		if !r.read(name, "text of "+name) {
-			t.Errorf("%s, of the upper, was read before it was asked for", name)
+			t.Errorf("%s, of the upper, was prefetched", name)
 		}
 	}
-	large := strings.Repeat("x", nextMost)
+	large := strings.Repeat("x", maxPrefetch)
 	r = newReading(t, "", fmt.Sprintf("file d/a %[1]s\nfile d/b %[1]s\nfile d/c %[1]s\nfile d/d %[1]s", large))
 	for _, name := range r.inOrder() {
 		if !r.read(name, large[:8192]) {
-			t.Errorf("%s, which is large, was read before it was asked for", name)
+			t.Errorf("%s, which is large, was prefetched", name)
 		}
 	}
 }
 
-// An error of reading ahead is told to who asks, if it is still one then.
-func TestErrorsOfReadingAhead(t *testing.T) {
+// An error of a prefetch is dropped. The READ returns its own, if there is one then.
+func TestErrorsOfPrefetching(t *testing.T) {
 	for _, call := range []string{"openat", "pread64"} {
 		r := newReading(t, "", letters('a', 'h'))
 		in := r.inOrder()
@@ -220,11 +222,11 @@ func TestErrorsOfReadingAhead(t *testing.T) {
 			}
 			return nil
 		})
-		for r.o.readNext() {
+		for r.o.prefetch.readNext(&r.o.access) {
 		}
 		sys.SetFault(nil)
-		if failed != 1 || r.o.next.filled {
-			t.Errorf("%s: failed %d times, something was read: %v", call, failed, r.o.next.filled)
+		if failed != 1 || r.o.prefetch.filled {
+			t.Errorf("%s: failed %d times, something was read: %v", call, failed, r.o.prefetch.filled)
 		}
 		if !r.read(in[2], "text of "+in[2]) {
 			t.Errorf("%s: the layer was not asked again", call)

@@ -13,7 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// newWide is a site whose root has directories d0 to d19 in each of three lowers, and a file before and after them.
+// newWide is a site whose root has directories d0 to d19 in each of three lowers, and a file before
+// and after them.
 func newWide(t *testing.T, helped bool) *site {
 	t.Helper()
 	var lowers []string
@@ -29,9 +30,9 @@ func newWide(t *testing.T, helped bool) *site {
 	return s
 }
 
-// What a listing tells of new directories does not depend on who has settled them.
-func TestDirectoriesAreSettledByTwo(t *testing.T) {
-	tell := func(helped bool) string {
+// A listing contains the same of new directories whether one or two threads have initialised them.
+func TestTwoThreadsInitialiseDirectories(t *testing.T) {
+	list := func(helped bool) string {
 		s := newWide(t, helped)
 		entries, err := s.list(1, 1<<14)
 		must(t, err)
@@ -45,7 +46,7 @@ func TestDirectoriesAreSettledByTwo(t *testing.T) {
 		}
 		return b.String()
 	}
-	alone, helped := tell(false), tell(true)
+	alone, helped := list(false), list(true)
 	if alone != helped {
 		t.Errorf("by one:\n%s\nby two:\n%s", alone, helped)
 	}
@@ -54,22 +55,23 @@ func TestDirectoriesAreSettledByTwo(t *testing.T) {
 	}
 }
 
-// Two are at it at the same time, also where there is one directory of many parts: the first waits in a system call until the second
-// makes one.
+// Two are at it at the same time, also where there is one directory of many parts: the first waits
+// in a system call until the second makes one.
 func TestTwoSettleAtTheSameTime(t *testing.T) {
 	t.Run("directories of a listing", func(t *testing.T) {
 		s := newWide(t, true)
 		wantTwo(t, 0, func() error { _, err := s.list(1, 1<<14); return err })
 	})
 	t.Run("parts of a directory", func(t *testing.T) {
-		s := newSite(t, "", slices.Repeat([]string{"dir d/sub"}, fewParts)...)
+		s := newSite(t, "", slices.Repeat([]string{"dir d/sub"}, minShared)...)
 		s.o.helped = true
 		// The first is looked at alone, to see whether d can be left unlisted.
 		wantTwo(t, 1, func() error { _, err := s.lookup(1, "d"); return err })
 	})
 }
 
-// wantTwo fails the test unless the directories with a name in d are opened by two at a time, but the first ones.
+// wantTwo fails the test unless the directories with a name in d are opened by two at a time, but
+// the first ones.
 func wantTwo(t *testing.T, alone int, request func() error) {
 	t.Helper()
 	first, second := make(chan struct{}), make(chan struct{})
@@ -101,8 +103,9 @@ func wantTwo(t *testing.T, alone int, request func() error) {
 	must(t, request())
 }
 
-// A directory that cannot be settled ends the listing before it; nothing is kept of it, nor of what was met after it.
-func TestDirectoriesThatCannotBeSettled(t *testing.T) {
+// A directory that cannot be initialised ends the listing before it. Neither it nor an entry behind
+// it leaves a node.
+func TestDirectoriesThatCannotBeInitialised(t *testing.T) {
 	for _, helped := range []bool{false, true} {
 		for what, fault := range map[string]func() error{
 			"an error": func() error { return unix.EMFILE },
@@ -121,7 +124,7 @@ func TestDirectoriesThatCannotBeSettled(t *testing.T) {
 			want(t, what, err, wanted)
 			for _, e := range entries {
 				if e.name == "d7" || e.name == "d11" {
-					t.Errorf("%s: %s is told", what, e.name)
+					t.Errorf("%s: %s is listed", what, e.name)
 				}
 			}
 			s.forget(nil)
@@ -137,7 +140,7 @@ func TestDirectoriesThatCannotBeSettled(t *testing.T) {
 
 // What two have opened by a directory's own name is not taken for what a redirect leads to.
 func TestTwoSettleWhatIsRedirected(t *testing.T) {
-	lowers := slices.Repeat([]string{"file d/own\nfile was/moved"}, fewParts)
+	lowers := slices.Repeat([]string{"file d/own\nfile was/moved"}, minShared)
 	lowers[0] = "dir d\nxattr d trusted.overlay.redirect was"
 	for what, meet := range map[string]func(*site) error{
 		"a listing": func(s *site) error { _, err := s.list(1, 1<<14); return err },

@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// number is the st_ino of a path; 0 where there is nothing. It fails the test where a listing says another.
+// number is the st_ino of a path; 0: the path does not exist. It fails the test if a listing has
+// another number.
 func (s *site) number(p string) uint64 {
 	s.t.Helper()
 	id, err := s.walk(p)
@@ -38,29 +39,30 @@ func (s *site) number(p string) uint64 {
 var moves = []struct {
 	name      string
 	redirects bool
-	ask       func(s *site) request
+	send      func(s *site) request
 	from, to  []string // names of objects before, and after
 }{
-	{name: "write", ask: func(s *site) request { return s.write("d/f", 0, "x") }, from: []string{"d/f"}, to: []string{"d/f"}},
-	{name: "chmod a directory", ask: func(s *site) request { return s.chmod("p/q", 0o700) }, from: []string{"p/q"}, to: []string{"p/q"}},
-	{name: "chown a link", ask: func(s *site) request { return s.chown("d/l", 1, 1) }, from: []string{"d/l"}, to: []string{"d/l"}},
-	{name: "chmod a fifo", ask: func(s *site) request { return s.chmod("d/p", 0o600) }, from: []string{"d/p"}, to: []string{"d/p"}},
-	{name: "rename", ask: func(s *site) request { return s.rename("d/f", "e/g", 0) }, from: []string{"d/f"}, to: []string{"e/g"}},
-	{name: "rename of what is up", ask: func(s *site) request {
+	{name: "write", send: func(s *site) request { return s.write("d/f", 0, "x") }, from: []string{"d/f"}, to: []string{"d/f"}},
+	{name: "chmod a directory", send: func(s *site) request { return s.chmod("p/q", 0o700) }, from: []string{"p/q"}, to: []string{"p/q"}},
+	{name: "chown a link", send: func(s *site) request { return s.chown("d/l", 1, 1) }, from: []string{"d/l"}, to: []string{"d/l"}},
+	{name: "chmod a fifo", send: func(s *site) request { return s.chmod("d/p", 0o600) }, from: []string{"d/p"}, to: []string{"d/p"}},
+	{name: "rename", send: func(s *site) request { return s.rename("d/f", "e/g", 0) }, from: []string{"d/f"}, to: []string{"e/g"}},
+	{name: "rename of what is up", send: func(s *site) request {
 		s.do(s.write("d/f", 0, "x"))
 		return s.rename("d/f", "e/g", 0)
 	}, from: []string{"d/f"}, to: []string{"e/g"}},
-	{name: "replace", ask: func(s *site) request { return s.rename("d/f", "e/x", 0) }, from: []string{"d/f"}, to: []string{"e/x"}},
-	{name: "link", ask: func(s *site) request { return s.link("d/f", "e/g") }, from: []string{"d/f"}, to: []string{"d/f"}},
-	{name: "exchange", ask: func(s *site) request { return s.rename("d/f", "e/x", unix.RENAME_EXCHANGE) },
+	{name: "replace", send: func(s *site) request { return s.rename("d/f", "e/x", 0) }, from: []string{"d/f"}, to: []string{"e/x"}},
+	{name: "link", send: func(s *site) request { return s.link("d/f", "e/g") }, from: []string{"d/f"}, to: []string{"d/f"}},
+	{name: "exchange", send: func(s *site) request { return s.rename("d/f", "e/x", unix.RENAME_EXCHANGE) },
 		from: []string{"d/f", "e/x"}, to: []string{"e/x", "d/f"}},
-	{name: "rename a directory", redirects: true, ask: func(s *site) request { return s.rename("p/q", "e/q", 0) },
+	{name: "rename a directory", redirects: true, send: func(s *site) request { return s.rename("p/q", "e/q", 0) },
 		from: []string{"p/q", "p/q/in"}, to: []string{"e/q", "e/q/in"}},
 }
 
 const moved = "file d/f \"text\"\nsymlink d/l t\nfifo d/p\nfile e/x\nfile p/q/in\nfile d/double\nlink e/double d/double"
 
-// An object keeps its inode number when it is copied up, whatever happens with it then, and after a remount.
+// An object keeps its inode number when it is copied up, whatever happens with it then, and after a
+// remount.
 func TestNumbersStayOverRemounts(t *testing.T) {
 	withoutRanks(t)
 	for _, uuid := range []UUID{UUIDAuto, UUIDOff} {
@@ -76,12 +78,12 @@ func TestNumbersStayOverRemounts(t *testing.T) {
 					if m.redirects {
 						c.Redirects = RedirectsOn
 					}
-					s := openSite(t, c, false)
+					s := openSite(t, c)
 					var before []uint64
 					for _, p := range m.from {
 						before = append(before, s.number(p))
 					}
-					s.do(m.ask(s))
+					s.do(m.send(s))
 					for round := range 3 {
 						for i, p := range m.to {
 							if now := s.number(p); now != before[i] {
@@ -124,11 +126,11 @@ func TestNumbersAfterEveryFault(t *testing.T) {
 				if m.redirects {
 					c.Redirects = RedirectsOn
 				}
-				s := openSite(t, c, false)
+				s := openSite(t, c)
 				before := s.number(m.from[0])
-				ask := m.ask(s)
+				send := m.send(s)
 				run := &faultRun{t: t}
-				fired, _ := run.fault(ask, i, unix.EIO, i%2 == 0)
+				fired, _ := run.fault(send, i, unix.EIO, i%2 == 0)
 				s.remount()
 				where := run.where(i, unix.EIO)
 				if old, now := s.number(m.from[0]), s.number(m.to[0]); old != before && now != before {
@@ -197,7 +199,8 @@ func spoilHandle(t *testing.T, path string) {
 	must(t, unix.Lsetxattr(path, "trusted.overlay.origin", value[:n], 0))
 }
 
-// Two objects of an upper that call the same one their origin, as a file and its copy with all attributes, have two numbers.
+// Two objects of an upper that call the same one their origin, as a file and its copy with all
+// attributes, have two numbers.
 func TestOneOriginOfTwo(t *testing.T) {
 	s := newSite(t, "", "file d/f \"text\"")
 	before := s.number("d/f")
@@ -215,7 +218,8 @@ func TestOneOriginOfTwo(t *testing.T) {
 	}
 }
 
-// Who may not open by handles finds the origin of what still has its name, and of nothing else.
+// A daemon that may not open by handles finds the origin of what still has its name, and of nothing
+// else.
 func TestNumbersWithoutTheRightToHandles(t *testing.T) {
 	s := newSite(t, "", moved)
 	first, second := s.number("d/f"), s.number("d/l")
@@ -270,8 +274,8 @@ func TestOriginsCostInImpureDirectoriesAlone(t *testing.T) {
 	}
 }
 
-// These attributes are the overlay's own: a layer's are neither shown nor copied up, and an upper without attributes does
-// without.
+// These attributes are the overlay's own: a layer's are neither shown nor copied up, and an upper
+// without attributes does without.
 func TestOriginsAreNotShown(t *testing.T) {
 	s := newSite(t, "", "file d/f \"text\"\nxattr d/f trusted.overlay.origin of-another\nxattr d trusted.overlay.impure y")
 	s.do(s.write("d/f", 0, "x"))

@@ -23,8 +23,9 @@ func (k *whileGrowing) InodeNotifyStoreCache(uint64, int64, []byte) fuse.Status 
 	return fuse.OK
 }
 
-// With passthrough, a file that is open through the page cache already is written past it. While such a WRITE makes it longer, the
-// page cache sees and stores nothing beyond the old size until i_size has grown, and then sees the new data.
+// With passthrough, a file that is open through the page cache already is written past it. While
+// such a WRITE makes it longer, the page cache sees and stores nothing beyond the old size until
+// i_size has grown, and then sees the new data.
 func TestPagesWhileADirectWriteMakesAFileLonger(t *testing.T) {
 	s := newSite(t, "", "file low \"old\"")
 	s.passing()
@@ -38,7 +39,7 @@ func TestPagesWhileADirectWriteMakesAFileLonger(t *testing.T) {
 			must(t, s.writtenBack(0, low, 0, "OLD\x00\x00\x00", 0)) // a page that has come in before, and the new i_size
 		}
 	}
-	s.o.server = &whileGrowing{store: see, drop: see}
+	s.o.kernel.server = &whileGrowing{store: see, drop: see}
 	must(t, s.writeBy(directHandle, low, 3, "new", 0))
 	if len(saw) < 2 || saw[0] != "old" || saw[1] != "OLDnew" {
 		t.Errorf("read meanwhile: %q, want the old size while i_size grows, and all when pages are dropped", saw)
