@@ -13,9 +13,9 @@ type Dress func(empty, old *sys.Dir) error
 // clear replaces a directory of the upper that shows nothing, but may hold whiteouts, by an empty
 // opaque one, over which a directory can be renamed (ovl_clear_empty).
 //
-// It returns the name of the old directory in the work directory. The name is empty if the directory
-// was empty, or if its file system exchanges no names, so that it was emptied in place. clear sets
-// e.Marker if it has made the marker.
+// It returns the name of the old directory in the work directory. The name is empty if the
+// directory was empty, or if its file system exchanges no names, so that it was emptied in place.
+// clear sets e.Marker if it has made the marker.
 func (m *Maker) clear(e *Entry, dress Dress) (moved string, err error) {
 	old, err := e.Dir.OpenDir(e.Name)
 	if err != nil {

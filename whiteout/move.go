@@ -15,10 +15,10 @@ type Moved struct {
 	Covered bool
 }
 
-// Move renames the object at from to to, and leaves a whiteout at from if a lower shows there. At no
-// moment does a lower's object show. A directory at to must show nothing; dress is for the empty one
-// that replaces it. A directory at from must be opaque if a lower has something at to, unless the two
-// are to merge.
+// Move renames the object at from to to, and leaves a whiteout at from if a lower shows there. At
+// no moment does a lower's object show. A directory at to must show nothing; dress is for the empty
+// one that replaces it. A directory at from must be opaque if a lower has something at to, unless
+// the two are to merge.
 //
 // EXDEV: the upper's file system does not do that in one step, so that the caller's program copies
 // instead.

@@ -18,7 +18,7 @@ const (
 	trialMarker = MarkerPrefix + "#probe"
 )
 
-// Wanted is the format that the user asks for. What the file system refuses is left out.
+// Wanted is the format that the options want. What the file system refuses is left out.
 type Wanted struct {
 	// Names are the private attributes: the upper gets attributes of these only.
 	Names ondisk.Names

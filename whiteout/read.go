@@ -20,8 +20,8 @@ const (
 	opaqueWhiteouts = "x" // the directory may hold whiteouts of the xattr form (Linux 6.8)
 )
 
-// DirXattrs is what a layer's directory says of the layers below it and of its own entries, by
-// attributes and a marker.
+// DirXattrs holds the overlay's attributes of a layer's directory, and whether it has the
+// [OpaqueMarker].
 type DirXattrs struct {
 	// Opaque: nothing of the layers below shows in the directory.
 	Opaque bool

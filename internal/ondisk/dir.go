@@ -2,7 +2,7 @@ package ondisk
 
 import "github.com/fuse-overlay/fuse-overlay/internal/sys"
 
-// DirXattrs is what the attributes of a layer's directory say, but for opaque.
+// DirXattrs holds the overlay's attributes of a layer's directory, except opaque.
 type DirXattrs struct {
 	// Redirect is where the layers below have the directory with which this one merges: a path from
 	// their roots if it begins with a slash, else a name in the same directory. Empty: under its

@@ -6,7 +6,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// FileXattrs is what the attributes of a regular file of a layer say of the layers below.
+// FileXattrs holds the overlay's attributes of a layer's regular file.
 type FileXattrs struct {
 	// Metacopy: the file has its attributes and its size. A layer below has its data.
 	Metacopy bool

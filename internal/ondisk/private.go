@@ -3,9 +3,9 @@ package ondisk
 import "strings"
 
 const (
-	// escape stands between the prefix and the rest of a private name that a process has set
-	// through the mount, so that the upper of an inner overlay can lie on an outer one
-	// (ovl_xattr_escape_name in fs/overlayfs/xattrs.c).
+	// escape follows the prefix of a private name that a process has set through the mount. So the
+	// upper of an inner overlay can lie on an outer one (ovl_xattr_escape_name in
+	// fs/overlayfs/xattrs.c).
 	escape = "overlay."
 
 	// maxXattrName is XATTR_NAME_MAX, in bytes.
@@ -43,8 +43,8 @@ func (n Names) covers(onDisk string) bool {
 // Has reports whether the overlay's attributes of the namespace are private, and so have a meaning.
 func (n Names) Has(ns Namespace) bool { return ns != NoXattrs && n.covers(prefixes[ns]) }
 
-// OfRoot returns the namespace of an upper's attributes for root of the first user namespace, if the upper
-// is only read.
+// OfRoot returns the namespace of an upper's attributes for root of the first user namespace, if
+// the upper is only read.
 func (n Names) OfRoot() Namespace { return n.firstWritten(func(Namespace) bool { return true }) }
 
 // OfUser is [Names.OfRoot] for any other user.
