@@ -114,10 +114,7 @@ func (o *Overlay) reportIO() string {
 	if o.policy.Timeout < conn.Endless {
 		words = append(words, fmt.Sprintf("timeout=%v", o.policy.Timeout.Seconds()))
 	}
-	if o.conn.PollsIdleCPUs() {
-		words = append(words, "idle CPUs poll under load")
-	}
-	return strings.Join(words, ", ")
+	return strings.Join(append(words, o.conn.IdleCPUs()), ", ")
 }
 
 // kernelFeatures are the flags of INIT that the program makes use of by itself, by their names in linux/fuse.h.

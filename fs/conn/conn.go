@@ -68,8 +68,13 @@ func (c *Conn) Close() { c.idle.close() }
 // Counts returns how many requests of each kind have been served, by their names in linux/fuse.h without the prefix.
 func (c *Conn) Counts() map[string]uint64 { return c.counts.snapshot() }
 
-// PollsIdleCPUs reports whether idle CPUs poll while requests come fast.
-func (c *Conn) PollsIdleCPUs() bool { return c.idle.poll != nil }
+// IdleCPUs returns, for the log, what idle CPUs do while requests come fast, and why.
+func (c *Conn) IdleCPUs() string {
+	if c.idle.poll != nil {
+		return "idle CPUs poll under load"
+	}
+	return "idle CPUs sleep: " + c.idle.sleepReason
+}
 
 // Slow is called by a request that may take long: another reader takes the requests that come meanwhile.
 func (c *Conn) Slow() {

@@ -13,12 +13,12 @@ func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
 	for c, want := range map[CPUIdle]bool{
 		CPUIdleSleep: false, CPUIdlePoll: true, CPUIdleAuto: small && host.PollsWhileIdle(),
 	} {
-		if got := c.wants(); got != want {
-			t.Errorf("%d: %v, want %v", c, got, want)
+		if why := c.sleepReason(); (why == "") != want {
+			t.Errorf("%d: sleeps because of %q, want polling %v", c, why, want)
 		}
 	}
 	w, err := newIdlePoll(CPUIdleSleep, zap.NewNop())
-	if err != nil || w.poll != nil {
+	if err != nil || w.poll != nil || w.sleepReason != "cpu_idle=sleep" {
 		t.Errorf("sleep: %v, %v: something is to be asked for", w.poll, err)
 	}
 	if w.ask(true) {
