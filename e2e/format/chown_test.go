@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// usedBytes is what the objects below a folder take up on the disk, directories included.
+// usedBytes is the space on disk of the objects below a folder, directories included.
 func usedBytes(t *testing.T, dir string) (bytes int64) {
 	t.Helper()
 	harness.Check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -26,7 +26,7 @@ func usedBytes(t *testing.T, dir string) (bytes int64) {
 	return bytes
 }
 
-// dataBytes is how much of a file is not hole.
+// dataBytes is the number of bytes of a file that are not in a hole.
 func dataBytes(t *testing.T, path string) (bytes int64) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -44,12 +44,12 @@ func dataBytes(t *testing.T, path string) (bytes int64) {
 	}
 }
 
-// chown -R of 10,000 files copies no data, and the kernel finds all of it where it was.
+// chown -R of 10,000 files copies no data, and the kernel finds the data of each file.
 func TestChownOfManyFilesCopiesNoData(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		const files = 10000
-		// A disk with a journal, where a copy-up need not wait for it.
+		// On a disk with a journal a copy-up need not wait for the disk.
 		disk := testkit.MountImage(t, "ext4", "loop")
 		o := e.Overlay(t)
 		o.Lowers, o.Upper, o.Work = []string{disk + "/lower"}, disk+"/upper", disk+"/work"

@@ -10,20 +10,20 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// formatDisks are the file systems that the layers of the format tests lie on.
+// formatDisks are the types of the file systems of the layers.
 var formatDisks = []string{"ext4", "xfs", "btrfs"}
 
-// diskPath is where a file system of the format tests is mounted, in the child process of a mode too.
+// diskPath is the mount point of a file system for layers, the same in the child process of a mode.
 func diskPath(fstype string) string { return filepath.Join(harness.RunDir, "disks", fstype) }
 
-// mountFormatDisks makes the file systems, with a folder for each mode, until the test ends.
+// mountFormatDisks makes the file systems, with a folder for each mode, and mounts them until the test ends.
 func mountFormatDisks(t *testing.T) {
 	t.Helper()
 	if harness.InChild() {
 		return // our parent has mounted them
 	}
 	for _, fstype := range formatDisks {
-		// Without noatime the comparison would change what it compares.
+		// Without noatime the comparison would change access times.
 		testkit.MountAt(t, fstype, testkit.MakeImage(t, "mkfs."+fstype), diskPath(fstype), "loop,noatime")
 		for _, m := range harness.RootModes {
 			dir := filepath.Join(diskPath(fstype), string(m))
@@ -35,7 +35,7 @@ func mountFormatDisks(t *testing.T) {
 	}
 }
 
-// diskFolder makes a folder on a file system of the format tests, until the test ends.
+// diskFolder makes a folder on a file system for layers. It is removed after the test.
 func diskFolder(t *testing.T, e *harness.Env, fstype string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(filepath.Join(diskPath(fstype), string(e.Mode)), "cell")
@@ -44,7 +44,7 @@ func diskFolder(t *testing.T, e *harness.Env, fstype string) string {
 	return dir
 }
 
-// otherDisk is a file system of the format tests besides one.
+// otherDisk is a file system for layers other than fstype.
 func otherDisk(fstype string) string {
 	list := strings.Join(formatDisks, " ") + " " + formatDisks[0]
 	_, after, _ := strings.Cut(list, fstype+" ")

@@ -7,7 +7,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The table of the format names a test in each cell: one that there is, for each feature and both ways.
+// Each cell of the format table names a test that exists, for each feature and in both directions.
 func TestFormatIsDocumented(t *testing.T) {
 	cells := map[string]bool{}
 	for _, f := range formats {

@@ -166,7 +166,7 @@ var plainLayers = []string{`
 	file again "x"`,
 }
 
-// plainScripts go without any feature.
+// plainScripts need no feature.
 var plainScripts = []string{`
 	unlink gone
 	rmtree d
@@ -221,7 +221,7 @@ var plainScripts = []string{`
 	unlink hard`,
 }
 
-// redirectLayers are for renaming directories: of one layer, of both, of the upper.
+// redirectLayers are for renames of directories: of one layer, of both, of the upper.
 var redirectLayers = []string{`
 	file a/b/h "h"
 	file a/b/c/i "i"
@@ -292,7 +292,7 @@ var redirectScripts = []string{`
 	rename m2 m`,
 }
 
-// followScript goes between the other two where directories are found that were renamed, but cannot be.
+// followScript runs between the other two if a mount finds renamed directories, but refuses renames.
 const followScript = `
 	rename p/b x/back = EXDEV
 	rename q/z/y/x q/x = EXDEV
@@ -316,7 +316,7 @@ const lastFollowScript = `
 	rename q/z e1/z
 	rename n/a n/b`
 
-// metacopyLayers are for changes of attributes.
+// metacopyLayers are for changes of metadata.
 var metacopyLayers = []string{`
 	file mode 0644 "the data of mode"
 	file owner "the data of owner"
@@ -460,7 +460,7 @@ var indexScripts = []string{`
 	append single2 "-"`,
 }
 
-// originLayers have one of each kind to copy up.
+// originLayers have an object of each kind to copy up.
 var originLayers = []string{`
 	file f "f"
 	file g "g"

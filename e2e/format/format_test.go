@@ -13,11 +13,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The format of an upper is the kernel's: what is written here can be mounted by the kernel's overlayfs, and what the kernel
-// writes can be mounted here, with the same merged tree. Each feature of the format has scripts of changes. Writer and
-// reader take turns on the same layers, a script each, and whatever one of them left the other must show unchanged: type,
-// mode, owner, times, size, content, attributes, links, and the inode number where the format keeps it. After each script
-// all must show what the kernel alone shows after the same scripts.
+// The format of an upper is the kernel's. The kernel's overlayfs shows the same merged tree of an upper that the program has
+// written, and the other way round. Each feature of the format has scripts of changes. Writer and reader take turns on the
+// same layers, a script each. Each must show what the other has left: type, mode, owner, times, size, content, xattrs, links,
+// and the inode number if the format keeps it. After each script both must show what the kernel alone shows after the same
+// scripts.
 
 // format is a feature of the format.
 type format struct {
@@ -33,11 +33,11 @@ type format struct {
 	identity bool
 	layers   []string // tables, the topmost lower first
 	scripts  []string // the first is the writer's, the second the reader's, and so on
-	// mark is something that the mount leaves in the work directory, and that refuses the next mount while it is there.
+	// mark is a file that the mount leaves in the work directory. The next mount is refused until it is removed.
 	mark string
-	// inside shows what else there is in the mount, as lines of a snapshot.
+	// inside describes more of the mount, as lines of a snapshot.
 	inside func(c *cell, o *harness.Overlay) (map[string]string, string)
-	// broken damages what lies on disk after the first script: the comparison has to notice each.
+	// broken damages what lies on disk after the first script. The comparison has to find each damage.
 	broken map[string]func(o *harness.Overlay) error
 }
 
@@ -84,7 +84,7 @@ type cell struct {
 	origins map[uint64]string
 }
 
-// references are what the kernel shows by itself after each script, by feature, mode and file system.
+// references are what the kernel alone shows after each script, by feature, mode and file system.
 var references = map[string][]*sight{}
 
 func (f *format) test(t *testing.T, m harness.Mode, fstype string, d direction) {
@@ -186,18 +186,18 @@ func (c *cell) overlay() *harness.Overlay {
 	return o
 }
 
-// setOptions sets those of the i-th mount.
+// setOptions sets the options of the i-th mount.
 func (c *cell) setOptions(o *harness.Overlay, i int) {
 	opts := c.opts
 	if c.then != nil && i%2 == 1 {
 		opts = c.then
 	}
-	// Looking must not change what is looked at.
+	// The comparison must not change access times.
 	o.Opts, o.KernelFlags = slices.Concat([]string{"noatime"}, opts, c.here), unix.MS_NOATIME
 	o.KernelOpts = strings.Join(slices.Concat(opts, c.kernel), ",")
 }
 
-// moveLayers makes the upper a lower where a script begins with that.
+// moveLayers makes the upper a lower if a script begins with that, and reports whether it does.
 func (c *cell) moveLayers(o *harness.Overlay, script string) bool {
 	c.t.Helper()
 	word, _, _ := strings.Cut(strings.TrimSpace(script), "\n")
@@ -210,12 +210,12 @@ func (c *cell) moveLayers(o *harness.Overlay, script string) bool {
 	o.Lowers = append([]string{o.Upper}, o.Lowers...)
 	o.Upper, o.Work = o.Upper+"+", o.Work+"+"
 	harness.Mkdir(c.t, o.Upper, o.Work)
-	// The root of the mount is that of the new upper.
+	// The root of the mount has the attributes of the new upper.
 	harness.Shell(c.t, "", fmt.Sprintf("chmod --reference=%[1]s %[2]s; chown --reference=%[1]s %[2]s; touch -r %[1]s %[2]s", o.Lowers[0], o.Upper))
 	return true
 }
 
-// mount mounts, and where the last mount has left a mark only after that was removed.
+// mount mounts. If the last mount has left a mark, it checks that the mount is refused, and removes the mark.
 func (c *cell) mount(o *harness.Overlay, i int) error {
 	c.t.Helper()
 	if c.mark != "" && i > 0 {

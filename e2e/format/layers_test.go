@@ -37,7 +37,7 @@ var xattrWhiteoutLayers = []string{`
 	file top "hidden"`,
 }
 
-// In the upper the kernel does not take files for whiteouts: what is written here it is given as a lower.
+// In an upper the kernel does not accept files as whiteouts, so it gets the upper of the program as a lower.
 var xattrWhiteoutScripts = []string{`
 	unlink rm
 	unlink d/stays
@@ -59,7 +59,7 @@ var xattrWhiteoutScripts = []string{`
 	unlink d/none`,
 }
 
-// The writer makes a layer of files without data, the reader has it over data-only layers.
+// The writer makes a layer of files without data. The reader mounts it above data-only layers.
 var dataOnlyScripts = []string{`
 	chmod mode 0600
 	rename mode far/mode
@@ -95,7 +95,7 @@ var dataOnlyScripts = []string{`
 	chmod far/big 0700`,
 }
 
-// nestingLayers hold the layers of an overlay inside of the mount.
+// nestingLayers hold the layers of an overlay inside the mount.
 var nestingLayers = []string{`
 	dir in0/d
 	file in0/d/new "new"
@@ -124,7 +124,7 @@ var nestingScripts = []string{`
 	append in0/w/gone "file"`,
 }
 
-// flagScripts make objects immutable and append-only, and set flags that lie on the inode.
+// flagScripts make objects immutable and append-only, and set flags that the inode itself has.
 var flagScripts = []string{`
 	chattr f +i
 	truncate f 1 = EPERM
@@ -193,7 +193,7 @@ func lookAtIndex(_ *cell, o *harness.Overlay) (map[string]string, string) {
 	return harness.IndexKinds(o)
 }
 
-// withoutLinkCounts removes how many links the objects of the index have in all layers.
+// withoutLinkCounts removes the link counts of the objects in the index.
 func withoutLinkCounts(o *harness.Overlay) error {
 	entries, err := os.ReadDir(filepath.Join(o.Work, "index"))
 	for _, entry := range entries {
@@ -204,7 +204,7 @@ func withoutLinkCounts(o *harness.Overlay) error {
 	return err
 }
 
-// beside puts tables or scripts into folders 0, 1 and so on of one.
+// beside joins tables or scripts. The names of each get a folder of its own: 0, 1 and so on.
 func beside(lists ...[]string) (all []string) {
 	for i, list := range lists {
 		for k, table := range list {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
 const (
@@ -18,7 +19,7 @@ const (
 		"file d/only \"only\"\nsymlink c/l nowhere\nlink c/m c/l\nfile e/g \"g\"\nlink e/h e/g\nlink e/i e/g\nfile e/j \"j\"\nlink e/k e/j"
 )
 
-// linkSteps are changes through names of linked lower files, each of which leaves all other names what they were.
+// linkSteps are changes through names of linked lower files. None of them separates a name from the others.
 var linkSteps = []struct {
 	what string
 	do   func(o *harness.Overlay) error
@@ -56,8 +57,8 @@ func appendText(path, text string) error {
 	return f.Close()
 }
 
-// tellLinks tells of each name what it leads to: number, links, size, mode, owner, text.
-func tellLinks(t *testing.T, root string) map[string]string {
+// describeLinks describes the object of each name: number, links, size, mode, owner, text.
+func describeLinks(t *testing.T, root string) map[string]string {
 	t.Helper()
 	if faults := harness.IdentityFaults(root); faults != "" {
 		t.Error(faults)
@@ -92,8 +93,8 @@ func indexOf(t *testing.T, o *harness.Overlay) []string {
 	return names
 }
 
-// Linked lower files stay one object, whichever name they are changed through, as in the kernel's overlayfs: after each step both
-// show the same of the same uppers, and what one has written the other goes on with.
+// Linked lower files stay one object, whichever name a change comes through, as in the kernel's overlayfs. After each step both
+// show the same tree of the same upper, and each continues with what the other has written.
 func TestLinksAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, c := range []struct{ upper, lower, more string }{
@@ -103,10 +104,10 @@ func TestLinksAndTheKernel(t *testing.T) {
 			t.Run(fmt.Sprint(c, " written ", turns), func(t *testing.T) {
 				harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 					two := [2]*harness.Overlay{}
-					disk := mountDisk(e, t, c.upper)
+					disk := testkit.MountImage(t, c.upper, "loop")
 					below := disk
 					if c.lower != "" {
-						below = mountDisk(e, t, c.lower)
+						below = testkit.MountImage(t, c.lower, "loop")
 					}
 					options := "index=on,metacopy=off,xino=on,redirect_dir=off"
 					if c.more != "" {
@@ -135,13 +136,13 @@ func TestLinksAndTheKernel(t *testing.T) {
 						mount[by]()
 						harness.Check(t, step.do(tried))
 						harness.Check(t, step.do(model))
-						want := withoutNumbers(tellLinks(t, model.Point))
-						wantNumbers(t, step.what+", by "+by, withoutNumbers(tellLinks(t, tried.Point)), want)
-						same := tellLinks(t, tried.Point)
+						want := withoutNumbers(describeLinks(t, model.Point))
+						wantNumbers(t, step.what+", by "+by, withoutNumbers(describeLinks(t, tried.Point)), want)
+						same := describeLinks(t, tried.Point)
 						tried.Unmount()
 						for _, then := range []string{"kernel", "here"} {
 							mount[then]()
-							wantNumbers(t, step.what+", by "+by+", then "+then, tellLinks(t, tried.Point), same)
+							wantNumbers(t, step.what+", by "+by+", then "+then, describeLinks(t, tried.Point), same)
 							tried.Unmount()
 						}
 						harness.Equal(t, step.what+": entries in the index", len(indexOf(t, tried)), len(indexOf(t, model)))
@@ -164,7 +165,7 @@ func withoutNumbers(of map[string]string) map[string]string {
 	return rest
 }
 
-// Names stay one object, here and after a remount, also in a user namespace: handles are told to everybody, and that is enough.
+// Names stay one object, before and after a remount, also in a user namespace: every user can read handles, and that is enough.
 func TestLinksStay(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -205,7 +206,7 @@ func TestLinksStay(t *testing.T) {
 		harness.Check(t, os.Remove(o.Path("c/two")))
 		harness.Check(t, os.Remove(o.Path("b/three")))
 		harness.Equal(t, "entries in the index", len(indexOf(t, o)), 0)
-		// A file that has lost its last name goes on for who has it open.
+		// A process that has a file open can use it after its last name is removed.
 		f, err = os.OpenFile(o.Path("c/f"), os.O_RDWR, 0)
 		harness.Check(t, err)
 		harness.Check(t, os.Remove(o.Path("c/f")))
@@ -217,7 +218,7 @@ func TestLinksStay(t *testing.T) {
 	})
 }
 
-// A plain user may not change attributes of his own files that he may not write to, so links are broken, and the log says so.
+// A plain user may not set xattrs of an own file without write permission. So links are broken, with a line in the log.
 func TestLinksOfPlainUsers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, []harness.Mode{harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
@@ -229,13 +230,12 @@ func TestLinksOfPlainUsers(t *testing.T) {
 		o.Remount()
 		harness.WantText(t, o.Path("a/one"), "one+")
 		if log := harness.ReadText(t, o.Log); !strings.Contains(log, "index=off") {
-			t.Errorf("the log says nothing of it:\n%s", log)
+			t.Errorf("no line in the log:\n%s", log)
 		}
 	})
 }
 
-// An upper with an index belongs to its first lower, and the index to the upper, for this program and for the kernel's overlayfs,
-// whichever has made it.
+// An upper with an index belongs to its first lower, and the index to the upper, whether the program or the kernel has made it.
 func TestIndexBelongs(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, first := range []string{"here", "kernel"} {

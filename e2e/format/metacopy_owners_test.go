@@ -11,7 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Where the owner is an attribute, giving a file away copies no data either: the two attributes know nothing of each other.
+// If the owner is an xattr, a chown copies no data either: the two xattrs are independent.
 func TestMetacopiesWithOwnersInAttributes(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -13,18 +13,18 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// metacopy is the option under which changes of attributes leave data where it is.
+// metacopy is the option under which a change of metadata copies no data.
 const metacopy = "metacopy=on"
 
-// blocksOf is what a file takes on the disk, in 512 bytes.
+// blocksOf is the space of a file on disk, in units of 512 bytes.
 func blocksOf(t *testing.T, path string) int64 {
 	t.Helper()
 	st := harness.Lstat(t, path)
 	return st.Blocks
 }
 
-// A change of attributes copies no data, and whoever reads, maps or has the file open sees no difference; the first write brings
-// the data.
+// A change of metadata copies no data. A process that reads the file, maps it or has it open sees no difference. The first write
+// copies the data.
 func TestMetacopy(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("0123456789abcdef", 1<<14) // 256 KiB
@@ -54,7 +54,7 @@ func TestMetacopy(t *testing.T) {
 			}
 			o.Remount()
 		}
-		// Other names, of which each leads to the data.
+		// Each of the other names leads to the data.
 		harness.Check(t, os.Rename(o.Path("d/f"), o.Path("e/moved")))
 		harness.Check(t, os.Link(o.Path("e/moved"), o.Path("linked")))
 		harness.Check(t, os.Rename(o.Path("d/g"), o.Path("d/beside")))
@@ -86,7 +86,7 @@ func TestMetacopy(t *testing.T) {
 			harness.WantNames(t, o.Path("d"), "cut")
 			o.Remount()
 		}
-		// Without the option it must not be read as what it is not.
+		// Without the option the file must not be read as an empty one.
 		harness.Check(t, os.Chmod(o.Path("d/cut"), 0o644)) // has its data
 		o.Unmount()
 		o.Opts = o.Opts[:len(o.Opts)-1]
@@ -109,7 +109,7 @@ func wantRead(t *testing.T, f *os.File, want string) {
 	}
 }
 
-// A file that its owner may not write to loses nothing by that.
+// A file without write permission for its owner keeps its data.
 func TestMetacopyOfClosedFile(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file a 0444 \"text\"\nfile b 0400 \"text\"\nlink b2 b\nfile c 0644 \"text\"")
@@ -134,7 +134,7 @@ func TestMetacopyOfClosedFile(t *testing.T) {
 	})
 }
 
-// A copy in the index that has no data is not taken for one that has, by whatever name it is met.
+// A metacopy in the index is a metacopy under each of its names.
 func TestSharedMetacopyOff(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -155,7 +155,7 @@ func TestSharedMetacopyOff(t *testing.T) {
 	})
 }
 
-// A file without data that is removed while it is in use goes on, and can still be written to.
+// A metacopy that is removed while it is open can still be read and written.
 func TestRemovedMetacopy(t *testing.T) {
 	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file f 0644 \"text\"")
@@ -174,7 +174,7 @@ func TestRemovedMetacopy(t *testing.T) {
 	})
 }
 
-// A mount without metacopy=on refuses files without data, lists them, and leaves the rest alone.
+// A mount without metacopy=on lists metacopies and refuses to open them. Other files work.
 func TestMetacopyOff(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -194,7 +194,7 @@ func TestMetacopyOff(t *testing.T) {
 	})
 }
 
-// Layers that have nothing but data show through files of lowers alone, with and without an upper, as in the kernel.
+// Data-only layers show only through metacopies of lowers, with and without an upper, as in the kernel.
 func TestDataOnlyLowers(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		prefix := e.XattrPrefix()

@@ -11,33 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// mountDisk makes a file system of its own, of some type, and mounts it.
-func mountDisk(e *harness.Env, t *testing.T, fstype string) string {
-	t.Helper()
-	image, err := os.CreateTemp(e.Dir, "image-")
-	harness.Check(t, err)
-	defer image.Close()
-	harness.Check(t, image.Truncate(320<<20))
-	args := []string{"-q", image.Name()}
-	if fstype == "ext4" {
-		args = append([]string{"-E", "lazy_itable_init=1"}, args...)
-	}
-	if out, err := harness.Run("mkfs."+fstype, args...); err != nil {
-		t.Fatalf("mkfs.%s: %v\n%s", fstype, err, out)
-	}
-	point := image.Name() + ".d"
-	harness.Mkdir(t, point)
-	if out, err := harness.Run("mount", "-t", fstype, "-o", "loop", image.Name(), point); err != nil {
-		t.Fatalf("mounting the %s: %v\n%s", fstype, err, out)
-	}
-	t.Cleanup(func() { harness.Check(t, harness.UnmountAt(point)) })
-	return point
-}
-
-// numbers are the inode numbers and link counts of everything in a tree but directories' link counts (D1). It fails the test
-// where a listing tells other numbers, or two objects have one.
+// numbers are the inode numbers and link counts of all objects of a tree, but for the link counts of directories (D1). It fails
+// the test if a listing has other numbers, or if two objects have one number.
 func numbers(t *testing.T, root string) map[string]string {
 	t.Helper()
 	if faults := harness.IdentityFaults(root); faults != "" {
@@ -63,7 +41,7 @@ func numbers(t *testing.T, root string) map[string]string {
 	return all
 }
 
-// wantNumbers compares two answers of numbers.
+// wantNumbers compares two results of numbers.
 func wantNumbers(t *testing.T, what string, got, want map[string]string) {
 	t.Helper()
 	for path, number := range want {
@@ -79,7 +57,7 @@ func wantNumbers(t *testing.T, what string, got, want map[string]string) {
 const originTree = "file d/f \"f\"\nfile d/g \"g\"\nfile d/h \"h\"\nfile d/untouched \"u\"\nsymlink d/l nowhere\nfifo d/p\ndir d/sub\nfile e/x \"x\"\n" +
 	"file r/a/in \"in\"\nfile r/b \"b\"\nfile two/one \"links\"\nlink two/other two/one"
 
-// comeUp changes a tree made of originTree. first returns the number that each object had before, by the path that it has then.
+// comeUp changes a tree made of originTree, and so copies it up. first is the number of each object before, by its later path.
 func comeUp(t *testing.T, o *harness.Overlay) map[string]uint64 {
 	t.Helper()
 	had := map[string]uint64{}
@@ -105,8 +83,8 @@ func comeUp(t *testing.T, o *harness.Overlay) map[string]uint64 {
 	return had
 }
 
-// An object keeps its st_ino over copy-up, rename and remount, and the kernel's overlayfs and this program give the same
-// numbers for an upper that either has written, on one file system and on several.
+// An object keeps its st_ino over copy-up, rename and remount. The kernel's overlayfs and the program show the same numbers of
+// an upper that either has written, on one file system and on several.
 func TestNumbersAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	const kernelHas = "index=off,metacopy=off,xino=on,redirect_dir=on"
@@ -119,13 +97,13 @@ func TestNumbersAndTheKernel(t *testing.T) {
 				harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 					o := e.Overlay(t)
 					o.Opts = append(o.Opts, harness.Redirects, "xino=on")
-					disk := mountDisk(e, t, layout.upper[0])
+					disk := testkit.MountImage(t, layout.upper[0], "loop")
 					o.Upper, o.Work, o.Lowers = filepath.Join(disk, "upper"), filepath.Join(disk, "work"), nil
 					harness.Mkdir(t, o.Upper, o.Work)
 					for i, fstype := range layout.lowers {
 						lower := filepath.Join(disk, fmt.Sprint("lower", i))
 						if fstype != "" {
-							lower = filepath.Join(mountDisk(e, t, fstype), "lower")
+							lower = filepath.Join(testkit.MountImage(t, fstype, "loop"), "lower")
 						}
 						harness.Mkdir(t, lower)
 						harness.Build(t, e, lower, []string{originTree, "dir d\nfile d/deep \"deep\"\nfile d/deeper \"deeper\""}[i])
@@ -144,7 +122,7 @@ func TestNumbersAndTheKernel(t *testing.T) {
 						wantNumbers(t, "mounted by "+by, numbers(t, o.Point), running)
 						o.Unmount()
 					}
-					// What the one adds is known to the other too.
+					// Each shows the new objects of the other with the same numbers.
 					second := map[string]string{"here": "kernel", "kernel": "here"}[first]
 					mount[second]()
 					was := harness.Lstat(t, o.Path("d/untouched")).Ino
@@ -161,11 +139,11 @@ func TestNumbersAndTheKernel(t *testing.T) {
 	}
 }
 
-// The numbers are the kernel's too without an upper, and with layers that have nothing but data.
+// The numbers are those of the kernel without an upper too, and with data-only layers.
 func TestNumbersOfLowers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		disks := []string{mountDisk(e, t, "ext4"), mountDisk(e, t, "ext4"), mountDisk(e, t, "xfs")}
+		disks := []string{testkit.MountImage(t, "ext4", "loop"), testkit.MountImage(t, "ext4", "loop"), testkit.MountImage(t, "xfs", "loop")}
 		for i, disk := range disks {
 			for _, name := range []string{"lower", "upper", "work"} {
 				harness.Mkdir(t, filepath.Join(disk, name))
@@ -199,7 +177,7 @@ func TestNumbersOfLowers(t *testing.T) {
 	})
 }
 
-// Every mode keeps numbers over a remount: without the right to open by a handle, of what still has its name.
+// Every mode keeps numbers over a remount. Without the right to open by handle this holds for objects that keep their names.
 func TestNumbersOverARemount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -229,8 +207,8 @@ func TestNumbersOverARemount(t *testing.T) {
 	})
 }
 
-// With uuid=off handles have no number of a file system; each program knows those of the other. A new upper gets a number of
-// its own, as the kernel gives it, and with null or off it gets none.
+// With uuid=off handles have no UUID of a file system, and each implementation accepts those of the other. A new upper gets a
+// UUID of its own, as in the kernel. With null or off it gets none.
 func TestUUIDs(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -241,7 +219,7 @@ func TestUUIDs(t *testing.T) {
 			t.Run(c.uuid, func(t *testing.T) {
 				e := harness.NewEnv(t, harness.ModeRoot)
 				o := e.Overlay(t)
-				disk := mountDisk(e, t, "ext4")
+				disk := testkit.MountImage(t, "ext4", "loop")
 				o.Lowers, o.Upper, o.Work = []string{disk + "/lower"}, disk+"/upper", disk+"/work"
 				harness.Mkdir(t, o.Lowers[0], o.Upper, o.Work)
 				harness.Build(t, e, o.Lowers[0], "file d/f \"f\"\nfile d/g \"g\"")
@@ -268,7 +246,7 @@ func TestUUIDs(t *testing.T) {
 	})
 }
 
-// The kernel's attributes of origin cannot be seen or made through the mount.
+// The origin xattrs cannot be seen or made through the mount.
 func TestOriginsAreNotShown(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/f \"f\"")

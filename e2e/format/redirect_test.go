@@ -13,12 +13,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// redirectOf is the redirect that a directory of the upper has.
+// redirectOf is the redirect of a directory of the upper.
 func redirectOf(e *harness.Env, path string) string {
 	return harness.XattrOf(path, e.XattrPrefix()+"redirect")
 }
 
-// Directories with lower parts are renamed without copying what is in them, and stay what they are over a remount.
+// A rename of a directory with lower parts copies nothing of its content. A remount shows the same tree.
 func TestRedirects(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file top/a/one \"1\"\nfile top/b/c/two \"2\"\nfile old/f \"hidden\"", "file top/a/three \"3\"\nfile top/b/c/four \"4\"\ndir old")
@@ -50,7 +50,7 @@ func TestRedirects(t *testing.T) {
 		harness.Equal(t, "redirect of top/d", redirectOf(e, filepath.Join(o.Upper, "top/d")), "/top/b/c")
 		harness.Equal(t, "redirect of old", redirectOf(e, filepath.Join(o.Upper, "old")), "/top/b")
 		harness.WantAbsent(t, filepath.Join(o.Upper, "top/x/one")) // nothing was copied that need not be
-		// Exchange, and the way back.
+		// An exchange, and another one back.
 		harness.Check(t, unix.Renameat2(unix.AT_FDCWD, o.Path("top/x"), unix.AT_FDCWD, o.Path("old"), unix.RENAME_EXCHANGE))
 		for range 2 {
 			harness.WantNames(t, o.Path("old"), "one")
@@ -61,7 +61,7 @@ func TestRedirects(t *testing.T) {
 		o.Remount()
 		harness.WantNames(t, o.Path("top"), "a", "d", "x")
 		harness.WantNames(t, o.Path("top/a"), "one")
-		// Without the option what was renamed is still found, and no more can be.
+		// Without the option renamed directories are found, and no others can be renamed.
 		o.Unmount()
 		o.Opts = nil
 		o.Mount()
@@ -70,7 +70,7 @@ func TestRedirects(t *testing.T) {
 	})
 }
 
-// An upper written here is the same tree in the kernel's overlayfs, and the other way round.
+// An upper that the program has written is the same tree in the kernel's overlayfs, and the other way round.
 func TestRedirectsAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -97,7 +97,7 @@ func TestRedirectsAndTheKernel(t *testing.T) {
 	})
 }
 
-// Redirects that lie in lowers are followed through the layers below.
+// Redirects in lowers are followed through the layers below.
 func TestRedirectsOfLowers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -125,7 +125,7 @@ func TestRedirectsOfLowers(t *testing.T) {
 			harness.WantNames(t, o.Path("p/near"), "four", "two")
 			o.Unmount()
 		}
-		// Those that lead nowhere, that are not to be followed, or that anybody could have written.
+		// Redirects that lead nowhere, that must not be followed, or that any user could have written.
 		for value, want := range map[string]syscall.Errno{"../x": syscall.EINVAL, "a/b": syscall.EINVAL, "/a//b": syscall.EINVAL, "/..": syscall.EINVAL, "/nothing": 0} {
 			harness.Check(t, unix.Lsetxattr(filepath.Join(o.Lowers[0], "new"), attr, []byte(value), 0))
 			o.Mount()
@@ -153,7 +153,7 @@ func TestRedirectsOfLowers(t *testing.T) {
 	})
 }
 
-// A directory of 10,000 lower files is renamed by one request, and nothing is copied.
+// A rename of a directory of 10,000 lower files is one request and copies nothing.
 func TestRenameOfALargeDirectory(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

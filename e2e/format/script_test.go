@@ -13,8 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// A script is a list of changes, one a line; words may be quoted as in Go. A line may end in "= ERRNO": how it fails. The
-// lines are operations of the differential test with their arguments as words, and
+// A script is a list of changes, one a line. Words may be quoted as in Go. A line may end in "= ERRNO" if the change fails so. The
+// lines are operations of package operation with their arguments as words, and
 //
 //	exchange PATH PATH
 //	chattr   PATH FLAGS
@@ -24,7 +24,7 @@ import (
 //
 // The last two stand in the first line, before the mount.
 
-// scriptWords are the operations, with where the words after each go.
+// scriptWords are the operations, with the fields for their arguments.
 var scriptWords = map[string]string{
 	"create": "path mode text", "overwrite": "path mode text", "append": "path text", "pwrite": "path number text",
 	"truncate": "path number", "mkdir": "path mode", "rmdir": "path", "unlink": "path", "rename": "path path2",
@@ -71,7 +71,7 @@ func parseOp(words []string) (operation.Op, error) {
 	return o, nil
 }
 
-// runScript makes the changes in a mount, and tells the first line that does not end as it should.
+// runScript makes the changes in a mount, and returns the first line that ends otherwise than it should.
 func runScript(o *harness.Overlay, script string) string {
 	s := operation.NewSide(o)
 	for line := range strings.SplitSeq(script, "\n") {

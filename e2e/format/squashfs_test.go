@@ -10,9 +10,9 @@ import (
 )
 
 // A squashfs has file handles and no UUID. With index=on the kernel follows origins into a single such lower, so linked files
-// stay one object there; with two of them it does without the index.
+// stay one object there. With two of them it works without the index.
 
-// mountSquashfs makes a file system of a table, and mounts it until the test ends.
+// mountSquashfs makes a squashfs of a table, and mounts it until the test ends.
 func mountSquashfs(e *harness.Env, t *testing.T, table string) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(e.Dir, "squashed-")
@@ -32,7 +32,7 @@ func mountSquashfs(e *harness.Env, t *testing.T, table string) string {
 	return dir + "/mnt"
 }
 
-// linkFacts are what shows whether names are one object.
+// linkFacts describes whether names are one object.
 func linkFacts(t *testing.T, o *harness.Overlay, paths ...string) string {
 	t.Helper()
 	var b strings.Builder
@@ -59,46 +59,49 @@ func TestLowerWithoutUUID(t *testing.T) {
 				for i := range c.lowers {
 					lowers = append(lowers, mountSquashfs(e, t, strings.ReplaceAll(table, "text", fmt.Sprint("text", i))))
 				}
-				shown := map[bool][]string{} // by the kernel's overlayfs and by this program
-				for _, kernel := range []bool{true, false} {
+				shown := map[harness.Implementation][]string{}
+				other := map[harness.Implementation]harness.Implementation{
+					harness.Ours: harness.Kernel, harness.Kernel: harness.Ours,
+				}
+				for _, writer := range []harness.Implementation{harness.Kernel, harness.Ours} {
 					o := harness.NewEnv(t, e.Mode).Overlay(t)
 					o.Lowers, o.Opts = lowers, append(o.Opts, keepLinks)
-					mount := func(kernel bool) {
+					mount := func(by harness.Implementation) {
 						t.Helper()
-						if o.Kernel = kernel; kernel {
+						if o.Kernel = by == harness.Kernel; o.Kernel {
 							harness.Check(t, o.MountKernelWith(keepLinks, "xino=on"))
 						} else {
 							o.Mount()
 						}
 					}
-					look := func() { shown[kernel] = append(shown[kernel], linkFacts(t, o, names...)) }
-					mount(kernel)
+					look := func() { shown[writer] = append(shown[writer], linkFacts(t, o, names...)) }
+					mount(writer)
 					single := harness.Lstat(t, o.Path("d/single")).Ino
 					look()
 					harness.AppendTo(t, o.Path("d/f"), "+")
 					harness.AppendTo(t, o.Path("d/single"), "+")
 					look()
-					for _, other := range []bool{kernel, !kernel, kernel} {
+					for _, by := range []harness.Implementation{writer, other[writer], writer} {
 						harness.Check(t, o.TryUnmount())
 						o.WaitEnd()
-						mount(other)
+						mount(by)
 						look()
 						if ino := harness.Lstat(t, o.Path("d/single")).Ino; c.one && ino != single {
-							t.Errorf("kernel %v after %v: the number of a copy is %d, and was %d", other, kernel, ino, single)
+							t.Errorf("%s after %s: the number of a copy is %d, and was %d", by, writer, ino, single)
 						}
 					}
 					harness.AppendTo(t, o.Path("e/h"), "-")
 					harness.Check(t, os.Remove(o.Path("d/g")))
-					shown[kernel] = append(shown[kernel], linkFacts(t, o, "d/f", "e/h"))
+					shown[writer] = append(shown[writer], linkFacts(t, o, "d/f", "e/h"))
 					harness.Check(t, o.TryUnmount())
 					o.WaitEnd()
-					if log, _ := os.ReadFile(o.Log); !kernel && strings.Contains(string(log), "falling back to index=off") == c.one {
+					if log, _ := os.ReadFile(o.Log); !o.Kernel && strings.Contains(string(log), "falling back to index=off") == c.one {
 						t.Errorf("one object %v, and the log is %q", c.one, log)
 					}
 				}
-				harness.Equal(t, "what is shown", strings.Join(shown[false], "\n"), strings.Join(shown[true], "\n"))
-				if want := "e/h: the same object true, links 3, \"text0+\""; strings.Contains(shown[true][1], want) != c.one {
-					t.Errorf("the kernel shows %q: nothing is tested", shown[true][1])
+				harness.Equal(t, "what is shown", strings.Join(shown[harness.Ours], "\n"), strings.Join(shown[harness.Kernel], "\n"))
+				if want := "e/h: the same object true, links 3, \"text0+\""; strings.Contains(shown[harness.Kernel][1], want) != c.one {
+					t.Errorf("the kernel shows %q: nothing is tested", shown[harness.Kernel][1])
 				}
 			})
 		}

@@ -12,9 +12,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// userxattr: the marks are user.overlay.*, and nothing else is one, in this program as in the kernel.
+// With userxattr the overlay xattrs are user.overlay.*, and no others, here as in the kernel.
 
-// userxattrLower has marks of both namespaces; those of trusted are content.
+// userxattrLower has xattrs of both namespaces. With userxattr those of trusted are content.
 const userxattrLower = `
 	file d/f "1"
 	file d/s/g "2"
@@ -26,7 +26,7 @@ const userxattrLower = `
 	dir stays/in
 	file stays/in/h "6"`
 
-// trustedMarks puts attributes in the way that would mean something to another mount.
+// trustedMarks sets trusted xattrs that a mount without userxattr would obey.
 func trustedMarks(t *testing.T, e *harness.Env, dir string) {
 	t.Helper()
 	if e.Mode != harness.ModeRoot {
@@ -39,13 +39,13 @@ func trustedMarks(t *testing.T, e *harness.Env, dir string) {
 	harness.Check(t, unix.Setxattr(dir+"/f", "trusted.overlay.overlay.opaque", []byte("y"), 0))
 }
 
-// useUserxattr does all that leaves marks, and answers with what it was told on the way.
+// useUserxattr makes the changes that write overlay xattrs, and returns their results.
 func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 	t.Helper()
-	var told []string
-	tell := func(what string, err error) { told = append(told, what+" "+harness.ErrnoName(err)) }
+	var results []string
+	result := func(what string, err error) { results = append(results, what+" "+harness.ErrnoName(err)) }
 	set := func(path, name, value string) {
-		tell("set "+name+" "+path, unix.Setxattr(o.Path(path), name, []byte(value), 0))
+		result("set "+name+" "+path, unix.Setxattr(o.Path(path), name, []byte(value), 0))
 	}
 	harness.Check(t, os.Remove(o.Path("gone")))
 	harness.Check(t, os.RemoveAll(o.Path("d")))
@@ -53,7 +53,7 @@ func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 	harness.Write(t, o.Path("d/new"), "n")
 	harness.AppendTo(t, o.Path("f"), "+")
 	harness.Check(t, os.Remove(o.Path("stays/in/h")))
-	tell("rename of a directory with lower parts", os.Rename(o.Path("stays"), o.Path("moved")))
+	result("rename of a directory with lower parts", os.Rename(o.Path("stays"), o.Path("moved")))
 	set("f", "user.overlay.origin", "mine")
 	set("stays", "user.overlay.opaque", "y")
 	set("f", "user.overlay.overlay.redirect", "r")
@@ -63,20 +63,19 @@ func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 	}
 	for _, name := range []string{"user.overlay.origin", "user.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.overlay.opaque", "trusted.overlay.opaque"} {
 		for _, path := range []string{"f", "d", "t", "stays"} {
-			told = append(told, path+" "+name+"="+harness.XattrOf(o.Path(path), name))
+			results = append(results, path+" "+name+"="+harness.XattrOf(o.Path(path), name))
 		}
 	}
-	return strings.Join(told, "\n")
+	return strings.Join(results, "\n")
 }
 
 func TestUserxattrAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		sides := map[bool]*harness.Overlay{}
-		mount := func(o *harness.Overlay, kernel bool) {
+		sides := map[harness.Implementation]*harness.Overlay{}
+		mount := func(o *harness.Overlay, by harness.Implementation) {
 			t.Helper()
-			o.Kernel = kernel
-			if kernel {
+			if o.Kernel = by == harness.Kernel; o.Kernel {
 				harness.Check(t, o.MountKernelWith("userxattr"))
 				return
 			}
@@ -90,46 +89,50 @@ func TestUserxattrAndTheKernel(t *testing.T) {
 				o.WaitEnd()
 			}
 		}
-		// Which handles are kept, and that the upper has a number of its own, is not the question here.
+		// The handles and the UUID of the upper differ between any two uppers.
 		marked := harness.FullView
 		marked.Xattr = func(_, name string) (string, bool) {
 			return name, name != "user.overlay.origin" && name != "user.overlay.uuid"
 		}
-		told, views, marks := map[bool]string{}, map[bool]map[string]string{}, map[bool]map[string]string{}
-		for _, kernel := range []bool{false, true} {
+		results := map[harness.Implementation]string{}
+		views, uppers := map[harness.Implementation]map[string]string{}, map[harness.Implementation]map[string]string{}
+		for _, by := range []harness.Implementation{harness.Ours, harness.Kernel} {
 			side := harness.NewEnv(t, e.Mode)
 			o := side.Overlay(t, userxattrLower, "file t/below \"7\"")
 			trustedMarks(t, e, o.Lowers[0])
-			sides[kernel] = o
-			mount(o, kernel)
-			told[kernel] = useUserxattr(t, e, o)
+			sides[by] = o
+			mount(o, by)
+			results[by] = useUserxattr(t, e, o)
 			view, err := harness.Snapshot(o.Point, harness.FullView)
 			harness.Check(t, err)
-			views[kernel] = view
+			views[by] = view
 			unmount(o)
-			marks[kernel], err = harness.Snapshot(o.Upper, marked)
+			uppers[by], err = harness.Snapshot(o.Upper, marked)
 			harness.Check(t, err)
 		}
-		harness.Equal(t, "what this program says", told[false], told[true])
-		if d := harness.DiffLines(views[true], views[false]); d != "" {
+		harness.Equal(t, "the results", results[harness.Ours], results[harness.Kernel])
+		if d := harness.DiffLines(views[harness.Kernel], views[harness.Ours]); d != "" {
 			t.Errorf("the trees differ:\n%s", d)
 		}
-		if d := harness.DiffLines(marks[true], marks[false]); d != "" {
+		if d := harness.DiffLines(uppers[harness.Kernel], uppers[harness.Ours]); d != "" {
 			t.Errorf("the uppers differ:\n%s", d)
 		}
-		for kernel, o := range sides { // each shows what the other has written
-			mount(o, !kernel)
+		other := map[harness.Implementation]harness.Implementation{
+			harness.Ours: harness.Kernel, harness.Kernel: harness.Ours,
+		}
+		for writer, o := range sides { // each shows what the other has written
+			mount(o, other[writer])
 			view, err := harness.Snapshot(o.Point, harness.FullView)
 			harness.Check(t, err)
 			unmount(o)
-			if d := harness.DiffLines(views[kernel], view); d != "" {
-				t.Errorf("written by the kernel: %v, and not what the other shows:\n%s", kernel, d)
+			if d := harness.DiffLines(views[writer], view); d != "" {
+				t.Errorf("the upper of %s, mounted by %s, shows another tree:\n%s", writer, other[writer], d)
 			}
 		}
 	})
 }
 
-// A redirect is refused with userxattr, as in the kernel, and so are metacopies.
+// With userxattr redirects and metacopies are refused, as in the kernel.
 func TestUserxattrFollowsNoRedirects(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -147,7 +150,7 @@ func TestUserxattrFollowsNoRedirects(t *testing.T) {
 	})
 }
 
-// Files of a lower whose data is in a data-only layer are the exception: rootless mounts are made of them.
+// Metacopies of a lower whose data is in a data-only layer are the exception, because rootless mounts consist of them.
 func TestUserxattrAndDataOnlyLayers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {

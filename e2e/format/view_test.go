@@ -15,18 +15,18 @@ import (
 
 // sight is what a mount shows.
 type sight struct {
-	// lines are comparable between mounts of different folders: times are classes, and numbers of inodes are told by the
-	// names that the objects have in the lowers.
+	// lines are comparable between mounts of different folders. Times are classes, and inode numbers are replaced by the names
+	// of the objects in the lowers.
 	lines map[string]string
-	// exact are the numbers behind them, comparable between mounts of the same folders.
+	// exact are the times themselves, comparable between mounts of the same folders.
 	exact map[string]string
 	inode map[string]uint64
 }
 
-// inodeBits are those of the number that the object has in its layer: what is composed has the layer in those above.
+// inodeBits are the low bits of st_ino: the number of the object in its layer. The bits above are the number of the layer.
 const inodeBits = 32
 
-// look tells all that there is in the mount of a cell; a fault is what no mount may show.
+// look describes all that the mount of a cell shows. A fault is something that no mount may show.
 func (c *cell) look(o *harness.Overlay) (*sight, string) {
 	s := &sight{exact: map[string]string{}, inode: map[string]uint64{}}
 	first := map[uint64]string{} // of the names of an inode
@@ -36,7 +36,7 @@ func (c *cell) look(o *harness.Overlay) (*sight, string) {
 		s.exact[rel] = fmt.Sprintf("mtime %d.%09d atime %d.%09d", st.Mtim.Sec, st.Mtim.Nsec, st.Atim.Sec, st.Atim.Nsec)
 		s.inode[rel] = st.Ino
 		isDir := st.Mode&unix.S_IFMT == unix.S_IFDIR
-		// D1; btrfs counts none, which shows where a directory is not merged
+		// D1. btrfs has a count of 1, which an unmerged directory shows.
 		if isDir && !o.Kernel && int(st.Nlink) != 2+subdirectories(o.Path(rel)) && (st.Nlink != 1 || c.fstype != "btrfs") {
 			fmt.Fprintf(&faults, "%s: st_nlink is %d\n", rel, st.Nlink)
 		}
@@ -66,7 +66,7 @@ func (c *cell) look(o *harness.Overlay) (*sight, string) {
 	return s, faults.String()
 }
 
-// subdirectories counts them.
+// subdirectories counts the subdirectories of a folder.
 func subdirectories(dir string) (n int) {
 	entries, err := harness.ListDir(dir, 32<<10)
 	if err != nil {
@@ -80,7 +80,7 @@ func subdirectories(dir string) (n int) {
 	return n
 }
 
-// origin is the name that the layers below have for an inode, or "new".
+// origin is the name of an inode in the lowers, or "new".
 func (c *cell) origin(ino uint64) string {
 	name, ok := c.origins[ino&(1<<inodeBits-1)]
 	if !ok || c.apart && c.identity && ino>>inodeBits == 0 {
@@ -89,7 +89,7 @@ func (c *cell) origin(ino uint64) string {
 	return name
 }
 
-// findOrigins takes note of the inodes of the lowers that the cell begins with.
+// findOrigins records the inodes of the lowers of the cell.
 func (c *cell) findOrigins(o *harness.Overlay) error {
 	c.origins = map[uint64]string{}
 	for i, layer := range o.Lowers {

@@ -11,7 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Whiteouts as attributes: written where devices are refused and it is asked for, read by the kernel where they lie in a lower.
+// Whiteouts as xattrs are written if devices cannot be made and the option is set. The kernel reads them in a lower.
 func TestXattrWhiteouts(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -51,7 +51,7 @@ func TestXattrWhiteouts(t *testing.T) {
 			harness.Equal(t, "the folder of "+path, harness.XattrOf(filepath.Dir(filepath.Join(o.Upper, path)), prefix+"opaque"), "x")
 		}
 
-		// By a mount that could make devices.
+		// A mount that can make devices.
 		os.Unsetenv("FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT")
 		o.Opts = e.Opts
 		o.Mount()
@@ -83,7 +83,7 @@ func TestXattrWhiteouts(t *testing.T) {
 	})
 }
 
-// kernelReadOnlyOption is userOption for a mount without an upper.
+// kernelReadOnlyOption is KernelUserOption for a mount without an upper.
 func kernelReadOnlyOption(e *harness.Env) string {
 	if e.Mode == harness.ModeRoot {
 		return "redirect_dir=follow"
@@ -91,7 +91,7 @@ func kernelReadOnlyOption(e *harness.Env) string {
 	return "userxattr"
 }
 
-// Where devices can be made they are, and whiteouts that are attributes in a lower mean the same to both.
+// If devices can be made, whiteouts are devices. Whiteouts as xattrs in a lower mean the same to both implementations.
 func TestXattrWhiteoutsOfOthers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
