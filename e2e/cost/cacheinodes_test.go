@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// With cache_inodes= the kernel keeps few inodes of a mount that nobody uses, and those in use stay.
+// With cache_inodes= the kernel caches few unused inodes of a mount. Inodes in use stay.
 func TestCacheInodes(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -24,7 +24,7 @@ func TestCacheInodes(t *testing.T) {
 		for range 3 {
 			before := o.Requests()["FORGET"]
 			harness.Equal(t, "files", harness.Visit(t, o.Point), 1000)
-			// Each visit makes a thousand, so all but the bound have to go.
+			// Each visit needs a thousand inodes, so all but the bound are evicted.
 			if !harness.Eventually(5*time.Second, func() bool { return o.Requests()["FORGET"]-before >= 1000-2*bound }) {
 				t.Fatalf("%d of 1000 inodes were forgotten", o.Requests()["FORGET"]-before)
 			}

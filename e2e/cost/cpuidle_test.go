@@ -13,7 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// wakeUpFile tells how long the machine's idle CPUs may take to wake up, in microseconds, by what all processes ask for.
+// wakeUpFile holds the wake-up latency of idle CPUs in microseconds: the least of all requests of
+// processes.
 const wakeUpFile = "/dev/cpu_dma_latency"
 
 func mayStayAwake(t *testing.T) bool {
@@ -27,7 +28,8 @@ func mayStayAwake(t *testing.T) bool {
 	return binary.NativeEndian.Uint32(b[:]) == 0
 }
 
-// With cpu_idle=poll idle CPUs stay awake while requests come fast, and for no longer; also when the daemon is killed.
+// With cpu_idle=poll idle CPUs stay awake while requests come fast, and no longer, even if the
+// daemon is killed.
 func TestCPUsStayAwakeForRequests(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -70,7 +72,7 @@ func TestCPUsStayAwakeForRequests(t *testing.T) {
 	})
 }
 
-// With cpu_idle=sleep nothing is asked for.
+// With cpu_idle=sleep the daemon requests no latency.
 func TestCPUsAreLeftToSleep(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The daemon holds no more descriptors after a long day than after a short one.
+// The daemon holds no more descriptors after much work than after little.
 func TestDescriptorsAreNotLeaked(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -43,15 +43,16 @@ func TestDescriptorsAreNotLeaked(t *testing.T) {
 		for i := range 4 {
 			day(2 + i)
 		}
-		// Forgets may come a little later than the removals they belong to.
+		// A FORGET may come a little later than the removal.
 		if !harness.Eventually(3*time.Second, func() bool { return len(harness.OpenFDs(o.PID)) <= before+40 }) {
 			t.Errorf("%d descriptors after two days, %d after six", before, len(harness.OpenFDs(o.PID)))
 		}
 		deleted := 0
 		for fd := range harness.OpenFDs(o.PID) {
-			// By the link count: a file that was made nameless and linked is shown as deleted too.
+			// By the link count: /proc shows an O_TMPFILE file as deleted even after linkat(2).
 			var st unix.Stat_t
-			if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", o.PID, fd), &st) == nil && st.Nlink == 0 && st.Mode&unix.S_IFMT == unix.S_IFREG {
+			if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", o.PID, fd), &st) == nil && st.Nlink == 0 &&
+				st.Mode&unix.S_IFMT == unix.S_IFREG {
 				deleted++
 			}
 		}
@@ -61,14 +62,15 @@ func TestDescriptorsAreNotLeaked(t *testing.T) {
 	})
 }
 
-// limitFiles has the program called with a hard limit of open files.
+// limitFiles makes the mount call the program with a hard limit of open files.
 func limitFiles(o *harness.Overlay, t *testing.T, files int) {
 	t.Helper()
 	o.Program = filepath.Join(o.Env.Dir, fmt.Sprint("limited", files))
-	harness.Check(t, os.WriteFile(o.Program, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d && exec %s \"$@\"\n", files, harness.Program), 0o755))
+	harness.Check(t, os.WriteFile(o.Program, fmt.Appendf(nil, "#!/bin/sh\nulimit -n %d && exec %s \"$@\"\n", files,
+		harness.Program), 0o755))
 }
 
-// Few descriptors make the daemon slower, and nothing else; too few are an error before anything is mounted.
+// Few descriptors only make the daemon slower. If they are too few, the mount fails.
 func TestFewDescriptors(t *testing.T) {
 	harness.NeedDaemon(t)
 	const dirs, files = 30, 5

@@ -10,11 +10,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Who lists and does not look is told names, who looks is told all: neither asks for single entries.
+// A listing without lstat gets names, a listing with lstat gets attributes too. Neither needs a
+// request for each entry.
 func TestRequestsFirstVisit(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		const dirs = 21
-		setUp := harness.Counts{"STATFS": 1, "OPENDIR": 1, "GETATTR": 3} // what a mount is asked once
+		setUp := harness.Counts{"STATFS": 1, "OPENDIR": 1, "GETATTR": 3} // the requests that a mount gets once
 		e.WriteThrough()
 		o := e.Mounted(t, harness.ThousandFiles())
 		got := o.During(func() { harness.Shell(t, o.Point, "find . -type f | wc -l") })
@@ -23,8 +24,8 @@ func TestRequestsFirstVisit(t *testing.T) {
 		e.WriteThrough()
 		o = e.Mounted(t, harness.ThousandFiles())
 		got = o.During(func() { harness.Shell(t, o.Point, "find . -printf '%s\\n' | wc -l") })
-		setUp["LOOKUP"] = 4 // the samples that tell one from the other
-		harness.WantCounts(t, "find that looks", got, harness.Counts{"READDIRPLUS": 2 * dirs}, setUp)
+		setUp["LOOKUP"] = 4 // the samples that distinguish the two
+		harness.WantCounts(t, "find with lstat", got, harness.Counts{"READDIRPLUS": 2 * dirs}, setUp)
 	})
 }
 
@@ -35,12 +36,16 @@ func TestRequestsRepeatedWalk(t *testing.T) {
 		o := e.Mounted(t, harness.ThousandFiles())
 		harness.Equal(t, "files", harness.Visit(t, o.Point), 1000)
 		second := o.During(func() { harness.Visit(t, o.Point) })
-		// The first read makes the kernel doubt the atime: one GETATTR a file, once.
+		// The first read of a file invalidates its atime: one GETATTR, once.
 		harness.WantCounts(t, "second walk", second, nil, harness.Counts{"GETATTR": 1021, "READ": 50}) // READ: see steady
 		further := o.Steady(func() { harness.Equal(t, "files", harness.Visit(t, o.Point), 1000) })
 		harness.WantCounts(t, "further walk", further, nil, nil)
-		tools := o.Steady(func() { harness.Shell(t, o.Point, "find . -type f | wc -l; cat d*/f* >/dev/null; tar c . | wc -c") })
-		harness.WantCounts(t, "find, cat and tar", tools, nil, harness.Counts{"STATFS": 1}) // find wants to know the file system
+		tools := o.Steady(func() {
+			harness.Shell(t, o.Point,
+				"find . -type f | wc -l; cat d*/f* >/dev/null; tar c . | wc -c")
+		})
+		// Find wants to know the file system.
+		harness.WantCounts(t, "find, cat and tar", tools, nil, harness.Counts{"STATFS": 1})
 	})
 }
 
@@ -63,8 +68,8 @@ func TestRequestsLsLongRecursive(t *testing.T) {
 		list := func() { harness.Shell(t, o.Point, "ls -lR . >/dev/null") }
 		list()
 		list()
-		// coreutils asks security.selinux of each entry, which the kernel never caches for FUSE.
-		// Directories are asked once as an entry and once as the place of a listing, and have a second ACL.
+		// coreutils read security.selinux of each entry, which the kernel does not cache for FUSE. They
+		// read it of a directory twice, as an entry and for its listing. A directory has a second ACL.
 		const limit = 1000 + 3*21
 		harness.WantCounts(t, "ls -lR", o.Steady(list), nil, harness.Counts{"GETXATTR": limit})
 	})
@@ -84,8 +89,8 @@ func TestRequestsCreate(t *testing.T) {
 				maps.Copy(atMost, harness.ByKernel)
 				harness.WantCounts(t, "create and write", got, harness.Counts{"LOOKUP": 1, maker: 1, "WRITE": 1}, atMost)
 				got = o.During(func() { harness.Write(t, o.Path("d/second"), "other") })
-				// Truncate and write; no lookup, no open, no flush. The first write went past the page cache and left the question
-				// for capabilities to this one.
+				// SETATTR and WRITE, and no LOOKUP, OPEN and FLUSH. The first write went past the page cache,
+				// so this one reads security.capability.
 				atMost["SETATTR"], atMost["GETXATTR"] = 2, 2
 				harness.WantCounts(t, "overwrite", got, harness.Counts{"WRITE": 1}, atMost)
 				harness.WantText(t, o.Path("d/second"), "other")
@@ -149,7 +154,7 @@ func TestRequestsReadlinkAndACL(t *testing.T) {
 	})
 }
 
-// A request may not cost more because there are more layers: the counts are those of one layer.
+// More layers do not cost more requests: the counts are those of one layer.
 func TestRequestsDoNotGrowWithLayers(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		e.NeedCached(t)

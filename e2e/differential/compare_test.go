@@ -10,11 +10,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
-// deviation is a deliberate difference from the kernel's overlayfs; docs/SEMANTICS.md has the same numbers.
+// deviation is a deliberate difference from the kernel's overlayfs. docs/SEMANTICS.md has the same
+// numbers.
 type deviation struct {
 	id, what, why string
-	// match tells whether the results of an operation differ by this deviation; nil where the comparison leaves
-	// the thing out altogether.
+	// match reports whether the results of an operation differ by this deviation. It is nil if the
+	// comparison leaves out all that the deviation is about.
 	match func(o operation.Op, kernel, ours string) bool
 }
 
@@ -22,31 +23,31 @@ var deviations = []deviation{
 	{"D1", "st_nlink of a merged directory is its number of subdirectories + 2, the kernel shows 1",
 		"find(1) and tests of leaf directories get the truth", nil},
 	{"D2", "a file opened for writing is copied up at the first write, with writeback=1 when that is written back; the kernel copies up at open",
-		"a FUSE server without OPEN requests is not told of the open", nil},
-	{"D3", "a mapping made before the copy-up shows the new data, in the kernel it goes on showing the old",
+		"a FUSE server without OPEN requests does not see the open", nil},
+	{"D3", "a mapping made before the copy-up shows the new data, in the kernel the old",
 		"all data goes through one inode; POSIX wants the new data", nil},
-	{"D4", "sizes and block counts of directories, and ctime, are those of our upper objects",
+	{"D4", "sizes and block counts of directories, and ctime, are those of the upper objects",
 		"they differ between any two file systems", nil},
-	{"D5", "without userxattr both trusted.overlay.* and user.overlay.* are marks, to the kernel only the former",
+	{"D5", "without userxattr both trusted.overlay.* and user.overlay.* are overlay xattrs, to the kernel only the former",
 		"one mount reads what root and what a user namespace has written", nil},
-	{"D7", "with writeback=1 a full or failing upper is told at fsync and close, not at write",
+	{"D7", "with writeback=1 the error of a full or failing upper is returned by fsync and close, not by write",
 		"the kernel collects small writes", nil},
-	{"D8", "a file that the daemon may not read fails at read, not at open", "opens are not seen", nil},
-	{"D9", "names that begin with .wh. are markers in any layer; to the kernel they are files like others",
+	{"D8", "a file that the daemon may not read fails at read, not at open", "the daemon sees no opens", nil},
+	{"D9", "names that begin with .wh. are whiteouts in any layer, in the kernel they are files like others",
 		"container engines unpack layers this way", nil},
 	{"D10", "a rename onto a directory that is not empty fails and changes nothing; in the kernel it changes the parents' mtime",
-		"what fails leaves no trace", nil},
+		"an operation that fails changes nothing", nil},
 	{"D12", "a directory whose redirect would be too long, renamed onto one that is not empty, is ENOTEMPTY; in the kernel it may be EXDEV",
-		"what is not to be is found out before anything is changed",
+		"the error is found before the first change",
 		func(o operation.Op, kernel, ours string) bool {
 			return o.Name == "rename" && kernel == "EXDEV" && ours == "ENOTEMPTY"
 		}},
-	{"D13", "numbers are made up as with xino=on whatever xino says", "a FUSE mount has one st_dev", nil},
-	{"D14", "statfs shows an f_fsid of the kernel's choice", "a FUSE server is not asked for it", nil},
+	{"D13", "inode numbers are composed as with xino=on, whatever the value of xino", "a FUSE mount has one st_dev", nil},
+	{"D14", "statfs shows an f_fsid of the kernel's choice", "the kernel does not request it of a FUSE server", nil},
 	{"D11", "with io=passthrough a write by root clears suid and sgid that a file has got since it was opened, the kernel keeps them",
-		"the kernel writes with rights that are fixed at the first open; with root's, everybody's writes would keep the bits", nil},
+		"the kernel writes with the rights of the first open; with those of root, the writes of all users would keep the bits", nil},
 	{"D15", "with metacopy=on an empty file is copied up whole and is renamed and linked always, in the kernel it may be EXDEV",
-		"there is no data below to be found again", nil},
+		"there is no data in a lower", nil},
 	{"D16", "an object of a lower that is removed while it is open has st_nlink 0, in the kernel that of the lower's inode",
 		"it has no name any more",
 		func(o operation.Op, kernel, ours string) bool {
@@ -55,48 +56,62 @@ var deviations = []deviation{
 	{"D17", "owner, mode and times of a device, fifo or socket of a lower that is removed while it is open cannot be changed (ENOENT)",
 		"a copy of it would need a name", nil},
 	{"D18", "with userxattr the names that a device, fifo, socket or symbolic link has got after its copy-up are one object; in the kernel" +
-		" several, and a rename from one to another is ESTALE", "only regular files and directories can have such attributes", nil},
-	{"D19", "with io=passthrough who has a large lower file open for reading when others write it goes on reading the lower's," +
+		" several, and a rename from one to another is ESTALE",
+		"only regular files and directories can have such attributes", nil},
+	{"D19", "with io=passthrough a process that has a large lower file open for reading while others write it reads the data of the lower," +
 		" in the kernel only by mapping", "the kernel takes one backing file for an inode at a time", nil},
-	{"D20", "from Linux 6.17 on writeback=1 is the default of a mount that can be written", "with writeback=0 appended data would be lost", nil},
-	{"D21", "there the first append to a file with suid or sgid may be lost, if a mapping changes its last page meanwhile",
-		"the kernel writes through what has to clear these bits", nil},
+	{"D20", "from Linux 6.17 on writeback=1 is the default of a mount that can be written",
+		"with writeback=0 appended data would be lost", nil},
+	{"D21", "there the first append to a file with suid or sgid may be lost, if a mapping changes its last page at that time",
+		"the kernel writes through if it has to clear these bits", nil},
 	{"D22", "an upper whose handles have no UUID is mounted with index=on, and gets them; in the kernel it is ESTALE",
 		"an upper of an older host is the same after an upgrade", nil},
-	{"D23", "before Linux 6.9 the UUIDs of ext3, ext4, xfs and btrfs alone are known", "the kernel does not tell the rest", nil},
-	{"D29", "with writeback=1 truncate(2) to the size that a file has keeps its mtime", "the kernel keeps mtime by itself", nil},
-	{"D30", "ro,upperdir= is allowed while another mount writes to the upper", "container engines read the upper of a running container so", nil},
-	{"D31", "a second mount under the name fuse-overlayfs can only be read", "two that write would overwrite each other's data", nil},
+	{"D23", "before Linux 6.9 the UUIDs of ext3, ext4, xfs and btrfs alone are known",
+		"the kernel does not report the others", nil},
+	{"D29", "with writeback=1 truncate(2) to the size that a file has keeps its mtime",
+		"the kernel keeps mtime by itself", nil},
+	{"D30", "ro,upperdir= is allowed while another mount writes to the upper",
+		"container engines read the upper of a running container so", nil},
+	{"D31", "a second mount under the name fuse-overlayfs can only be read",
+		"two that write would overwrite each other's data", nil},
 	{"D32", "a mount that has left the namespace in which it was made hands its upper over, and changes through it are ESTALE",
 		"two mounts that write one upper would lose each other's data", nil},
 	{"D42", "immutable and append-only files can be opened for writing; each write is EPERM, with writeback=1 perhaps at fsync and close",
-		"a FUSE inode has no such flags in the kernel, and opens are not seen", nil},
+		"a FUSE inode has no such flags in the kernel, and the daemon sees no opens", nil},
 	{"D44", "what is read from the page cache changes no access time but with strictatime",
-		"the kernel does not tell of cached reads", nil},
-	{"D45", "fallocate with COLLAPSE_RANGE, INSERT_RANGE or UNSHARE_RANGE is EOPNOTSUPP", "Linux does not send these to a FUSE server", nil},
-	{"D46", "syncfs, a remount as read-only and an unmount do not make the upper durable", "Linux does not tell a FUSE server of them", nil},
-	{"D47", "with writeback=1 a change of flags shows in st_ctime when nobody has the file open any more",
+		"the kernel sends no request for cached reads", nil},
+	{"D45", "fallocate with COLLAPSE_RANGE, INSERT_RANGE or UNSHARE_RANGE is EOPNOTSUPP",
+		"Linux does not send these to a FUSE server", nil},
+	{"D46", "syncfs, a remount as read-only and an unmount do not make the upper durable",
+		"Linux sends a FUSE server no request for them", nil},
+	{"D47", "with writeback=1 a change of flags shows in st_ctime when no process has the file open any more",
 		"the kernel keeps that time by itself, and does not change it for these ioctls", nil},
-	{"D43", "a copy keeps the flag d, the kernel drops it", "it is a file's own as the others are", nil},
-	{"D24", "before Linux 6.12 a listing is a request for each 4 KiB", "the kernel asks for a page at a time", nil},
-	{"D25", "files of lowers that say size 0 and have data read as empty, but with timeout=0",
-		"the kernel reads up to the size it knows, unless OPEN is answered", nil},
-	{"D26", "statx tells no attributes, FIEMAP is EOPNOTSUPP, a copy-up does not change the time of birth", "a FUSE server is not asked", nil},
-	{"D27", "lowers may be one directory or lie inside each other, in the kernel it is ELOOP", "each shows what it has", nil},
-	{"D28", "the listing of a directory that has changed may lack ..", "another listing would end early by the kernel's fault", nil},
+	{"D43", "a copy keeps the flag d, the kernel drops it", "it belongs to the file as the other flags do", nil},
+	{"D24", "before Linux 6.12 a listing is a request for each 4 KiB", "the kernel requests a page at a time", nil},
+	{"D25", "files of lowers with data but st_size 0 read as empty, but with timeout=0",
+		"the kernel reads up to the size it knows, unless the daemon replies to OPEN", nil},
+	{"D26", "statx returns no attributes, FIEMAP is EOPNOTSUPP, a copy-up does not change the time of birth",
+		"the kernel requests none of a FUSE server", nil},
+	{"D27", "lowers may be one directory or lie inside each other, in the kernel it is ELOOP",
+		"each shows its own objects", nil},
+	{"D28", "the listing of a directory that has changed may lack ..",
+		"another listing would end early by a fault of the kernel", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},
-	{"D35", "an impure mark stays, work has mode 0700, and an immutable work directory is refused",
-		"a mark that stays costs a look only; nobody else has a use for the staging directory; nothing could be copied up", nil},
+	{"D35", "an impure xattr stays, work has mode 0700, and an immutable work directory is refused",
+		"the xattr costs a lookup only; no other user needs the staging directory; nothing could be copied up", nil},
 	{"D36", "in a user namespace an object whose owner or group is mapped no more than the overflow id can be neither removed nor renamed",
 		"a FUSE server shows ids of the mount's namespace", nil},
-	{"D37", "before Linux 5.12 each write costs a request for security.capability", "the kernel cannot be told that the daemon clears suid", nil},
-	{"D48", "a layer that does not answer stops those who use it, and beyond a thousand such requests all", "each keeps a thread of the daemon", nil},
-	{"D49", "a file without a name that is in use takes one of the daemon's descriptors, and beyond the hard limit removals are EMFILE", "layers are reached by descriptors", nil},
+	{"D37", "before Linux 5.12 each write costs a request for security.capability",
+		"the daemon cannot announce that it clears suid", nil},
+	{"D48", "a layer that does not reply stops its users, and beyond a thousand such requests all users of the mount",
+		"each occupies a thread of the daemon", nil},
+	{"D49", "an unlinked file that is open takes one of the daemon's descriptors, and beyond the hard limit removals are EMFILE", "layers are reached by descriptors", nil},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 }
 
-// equalise takes back what an operation changed on one side only (D10, D11, D29), so that the comparison can go on.
+// equalise reverts what an operation has changed on one side only (D10, D11, D29), so that the
+// comparison can continue.
 func equalise(e *harness.Env, o operation.Op, result string, sides ...*operation.Side) {
 	if e.Has(harness.Passthrough) {
 		for _, s := range sides {
@@ -126,7 +141,7 @@ func equalise(e *harness.Env, o operation.Op, result string, sides ...*operation
 	}
 }
 
-// deviates tells whether two results differ by a deviation of the table.
+// deviates reports whether two results differ by a deviation of the table.
 func deviates(o operation.Op, kernel, ours string) bool {
 	for _, d := range deviations {
 		if d.match != nil && d.match(o, kernel, ours) {
@@ -136,8 +151,8 @@ func deviates(o operation.Op, kernel, ours string) bool {
 	return false
 }
 
-// parts tells whether the sides part here: results differ by D15, D17 or D18, which leaves different things behind.
-func parts(e *harness.Env, o operation.Op, kernel, ours string, right *operation.Side) bool {
+// diverges reports whether the results differ by D15, D17 or D18, after which the two trees differ.
+func diverges(e *harness.Env, o operation.Op, kernel, ours string, right *operation.Side) bool {
 	var st unix.Stat_t
 	switch o.Name {
 	case "rename", "link":
@@ -185,8 +200,8 @@ func compareUppers(e *harness.Env, left, right *operation.Side) string {
 	return ""
 }
 
-// upperView shows an upper in a form that is equal for equal meanings: private attributes that only describe where an
-// object came from are left out, and an opaque mark counts only where it hides something.
+// upperView shows uppers of the same meaning alike. It leaves out the xattrs that describe the
+// origin of an object, and an opaque xattr that hides nothing.
 func upperView(e *harness.Env, o *harness.Overlay) harness.View {
 	v := harness.ExactView
 	v.Xattr = func(rel, name string) (string, bool) {
@@ -209,14 +224,16 @@ func upperView(e *harness.Env, o *harness.Overlay) harness.View {
 				return "", false
 			}
 			to, err := harness.GetXattr(filepath.Join(o.Upper, rel), name)
-			return "redirect", err != nil || to != filepath.Base(rel) && to != "/"+filepath.Join(below(o, filepath.Dir(rel)), filepath.Base(rel))
+			return "redirect", err != nil || to != filepath.Base(rel) && to != "/"+filepath.Join(below(o, filepath.Dir(rel)),
+				filepath.Base(rel))
 		}
 		return name, true
 	}
 	return v
 }
 
-// isMetacopy reports whether the data of a file of the upper lies below. Empty files have none anywhere: we copy them whole.
+// isMetacopy reports whether the data of a file of the upper lies in a lower. Empty files are never
+// metacopies here.
 func isMetacopy(o *harness.Overlay, rel string) bool {
 	path := filepath.Join(o.Upper, rel)
 	var st unix.Stat_t
@@ -224,7 +241,8 @@ func isMetacopy(o *harness.Overlay, rel string) bool {
 	return err == nil && unix.Lstat(path, &st) == nil && st.Size > 0
 }
 
-// below is where the lowers have what lies at a path of the upper, by the redirects of the upper.
+// below is the path in the lowers that belongs to a path in the upper, by the redirects of the
+// upper.
 func below(o *harness.Overlay, rel string) string {
 	if rel == "." {
 		return rel
@@ -240,7 +258,8 @@ func below(o *harness.Overlay, rel string) string {
 	return filepath.Join(below(o, filepath.Dir(rel)), to)
 }
 
-// hides tells whether the lowers have a directory that a directory of the upper at the same path would merge with.
+// hides reports whether the lowers have a directory with which a directory of the upper would
+// merge.
 func hides(e *harness.Env, o *harness.Overlay, rel string) bool {
 	layers := o.Lowers
 	for _, p := range append(parents(rel), rel) {

@@ -16,22 +16,24 @@ import (
 
 const opsPerSequence = 200
 
-// sequence is a run on two mounts over identical layers: the left one is the kernel's overlayfs.
+// sequence is a run of operations on two mounts of identical layers. The left one is the kernel's
+// overlayfs.
 type sequence struct {
 	t      *testing.T
 	e      *harness.Env
-	right  bool // the right side is the kernel's too: shows that the test itself is deterministic
-	drawn  bool // both mounts get random options of the format
+	right  harness.Implementation // of the right side; Kernel shows that the test itself is deterministic
+	drawn  bool                   // both mounts get random options of the format
 	tables []string
 	ops    []operation.Op // filled while running, or given
 	pause  int            // the mounts are remounted before this operation; -1 for never
 	probe  bool           // compare attributes after each operation
 	worked int            // operations that did not fail
-	over   bool           // the sides differ on purpose, and more than can be taken back
+	over   bool           // the sides differ by a deviation that cannot be reverted
 }
 
-// TestDifferential runs random operations on the program and on the kernel's overlayfs: the results, the merged trees
-// and the uppers on disk must be the same, but for the deviations of the table in diff_compare_test.go.
+// TestDifferential runs random operations on the program and on the kernel's overlayfs: the
+// results, the merged trees and the uppers on disk must be the same, but for the deviations of the
+// table in compare_test.go.
 func TestDifferential(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -40,16 +42,18 @@ func TestDifferential(t *testing.T) {
 		if e.Mode == harness.ModeUserns {
 			n = 30
 		}
-		differential(t, e, false, n)
+		differential(t, e, harness.Ours, n)
 	})
 }
 
-// The options that change how the kernel and the program share the work must not change what is seen.
+// The options that change how the kernel and the program share the work do not change what the
+// mount shows.
 func TestDifferentialOptions(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", harness.Passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, harness.Redirects} {
+		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192",
+			harness.Passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, harness.Redirects} {
 			t.Run(opt, func(t *testing.T) {
 				e := harness.NewEnv(t, e.Mode)
 				e.Opts = []string{opt}
@@ -62,33 +66,36 @@ func TestDifferentialOptions(t *testing.T) {
 				case harness.Redirects:
 					n = 60
 				}
-				differential(t, e, false, n)
+				differential(t, e, harness.Ours, n)
 			})
 		}
 	})
 }
 
-// TestDifferentialOfKernelWithItself shows that sequences are deterministic, with any options of the format.
+// TestDifferentialOfKernelWithItself shows that sequences are deterministic, with any options of
+// the format.
 func TestDifferentialOfKernelWithItself(t *testing.T) {
 	harness.Raced(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		differential(t, e, true, 10)
+		differential(t, e, harness.Kernel, 10)
 		if e.Mode == harness.ModeRoot {
-			differentialOf(t, e, sequence{right: true, drawn: true}, 20)
+			differentialOf(t, e, sequence{right: harness.Kernel, drawn: true}, 20)
 		}
 	})
 }
 
-func differential(t *testing.T, e *harness.Env, kernelOnly bool, n int) {
+// differential runs n sequences with the options of e.
+func differential(t *testing.T, e *harness.Env, right harness.Implementation, n int) {
 	t.Helper()
-	differentialOf(t, e, sequence{right: kernelOnly}, n)
+	differentialOf(t, e, sequence{right: right}, n)
 }
 
-// differentialOf runs sequences that are like a model.
+// differentialOf runs n sequences that are copies of a model.
 func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 	t.Helper()
 	first, n := harness.EnvNumber(harness.EnvSeed, 1), int(harness.EnvNumber(harness.EnvSeqs, uint64(n)))
-	t.Logf("seeds %d..%d, %d operations each; again with %s=SEED %s=1", first, first+uint64(n)-1, opsPerSequence, harness.EnvSeed, harness.EnvSeqs)
+	t.Logf("seeds %d..%d, %d operations each; again with %s=SEED %s=1", first, first+uint64(n)-1, opsPerSequence,
+		harness.EnvSeed, harness.EnvSeqs)
 	runtime.LockOSThread() // operations of other users are made by this thread
 	defer runtime.UnlockOSThread()
 	failed, worked, made := 0, 0, 0
@@ -124,14 +131,14 @@ func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 	}
 }
 
-// run makes the layers, runs the operations and compares; the answer tells the first difference.
-// With a generator it makes the operations, without it runs those it has.
+// run makes the layers, runs the operations and returns the first difference. With a generator it
+// makes the operations. Without one it runs those of the sequence.
 func (s *sequence) run(g *generator) string {
 	s.t.Helper()
 	dir, err := os.MkdirTemp(s.e.Dir, "seq")
 	harness.Check(s.t, err)
 	defer harness.RemoveTree(dir)
-	left, right := s.side(dir, "kernel", true), s.side(dir, "ours", s.right)
+	left, right := s.side(dir, "kernel", harness.Kernel), s.side(dir, "ours", s.right)
 	defer left.Finish()
 	defer right.Finish()
 	if g != nil {
@@ -161,7 +168,7 @@ func (s *sequence) run(g *generator) string {
 
 func (s *sequence) step(left, right *operation.Side, o operation.Op) string {
 	want, got := left.Do(s.t, o), right.Do(s.t, o)
-	if s.over = want != got && parts(s.e, o, want, got, right); s.over {
+	if s.over = want != got && diverges(s.e, o, want, got, right); s.over {
 		return ""
 	}
 	if want != got && !deviates(o, want, got) {
@@ -219,7 +226,7 @@ func (s *sequence) compareEnd(left, right *operation.Side) string {
 	return s.swap(left, right)
 }
 
-// swap mounts what one side has written by the other.
+// swap mounts the upper of each side by the other implementation.
 func (s *sequence) swap(left, right *operation.Side) string {
 	left.Overlay.Unmount()
 	right.Overlay.Unmount()
@@ -229,9 +236,11 @@ func (s *sequence) swap(left, right *operation.Side) string {
 	return compareMerged("merged tree, mounted by the other side (the kernel mounts ours)", left, right)
 }
 
-func (s *sequence) side(dir, name string, kernel bool) *operation.Side {
+// side makes the layers of one side and mounts them.
+func (s *sequence) side(dir, name string, by harness.Implementation) *operation.Side {
 	root := filepath.Join(dir, name)
-	o := &harness.Overlay{T: s.t, Env: &harness.Env{Mode: s.e.Mode, Dir: root, Opts: s.e.Opts}, Kernel: kernel, Log: filepath.Join(root, "log"), Opts: s.e.Opts}
+	o := &harness.Overlay{T: s.t, Env: &harness.Env{Mode: s.e.Mode, Dir: root, Opts: s.e.Opts},
+		Kernel: by == harness.Kernel, Log: filepath.Join(root, "log"), Opts: s.e.Opts}
 	if s.drawn {
 		o.KernelOpts = kernelOptionsOf(s.e.Opts)
 	}
@@ -244,7 +253,7 @@ func (s *sequence) side(dir, name string, kernel bool) *operation.Side {
 		harness.Build(s.t, s.e, lower, table)
 		o.Lowers = append(o.Lowers, lower)
 	}
-	if s.e.Has(shiftedIDs) && !kernel {
+	if s.e.Has(shiftedIDs) && !o.Kernel {
 		for _, layer := range append([]string{o.Upper}, o.Lowers...) {
 			shiftOwners(s.t, layer, idShift)
 		}
@@ -253,7 +262,7 @@ func (s *sequence) side(dir, name string, kernel bool) *operation.Side {
 	return operation.NewSide(o)
 }
 
-// shrink leaves out operations and lines of layers as long as some difference remains.
+// shrink leaves out operations and lines of layers while a difference remains.
 func (s *sequence) shrink(diff string) string {
 	budget := 150
 	try := func(c *sequence) bool {
@@ -283,7 +292,7 @@ func (s *sequence) shrink(diff string) string {
 	return diff
 }
 
-// buildable tells whether the links of a table still have what they link to.
+// buildable reports whether the objects that the lines of a table refer to are in it.
 func buildable(table string) bool {
 	have := map[string]bool{}
 	for line := range strings.SplitSeq(table, "\n") {
@@ -306,7 +315,7 @@ func buildable(table string) bool {
 	return true
 }
 
-// reduce drops ever smaller pieces of a list while the rest still fails.
+// reduce leaves out pieces of a list, smaller and smaller ones, while the rest still fails.
 func reduce[T any](list []T, budget *int, fails func([]T) bool) []T {
 	for size := (len(list) + 1) / 2; size >= 1 && *budget > 0; size /= 2 {
 		for at := 0; at < len(list) && *budget > 0; {

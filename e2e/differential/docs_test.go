@@ -9,7 +9,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The deviations that the tests know are those that docs/SEMANTICS.md promises.
+// The deviations of the table are those of docs/SEMANTICS.md.
 func TestDeviationsAreDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/SEMANTICS.md")
 	harness.Check(t, err)

@@ -15,7 +15,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
 
-// generator makes layers and operations from a seed. It looks at the kernel's side to name mostly what exists.
+// generator makes layers and operations from a seed. It lists the kernel's side, so that most of
+// its paths exist.
 type generator struct {
 	*rand.Rand
 	mode  harness.Mode
@@ -57,7 +58,7 @@ func (g *generator) layers() []string {
 	return tables
 }
 
-// layer makes the table of one layer and adds what it has to below.
+// layer makes the table of one layer and adds its objects to below.
 func (g *generator) layer(below map[string]string) string {
 	var lines []string
 	own := map[string]string{}
@@ -78,7 +79,8 @@ func (g *generator) layer(below map[string]string) string {
 			}
 			lines = append(lines, fmt.Sprintf("link %s %s", harness.Word(p), harness.Word(pick(g, files))))
 		case "symlink":
-			lines = append(lines, fmt.Sprintf("symlink %s %s", harness.Word(p), pick(g, []string{"a", "b/f", "../a", "missing", "."})))
+			lines = append(lines, fmt.Sprintf("symlink %s %s", harness.Word(p),
+				pick(g, []string{"a", "b/f", "../a", "missing", "."})))
 		case "dir", "opaque":
 			lines = append(lines, fmt.Sprintf("%s %s %s", kind, harness.Word(p), pick(g, dirModes)))
 		case "white":
@@ -97,7 +99,8 @@ func (g *generator) layer(below map[string]string) string {
 		lines = append(lines, g.attributes(p, kind)...)
 	}
 	for _, p := range whites {
-		// The kernel lists a whiteout in a directory that merges with nothing, as a name that cannot be looked up.
+		// In a directory that merges with nothing the kernel lists a whiteout as a name without an
+		// object.
 		if !slices.ContainsFunc(parents(p), func(q string) bool { return own[q] == "opaque" || !isDirKind(below[q]) }) {
 			lines = append(lines, "white "+harness.Word(p))
 		}
@@ -115,7 +118,7 @@ func (g *generator) layer(below map[string]string) string {
 
 func isDirKind(kind string) bool { return kind == "dir" || kind == "opaque" }
 
-// layerPath picks a path whose parents are directories of the layer, or not in it yet.
+// layerPath picks a path whose parents are directories of the layer, or do not exist in it.
 func (g *generator) layerPath(own map[string]string) string {
 	p := ""
 	for range 1 + g.IntN(3) {
@@ -166,7 +169,7 @@ func (g *generator) xattrKey() string {
 	return pick(g, xattrKeys)
 }
 
-// content is short mostly, sometimes more than a page, rarely more than a request.
+// content is mostly short, sometimes longer than a page, rarely longer than a request.
 func (g *generator) content() string {
 	n := g.IntN(12)
 	switch {
@@ -178,7 +181,7 @@ func (g *generator) content() string {
 	return strings.Repeat(string(rune('a'+g.IntN(26))), n)
 }
 
-// look takes note of what exists on one side.
+// look lists the objects of one side.
 func (g *generator) look(root string) {
 	g.live, g.dirs, g.files, g.other = nil, []string{"."}, nil, nil
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -199,7 +202,7 @@ func (g *generator) look(root string) {
 	})
 }
 
-// path names something that likely exists.
+// path is a path that likely exists.
 func (g *generator) path() string {
 	switch {
 	case len(g.live) > 0 && g.chance(80):
@@ -210,7 +213,7 @@ func (g *generator) path() string {
 	return g.fresh()
 }
 
-// fresh names something new, or gone, in a directory that likely exists.
+// fresh is a new or removed name in a directory that likely exists.
 func (g *generator) fresh() string {
 	if len(g.known) > 0 && g.chance(40) {
 		return pick(g, g.known)
@@ -238,7 +241,7 @@ func (g *generator) dir() string {
 	return g.path()
 }
 
-// file names a regular file mostly; object something that is not a directory.
+// file is mostly the path of a regular file.
 func (g *generator) file() string {
 	if len(g.files) > 0 && g.chance(85) {
 		return pick(g, g.files)
@@ -260,17 +263,14 @@ func (g *generator) offset() int64 {
 	return int64(g.IntN(20))
 }
 
-func (g *generator) perm(dir bool) int64 {
-	list := diffModes
-	if dir {
-		list = dirModes
-	}
+// perm picks a mode from a list.
+func (g *generator) perm(list []string) int64 {
 	var n int64
 	_, _ = fmt.Sscanf(pick(g, list), "%o", &n)
 	return n
 }
 
-// weights tells how often each operation comes.
+// weights are the relative frequencies of the operations.
 var weights = []struct {
 	n    int
 	name string
@@ -309,11 +309,11 @@ func (g *generator) op() operation.Op {
 	return o
 }
 
-// fill gives an operation its arguments.
+// fill sets the arguments of an operation.
 func (g *generator) fill(o *operation.Op) {
 	switch o.Name {
 	case "create", "overwrite":
-		o.N, o.Text = g.perm(false), g.content()+"."
+		o.N, o.Text = g.perm(diffModes), g.content()+"."
 		if g.chance(70) {
 			o.Path = g.fresh()
 		}
@@ -328,7 +328,7 @@ func (g *generator) fill(o *operation.Op) {
 	case "read":
 		o.Path = g.file()
 	case "mkdir":
-		o.Path, o.N = g.fresh(), g.perm(true)
+		o.Path, o.N = g.fresh(), g.perm(dirModes)
 	case "readlink":
 		if len(g.other) > 0 {
 			o.Path = pick(g, g.other)
@@ -354,7 +354,11 @@ func (g *generator) fill(o *operation.Op) {
 			{unix.S_IFCHR, int64(unix.Mkdev(1, 3))}, {unix.S_IFBLK, int64(unix.Mkdev(7, 251))}})
 		o.N, o.M = node[0]|0o640, node[1]
 	case "chmod", "slot-chmod":
-		o.N = g.perm(g.chance(50))
+		modes := diffModes
+		if g.chance(50) {
+			modes = dirModes
+		}
+		o.N = g.perm(modes)
 	case "chown":
 		o.N, o.M = pick(g, []int64{0, 1000, 1001}), pick(g, []int64{0, 1000})
 	case "utimes":

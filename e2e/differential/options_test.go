@@ -8,7 +8,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// optionChoices are the options of the format that a sequence draws from; an empty value leaves the option out.
+// optionChoices are the options of the format from which a sequence draws. An empty value leaves
+// the option out.
 var optionChoices = []struct {
 	name   string
 	values []string
@@ -39,7 +40,8 @@ func drawOptions(g *generator) []string {
 	return opts
 }
 
-// TestDifferentialOptionSets is TestDifferential with random options of the format, which change what lies in the upper.
+// TestDifferentialOptionSets is TestDifferential with random options of the format, which change
+// what lies in the upper.
 func TestDifferentialOptionSets(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -48,11 +50,12 @@ func TestDifferentialOptionSets(t *testing.T) {
 	})
 }
 
-// kernelOptionsOf are the kernel's for a sequence that draws its options.
+// kernelOptionsOf are the options of the kernel's overlayfs for drawn options.
 func kernelOptionsOf(opts []string) string {
 	all := append([]string{}, opts...)
 	for _, c := range optionChoices { // what was not drawn is off, whatever the kernel's default
-		if !slices.ContainsFunc(opts, func(opt string) bool { return strings.HasPrefix(opt, c.name+"=") }) && c.name != "uuid" && c.name != "redirect_dir" {
+		if !slices.ContainsFunc(opts, func(opt string) bool { return strings.HasPrefix(opt, c.name+"=") }) &&
+			c.name != "uuid" && c.name != "redirect_dir" {
 			all = append(all, c.name+"=off")
 		}
 	}

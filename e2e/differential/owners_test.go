@@ -13,13 +13,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// idShift is by how much the ids on disk are larger than those of the mount with shiftedIDs.
+// idShift is the difference between the ids on disk and those of a mount with shiftedIDs.
 const idShift = 100000
 
-// shiftedIDs shows the ids of layers whose owners were shifted as what they were.
+// shiftedIDs is the option that reverts shiftOwners.
 var shiftedIDs = fmt.Sprintf("uidmapping=%d:0:65536,gidmapping=%[1]d:0:65536", idShift)
 
-// shiftOwners adds to the ids of all objects below dir, and of dir.
+// shiftOwners adds to the ids of dir and of all objects below it.
 func shiftOwners(t *testing.T, dir string, by int) {
 	t.Helper()
 	harness.Check(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -40,7 +40,8 @@ func shiftOwners(t *testing.T, dir string, by int) {
 	}))
 }
 
-// keepsOwnersElsewhere reports whether the inodes of an upper do not say whose they are: it is not to be compared as it lies.
+// keepsOwnersElsewhere reports whether the owners in an upper differ from those of its inodes, so
+// that it cannot be compared on disk.
 func keepsOwnersElsewhere(e *harness.Env) bool {
 	for _, opt := range e.Opts {
 		if strings.HasPrefix(opt, "xattr_permissions") || opt == shiftedIDs {

@@ -16,7 +16,8 @@ var formatDisks = []string{"ext4", "xfs", "btrfs"}
 // diskPath is the mount point of a file system for layers, the same in the child process of a mode.
 func diskPath(fstype string) string { return filepath.Join(harness.RunDir, "disks", fstype) }
 
-// mountFormatDisks makes the file systems, with a folder for each mode, and mounts them until the test ends.
+// mountFormatDisks makes the file systems, with a folder for each mode, and mounts them until the
+// test ends.
 func mountFormatDisks(t *testing.T) {
 	t.Helper()
 	if harness.InChild() {

@@ -15,7 +15,8 @@ func TestFormatIsDocumented(t *testing.T) {
 			cells["TestFormat/"+f.name+"/"+d.name] = true
 		}
 	}
-	for _, m := range regexp.MustCompile("`(TestFormat/[^`]*)`").FindAllStringSubmatch(harness.ReadText(t, "../../docs/SEMANTICS.md"), -1) {
+	for _, m := range regexp.MustCompile("`(TestFormat/[^`]*)`").FindAllStringSubmatch(harness.ReadText(t,
+		"../../docs/SEMANTICS.md"), -1) {
 		if !cells[m[1]] {
 			t.Errorf("the documentation names %s, which there is not, or names it twice", m[1])
 		}

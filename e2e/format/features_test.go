@@ -12,7 +12,8 @@ import (
 // formats are the features of the format, each with changes that exercise it.
 var formats = []format{
 	{
-		name: "whiteouts", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
+		name: "whiteouts", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
+		modes: harness.OnlyRoot, identity: true,
 		layers: plainLayers, scripts: plainScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a whiteout is gone":            withoutFile("upper/gone"),
@@ -38,7 +39,8 @@ var formats = []format{
 		},
 	},
 	{
-		name: "redirect_dir", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
+		name: "redirect_dir", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"},
+		modes: harness.OnlyRoot, identity: true,
 		layers: redirectLayers, scripts: redirectScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a relative redirect is gone":  without("p/b/d", "trusted.overlay.redirect"),
@@ -46,33 +48,40 @@ var formats = []format{
 		},
 	},
 	{
-		name: "follow", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
-		then:   []string{"redirect_dir=follow", "index=off", "metacopy=off", "xino=off"},
-		layers: redirectLayers, scripts: []string{redirectScripts[0], followScript, lastFollowScript},
+		name: "follow", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot,
+		identity: true,
+		then:     []string{"redirect_dir=follow", "index=off", "metacopy=off", "xino=off"},
+		layers:   redirectLayers, scripts: []string{redirectScripts[0], followScript, lastFollowScript},
 		broken: map[string]func(o *harness.Overlay) error{
 			"a redirect is gone": without("q", "trusted.overlay.redirect"),
 		},
 	},
 	{
-		name: "metacopy", opts: []string{"redirect_dir=on", "index=off", "metacopy=on", "xino=off"}, modes: harness.OnlyRoot, identity: true,
-		layers: metacopyLayers, scripts: metacopyScripts,
+		name: "metacopy", opts: []string{"redirect_dir=on", "index=off", "metacopy=on", "xino=off"}, modes: harness.OnlyRoot,
+		identity: true,
+		layers:   metacopyLayers, scripts: metacopyScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"the mark of a file without data is gone": without("mode", "trusted.overlay.metacopy"),
 			"a redirect of a file is gone":            without("far/away", "trusted.overlay.redirect"),
 		},
 	},
 	{
-		name: "index", opts: []string{"redirect_dir=on", "index=on", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
-		layers: indexLayers, scripts: indexScripts, inside: lookAtIndex,
+		name: "index", opts: []string{"redirect_dir=on", "index=on", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot,
+		identity: true,
+		layers:   indexLayers, scripts: indexScripts, inside: lookAtIndex,
 		broken: map[string]func(o *harness.Overlay) error{
-			"the index is gone":            func(o *harness.Overlay) error { return os.RemoveAll(filepath.Join(o.Work, "index")) },
+			"the index is gone": func(o *harness.Overlay) error {
+				return os.RemoveAll(filepath.Join(o.Work,
+					"index"))
+			},
 			"the link counts are gone":     withoutLinkCounts,
 			"the origin of a link is gone": without("a1", "trusted.overlay.origin"),
 		},
 	},
 	{
-		name: "origin", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
-		layers: originLayers, scripts: originScripts,
+		name: "origin", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot,
+		identity: true,
+		layers:   originLayers, scripts: originScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"an origin is gone":               without("f", "trusted.overlay.origin"),
 			"the origin of a device is gone":  without("null", "trusted.overlay.origin"),
@@ -80,14 +89,16 @@ var formats = []format{
 		},
 	},
 	{
-		name: "xino", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=on"}, modes: harness.OnlyRoot, identity: true, apart: true,
+		name: "xino", opts: []string{"redirect_dir=on", "index=off", "metacopy=off", "xino=on"}, modes: harness.OnlyRoot,
+		identity: true, apart: true,
 		layers: originLayers, scripts: originScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"an origin is gone": without("f", "trusted.overlay.origin"),
 		},
 	},
 	{
-		name: "volatile", opts: []string{"volatile", "redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot,
+		name: "volatile", opts: []string{"volatile", "redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
+		modes:  harness.OnlyRoot,
 		layers: plainLayers, scripts: plainScripts, mark: "work/incompat",
 		broken: map[string]func(o *harness.Overlay) error{
 			"the mark is gone": func(o *harness.Overlay) error { return os.RemoveAll(filepath.Join(o.Work, "work/incompat")) },
@@ -95,7 +106,8 @@ var formats = []format{
 	},
 	{
 		name: "xattr_whiteouts", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
-		here: []string{"xattr_whiteouts"}, modes: harness.OnlyRoot, layers: xattrWhiteoutLayers, scripts: xattrWhiteoutScripts,
+		here: []string{"xattr_whiteouts"}, modes: harness.OnlyRoot, layers: xattrWhiteoutLayers,
+		scripts: xattrWhiteoutScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a whiteout of the upper is gone": withoutFile("upper/rm"),
 			"a file is no whiteout any more": func(o *harness.Overlay) error {
@@ -111,7 +123,8 @@ var formats = []format{
 		},
 	},
 	{
-		name: "inode_flags", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot,
+		name: "inode_flags", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
+		modes:  harness.OnlyRoot,
 		layers: plainLayers, scripts: flagScripts, inside: lookAtFlags,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a file is immutable no more":        without("f", "trusted.overlay.protattr"),
@@ -119,8 +132,9 @@ var formats = []format{
 		},
 	},
 	{
-		name: "all", opts: []string{"redirect_dir=on", "metacopy=on", "index=on", "xino=auto"}, modes: harness.OnlyRoot, identity: true,
-		layers: beside(redirectLayers, metacopyLayers, indexLayers, originLayers), inside: lookAtIndex,
+		name: "all", opts: []string{"redirect_dir=on", "metacopy=on", "index=on", "xino=auto"}, modes: harness.OnlyRoot,
+		identity: true,
+		layers:   beside(redirectLayers, metacopyLayers, indexLayers, originLayers), inside: lookAtIndex,
 		scripts: beside(redirectScripts, metacopyScripts, indexScripts, originScripts),
 		broken: map[string]func(o *harness.Overlay) error{
 			"an absolute redirect is gone":            without("0/p/b", "trusted.overlay.redirect"),
@@ -130,7 +144,8 @@ var formats = []format{
 		},
 	},
 	{
-		name: "nesting", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"}, modes: harness.OnlyRoot, identity: true,
+		name: "nesting", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
+		modes: harness.OnlyRoot, identity: true,
 		layers: nestingLayers, scripts: nestingScripts, inside: lookInside,
 		broken: map[string]func(o *harness.Overlay) error{
 			"an escaped mark is gone": without("in0/d", "trusted.overlay.overlay.opaque"),
@@ -292,7 +307,8 @@ var redirectScripts = []string{`
 	rename m2 m`,
 }
 
-// followScript runs between the other two if a mount finds renamed directories, but refuses renames.
+// followScript runs between the other two if a mount finds renamed directories, but refuses
+// renames.
 const followScript = `
 	rename p/b x/back = EXDEV
 	rename q/z/y/x q/x = EXDEV

@@ -13,11 +13,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The format of an upper is the kernel's. The kernel's overlayfs shows the same merged tree of an upper that the program has
-// written, and the other way round. Each feature of the format has scripts of changes. Writer and reader take turns on the
-// same layers, a script each. Each must show what the other has left: type, mode, owner, times, size, content, xattrs, links,
-// and the inode number if the format keeps it. After each script both must show what the kernel alone shows after the same
-// scripts.
+// The format of an upper is the kernel's. The kernel's overlayfs shows the same merged tree of an
+// upper that the program has written, and the other way round. Each feature of the format has
+// scripts of changes. Writer and reader take turns on the same layers, a script each. Each must
+// show what the other has left: type, mode, owner, times, size, content, xattrs, links, and the
+// inode number if the format keeps it. After each script both must show what the kernel alone shows
+// after the same scripts.
 
 // format is a feature of the format.
 type format struct {
@@ -33,7 +34,8 @@ type format struct {
 	identity bool
 	layers   []string // tables, the topmost lower first
 	scripts  []string // the first is the writer's, the second the reader's, and so on
-	// mark is a file that the mount leaves in the work directory. The next mount is refused until it is removed.
+	// mark is a file that the mount leaves in the work directory. The next mount is refused until it
+	// is removed.
 	mark string
 	// inside describes more of the mount, as lines of a snapshot.
 	inside func(c *cell, o *harness.Overlay) (map[string]string, string)
@@ -41,7 +43,8 @@ type format struct {
 	broken map[string]func(o *harness.Overlay) error
 }
 
-// direction is the implementation that writes and the one that reads, with the name that docs/SEMANTICS.md has for it.
+// direction is the implementation that writes and the one that reads, with the name that
+// docs/SEMANTICS.md has for it.
 type direction struct {
 	name           string
 	writer, reader harness.Implementation
@@ -120,8 +123,8 @@ func (d direction) by(i int) harness.Implementation {
 	return []harness.Implementation{d.writer, d.reader}[i%2]
 }
 
-// run lets writer and reader take turns. It returns what the mount shows after each script, and the first fault. damage runs
-// between the first script and the next mount.
+// run lets writer and reader take turns. It returns what the mount shows after each script, and the
+// first fault. damage runs between the first script and the next mount.
 func (c *cell) run(d direction, damage func(o *harness.Overlay) error) (sights []*sight, fault string) {
 	c.t.Helper()
 	o := c.overlay()
@@ -174,7 +177,8 @@ func (c *cell) overlay() *harness.Overlay {
 	if c.apart {
 		below = diskFolder(c.t, c.e, otherDisk(c.fstype))
 	}
-	o := &harness.Overlay{T: c.t, Env: c.e, Log: filepath.Join(c.e.Dir, "log"), Upper: disk + "/upper", Work: disk + "/work", Point: c.e.Dir + "/mnt"}
+	o := &harness.Overlay{T: c.t, Env: c.e, Log: filepath.Join(c.e.Dir, "log"), Upper: disk + "/upper", Work: disk +
+		"/work", Point: c.e.Dir + "/mnt"}
 	harness.Mkdir(c.t, o.Upper, o.Work, o.Point)
 	harness.Build(c.t, c.e, o.Upper, "")
 	for i, table := range c.layers {
@@ -215,7 +219,8 @@ func (c *cell) moveLayers(o *harness.Overlay, script string) bool {
 	return true
 }
 
-// mount mounts. If the last mount has left a mark, it checks that the mount is refused, and removes the mark.
+// mount mounts. If the last mount has left a mark, it checks that the mount is refused, and removes
+// the mark.
 func (c *cell) mount(o *harness.Overlay, i int) error {
 	c.t.Helper()
 	if c.mark != "" && i > 0 {

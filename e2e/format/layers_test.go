@@ -37,7 +37,8 @@ var xattrWhiteoutLayers = []string{`
 	file top "hidden"`,
 }
 
-// In an upper the kernel does not accept files as whiteouts, so it gets the upper of the program as a lower.
+// In an upper the kernel does not accept files as whiteouts, so it gets the upper of the program as
+// a lower.
 var xattrWhiteoutScripts = []string{`
 	unlink rm
 	unlink d/stays
@@ -236,7 +237,8 @@ func beside(lists ...[]string) (all []string) {
 
 // lookInside mounts the kernel's overlayfs on layers that lie in the mount.
 func lookInside(c *cell, o *harness.Overlay) (map[string]string, string) {
-	in := &harness.Overlay{T: c.t, Env: c.e, Kernel: true, Lowers: []string{o.Path("in0"), o.Path("in1")}, Point: filepath.Join(c.e.Dir, "inside"),
+	in := &harness.Overlay{T: c.t, Env: c.e, Kernel: true, Lowers: []string{o.Path("in0"), o.Path("in1")},
+		Point:       filepath.Join(c.e.Dir, "inside"),
 		KernelFlags: unix.MS_NOATIME}
 	harness.Mkdir(c.t, in.Point)
 	in.KernelOpts = "redirect_dir=follow,index=off,metacopy=off,xino=off"

@@ -19,7 +19,8 @@ const (
 		"file d/only \"only\"\nsymlink c/l nowhere\nlink c/m c/l\nfile e/g \"g\"\nlink e/h e/g\nlink e/i e/g\nfile e/j \"j\"\nlink e/k e/j"
 )
 
-// linkSteps are changes through names of linked lower files. None of them separates a name from the others.
+// linkSteps are changes through names of linked lower files. None of them separates a name from the
+// others.
 var linkSteps = []struct {
 	what string
 	do   func(o *harness.Overlay) error
@@ -34,7 +35,10 @@ var linkSteps = []struct {
 	{"rename", func(o *harness.Overlay) error { return os.Rename(o.Path("d/r"), o.Path("b/r")) }},
 	{"rename over a name", func(o *harness.Overlay) error { return os.Rename(o.Path("d/only"), o.Path("d/s")) }},
 	{"a further name", func(o *harness.Overlay) error { return os.Link(o.Path("a/one"), o.Path("d/four")) }},
-	{"a further name of what is in lowers alone", func(o *harness.Overlay) error { return os.Link(o.Path("c/l"), o.Path("c/n")) }},
+	{"a further name of what is in lowers alone", func(o *harness.Overlay) error {
+		return os.Link(o.Path("c/l"),
+			o.Path("c/n"))
+	}},
 	{"lchown", func(o *harness.Overlay) error { return os.Lchown(o.Path("c/m"), 7, 7) }},
 	{"exchange", func(o *harness.Overlay) error {
 		return unix.Renameat2(unix.AT_FDCWD, o.Path("e/g"), unix.AT_FDCWD, o.Path("e/j"), unix.RENAME_EXCHANGE)
@@ -73,13 +77,15 @@ func describeLinks(t *testing.T, root string) map[string]string {
 		if st.Mode&unix.S_IFMT == unix.S_IFREG {
 			text = harness.ReadText(t, path)
 		}
-		all[strings.TrimPrefix(path, root)] = fmt.Sprintf("%#x %d %d %o %d %q", st.Ino, st.Nlink, st.Size, st.Mode, st.Uid, text)
+		all[strings.TrimPrefix(path, root)] = fmt.Sprintf("%#x %d %d %o %d %q", st.Ino, st.Nlink, st.Size, st.Mode, st.Uid,
+			text)
 		return nil
 	}))
 	return all
 }
 
-// indexOf are the names in the index of an upper, without what the kernel keeps there while mounted.
+// indexOf are the names in the index of an upper, without what the kernel keeps there while
+// mounted.
 func indexOf(t *testing.T, o *harness.Overlay) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(o.Work, "index"))
@@ -93,8 +99,9 @@ func indexOf(t *testing.T, o *harness.Overlay) []string {
 	return names
 }
 
-// Linked lower files stay one object, whichever name a change comes through, as in the kernel's overlayfs. After each step both
-// show the same tree of the same upper, and each continues with what the other has written.
+// Linked lower files stay one object, whichever name a change comes through, as in the kernel's
+// overlayfs. After each step both show the same tree of the same upper, and each continues with
+// what the other has written.
 func TestLinksAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, c := range []struct{ upper, lower, more string }{
@@ -126,7 +133,8 @@ func TestLinksAndTheKernel(t *testing.T) {
 						two[i] = o
 					}
 					tried, model := two[0], two[1]
-					mount := map[string]func(){"here": tried.Mount, "kernel": func() { harness.Check(t, tried.MountKernelWith(options)) }}
+					mount := map[string]func(){"here": tried.Mount,
+						"kernel": func() { harness.Check(t, tried.MountKernelWith(options)) }}
 					harness.Check(t, model.MountKernelWith(options))
 					for i, step := range linkSteps {
 						by := turns
@@ -165,11 +173,13 @@ func withoutNumbers(of map[string]string) map[string]string {
 	return rest
 }
 
-// Names stay one object, before and after a remount, also in a user namespace: every user can read handles, and that is enough.
+// Names stay one object, before and after a remount, also in a user namespace: every user can read
+// handles, and that is enough.
 func TestLinksStay(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f 0400 \"f\"\nlink c/g c/f", "file a/x\nfile b/y")
+		o := e.Overlay(t, "file a/one \"one\"\nlink b/two a/one\nlink b/three a/one\nfile c/f 0400 \"f\"\nlink c/g c/f",
+			"file a/x\nfile b/y")
 		o.Opts = append(o.Opts, keepLinks)
 		o.Mount()
 		was := harness.Lstat(t, o.Path("a/one"))
@@ -188,7 +198,8 @@ func TestLinksStay(t *testing.T) {
 			for _, name := range []string{"b/three", "a/one", "b/two"} {
 				now := harness.Lstat(t, o.Path(name))
 				harness.WantText(t, o.Path(name), "one+")
-				harness.Equal(t, name, fmt.Sprint(now.Ino, now.Nlink, now.Mtim), fmt.Sprint(was.Ino, 3, harness.Lstat(t, o.Path("a/one")).Mtim))
+				harness.Equal(t, name, fmt.Sprint(now.Ino, now.Nlink, now.Mtim),
+					fmt.Sprint(was.Ino, 3, harness.Lstat(t, o.Path("a/one")).Mtim))
 			}
 			o.Remount()
 		}
@@ -218,7 +229,8 @@ func TestLinksStay(t *testing.T) {
 	})
 }
 
-// A plain user may not set xattrs of an own file without write permission. So links are broken, with a line in the log.
+// A plain user may not set xattrs of an own file without write permission. So links are broken,
+// with a line in the log.
 func TestLinksOfPlainUsers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, []harness.Mode{harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
@@ -235,7 +247,8 @@ func TestLinksOfPlainUsers(t *testing.T) {
 	})
 }
 
-// An upper with an index belongs to its first lower, and the index to the upper, whether the program or the kernel has made it.
+// An upper with an index belongs to its first lower, and the index to the upper, whether the
+// program or the kernel has made it.
 func TestIndexBelongs(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, first := range []string{"here", "kernel"} {

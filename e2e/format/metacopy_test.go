@@ -23,8 +23,8 @@ func blocksOf(t *testing.T, path string) int64 {
 	return st.Blocks
 }
 
-// A change of metadata copies no data. A process that reads the file, maps it or has it open sees no difference. The first write
-// copies the data.
+// A change of metadata copies no data. A process that reads the file, maps it or has it open sees
+// no difference. The first write copies the data.
 func TestMetacopy(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("0123456789abcdef", 1<<14) // 256 KiB
@@ -194,7 +194,8 @@ func TestMetacopyOff(t *testing.T) {
 	})
 }
 
-// Data-only layers show only through metacopies of lowers, with and without an upper, as in the kernel.
+// Data-only layers show only through metacopies of lowers, with and without an upper, as in the
+// kernel.
 func TestDataOnlyLowers(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		prefix := e.XattrPrefix()

@@ -14,8 +14,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// numbers are the inode numbers and link counts of all objects of a tree, but for the link counts of directories (D1). It fails
-// the test if a listing has other numbers, or if two objects have one number.
+// numbers are the inode numbers and link counts of all objects of a tree, but for the link counts
+// of directories (D1). It fails the test if a listing has other numbers, or if two objects have one
+// number.
 func numbers(t *testing.T, root string) map[string]string {
 	t.Helper()
 	if faults := harness.IdentityFaults(root); faults != "" {
@@ -57,7 +58,8 @@ func wantNumbers(t *testing.T, what string, got, want map[string]string) {
 const originTree = "file d/f \"f\"\nfile d/g \"g\"\nfile d/h \"h\"\nfile d/untouched \"u\"\nsymlink d/l nowhere\nfifo d/p\ndir d/sub\nfile e/x \"x\"\n" +
 	"file r/a/in \"in\"\nfile r/b \"b\"\nfile two/one \"links\"\nlink two/other two/one"
 
-// comeUp changes a tree made of originTree, and so copies it up. first is the number of each object before, by its later path.
+// comeUp changes a tree made of originTree, and so copies it up. first is the number of each object
+// before, by its later path.
 func comeUp(t *testing.T, o *harness.Overlay) map[string]uint64 {
 	t.Helper()
 	had := map[string]uint64{}
@@ -83,14 +85,16 @@ func comeUp(t *testing.T, o *harness.Overlay) map[string]uint64 {
 	return had
 }
 
-// An object keeps its st_ino over copy-up, rename and remount. The kernel's overlayfs and the program show the same numbers of
-// an upper that either has written, on one file system and on several.
+// An object keeps its st_ino over copy-up, rename and remount. The kernel's overlayfs and the
+// program show the same numbers of an upper that either has written, on one file system and on
+// several.
 func TestNumbersAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	const kernelHas = "index=off,metacopy=off,xino=on,redirect_dir=on"
 	for _, layout := range []struct{ upper, lowers []string }{
 		{[]string{"ext4"}, []string{""}}, {[]string{"xfs"}, []string{""}}, {[]string{"btrfs"}, []string{""}},
-		{[]string{"ext4"}, []string{"xfs"}}, {[]string{"ext4"}, []string{"ext4", "ext4"}}, {[]string{"xfs"}, []string{"btrfs", "ext4"}},
+		{[]string{"ext4"}, []string{"xfs"}}, {[]string{"ext4"}, []string{"ext4", "ext4"}},
+		{[]string{"xfs"}, []string{"btrfs", "ext4"}},
 	} {
 		for _, first := range []string{"here", "kernel"} {
 			t.Run(fmt.Sprint(layout.upper, layout.lowers, " written ", first), func(t *testing.T) {
@@ -143,7 +147,8 @@ func TestNumbersAndTheKernel(t *testing.T) {
 func TestNumbersOfLowers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		disks := []string{testkit.MountImage(t, "ext4", "loop"), testkit.MountImage(t, "ext4", "loop"), testkit.MountImage(t, "xfs", "loop")}
+		disks := []string{testkit.MountImage(t, "ext4", "loop"), testkit.MountImage(t, "ext4", "loop"),
+			testkit.MountImage(t, "xfs", "loop")}
 		for i, disk := range disks {
 			for _, name := range []string{"lower", "upper", "work"} {
 				harness.Mkdir(t, filepath.Join(disk, name))
@@ -154,7 +159,8 @@ func TestNumbersOfLowers(t *testing.T) {
 		for what, layers := range map[string]string{
 			"read-only": "lowerdir=" + disks[0] + "/lower:" + disks[1] + "/lower:" + disks[2] + "/lower",
 			"data":      "lowerdir=" + disks[0] + "/lower:" + disks[1] + "/lower::" + disks[2] + "/lower",
-			"data, writable": "lowerdir=" + disks[0] + "/lower::" + disks[2] + "/lower,upperdir=" + disks[1] + "/upper,workdir=" +
+			"data, writable": "lowerdir=" + disks[0] + "/lower::" + disks[2] + "/lower,upperdir=" + disks[1] +
+				"/upper,workdir=" +
 				disks[1] + "/work",
 		} {
 			o := e.Overlay(t)
@@ -177,7 +183,8 @@ func TestNumbersOfLowers(t *testing.T) {
 	})
 }
 
-// Every mode keeps numbers over a remount. Without the right to open by handle this holds for objects that keep their names.
+// Every mode keeps numbers over a remount. Without the right to open by handle this holds for
+// objects that keep their names.
 func TestNumbersOverARemount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -207,8 +214,8 @@ func TestNumbersOverARemount(t *testing.T) {
 	})
 }
 
-// With uuid=off handles have no UUID of a file system, and each implementation accepts those of the other. A new upper gets a
-// UUID of its own, as in the kernel. With null or off it gets none.
+// With uuid=off handles have no UUID of a file system, and each implementation accepts those of the
+// other. A new upper gets a UUID of its own, as in the kernel. With null or off it gets none.
 func TestUUIDs(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -231,7 +238,8 @@ func TestUUIDs(t *testing.T) {
 				number, err := harness.GetXattr(o.Upper, "trusted.overlay.uuid")
 				harness.Equal(t, "a number of the upper", err == nil && len(number) == 16, c.given)
 				handle := harness.XattrOf(filepath.Join(o.Upper, "d/f"), "trusted.overlay.origin")
-				harness.Equal(t, "a handle without the number of its file system", handle[5:21] == strings.Repeat("\x00", 16), c.uuid == "off")
+				harness.Equal(t, "a handle without the number of its file system", handle[5:21] == strings.Repeat("\x00", 16),
+					c.uuid == "off")
 				harness.Check(t, o.MountKernelWith("uuid="+c.uuid))
 				wantNumbers(t, "the kernel", numbers(t, o.Point), was)
 				harness.AppendTo(t, o.Path("d/g"), "+")

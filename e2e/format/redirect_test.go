@@ -18,10 +18,12 @@ func redirectOf(e *harness.Env, path string) string {
 	return harness.XattrOf(path, e.XattrPrefix()+"redirect")
 }
 
-// A rename of a directory with lower parts copies nothing of its content. A remount shows the same tree.
+// A rename of a directory with lower parts copies nothing of its content. A remount shows the same
+// tree.
 func TestRedirects(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file top/a/one \"1\"\nfile top/b/c/two \"2\"\nfile old/f \"hidden\"", "file top/a/three \"3\"\nfile top/b/c/four \"4\"\ndir old")
+		o := e.Overlay(t, "file top/a/one \"1\"\nfile top/b/c/two \"2\"\nfile old/f \"hidden\"",
+			"file top/a/three \"3\"\nfile top/b/c/four \"4\"\ndir old")
 		o.Opts = append(o.Opts, harness.Redirects)
 		o.Mount()
 		rename := func(from, to string) { harness.Check(t, os.Rename(o.Path(from), o.Path(to))) }
@@ -70,14 +72,17 @@ func TestRedirects(t *testing.T) {
 	})
 }
 
-// An upper that the program has written is the same tree in the kernel's overlayfs, and the other way round.
+// An upper that the program has written is the same tree in the kernel's overlayfs, and the other
+// way round.
 func TestRedirectsAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file a/b/c/f \"1\"\nfile p/q/g \"2\"\nfile z/f \"z\"", "file a/b/h \"3\"\nfile a/b/c/i \"4\"\nfile p/j \"5\"")
+		o := e.Overlay(t, "file a/b/c/f \"1\"\nfile p/q/g \"2\"\nfile z/f \"z\"",
+			"file a/b/h \"3\"\nfile a/b/c/i \"4\"\nfile p/j \"5\"")
 		e.Opts = []string{harness.Redirects}
 		o.Opts = e.Opts
-		steps := [][2]string{{"a/b", "a/x"}, {"a/x/c", "p/c"}, {"p/q", "q"}, {"a", "z/a"}, {"z/a/x", "x"}, {"z", "p/z"}, {"x", "p/z/a/b"}}
+		steps := [][2]string{{"a/b", "a/x"}, {"a/x/c", "p/c"}, {"p/q", "q"}, {"a", "z/a"}, {"z/a/x", "x"}, {"z", "p/z"},
+			{"x", "p/z/a/b"}}
 		for i, step := range steps {
 			o.Kernel = i%2 == 1
 			o.Mount()
@@ -126,7 +131,8 @@ func TestRedirectsOfLowers(t *testing.T) {
 			o.Unmount()
 		}
 		// Redirects that lead nowhere, that must not be followed, or that any user could have written.
-		for value, want := range map[string]syscall.Errno{"../x": syscall.EINVAL, "a/b": syscall.EINVAL, "/a//b": syscall.EINVAL, "/..": syscall.EINVAL, "/nothing": 0} {
+		for value, want := range map[string]syscall.Errno{"../x": syscall.EINVAL, "a/b": syscall.EINVAL,
+			"/a//b": syscall.EINVAL, "/..": syscall.EINVAL, "/nothing": 0} {
 			harness.Check(t, unix.Lsetxattr(filepath.Join(o.Lowers[0], "new"), attr, []byte(value), 0))
 			o.Mount()
 			_, err := os.ReadDir(o.Path("new"))

@@ -13,8 +13,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// A script is a list of changes, one a line. Words may be quoted as in Go. A line may end in "= ERRNO" if the change fails so. The
-// lines are operations of package operation with their arguments as words, and
+// A script is a list of changes, one a line. Words may be quoted as in Go. A line may end in "=
+// ERRNO" if the change fails so. The lines are operations of package operation with their arguments
+// as words, and
 //
 //	exchange PATH PATH
 //	chattr   PATH FLAGS
@@ -28,7 +29,8 @@ import (
 var scriptWords = map[string]string{
 	"create": "path mode text", "overwrite": "path mode text", "append": "path text", "pwrite": "path number text",
 	"truncate": "path number", "mkdir": "path mode", "rmdir": "path", "unlink": "path", "rename": "path path2",
-	"link": "path path2", "symlink": "path text", "mknod": "path mode type", "chmod": "path mode", "chown": "path number other",
+	"link": "path path2", "symlink": "path text", "mknod": "path mode type", "chmod": "path mode",
+	"chown":  "path number other",
 	"utimes": "path number other", "setxattr": "path key text", "removexattr": "path key", "read": "path",
 	"exchange": "path path2", "rmtree": "path", "chattr": "path text",
 }
@@ -71,7 +73,8 @@ func parseOp(words []string) (operation.Op, error) {
 	return o, nil
 }
 
-// runScript makes the changes in a mount, and returns the first line that ends otherwise than it should.
+// runScript makes the changes in a mount, and returns the first line that ends otherwise than it
+// should.
 func runScript(o *harness.Overlay, script string) string {
 	s := operation.NewSide(o)
 	for line := range strings.SplitSeq(script, "\n") {
@@ -96,7 +99,8 @@ func runScript(o *harness.Overlay, script string) string {
 		default:
 			result = s.Run(change)
 		}
-		if failed := operation.Failure.MatchString(result); failed != (want != "") || failed && !strings.HasSuffix(result, strings.TrimSpace(want)) {
+		if failed := operation.Failure.MatchString(result); failed != (want != "") || failed &&
+			!strings.HasSuffix(result, strings.TrimSpace(want)) {
 			return fmt.Sprintf("%q: %s", strings.TrimSpace(line), result)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A squashfs has file handles and no UUID. With index=on the kernel follows origins into a single such lower, so linked files
-// stay one object there. With two of them it works without the index.
+// A squashfs has file handles and no UUID. With index=on the kernel follows origins into a single
+// such lower, so linked files stay one object there. With two of them it works without the index.
 
 // mountSquashfs makes a squashfs of a table, and mounts it until the test ends.
 func mountSquashfs(e *harness.Env, t *testing.T, table string) string {
@@ -39,7 +39,8 @@ func linkFacts(t *testing.T, o *harness.Overlay, paths ...string) string {
 	first := harness.Lstat(t, o.Path(paths[0])).Ino
 	for _, path := range paths {
 		st := harness.Lstat(t, o.Path(path))
-		fmt.Fprintf(&b, "%s: the same object %v, links %d, %q\n", path, st.Ino == first, st.Nlink, harness.ReadText(t, o.Path(path)))
+		fmt.Fprintf(&b, "%s: the same object %v, links %d, %q\n", path, st.Ino == first, st.Nlink,
+			harness.ReadText(t, o.Path(path)))
 	}
 	return b.String()
 }
@@ -99,8 +100,10 @@ func TestLowerWithoutUUID(t *testing.T) {
 						t.Errorf("one object %v, and the log is %q", c.one, log)
 					}
 				}
-				harness.Equal(t, "what is shown", strings.Join(shown[harness.Ours], "\n"), strings.Join(shown[harness.Kernel], "\n"))
-				if want := "e/h: the same object true, links 3, \"text0+\""; strings.Contains(shown[harness.Kernel][1], want) != c.one {
+				harness.Equal(t, "what is shown", strings.Join(shown[harness.Ours], "\n"), strings.Join(shown[harness.Kernel],
+					"\n"))
+				if want := "e/h: the same object true, links 3, \"text0+\""; strings.Contains(shown[harness.Kernel][1],
+					want) != c.one {
 					t.Errorf("the kernel shows %q: nothing is tested", shown[harness.Kernel][1])
 				}
 			})

@@ -61,7 +61,8 @@ func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 		set("f", "trusted.overlay.set", "v")
 		set("stays", "trusted.overlay.opaque", "y")
 	}
-	for _, name := range []string{"user.overlay.origin", "user.overlay.opaque", "trusted.overlay.origin", "trusted.overlay.overlay.opaque", "trusted.overlay.opaque"} {
+	for _, name := range []string{"user.overlay.origin", "user.overlay.opaque", "trusted.overlay.origin",
+		"trusted.overlay.overlay.opaque", "trusted.overlay.opaque"} {
 		for _, path := range []string{"f", "d", "t", "stays"} {
 			results = append(results, path+" "+name+"="+harness.XattrOf(o.Path(path), name))
 		}
@@ -150,7 +151,8 @@ func TestUserxattrFollowsNoRedirects(t *testing.T) {
 	})
 }
 
-// Metacopies of a lower whose data is in a data-only layer are the exception, because rootless mounts consist of them.
+// Metacopies of a lower whose data is in a data-only layer are the exception, because rootless
+// mounts consist of them.
 func TestUserxattrAndDataOnlyLayers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {

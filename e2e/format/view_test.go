@@ -15,15 +15,16 @@ import (
 
 // sight is what a mount shows.
 type sight struct {
-	// lines are comparable between mounts of different folders. Times are classes, and inode numbers are replaced by the names
-	// of the objects in the lowers.
+	// lines are comparable between mounts of different folders. Times are classes, and inode numbers
+	// are replaced by the names of the objects in the lowers.
 	lines map[string]string
 	// exact are the times themselves, comparable between mounts of the same folders.
 	exact map[string]string
 	inode map[string]uint64
 }
 
-// inodeBits are the low bits of st_ino: the number of the object in its layer. The bits above are the number of the layer.
+// inodeBits are the low bits of st_ino: the number of the object in its layer. The bits above are
+// the number of the layer.
 const inodeBits = 32
 
 // look describes all that the mount of a cell shows. A fault is something that no mount may show.
@@ -44,7 +45,8 @@ func (c *cell) look(o *harness.Overlay) (*sight, string) {
 		if c.identity {
 			text += " ino " + c.origin(st.Ino)
 		}
-		if other, ok := first[st.Ino]; ok && !isDir && c.e.Mode == harness.ModeRoot { // the kernel decodes no handles in a user namespace
+		// The kernel decodes no handles in a user namespace.
+		if other, ok := first[st.Ino]; ok && !isDir && c.e.Mode == harness.ModeRoot {
 			text += " one with " + harness.Word(other)
 		} else {
 			first[st.Ino] = rel
@@ -113,13 +115,15 @@ func (c *cell) findOrigins(o *harness.Overlay) error {
 	return nil
 }
 
-// differs lists the differences from what the mount before has shown of the same layers, but for inode numbers.
+// differs lists the differences from what the mount before has shown of the same layers, but for
+// inode numbers.
 func (s *sight) differs(before *sight) string {
 	d := harness.DiffLines(before.lines, s.lines)
 	return d + harness.DiffLines(withPaths(before.exact), withPaths(s.exact))
 }
 
-// numbersDiffer lists the objects whose inode numbers differ from those that the mount before has shown.
+// numbersDiffer lists the objects whose inode numbers differ from those that the mount before has
+// shown.
 func (s *sight) numbersDiffer(before *sight) (d string) {
 	for _, rel := range slices.Sorted(maps.Keys(s.inode)) {
 		if was, ok := before.inode[rel]; ok && was != s.inode[rel] {

@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Whiteouts as xattrs are written if devices cannot be made and the option is set. The kernel reads them in a lower.
+// Whiteouts as xattrs are written if devices cannot be made and the option is set. The kernel reads
+// them in a lower.
 func TestXattrWhiteouts(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -48,7 +49,8 @@ func TestXattrWhiteouts(t *testing.T) {
 		prefix := e.XattrPrefix()
 		for _, path := range removed {
 			harness.Equal(t, path, harness.XattrOf(filepath.Join(o.Upper, path), prefix+"whiteout"), "")
-			harness.Equal(t, "the folder of "+path, harness.XattrOf(filepath.Dir(filepath.Join(o.Upper, path)), prefix+"opaque"), "x")
+			harness.Equal(t, "the folder of "+path, harness.XattrOf(filepath.Dir(filepath.Join(o.Upper, path)),
+				prefix+"opaque"), "x")
 		}
 
 		// A mount that can make devices.
@@ -75,7 +77,8 @@ func TestXattrWhiteouts(t *testing.T) {
 		}
 		harness.Check(t, harness.UnmountAt(o.Point))
 		o.Lowers, o.Upper = lowers, upper
-		harness.Check(t, o.MountKernelWith(e.KernelUserOption())) // which looks for these in lowers only, and may list what is not there
+		// Which looks for these in lowers only, and may list what is not there.
+		harness.Check(t, o.MountKernelWith(e.KernelUserOption()))
 		for _, path := range removed {
 			_, err := os.Lstat(o.Path(path))
 			harness.WantErr(t, path+" in the kernel, as the upper", err, syscall.ENOENT)
@@ -91,11 +94,13 @@ func kernelReadOnlyOption(e *harness.Env) string {
 	return "userxattr"
 }
 
-// If devices can be made, whiteouts are devices. Whiteouts as xattrs in a lower mean the same to both implementations.
+// If devices can be made, whiteouts are devices. Whiteouts as xattrs in a lower mean the same to
+// both implementations.
 func TestXattrWhiteoutsOfOthers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file a/f\nfile a/empty\nfile top\nfile plain/f", "file a/f \"1\"\nfile a/g \"2\"\nfile top \"3\"\nfile plain/f \"4\"")
+		o := e.Overlay(t, "file a/f\nfile a/empty\nfile top\nfile plain/f",
+			"file a/f \"1\"\nfile a/g \"2\"\nfile top \"3\"\nfile plain/f \"4\"")
 		prefix := e.XattrPrefix()
 		for _, dir := range []string{"", "a"} {
 			harness.Check(t, unix.Setxattr(filepath.Join(o.Lowers[0], dir), prefix+"opaque", []byte("x"), 0))

@@ -3,6 +3,7 @@ package io
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,8 +17,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Who makes a file to write it writes past the page cache of the mount, and others read the file through it meanwhile. Once a write
-// has returned, everybody reads what was written, by read and by mapping.
+// A process that creates a file only to write it writes past the page cache of the mount, while
+// other processes read the file through it. After a write has returned, every process reads the new
+// data, by read and by mapping.
 func TestReadersOfWhatIsJustWritten(t *testing.T) {
 	harness.Raced(t)
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -43,10 +45,10 @@ func TestReadersOfWhatIsJustWritten(t *testing.T) {
 			}
 			var done atomic.Bool
 			var readers sync.WaitGroup
-			for reader := range 2 {
+			for way, by := range map[string]pageReader{"read": byRead, "mapping": byMapping} {
 				readers.Go(func() {
-					if err := lookAtPages(p, page, written[:], reader == 1, &done); err != nil {
-						t.Error(err)
+					if err := lookAtPages(p, page, written[:], by, &done); err != nil {
+						t.Errorf("by %s: %v", way, err)
 					}
 				})
 			}
@@ -61,38 +63,64 @@ func TestReadersOfWhatIsJustWritten(t *testing.T) {
 	})
 }
 
-// lookAtPages reads the file until done, and reports a page that has less than what had been written before it was read.
-func lookAtPages(p string, page int, written []atomic.Uint32, mapped bool, done *atomic.Bool) error {
-	f, err := os.Open(p)
+// pageReader opens a file and returns a function that reads n bytes at an offset, and one that
+// closes the file.
+type pageReader func(path string, size int) (at func(offset, n int) ([]byte, error), end func(), err error)
+
+func byRead(path string, _ int) (func(offset, n int) ([]byte, error), func(), error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	return func(offset, n int) ([]byte, error) {
+		buf := make([]byte, n)
+		m, err := f.ReadAt(buf, int64(offset))
+		if err != nil {
+			err = fmt.Errorf("%d bytes: %w", m, err)
+		}
+		return buf, err
+	}, func() { _ = f.Close() }, nil
+}
+
+func byMapping(path string, size int) (func(offset, n int) ([]byte, error), func(), error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	buf, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return func(offset, n int) ([]byte, error) { return buf[offset : offset+n], nil },
+		func() { _, _ = unix.Munmap(buf), f.Close() }, nil
+}
+
+// lookAtPages reads the file until done. It returns an error for a page that is older than the last
+// write before the read.
+func lookAtPages(p string, page int, written []atomic.Uint32, by pageReader, done *atomic.Bool) error {
+	read, end, err := by(p, page*len(written))
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	buf := make([]byte, page*len(written))
-	if mapped {
-		if buf, err = unix.Mmap(int(f.Fd()), 0, len(buf), unix.PROT_READ, unix.MAP_SHARED); err != nil {
-			return err
-		}
-		defer func() { _ = unix.Munmap(buf) }()
-	}
+	defer end()
 	for looks := 0; !done.Load(); looks++ {
 		at := looks % len(written)
 		least := written[at].Load()
-		if !mapped {
-			if n, err := f.ReadAt(buf[at*page:(at+1)*page-16*at], int64(at*page)); err != nil {
-				return fmt.Errorf("%d bytes: %w", n, err)
-			}
+		block, err := read(at*page, page-16*at)
+		if err != nil {
+			return err
 		}
-		for i := at * page; i < (at+1)*page-16*at; i += 256 {
-			if got := binary.NativeEndian.Uint32(buf[i:]); got < least {
-				return fmt.Errorf("mapped %v: at %d reads %d, and %d had been written", mapped, i, got, least)
+		for i := 0; i < len(block); i += 256 {
+			if got := binary.NativeEndian.Uint32(block[i:]); got < least {
+				return fmt.Errorf("at %d reads %d, and the write of %d had returned", at*page+i, got, least)
 			}
 		}
 	}
 	return nil
 }
 
-// Who follows a file that grows by small pieces reads each of them, and no zeros in their place.
+// A process that follows a file that grows by small pieces reads each of them, and no zeros in
+// their place.
 func TestFollowerOfWhatIsJustWritten(t *testing.T) {
 	harness.Raced(t)
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -122,7 +150,7 @@ func TestFollowerOfWhatIsJustWritten(t *testing.T) {
 	})
 }
 
-// follow reads what has been written to the file, line by line, until done.
+// follow reads the file line by line until done.
 func follow(p string, size *atomic.Int64, done *atomic.Bool) error {
 	f, err := os.Open(p)
 	if err != nil {
@@ -146,7 +174,8 @@ func follow(p string, size *atomic.Int64, done *atomic.Bool) error {
 	return nil
 }
 
-// Pieces of every size and alignment, in every way in which data gets into a file, arrive as they are, whoever reads meanwhile.
+// Pieces of every size and alignment arrive unchanged, in each way of writing, while other
+// processes read the file.
 func TestEveryWayOfWritingANewFile(t *testing.T) {
 	data := make([]byte, 3<<20+17)
 	for i := range data {
@@ -195,7 +224,7 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 					}
 				}
 			}
-			// What is mapped by another, and what is cut off, is seen by both.
+			// Both see the mapping of another process, and a truncation.
 			other := harness.Open(t, p, os.O_RDWR)
 			mapped, err := unix.Mmap(int(other.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 			harness.Check(t, err)
@@ -225,7 +254,8 @@ func TestEveryWayOfWritingANewFile(t *testing.T) {
 	})
 }
 
-// Who makes a file to write and to read it sees one file, whether he writes, reads or maps it, and so do others.
+// A process that creates a file to write and read it sees the same data by write, read and mapping,
+// and so do other processes.
 func TestMakersMapping(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file below")
@@ -268,7 +298,7 @@ func TestMakersMapping(t *testing.T) {
 	})
 }
 
-// Who writes what is mapped of the same file, dirty, in pieces that cross pages, is not stopped by it.
+// A write from a dirty mapping of the same file, in pieces that cross pages, does not hang.
 func TestMakerWritesFromHisMapping(t *testing.T) {
 	harness.Raced(t)
 	harness.EachIO(t, []harness.Mode{harness.ModeRoot}, func(t *testing.T, e *harness.Env) {

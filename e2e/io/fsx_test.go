@@ -23,7 +23,7 @@ const (
 	envFsxOps   = "FUSE_OVERLAY_FSX_OPS"   // operations of TestFsx in all
 	envFsxRound = "FUSE_OVERLAY_FSX_ROUND" // the only round that is run, to repeat a failure
 
-	// fsxOps is how many operations TestFsx makes by itself.
+	// fsxOps is the number of operations of TestFsx by default.
 	fsxOps = 1_000_000
 )
 
@@ -45,7 +45,7 @@ var fsxCases = []fsxCase{
 	{"default, index and volatile", []string{"index=on", "volatile"}, harness.RootModes},
 }
 
-// fsxRuns is how many runs TestFsx makes: they share its operations.
+// fsxRuns is the number of runs of TestFsx, which share its operations.
 func fsxRuns() (runs int) {
 	for _, c := range fsxCases {
 		runs += len(c.modes)
@@ -79,7 +79,7 @@ func TestFsx(t *testing.T) {
 	}
 }
 
-// newEnvLike is a fresh folder with the options of e.
+// newEnvLike is an Env with a fresh folder and the options of e.
 func newEnvLike(t *testing.T, e *harness.Env) *harness.Env {
 	t.Helper()
 	fresh := harness.NewEnv(t, e.Mode)
@@ -87,7 +87,8 @@ func newEnvLike(t *testing.T, e *harness.Env) *harness.Env {
 	return fresh
 }
 
-// runFsx makes the rounds of cfg on a mount, and looks at what is left in the upper and in another mount of it.
+// runFsx makes the rounds of cfg on a mount. It then checks the files in the upper and in another
+// mount of it.
 func runFsx(t *testing.T, e *harness.Env, cfg fsx.Config) {
 	t.Helper()
 	o, err := fsxOn(t, e, &cfg)
@@ -104,7 +105,8 @@ func runFsx(t *testing.T, e *harness.Env, cfg fsx.Config) {
 		return
 	}
 	took := time.Since(begin)
-	t.Logf("%d operations in %v, %d µs each", done.Total, took.Round(time.Millisecond), took.Microseconds()/int64(done.Total))
+	t.Logf("%d operations in %v, %d µs each", done.Total, took.Round(time.Millisecond),
+		took.Microseconds()/int64(done.Total))
 	if cfg.Rounds < 2 {
 		return
 	}
@@ -149,8 +151,9 @@ func fsxHelper() *exec.Cmd {
 	return cmd
 }
 
-// mayLoseAppends reports a kernel that zeroes what write(2) puts after the end of a file without the writeback cache, where
-// the last page is dirty through a mapping and is written back meanwhile (Linux 6.17 and later).
+// mayLoseAppends reports whether the kernel loses appended data without the writeback cache. Linux
+// 6.17 and later zero it if the last page is dirty through a mapping and is written back at the
+// same time.
 func mayLoseAppends(t *testing.T) bool {
 	t.Helper()
 	var u unix.Utsname
@@ -162,9 +165,10 @@ func mayLoseAppends(t *testing.T) bool {
 	return major > 6 || major == 6 && minor >= 17
 }
 
-// The operations in which kernels lose data, and no others: files grow by small pieces, while their last page is dirty through
-// a mapping and others open, sync and close them. On a kernel that has the fault, writeback=0 must fail, or TestFsx would not
-// notice the loss either. All else must pass.
+// Only the operations in which kernels lose data: files grow by small pieces, while their last page
+// is dirty through a mapping and other processes open, sync and close them. On a kernel with the
+// fault writeback=0 must fail, because otherwise TestFsx would not find the loss either. All other
+// modes must pass.
 func TestFsxAppends(t *testing.T) {
 	harness.Raced(t)
 	seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))

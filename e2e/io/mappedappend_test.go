@@ -19,9 +19,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Data that is appended to a file whose last page is dirty by a shared mapping, while the page is written back (docs/design/mapped-append.md).
+// Data is appended to a file whose last page is dirty through a shared mapping, while the kernel
+// writes the page back (docs/design/mapped-append.md).
 
-// envAppends is how many files each mount gets; appendFiles is that by default.
+// envAppends is the number of files of each mount; the default is appendFiles.
 const (
 	envAppends  = "FUSE_OVERLAY_APPEND_FILES"
 	appendFiles = 72
@@ -37,12 +38,12 @@ const (
 // appendWay is a way in which a file gets longer.
 type appendWay struct {
 	name string
-	// inLower: the file lies in a lower at first, and another process has it open for reading.
+	// inLower: the file begins in a lower, and another process has it open for reading.
 	inLower bool
-	// flags are those with which the appending process opens the file. With O_CREAT the file is
-	// new, else it has been made before.
+	// flags are the open flags of the appending process. With O_CREAT the file is new. Otherwise it
+	// exists before.
 	flags int
-	// writer: the mapping is of another open of the file.
+	// writer: the mapping belongs to another open of the file.
 	writer bool
 	put    func(f *os.File, record []byte, at int64) error
 }
@@ -71,12 +72,12 @@ func lengthened(f *os.File, record []byte, at int64) error {
 	return pwrite(f, record, at)
 }
 
-// cutAndWritten cuts what has just been written off, and writes it again.
+// cutAndWritten truncates the record that was just written, and writes it again.
 func cutAndWritten(f *os.File, record []byte, at int64) error {
 	return errors.Join(pwrite(f, record, at), f.Truncate(at), pwrite(f, record, at))
 }
 
-// copied has the kernel copy the record from another file of the mount.
+// copied makes the kernel copy the record from another file of the mount.
 func copied(f *os.File, record []byte, at int64) error {
 	from, err := os.OpenFile(f.Name()+".source", os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
@@ -109,13 +110,14 @@ var appendWays = []appendWay{
 	{"copy_file_range", false, os.O_RDWR, false, copied},
 }
 
-// start is the content of file number i: of another length in the last page for each.
+// start is the content of file number i. Its length in the last page differs from file to file.
 func start(i int) []byte {
 	sizes := []int{64, 1, 2000, 3900, 4096 + 64, 2*4096 + 3000}
 	return bytes.Repeat([]byte{'H'}, sizes[i%len(sizes)])
 }
 
-// appendTo makes one file longer in one way, while its last page is changed by a mapping, and returns what is in it then.
+// appendTo appends to one file in one way, while a mapping changes its last page. It returns the
+// content of the file.
 func (w *appendWay) appendTo(p string, i int) (want []byte, err error) {
 	want = start(i)
 	if !w.inLower && w.flags&os.O_CREATE == 0 {
@@ -193,7 +195,8 @@ func TestAppendsToMappedFiles(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv(envAppends)); err == nil {
 		files = n
 	}
-	for _, opt := range []string{"", "writeback=1", "metacopy=on", "index=on", "volatile", "timeout=0", "max_write=4096", harness.Passthrough} {
+	for _, opt := range []string{"", "writeback=1", "metacopy=on", "index=on", "volatile", "timeout=0", "max_write=4096",
+		harness.Passthrough} {
 		modes := harness.AllModes
 		switch {
 		case harness.Oracle && opt != "":
@@ -201,7 +204,7 @@ func TestAppendsToMappedFiles(t *testing.T) {
 		case opt == harness.Passthrough:
 			modes = harness.OnlyRoot
 		}
-		// A run of the modes for each option and batch: the time of one is limited.
+		// The time of a child process is limited, so there is one for each option and batch.
 		for done := 0; done < files; done += appendBatch {
 			name := max(opt, "default")
 			if files > appendBatch {
@@ -219,7 +222,7 @@ func TestAppendsToMappedFiles(t *testing.T) {
 	}
 }
 
-// appendOnOneMount spreads so many files over the ways.
+// appendOnOneMount distributes a number of files over the ways.
 func appendOnOneMount(t *testing.T, e *harness.Env, files int) {
 	t.Helper()
 	each := (files + len(appendWays) - 1) / len(appendWays)
@@ -240,13 +243,13 @@ func appendOnOneMount(t *testing.T, e *harness.Env, files int) {
 	wantInUpper(t, o, written)
 }
 
-// appended is what a file has to hold.
+// appended is the content that a file must have.
 type appended struct {
 	name string
 	want []byte
 }
 
-// try appends to so many files in one way, and compares what is read through the mount.
+// try appends to a number of files in one way, and checks their content through the mount.
 func (w *appendWay) try(t *testing.T, o *harness.Overlay, files int) []appended {
 	t.Helper()
 	var mu sync.Mutex // guards what follows
@@ -291,7 +294,7 @@ func (w *appendWay) try(t *testing.T, o *harness.Overlay, files int) []appended 
 	return written
 }
 
-// wantInUpper compares what has been read through the mount with what lies in the upper.
+// wantInUpper compares the content through the mount with that in the upper.
 func wantInUpper(t *testing.T, o *harness.Overlay, written []appended) {
 	t.Helper()
 	lost := 0
@@ -318,7 +321,7 @@ func letters(r rune) rune {
 	return '_'
 }
 
-// differs returns an error that names the first place where a file does not hold want.
+// differs returns an error with the first offset at which a file differs from want.
 func differs(p string, want []byte) error {
 	got, err := os.ReadFile(p)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What is closed and removed gives its space back at once: the kernel holds no backing file that nobody needs, nor does the
-// daemon a descriptor. The upper can be unmounted right after the overlay.
+// The space of a file that is closed and removed is free at once: neither the kernel holds its
+// backing file nor the daemon a descriptor. The upper can be unmounted right after the overlay.
 func TestPassthroughLeaksNothing(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -59,8 +59,9 @@ func TestPassthroughLeaksNothing(t *testing.T) {
 	})
 }
 
-// The kernel makes EIO of an open that is not answered as those before: nobody meets that, however opens of both layers,
-// copy-ups and changes of the mode fall together.
+// If the reply to an open differs in its mode from those before, the kernel makes EIO of it. No
+// process gets that EIO, whatever the order of opens of both layers, copy-ups and changes of the
+// mode.
 func TestPassthroughOpensAtTheSameTime(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -92,7 +93,8 @@ func TestPassthroughOpensAtTheSameTime(t *testing.T) {
 	})
 }
 
-// useAndRemove makes a file, opens it in several ways at once and removes it, before or after closing.
+// useAndRemove makes a file, opens it in several ways at once and removes it, before or after
+// closing.
 func useAndRemove(path string, data []byte, round int) error {
 	w, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
@@ -122,14 +124,16 @@ func useAndRemove(path string, data []byte, round int) error {
 	return err
 }
 
-// The kernel allows two levels of stacked file systems; a mount with passthrough is one, another is none.
+// The kernel allows two levels of stacked file systems. A mount with passthrough is one level, any
+// other is none.
 func TestPassthroughNested(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
 		inner := e.Mounted(t, "file d/f \"inner\"")
 		harness.Mkdir(t, inner.Path("upper"), inner.Path("mnt"))
 		outer := func(name string) *harness.Overlay {
-			o := &harness.Overlay{T: t, Env: e, Log: filepath.Join(e.Dir, name+".log"), Opts: e.Opts, Point: filepath.Join(e.Dir, name)}
+			o := &harness.Overlay{T: t, Env: e, Log: filepath.Join(e.Dir, name+".log"), Opts: e.Opts,
+				Point: filepath.Join(e.Dir, name)}
 			o.Lowers = []string{inner.Path("d")}
 			harness.Mkdir(t, o.Point)
 			return o
@@ -137,7 +141,8 @@ func TestPassthroughNested(t *testing.T) {
 		o := outer("writable")
 		o.Upper, o.Work = inner.Path("upper"), inner.Path("work")
 		out, err := o.TryMount()
-		if harness.ExitCode(err) != 1 || !strings.Contains(out, "io=passthrough: the file system of the upperdir is itself stacked") || o.IsMounted() {
+		if harness.ExitCode(err) != 1 || !strings.Contains(out,
+			"io=passthrough: the file system of the upperdir is itself stacked") || o.IsMounted() {
 			t.Errorf("an upper on a mount with passthrough: exit %d, %q", harness.ExitCode(err), out)
 		}
 		o = outer("readonly") // each file for itself: there, through the page cache
@@ -155,13 +160,16 @@ func TestPassthroughNested(t *testing.T) {
 		o.Upper, o.Work = inner.Path("upper"), inner.Path("work")
 		o.Mount()
 		harness.Write(t, o.Path("new"), "passed through twice")
-		harness.Equal(t, "reads", duringClose(o, 1, func() { harness.WantText(t, o.Path("new"), "passed through twice") })["READ"], 0)
+		harness.Equal(t, "reads", duringClose(o, 1, func() {
+			harness.WantText(t, o.Path("new"),
+				"passed through twice")
+		})["READ"], 0)
 		o.Unmount()
 		harness.WantText(t, inner.Path("upper/new"), "passed through twice")
 	})
 }
 
-// Who may not have it is told so, and nothing is mounted.
+// If passthrough is not allowed, the mount fails with a message.
 func TestPassthroughRefused(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)

@@ -18,7 +18,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// largeText is a file that passthrough reads from a lower: smaller ones come in one READ.
+// largeText is the content of a file that passthrough reads from a lower. A smaller file is one
+// READ.
 var largeText = strings.Repeat("0123456789abcdef", 16<<10)
 
 func readAt(t *testing.T, f *os.File, off int64, size int) string {
@@ -31,7 +32,7 @@ func readAt(t *testing.T, f *os.File, off int64, size int) string {
 	return string(buf[:n])
 }
 
-// Large files of a lower are read, mapped and run without a READ.
+// Reads, mappings and executions of large lower files need no READ.
 func TestPassthroughLower(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -56,8 +57,8 @@ func TestPassthroughLower(t *testing.T) {
 	})
 }
 
-// Who has a large file of a lower open goes on reading that (D19), and everybody else reads what is written. It is one file all
-// the same: its attributes are changed and seen through either.
+// A process that has a large lower file open reads the lower on (D19), and all other processes read
+// the new data. It stays one file: a change of its attributes through either shows through both.
 func TestPassthroughLowerIsParted(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -120,11 +121,13 @@ func TestPassthroughLowerIsParted(t *testing.T) {
 	})
 }
 
-// What is opened and cut off, truncated by name, replaced or run while others read it from the lower.
+// A file is opened with O_TRUNC, truncated by name, replaced and executed while other processes
+// read it from the lower.
 func TestPassthroughLowerOtherwise(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file cut "+strconv.Quote(largeText)+"\nfile trunc "+strconv.Quote(largeText)+"\nfile over "+strconv.Quote(largeText))
+		o := e.Overlay(t, "file cut "+strconv.Quote(largeText)+"\nfile trunc "+strconv.Quote(largeText)+"\nfile over "+
+			strconv.Quote(largeText))
 		busybox, err := exec.LookPath("busybox")
 		harness.Check(t, err)
 		harness.Shell(t, o.Lowers[0], "cp "+busybox+" busybox")
@@ -148,9 +151,10 @@ func TestPassthroughLowerOtherwise(t *testing.T) {
 		_, err = os.OpenFile(o.Path("busybox"), os.O_RDWR, 0)
 		harness.WantErr(t, "write what runs", err, syscall.ETXTBSY)
 		harness.Check(t, os.Chmod(o.Path("busybox"), 0o700))
-		harness.Equal(t, "what runs is run again", harness.Shell(t, o.Point, fmt.Sprintf("exec -a busybox /proc/%d/exe echo it", running.Process.Pid)), "it\n")
+		harness.Equal(t, "what runs is run again", harness.Shell(t, o.Point,
+			fmt.Sprintf("exec -a busybox /proc/%d/exe echo it", running.Process.Pid)), "it\n")
 
-		// By a descriptor the kernel finds the same inode again: no second try helps.
+		// By a descriptor the kernel finds the same inode again, so a retry does not help.
 		for _, flags := range []int{os.O_RDONLY, os.O_RDWR} {
 			harness.Check(t, harness.Open(t, o.Path("trunc"), flags).Close())
 			_, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", readers["trunc"].Fd()), flags, 0)
@@ -159,8 +163,8 @@ func TestPassthroughLowerOtherwise(t *testing.T) {
 	})
 }
 
-// Readers, writers and who replaces it, all at once, on few files: each open succeeds, each reader reads one state of the file as it
-// was while it was open, and nothing written is lost.
+// Processes read, write and replace few files at the same time. Each open succeeds, each reader
+// reads one state of the file during its open, and no written data is lost.
 func TestPassthroughLowerAtTheSameTime(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {

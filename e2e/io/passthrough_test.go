@@ -16,7 +16,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// eachPassthrough is eachMode of root, with passthrough.
+// eachPassthrough is EachMode for root, with passthrough.
 func eachPassthrough(t *testing.T, fn func(t *testing.T, e *harness.Env)) {
 	t.Helper()
 	harness.NeedDaemon(t)
@@ -26,7 +26,8 @@ func eachPassthrough(t *testing.T, fn func(t *testing.T, e *harness.Env)) {
 	})
 }
 
-// duringClose is during for what closes files: the kernel tells of that in the background.
+// duringClose is Overlay.During for an fn that closes files. The kernel sends RELEASE in the
+// background.
 func duringClose(o *harness.Overlay, opens int64, fn func()) harness.Counts {
 	o.T.Helper()
 	before := o.Requests()
@@ -45,7 +46,7 @@ func TestPassthroughRequests(t *testing.T) {
 		harness.Build(t, e, o.Upper, "file up \"of the upper\"\nfile over \"of the upper\"")
 		o.Mount()
 		read := func(name string) func() { return func() { harness.ReadText(t, o.Path(name)) } }
-		// A read makes the kernel doubt the atime: one GETATTR, by Go's fstat.
+		// A read invalidates the atime: one GETATTR, by Go's fstat.
 		once := harness.Counts{"OPEN": 1, "RELEASE": 1}
 		for _, name := range []string{"up", "low"} {
 			duringClose(o, 1, read(name))
@@ -53,7 +54,8 @@ func TestPassthroughRequests(t *testing.T) {
 		}
 		duringClose(o, 1, func() { harness.Write(t, o.Path("first"), "learns what the kernel need not ask") })
 		got := duringClose(o, 1, func() { harness.Write(t, o.Path("new"), strings.Repeat("text", 100_000)) })
-		harness.WantCounts(t, "create and write", got, harness.Counts{"LOOKUP": 1, "CREATE": 1, "RELEASE": 1}, harness.ByKernel)
+		harness.WantCounts(t, "create and write", got, harness.Counts{"LOOKUP": 1, "CREATE": 1, "RELEASE": 1},
+			harness.ByKernel)
 		got = duringClose(o, 1, func() { harness.Write(t, o.Path("over"), "other") })
 		harness.WantCounts(t, "overwrite", got, once, harness.Counts{"LOOKUP": 1, "GETATTR": 1, "GETXATTR": 2})
 		got = duringClose(o, 1, func() { harness.Write(t, o.Path("big"), "other") })
@@ -73,7 +75,7 @@ func TestPassthroughRequests(t *testing.T) {
 	})
 }
 
-// Nothing of a read-only overlay can be copied up: its lowers are passed through.
+// Nothing of a read-only overlay can be copied up, so passthrough reads its lowers.
 func TestPassthroughReadOnly(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -96,7 +98,7 @@ func TestPassthroughReadOnly(t *testing.T) {
 	})
 }
 
-// Who has a lower file open sees what is written after its copy-up, by whichever way.
+// A process that has a lower file open sees writes after its copy-up, by read and by mapping.
 func TestPassthroughCopyUpWhileOpen(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -119,10 +121,11 @@ func TestPassthroughCopyUpWhileOpen(t *testing.T) {
 		for _, f := range []*os.File{before, w, after} {
 			harness.Check(t, f.Close())
 		}
-		// Now nobody has it open, and the next one is passed through; pages of the lower's time are not shown again.
+		// No process has the file open, so the next open is passthrough. It does not show cached pages of
+		// the lower.
 		got := duringClose(o, 1, func() { harness.WantText(t, o.Path("f"), "01") })
 		harness.Equal(t, "reads", got["READ"], 0)
-		// Opened for writing is copied up, as in the kernel (no D2).
+		// An open for writing copies up, as in the kernel (no D2).
 		r := harness.Open(t, o.Path("g"), os.O_RDONLY)
 		harness.Equal(t, "before", read(r), "0123456789")
 		harness.Check(t, harness.Open(t, o.Path("g"), os.O_WRONLY).Close())
@@ -133,7 +136,7 @@ func TestPassthroughCopyUpWhileOpen(t *testing.T) {
 	})
 }
 
-// Pages that were read through the mount's cache are not shown after passthrough has written.
+// Pages in the cache of the mount do not show after a write by passthrough.
 func TestPassthroughLeavesNoStalePages(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -185,7 +188,7 @@ func TestPassthroughManyAppend(t *testing.T) {
 	})
 }
 
-// A mapping changes times, which the kernel does not notice; and it lives longer than its descriptor.
+// A mapping changes times without a request of the kernel, and outlives its descriptor.
 func TestPassthroughMapping(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {
@@ -221,11 +224,13 @@ func TestPassthroughMapping(t *testing.T) {
 			harness.Check(t, unix.Munmap(m))
 			harness.WantText(t, filepath.Join(o.Upper, name), harness.ReadText(t, o.Path(name)))
 		}
-		harness.Equal(t, "the lower is unchanged", strings.Trim(harness.ReadText(t, filepath.Join(o.Lowers[0], "d/low")), "\x00"), "")
+		harness.Equal(t, "the lower is unchanged", strings.Trim(harness.ReadText(t, filepath.Join(o.Lowers[0], "d/low")),
+			"\x00"), "")
 	})
 }
 
-// A file may get suid while it is open by passthrough; a user's write takes it away, and nobody is let on with it.
+// A file may get suid while it is open by passthrough. The write of a user clears it, and no
+// process gets its rights.
 func TestPassthroughSuidWhileOpen(t *testing.T) {
 	harness.Raced(t)
 	eachPassthrough(t, func(t *testing.T, e *harness.Env) {

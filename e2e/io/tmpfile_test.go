@@ -14,7 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// needTmpfile skips a test where the kernel does not send FUSE_TMPFILE (before Linux 6.1).
+// needTmpfile skips a test if the kernel does not send FUSE_TMPFILE (before Linux 6.1).
 func needTmpfile(t *testing.T, dir string) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
@@ -25,7 +25,7 @@ func needTmpfile(t *testing.T, dir string) {
 	harness.Check(t, unix.Close(fd))
 }
 
-// openTmpfile makes a file without a name.
+// openTmpfile makes an O_TMPFILE file.
 func openTmpfile(t *testing.T, dir string, flags int, mode uint32) *os.File {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_CLOEXEC|flags, mode)
@@ -40,7 +40,7 @@ func linkFile(f *os.File, path string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprint("/proc/self/fd/", f.Fd()), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
 }
 
-// A file without a name is a file like others, and one that is linked is one of its directory from then on.
+// An O_TMPFILE file is a file like others. After linkat(2) it is an entry of its directory.
 func TestTmpfile(t *testing.T) {
 	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "dir d 0777\nfile d/f \"f\"\nfile d/gone \"gone\"")
@@ -158,7 +158,7 @@ func TestTmpfileInherits(t *testing.T) {
 	})
 }
 
-// asFsuid calls f with the rights of another user on files.
+// asFsuid calls f with the file system rights of another user.
 func asFsuid(t *testing.T, uid int, f func()) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -172,7 +172,7 @@ func asFsuid(t *testing.T, uid int, f func()) {
 	f()
 }
 
-// With owner and mode in an attribute the file has it before it has a name.
+// If owner and mode are an xattr, the file has it before it has a name.
 func TestTmpfileWithPermissionsInAttributes(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		harness.NeedDaemon(t)

@@ -36,7 +36,7 @@ func TestLargeDirectoryIsLinear(t *testing.T) {
 		list()
 		harness.WantCounts(t, "a further listing", o.DuringLeast(list), nil, nil)
 
-		// Once the kernel has asked for an open it knows that no RELEASE is needed.
+		// After its first OPEN the kernel knows that no RELEASE is needed.
 		harness.WantText(t, o.Path("d/file00000"), "")
 		created := o.During(func() {
 			for i := range n {
