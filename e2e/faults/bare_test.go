@@ -19,8 +19,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Uppers on file systems with less than overlays want, such as NFS: without extended attributes, device nodes and
-// RENAME_EXCHANGE. There is none on every machine, so one is made: a folder, shown by a FUSE server that refuses these.
+// Uppers on file systems without xattrs, device nodes or RENAME_EXCHANGE, such as NFS. Not every
+// machine has one, so a FUSE server shows a folder and refuses these.
 
 // envBare is set for the process that serves such a file system, see serveBare.
 const envBare = "FUSE_OVERLAY_E2E_BARE"
@@ -31,14 +31,15 @@ type bareNode struct {
 	can abilities
 }
 
-// abilities are what a file system can do besides the least.
+// abilities are the features that a file system has.
 type abilities struct{ xattrs, nodes, exchange bool }
 
 func (n *bareNode) WrapChild(_ context.Context, ops gofs.InodeEmbedder) gofs.InodeEmbedder {
 	return &bareNode{ops.(*gofs.LoopbackNode), n.can}
 }
 
-func (n *bareNode) Mknod(ctx context.Context, name string, mode, rdev uint32, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+func (n *bareNode) Mknod(ctx context.Context, name string, mode, rdev uint32, out *fuse.EntryOut) (*gofs.Inode,
+	syscall.Errno) {
 	if kind := mode & unix.S_IFMT; !n.can.nodes && (kind == unix.S_IFCHR || kind == unix.S_IFBLK) {
 		return nil, syscall.EPERM
 	}
@@ -53,7 +54,8 @@ func (n *bareNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uin
 	return n.LoopbackNode.Open(ctx, flags)
 }
 
-func (n *bareNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+func (n *bareNode) Rename(ctx context.Context, name string, to gofs.InodeEmbedder, newName string,
+	flags uint32) syscall.Errno {
 	if !n.can.exchange && flags != 0 {
 		return syscall.EINVAL
 	}
@@ -88,8 +90,8 @@ func (n *bareNode) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.
 	return n.LoopbackNode.Listxattr(ctx, dest)
 }
 
-// serveBare is the life of a process of this test binary that shows a folder so. It must be another process than the one
-// that works in the mount: a server that waits for itself hangs.
+// serveBare is the role of a process that serves such a file system. A process that works in the
+// mount cannot do so: it would wait for itself.
 func serveBare(words string) error {
 	var folder, mnt string
 	var can abilities
@@ -101,9 +103,11 @@ func serveBare(words string) error {
 		return err
 	}
 	privileged := os.Geteuid() == 0
-	server, err := gofs.Mount(mnt, &bareNode{root.(*gofs.LoopbackNode), can}, &gofs.Options{MountOptions: fuse.MountOptions{
-		FsName: "bare", Name: "bare", AllowOther: privileged, DirectMountStrict: privileged, Options: []string{"default_permissions"},
-	}})
+	server, err := gofs.Mount(mnt, &bareNode{root.(*gofs.LoopbackNode), can},
+		&gofs.Options{MountOptions: fuse.MountOptions{
+			FsName: "bare", Name: "bare", AllowOther: privileged, DirectMountStrict: privileged,
+			Options: []string{"default_permissions"},
+		}})
 	if err != nil {
 		return err
 	}
@@ -113,7 +117,7 @@ func serveBare(words string) error {
 	return nil
 }
 
-// bare makes a file system with the abilities, for the time of a test, and answers with its mount point.
+// bare mounts a file system with these abilities until the test ends, and returns its mount point.
 func bare(t *testing.T, e *harness.Env, can abilities) string {
 	t.Helper()
 	folder, mnt := filepath.Join(e.Dir, "behind"), filepath.Join(e.Dir, "bare")
@@ -121,7 +125,8 @@ func bare(t *testing.T, e *harness.Env, can abilities) string {
 	self, err := os.Executable()
 	harness.Check(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), envBare+"="+fmt.Sprint(folder, " ", mnt, " ", can.xattrs, " ", can.nodes, " ", can.exchange))
+	cmd.Env = append(os.Environ(), envBare+"="+fmt.Sprint(folder, " ", mnt, " ", can.xattrs, " ", can.nodes, " ",
+		can.exchange))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	harness.Check(t, err)
@@ -148,7 +153,7 @@ func bare(t *testing.T, e *harness.Env, can abilities) string {
 	return mnt
 }
 
-// onWhiteouts replaces whiteouts, and a directory that holds nothing else.
+// onWhiteouts replaces whiteouts, and a directory of whiteouts.
 const onWhiteouts = `
 	mkdir whited; echo new >whited/new; mkdir whited2; rm replaced/*; mkdir dir; echo new >dir/new; mv -T dir replaced
 	mkdir dir; rm replaced/new; mv -T dir replaced; mv replaced dir`
@@ -160,14 +165,14 @@ func TestBareUpper(t *testing.T) {
 			name   string
 			can    abilities
 			white  string // how a whiteout is written: "file", "node"
-			opaque bool   // by an attribute, else by a file
+			opaque string // how a directory is opaque: "opaque attribute", "opaque file"
 		}{
-			{"like NFS", abilities{}, "file", false},
-			{"without attributes", abilities{nodes: true, exchange: true}, "node", false},
-			{"without attributes and exchange", abilities{nodes: true}, "file", false},
-			{"without nodes", abilities{xattrs: true, exchange: true}, "file", true},
-			{"without nodes and exchange", abilities{xattrs: true}, "file", true},
-			{"without exchange", abilities{xattrs: true, nodes: true}, "file", true},
+			{"like NFS", abilities{}, "file", "opaque file"},
+			{"without attributes", abilities{nodes: true, exchange: true}, "node", "opaque file"},
+			{"without attributes and exchange", abilities{nodes: true}, "file", "opaque file"},
+			{"without nodes", abilities{xattrs: true, exchange: true}, "file", "opaque attribute"},
+			{"without nodes and exchange", abilities{xattrs: true}, "file", "opaque attribute"},
+			{"without exchange", abilities{xattrs: true, nodes: true}, "file", "opaque attribute"},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				e := harness.NewEnv(t, e.Mode)
@@ -176,7 +181,7 @@ func TestBareUpper(t *testing.T) {
 				dir := bare(t, e, c.can)
 				o.Upper, o.Work = dir+"/upper", dir+"/work"
 				harness.Mkdir(t, o.Upper, o.Work)
-				// As others have left them there, who could make nodes.
+				// Another program that could make nodes has left these whiteouts.
 				harness.Build(t, e, e.Dir+"/behind/upper", "white whited\nwhite whited2")
 				copyOf := filepath.Join(e.Dir, "plain")
 				harness.Shell(t, e.Dir, "cp -a lower0 plain; cp -a lower0 before; rm -r plain/whited plain/whited2")
@@ -202,8 +207,9 @@ func TestBareUpper(t *testing.T) {
 	})
 }
 
-// wantMarks looks at the folder behind an upper for the forms of whiteouts and opaque directories: those wanted and no other.
-func wantMarks(t *testing.T, upper, white string, opaqueAttr bool) {
+// wantMarks fails the test unless the folder behind an upper has whiteouts and opaque directories
+// in these forms, and in no other.
+func wantMarks(t *testing.T, upper, white, opaque string) {
 	t.Helper()
 	count := map[string]int{}
 	harness.Check(t, filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
@@ -226,12 +232,10 @@ func wantMarks(t *testing.T, upper, white string, opaqueAttr bool) {
 		}
 		return err
 	}))
-	opaque, other := "opaque file", "opaque attribute"
-	if opaqueAttr {
-		opaque, other = other, opaque
+	other := map[string]string{
+		"file": "node", "node": "file", "opaque file": "opaque attribute", "opaque attribute": "opaque file",
 	}
-	otherWhite := map[string]string{"file": "node", "node": "file"}[white]
-	if count[white] == 0 || count[opaque] == 0 || count[otherWhite] > 0 || count[other] > 0 {
-		t.Errorf("whiteouts are to be a %s, and there is to be an %s; got %v", white, opaque, count)
+	if count[white] == 0 || count[opaque] == 0 || count[other[white]] > 0 || count[other[opaque]] > 0 {
+		t.Errorf("want whiteouts as a %s and opaque directories by an %s, got %v", white, opaque, count)
 	}
 }

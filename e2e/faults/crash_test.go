@@ -13,7 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A kill at any moment leaves each file as it was before or as it is after, and the next mount sweeps the rest.
+// A kill at any moment leaves each file in its old or new state, and the next mount removes the
+// rest.
 func TestCrashThenRemount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -73,7 +74,7 @@ func TestCrashThenRemount(t *testing.T) {
 	})
 }
 
-// rebuilt builds a table anew, to compare with.
+// rebuilt builds a table again, for comparison.
 func rebuilt(t *testing.T, e *harness.Env, table string) string {
 	dir := filepath.Join(e.Dir, "rebuilt")
 	harness.Mkdir(t, dir)
@@ -81,7 +82,7 @@ func rebuilt(t *testing.T, e *harness.Env, table string) string {
 	return dir
 }
 
-// checkCrashed accepts whole old files, whole replacements, and absence; nothing else.
+// checkCrashed accepts whole old files, whole replacements and absent files.
 func checkCrashed(t *testing.T, o *harness.Overlay, content string, n int) {
 	t.Helper()
 	for k := range n {
@@ -92,7 +93,7 @@ func checkCrashed(t *testing.T, o *harness.Overlay, content string, n int) {
 				continue
 			}
 			harness.Check(t, err)
-			// A replacement was written without fsync before its rename: it may be empty, as on a plain file system.
+			// The replacement was renamed without fsync. So it may be empty, as on a plain file system.
 			if s := string(text); s != content && s != "replaced" && s != "" {
 				t.Errorf("%s holds %d bytes that were never written: %s", path, len(s), harness.Brief(s))
 			}
@@ -100,7 +101,7 @@ func checkCrashed(t *testing.T, o *harness.Overlay, content string, n int) {
 	}
 }
 
-// What fsync promised is there after a kill.
+// Data is in the upper after fsync and a kill.
 func TestSyncedDataSurvivesAKill(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -123,7 +124,7 @@ func TestSyncedDataSurvivesAKill(t *testing.T) {
 	})
 }
 
-// A killed daemon answers with an error, not with a hang, and its mount can be taken away.
+// Requests to a killed daemon fail and do not hang. Its mount can be unmounted.
 func TestDeadDaemonIsAnError(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -28,7 +28,7 @@ type logLine struct {
 	More                                            int      `json:"not logged before"`
 }
 
-// logged are the lines of the mount's log with a message.
+// logged are the lines with a message in the log of a mount.
 func logged(o *harness.Overlay, msg string) (lines []logLine) {
 	o.T.Helper()
 	for text := range strings.Lines(harness.ReadText(o.T, o.Log)) {
@@ -45,7 +45,7 @@ func logged(o *harness.Overlay, msg string) (lines []logLine) {
 
 const damagedMessage = "an object of a layer cannot be used"
 
-// A request that fails because a layer is damaged leaves a line with layer, path and reason.
+// A request that fails because a layer is damaged logs a line with layer, path and reason.
 func TestDamageIsLogged(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -72,9 +72,13 @@ func TestDamageIsLogged(t *testing.T) {
 				damagedFile(t, l+"/d/f", metacopy, "")
 				harness.Check(t, unix.Setxattr(l+"/d/f", redirect, []byte("a/b"), 0))
 			}, []string{"metacopy=on"}, "d/f", unix.EINVAL, "redirect is not a path"},
-			{"bad redirect", func(l string) { harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/a/../b"), 0)) }, nil, "d",
+			{"bad redirect", func(l string) { harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/a/../b"), 0)) }, nil,
+				"d",
 				unix.EINVAL, "redirect is not a path"},
-			{"redirect that is not followed", func(l string) { harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/b"), 0)) },
+			{"redirect that is not followed", func(l string) {
+				harness.Check(t, unix.Setxattr(l+"/d", redirect, []byte("/b"),
+					0))
+			},
 				[]string{"redirect_dir=nofollow"}, "d", unix.EPERM, "redirect is not followed"},
 			{"owner of no sense", func(l string) {
 				harness.Check(t, unix.Setxattr(l, "user.containers.override_stat", []byte("0:0:755"), 0))
@@ -100,7 +104,8 @@ func TestDamageIsLogged(t *testing.T) {
 					t.Fatalf("%d lines: %+v\n%s", len(lines), lines, harness.ReadText(t, o.Log))
 				}
 				l := lines[0]
-				if l.Level != "WARN" || l.Layer != lower || l.Path != c.path || !strings.Contains(l.Reason, c.reason) || l.Error != harness.ErrnoName(c.err) {
+				if l.Level != "WARN" || l.Layer != lower || l.Path != c.path || !strings.Contains(l.Reason, c.reason) ||
+					l.Error != harness.ErrnoName(c.err) {
 					t.Errorf("the line is %+v", l)
 				}
 				if i == 0 { // the others differ in the reason only
@@ -118,16 +123,16 @@ func TestDamageIsLogged(t *testing.T) {
 	})
 }
 
-// damagedFile gives a file of a lower an attribute.
+// damagedFile sets an xattr of a file of a lower.
 func damagedFile(t *testing.T, path, attr, value string) {
 	t.Helper()
-	// A file that was copied up without data has holes only.
+	// A metacopy consists of a hole.
 	harness.Check(t, os.Truncate(path, 0))
 	harness.Check(t, os.Truncate(path, 5))
 	harness.Check(t, unix.Setxattr(path, attr, []byte(value), 0))
 }
 
-// A layer whose file system answers EIO.
+// The file system of a layer returns EIO.
 func TestUnreadableLayerIsLogged(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -164,7 +169,7 @@ func TestUnreadableLayerIsLogged(t *testing.T) {
 	})
 }
 
-// What callers do wrong is no line, and the mount itself is one.
+// The mount is one line in the log. An error of a caller is none.
 func TestMountIsLogged(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -187,7 +192,8 @@ func TestMountIsLogged(t *testing.T) {
 		}
 		l := lines[0]
 		layers := strings.Join(l.Layers, "\n")
-		for _, dir := range []string{"upperdir " + o.Upper + " (", "lowerdir " + o.Lowers[0] + " (", "lowerdir " + o.Lowers[1] + " ("} {
+		for _, dir := range []string{"upperdir " + o.Upper + " (", "lowerdir " + o.Lowers[0] + " (", "lowerdir " +
+			o.Lowers[1] + " ("} {
 			if !strings.Contains(layers, dir) {
 				t.Errorf("no %s in %q", dir, l.Layers)
 			}

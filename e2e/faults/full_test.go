@@ -30,7 +30,7 @@ func onSmallUpper(t *testing.T, o *harness.Overlay, size string) {
 	harness.Mkdir(t, o.Upper, o.Work)
 }
 
-// A full upper is told at fsync and close, and what was told to be written is there.
+// fsync and close return the error of a full upper. Data whose write they have confirmed is there.
 func TestFullUpperIsTold(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for _, told := range []string{"fsync", "close", "write"} {
@@ -58,7 +58,7 @@ func TestFullUpperIsTold(t *testing.T) {
 						told = "fsync" // the kernel's overlayfs over a file system that collects writes
 					}
 					if told == "close" {
-						// A file whose error fsync has told starts anew; so a second one.
+						// After fsync has returned the error of a file, its error state is cleared. So a second file.
 						_ = f.Close()
 						harness.Check(t, os.Remove(o.Path("big")))
 						f = harness.Open(t, o.Path("big2"), os.O_WRONLY|os.O_CREATE)
@@ -78,7 +78,7 @@ func TestFullUpperIsTold(t *testing.T) {
 				harness.WantText(t, o.Path("low"), "lower")
 				_ = os.Remove(o.Path("big"))
 				_ = os.Remove(o.Path("big2"))
-				// There is room again, as soon as the kernel has forgotten the removed file.
+				// There is room again after the kernel has sent FORGET for the removed file.
 				again := []byte(strings.Repeat("y", 300_000))
 				if !harness.Eventually(3*time.Second, func() bool { return os.WriteFile(o.Path("again"), again, 0o644) == nil }) {
 					t.Error("no room after the removal of the big file")
@@ -91,7 +91,7 @@ func TestFullUpperIsTold(t *testing.T) {
 	})
 }
 
-// A copy-up that finds no room fails at once or at close, and the lower goes on to be shown.
+// A copy-up without room fails at once or at close, and the mount still shows the lower.
 func TestFullUpperAtCopyUp(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		text := strings.Repeat("lower", 500_000)
@@ -133,7 +133,7 @@ func TestFullUpperAtCopyUpShowsTheLower(t *testing.T) {
 	})
 }
 
-// Out of inodes: everything that makes an object says so at once.
+// Without free inodes every operation that makes an object fails at once.
 func TestUpperWithoutInodes(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file d/low \"x\"\nfile low2 \"x\"")
@@ -148,7 +148,7 @@ func TestUpperWithoutInodes(t *testing.T) {
 		harness.WantErr(t, "mkdir", os.Mkdir(o.Path("dir"), 0o755), syscall.ENOSPC)
 		harness.WantErr(t, "symlink", os.Symlink("x", o.Path("s")), syscall.ENOSPC)
 		harness.WantErr(t, "chmod", os.Chmod(o.Path("low2"), 0o600), syscall.ENOSPC)
-		// A removal needs a whiteout: it may fail, but then the file is still there.
+		// A removal needs a whiteout. If it fails, the file is still there.
 		if err := os.Remove(o.Path("low2")); err != nil {
 			harness.WantErr(t, "unlink", err, syscall.ENOSPC)
 			harness.WantText(t, o.Path("low2"), "x")
@@ -176,7 +176,8 @@ func TestTwoMountsOfOneUpper(t *testing.T) {
 			"both":           func(*harness.Overlay) {},
 		} {
 			harness.Mkdir(t, e.Dir+"/work2", e.Dir+"/upper2", e.Dir+"/mnt2")
-			second := &harness.Overlay{T: t, Env: e, Lowers: first.Lowers, Upper: first.Upper, Work: first.Work, Point: e.Dir + "/mnt2"}
+			second := &harness.Overlay{T: t, Env: e, Lowers: first.Lowers, Upper: first.Upper, Work: first.Work, Point: e.Dir +
+				"/mnt2"}
 			change(second)
 			out, err := second.TryMount()
 			if err == nil {
@@ -190,21 +191,23 @@ func TestTwoMountsOfOneUpper(t *testing.T) {
 			if !strings.Contains(out, first.Upper) && !strings.Contains(out, first.Work) {
 				t.Errorf("%s: the message %q does not name the directory", what, out)
 			}
-			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.Point, first.PID); !strings.Contains(out, holder) {
+			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.Point, first.PID); !strings.Contains(out,
+				holder) {
 				t.Errorf("%s: the message %q does not say %q", what, out, holder)
 			}
 		}
 		harness.AppendTo(t, first.Path("f"), "+")
 		first.Remount() // the lock ends with the mount
 		harness.WantText(t, first.Path("f"), "x+")
-		// A killed daemon leaves no lock behind.
+		// The lock of a killed daemon is free.
 		first.Crash()
 		first.Mount()
 		harness.WantText(t, first.Path("f"), "x+")
 	})
 }
 
-// A lower changed under a running mount: what is seen is undefined, but nothing crashes or hangs, and the upper is whole.
+// A lower changes under a mount. The mount may show anything, but nothing crashes or hangs, and the
+// upper stays whole.
 func TestLowerChangedWhileMounted(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -233,7 +236,7 @@ func TestLowerChangedWhileMounted(t *testing.T) {
 		o.Remount()
 		harness.WantText(t, o.Path("fresh"), "written")
 		harness.WantText(t, o.Path("kept"), "k+")
-		// The kernel may follow a symlink that it is shown; the daemon must not, on any way through the layers.
+		// The kernel may follow a symbolic link of the mount. The daemon must not follow one in a layer.
 		if harness.KindOf(o.Upper+"/swapped") == unix.S_IFDIR {
 			harness.WantAbsent(t, o.Upper+"/swapped/secret")
 		}

@@ -18,8 +18,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// A power cut in the midst of copy-ups, as far as the file system can stage one: it is shut down without writing its log,
-// and recovers at the next mount. Every file of the upper is then absent or whole, and every file of the mount old or new.
+// A power cut during copy-ups. The file system is shut down without a write of its log, and
+// recovers at the next mount. Every file of the upper is then absent or whole, and every file of
+// the mount old or new.
 func TestPowerCut(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -27,30 +28,31 @@ func TestPowerCut(t *testing.T) {
 		t.Logf("again with %s=%d", harness.EnvSeed, seed)
 		for _, c := range []struct {
 			name, fstype, options string
-			beside                bool // the lower is on the upper's file system
+			lower                 lowerPlace
 			mkfs                  []string
 		}{
-			{"ext4", "ext4", "commit=1", false, nil},
-			{"ext4, the lower beside", "ext4", "commit=1", true, nil},
-			{"ext4 data=writeback", "ext4", "commit=1,data=writeback", false, nil},
-			{"ext4 with blocks of 1 KiB", "ext4", "commit=1", false, []string{"-b", "1024"}},
-			{"xfs", "xfs", "", false, nil},
-			{"xfs, clones", "xfs", "", true, nil},
-			{"btrfs", "btrfs", "", false, nil},
+			{"ext4", "ext4", "commit=1", onAnotherDisk, nil},
+			{"ext4, the lower beside", "ext4", "commit=1", onTheUppersDisk, nil},
+			{"ext4 data=writeback", "ext4", "commit=1,data=writeback", onAnotherDisk, nil},
+			{"ext4 with blocks of 1 KiB", "ext4", "commit=1", onAnotherDisk, []string{"-b", "1024"}},
+			{"xfs", "xfs", "", onAnotherDisk, nil},
+			{"xfs, clones", "xfs", "", onTheUppersDisk, nil},
+			{"btrfs", "btrfs", "", onAnotherDisk, nil},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				r := rand.New(rand.NewPCG(seed, 1))
 				whole := 0
 				for round := range 3 {
 					p := &powerCut{t: t, e: harness.NewEnv(t, e.Mode), r: r, fstype: c.fstype, options: c.options}
-					p.prepare(c.beside, c.mkfs)
+					p.prepare(c.lower, c.mkfs)
 					p.cut()
 					n := p.check()
 					whole += n
-					t.Logf("round %d: %d of %d files had been copied up, %d of them are in the upper", round, p.done.Load(), len(p.files), n)
+					t.Logf("round %d: %d of %d files had been copied up, %d of them are in the upper", round, p.done.Load(),
+						len(p.files), n)
 				}
 				if whole == 0 {
-					t.Error("no copy-up has come through: nothing was tested")
+					t.Error("no copy-up is in the upper: nothing was tested")
 				}
 			})
 		}
@@ -69,7 +71,7 @@ type powerCut struct {
 	done            atomic.Int64 // copy-ups that have been answered
 }
 
-// cutFile is one file of the lower, and what is done to it.
+// cutFile is one file of the lower, and the change of it.
 type cutFile struct {
 	path    string // below the root of a layer
 	content []byte
@@ -86,8 +88,16 @@ const (
 	cutMode     = 0o4711
 )
 
-// prepare makes the file system with an empty upper, and a lower of unpredictable content.
-func (p *powerCut) prepare(beside bool, mkfs []string) {
+// lowerPlace is the file system of the lower.
+type lowerPlace int
+
+const (
+	onAnotherDisk lowerPlace = iota
+	onTheUppersDisk
+)
+
+// prepare makes the file system with an empty upper, and a lower with random content.
+func (p *powerCut) prepare(place lowerPlace, mkfs []string) {
 	p.t.Helper()
 	p.o = p.e.Overlay(p.t)
 	p.image, p.disk = filepath.Join(p.e.Dir, "image"), filepath.Join(p.e.Dir, "disk")
@@ -98,7 +108,7 @@ func (p *powerCut) prepare(beside bool, mkfs []string) {
 	harness.Check(p.t, err)
 	p.mountDisk()
 	lower := filepath.Join(p.e.Dir, "lower")
-	if beside {
+	if place == onTheUppersDisk {
 		lower = filepath.Join(p.disk, "lower")
 	}
 	p.o.Lowers, p.o.Upper, p.o.Work = []string{lower}, filepath.Join(p.disk, "upper"), filepath.Join(p.disk, "work")
@@ -111,7 +121,8 @@ func (p *powerCut) prepare(beside bool, mkfs []string) {
 		harness.Check(p.t, os.Chmod(dir, 0o751))
 	}
 	for i := range cutFiles {
-		f := &cutFile{path: fmt.Sprintf("d%d/f%d", p.r.IntN(cutDirs), i), content: p.randomBytes(), mode: 0o644, change: p.r.IntN(4)}
+		f := &cutFile{path: fmt.Sprintf("d%d/f%d", p.r.IntN(cutDirs), i), content: p.randomBytes(), mode: 0o644,
+			change: p.r.IntN(4)}
 		if p.r.IntN(3) == 0 {
 			f.mode, f.owner, f.note = 0o640, 1000+i, strings.Repeat("n", 1+p.r.IntN(500))
 		}
@@ -127,7 +138,7 @@ func (p *powerCut) prepare(beside bool, mkfs []string) {
 	harness.Shell(p.t, "", "sync -f "+p.disk)
 }
 
-// randomBytes is content without a zero byte, of all sizes up to some blocks, seldom more.
+// randomBytes is content without a zero byte, mostly up to some blocks long.
 func (p *powerCut) randomBytes() []byte {
 	size := 1 + p.r.IntN(20_000)
 	if p.r.IntN(20) == 0 {
@@ -152,9 +163,10 @@ func (p *powerCut) mountDisk() {
 	p.t.Cleanup(func() { _ = unix.Unmount(p.disk, unix.MNT_DETACH) })
 }
 
-// unmountDisk unmounts, so that the next mount is a new one, which recovers. The killed daemon's clone of the mount keeps the
-// old file system for a moment. If another mount namespace of the machine has a copy of the mount, the old one stays, and a
-// copy of the image is mounted in its place.
+// unmountDisk unmounts, so that the next mount is a new one, which recovers. The clone of the mount
+// in the killed daemon holds the old file system for a moment. If another mount namespace of the
+// machine has a copy of the mount, the old one stays, and a copy of the image is mounted in its
+// place.
 func (p *powerCut) unmountDisk() {
 	p.t.Helper()
 	harness.Check(p.t, harness.UnmountAt(p.disk))
@@ -191,8 +203,8 @@ func (f *cutFile) apply(root string) error {
 	return err
 }
 
-// cut copies up side by side, while another program's fsync commits the journal over and over, and shuts the file system
-// down once a random number of copy-ups has been answered.
+// cut copies up in several threads, while the fsync of another program commits the journal again
+// and again. It shuts the file system down after a random number of copy-ups.
 func (p *powerCut) cut() {
 	p.t.Helper()
 	p.o.Mount()
@@ -239,7 +251,7 @@ func (p *powerCut) cut() {
 	harness.Check(p.t, err)
 }
 
-// commit makes the file system commit its journal with whatever is in it.
+// commit makes the file system commit its journal.
 func (p *powerCut) commit(stop <-chan struct{}) {
 	f, err := os.Create(filepath.Join(p.disk, "other"))
 	if err != nil {
@@ -259,7 +271,7 @@ func (p *powerCut) commit(stop <-chan struct{}) {
 	}
 }
 
-// check looks at what is left, and counts the files in the upper.
+// check checks the recovered file system, and counts the files in the upper.
 func (p *powerCut) check() (whole int) {
 	p.t.Helper()
 	p.mountDisk()
@@ -311,8 +323,8 @@ func (p *powerCut) checkFile(path string, f *cutFile) {
 	}
 }
 
-// mayEnd says whether a file may end like this: what was appended is not synced, and may be missing, cut, or zero where its
-// block was there before.
+// mayEnd reports whether a file may end like this. The appended data is not synced: it may be
+// missing, cut, or zero in a block that the file had before.
 func (f *cutFile) mayEnd(tail []byte) bool {
 	if f.change != 3 {
 		return len(tail) == 0
@@ -325,7 +337,7 @@ func (f *cutFile) mayEnd(tail []byte) bool {
 	return true
 }
 
-// checkDirs checks the directories that are there.
+// checkDirs checks the directories of the upper.
 func (p *powerCut) checkDirs(root string) {
 	p.t.Helper()
 	for i := range cutDirs {
@@ -335,7 +347,8 @@ func (p *powerCut) checkDirs(root string) {
 			continue
 		}
 		note, _ := harness.GetXattr(dir, "user.note")
-		if st.Mode&0o7777 != 0o751 || st.Uid != 5 || st.Gid != uint32(i) || note != filepath.Join(p.o.Lowers[0], fmt.Sprint("d", i)) {
+		if st.Mode&0o7777 != 0o751 || st.Uid != 5 || st.Gid != uint32(i) || note != filepath.Join(p.o.Lowers[0],
+			fmt.Sprint("d", i)) {
 			p.t.Errorf("%s: mode %o, owner %d:%d, note %q", dir, st.Mode, st.Uid, st.Gid, note)
 		}
 	}

@@ -14,9 +14,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The faults seen in other programs: section 6 of the contract and the last section of what clients do.
+// Each test is a fault of another program.
 
-// A lower file held open by one process and appended by another does not change, and the reader sees the append.
+// A lower file held open by one process and appended by another does not change, and the reader
+// sees the append.
 func TestFaultHeldLowerFileIsNotWritten(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f \"lower\"")
@@ -51,7 +52,8 @@ func unmountBusy(o *harness.Overlay, files ...*os.File) {
 	o.Unmount()
 }
 
-// A directory of the lower, removed and made again at the root of the mount, stays empty after a remount.
+// A directory of the lower that is removed and made again at the root of the mount is empty after a
+// remount too.
 func TestFaultDirectoryMadeAgainAtRoot(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file d/low \"x\"\nfile d/sub/low \"x\"\nfile p/d/low \"x\"")
@@ -67,7 +69,8 @@ func TestFaultDirectoryMadeAgainAtRoot(t *testing.T) {
 	})
 }
 
-// Two lower hard links, one appended: the other is old or the same, never a mix, never NULs, now and later.
+// After an append through one of two lower hard links, the other has the old or the new content: no
+// mix of both, and no NULs.
 func TestFaultTwoLowerHardLinksAppend(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		for _, first := range []string{"write", "read both, then write"} {
@@ -126,7 +129,7 @@ func TestFaultFirstAppendKeepsBytes(t *testing.T) {
 	})
 }
 
-// What dpkg does on every purge.
+// The steps of dpkg at every purge.
 func TestFaultRenameOverThenRemove(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f \"lower\"\nfile d/f \"lower\"\nsymlink s f")
@@ -164,12 +167,13 @@ func TestFaultAttributesOfLowerSpecialFiles(t *testing.T) {
 				harness.Equal(t, name+": mtime", st.Mtim.Sec, harness.OldTime.Unix())
 				o.Remount()
 			}
-			harness.Equal(t, name+" in the upper", harness.Lstat(t, filepath.Join(o.Upper, name)).Mode, before.Mode&unix.S_IFMT|0o640)
+			harness.Equal(t, name+" in the upper", harness.Lstat(t, filepath.Join(o.Upper, name)).Mode,
+				before.Mode&unix.S_IFMT|0o640)
 		}
 	})
 }
 
-// steps are the twelve steps of an image build; each becomes a layer.
+// steps are the twelve steps of an image build. Each makes a layer.
 var steps = []string{
 	"mkdir -p bin etc usr/share/doc var; echo sh >bin/sh; for i in a b c; do mkdir usr/share/doc/$i; echo $i >usr/share/doc/$i/copyright; done",
 	"echo conf >etc/app.conf; chmod 600 etc/app.conf; mkdir -p opt/app/lib; echo lib >opt/app/lib/x.so",
@@ -185,34 +189,37 @@ var steps = []string{
 	"rm -rf usr; mkdir usr; rm etc/app.conf.old; mkfifo var/pipe",
 }
 
-// An image built in twelve steps through the mount is the same as one built with the kernel's overlayfs.
+// An image built in twelve steps through the mount is the same as one built with the kernel's
+// overlayfs.
 func TestFaultImageInTwelveSteps(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		ours, theirs := buildImage(t, e, "ours", false), buildImage(t, e, "kernel", true)
+		ours, theirs := buildImage(t, e, harness.Ours), buildImage(t, e, harness.Kernel)
 		for i := range steps {
-			// The layers the one program wrote are read the same way by the other.
+			// Both show the same tree of the layers that one of them has written.
 			for name, layers := range map[string][]string{"ours": ours, "kernel's": theirs} {
-				k := showLayers(t, e, layers[:i+1], true)
-				o := showLayers(t, e, layers[:i+1], false)
+				k := showLayers(t, e, layers[:i+1], harness.Kernel)
+				o := showLayers(t, e, layers[:i+1], harness.Ours)
 				if d := harness.DiffLines(k, o); d != "" {
-					t.Errorf("after step %d, %s layers, the kernel and we see:\n%s", i+1, name, d)
+					t.Errorf("after step %d, %s layers, the kernel and the program show:\n%s", i+1, name, d)
 				}
 			}
-			if d := harness.DiffLines(showLayers(t, e, theirs[:i+1], true), showLayers(t, e, ours[:i+1], true)); d != "" {
+			if d := harness.DiffLines(showLayers(t, e, theirs[:i+1], harness.Kernel),
+				showLayers(t, e, ours[:i+1], harness.Kernel)); d != "" {
 				t.Fatalf("after step %d the kernel's image and ours differ:\n%s", i+1, d)
 			}
 		}
 	})
 }
 
-func buildImage(t *testing.T, e *harness.Env, name string, kernel bool) (layers []string) {
+// buildImage makes a layer of each step, above those before.
+func buildImage(t *testing.T, e *harness.Env, by harness.Implementation) (layers []string) {
 	t.Helper()
-	root := filepath.Join(e.Dir, name)
+	root := filepath.Join(e.Dir, string(by))
 	harness.Mkdir(t, root+"/base", root+"/mnt")
 	layers = []string{root + "/base"}
 	for i, step := range steps {
-		o := &harness.Overlay{T: t, Env: e, Kernel: kernel, Point: root + "/mnt", Log: root + "/log"}
+		o := &harness.Overlay{T: t, Env: e, Kernel: by == harness.Kernel, Point: root + "/mnt", Log: root + "/log"}
 		o.Lowers = reversed(layers)
 		o.Upper, o.Work = fmt.Sprintf("%s/diff%d", root, i), fmt.Sprintf("%s/work%d", root, i)
 		harness.Mkdir(t, o.Upper, o.Work)
@@ -231,12 +238,13 @@ func reversed(layers []string) (r []string) {
 	return r
 }
 
-// showLayers mounts layers (the lowest first) read-only and answers with what they show.
-func showLayers(t *testing.T, e *harness.Env, layers []string, kernel bool) map[string]string {
+// showLayers is a snapshot of a read-only mount of layers, the lowest first.
+func showLayers(t *testing.T, e *harness.Env, layers []string, by harness.Implementation) map[string]string {
 	t.Helper()
 	empty := filepath.Join(e.Dir, "empty")
 	harness.Mkdir(t, empty, filepath.Join(e.Dir, "show"))
-	o := &harness.Overlay{T: t, Env: e, Kernel: kernel, Point: filepath.Join(e.Dir, "show"), Lowers: append(reversed(layers), empty)}
+	o := &harness.Overlay{T: t, Env: e, Kernel: by == harness.Kernel, Point: filepath.Join(e.Dir, "show"),
+		Lowers: append(reversed(layers), empty)}
 	o.Mount()
 	lines, err := harness.Snapshot(o.Point, harness.FullView)
 	harness.Check(t, err)
@@ -244,7 +252,7 @@ func showLayers(t *testing.T, e *harness.Env, layers []string, kernel bool) map[
 	return lines
 }
 
-// Missing pieces are errors, not a mount of something else.
+// A mount without a workdir fails.
 func TestFaultMissingWorkdirOption(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -19,12 +19,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Lowers on file systems that stop answering, such as NFS without its server.
+// Lowers on file systems that stop replying, such as NFS without its server.
 
 // envStall is set for the process that serves such a file system, see serveStalling.
 const envStall = "FUSE_OVERLAY_E2E_STALL"
 
-// stalling shows a folder, and answers nothing while it is stalled.
+// stalling shows a folder, and replies to nothing while it is stalled.
 type stalling struct {
 	fuse.RawFileSystem
 	mu sync.RWMutex // held to stall
@@ -85,7 +85,8 @@ func (s *stalling) ListXAttr(c <-chan struct{}, h *fuse.InHeader, dest []byte) (
 	return s.RawFileSystem.ListXAttr(c, h, dest)
 }
 
-// serveStalling is the life of a process of this test binary that shows a folder so. SIGUSR1 stalls it, SIGUSR2 ends that.
+// serveStalling is the role of a process that serves such a file system. SIGUSR1 stalls it, SIGUSR2
+// lets it reply again.
 func serveStalling(words string) error {
 	var folder, mnt string
 	if _, err := fmt.Sscan(words, &folder, &mnt); err != nil {
@@ -124,7 +125,7 @@ func serveStalling(words string) error {
 	return nil
 }
 
-// stall is a file system that can be made to answer nothing.
+// stall is a file system that can be stalled.
 type stall struct {
 	t       *testing.T
 	mnt     string
@@ -133,7 +134,7 @@ type stall struct {
 	stalled bool
 }
 
-// newStall shows a folder for the time of a test.
+// newStall shows a folder until the test ends.
 func newStall(e *harness.Env, t *testing.T, folder string) *stall {
 	t.Helper()
 	s := &stall{t: t, mnt: filepath.Join(e.Dir, "stalling")}
@@ -181,7 +182,7 @@ func (s *stall) expect(want string) {
 	}
 }
 
-// stop makes it answer nothing any more.
+// stop stalls the file system.
 func (s *stall) stop() {
 	s.t.Helper()
 	harness.Check(s.t, s.cmd.Process.Signal(syscall.SIGUSR1))
@@ -189,7 +190,7 @@ func (s *stall) stop() {
 	s.stalled = true
 }
 
-// answer makes it answer again.
+// answer makes the file system reply again.
 func (s *stall) answer() {
 	if s.stalled {
 		s.stalled = false

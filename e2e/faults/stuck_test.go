@@ -15,10 +15,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// stuckLimit is how long anything may take that does not use the layer which does not answer.
+// stuckLimit is the time limit of operations that do not use the stalled layer.
 const stuckLimit = time.Second
 
-// within fails the test when f does not end in time, which it then never does: so the test must end its layer's silence.
+// within fails the test if f does not end in time. f then waits until the layer replies again, so
+// the test has to make it reply.
 func within(t *testing.T, what string, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -37,7 +38,7 @@ func within(t *testing.T, what string, f func() error) {
 	}
 }
 
-// stuckWork makes one request of each kind beside the layer that does not answer: in directories
+// stuckWork makes one request of each kind that does not need the stalled layer: in directories
 // that have no part in that layer, and in the root, which has one.
 func stuckWork(t *testing.T, mnt string, round int) {
 	t.Helper()
@@ -82,13 +83,13 @@ func stuckWork(t *testing.T, mnt string, round int) {
 	}
 }
 
-// stuckUses are uses of the silent layer, each with a number of its own.
+// stuckUses are uses of the stalled layer, each with a number of its own.
 var stuckUses = []string{
 	"exec cat silent/f%d", "exec cat silent/large%d", "exec stat silent/sub/f%d", "exec ls silent/d%d",
 	"echo x >>silent/a%d", "exec chmod 600 silent/c%d", "exec mv -T silent/m%d silent/n%[1]d", "exec rm silent/r%d",
 }
 
-// A layer that does not answer stops the processes that use it, however many, and no other process.
+// A layer that does not reply stops the processes that use it, however many, and no other process.
 func TestStuckLayer(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, c := range []struct {
@@ -144,8 +145,8 @@ func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
 	}
 }
 
-// The mount can be removed while a layer does not answer. The calls of processes that wait for that
-// layer then return.
+// The mount can be unmounted while a layer does not reply. The calls of processes that wait for
+// that layer then return.
 func TestStuckLayerAndTheEnd(t *testing.T) {
 	harness.NeedDaemon(t)
 	for _, c := range []struct {

@@ -10,7 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What the kernel's overlayfs has as upper or work directory is refused, by whatever path; and nothing is changed.
+// A directory that the kernel's overlayfs uses as upper or work directory is refused, by whatever
+// path. Nothing is changed.
 func TestUpperInUseByTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -31,12 +32,14 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 		} {
 			second := &harness.Overlay{T: t, Env: e, Lowers: o.Lowers, Upper: c.upper, Work: c.work, Point: e.Dir + "/mnt2"}
 			out, err := second.TryMount()
-			if harness.ExitCode(err) != 1 || !strings.Contains(out, "in use by the kernel's overlayfs on \""+o.Point+"\" (EBUSY)") {
+			if harness.ExitCode(err) != 1 || !strings.Contains(out, "in use by the kernel's overlayfs on \""+o.Point+
+				"\" (EBUSY)") {
 				t.Errorf("%s: %v, %q", what, err, out)
 			}
 		}
 		harness.Equal(t, "the layers", listed(t, o.Upper)+listed(t, o.Work), before)
-		other := &harness.Overlay{T: t, Env: e, Lowers: []string{o.Lowers[0]}, Upper: e.Dir + "/upper2", Work: e.Dir + "/work2", Point: e.Dir + "/mnt2"}
+		other := &harness.Overlay{T: t, Env: e, Lowers: []string{o.Lowers[0]}, Upper: e.Dir + "/upper2", Work: e.Dir +
+			"/work2", Point: e.Dir + "/mnt2"}
 		other.Mount() // of the same lower
 		other.Unmount()
 		harness.Check(t, harness.UnmountAt(o.Point))
@@ -45,12 +48,13 @@ func TestUpperInUseByTheKernel(t *testing.T) {
 	})
 }
 
-// A mount in another namespace is known too, if it is of this program: the lock is the directory's.
+// A mount of the program in another namespace is found too, because the lock is on the directory.
 func TestUpperInUseInAnotherNamespace(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f \"x\"")
-		out, err := harness.Run("unshare", "-m", harness.Program, "-o", "lowerdir="+o.Lowers[0]+",upperdir="+o.Upper+",workdir="+o.Work, o.Point)
+		out, err := harness.Run("unshare", "-m", harness.Program, "-o", "lowerdir="+o.Lowers[0]+",upperdir="+o.Upper+
+			",workdir="+o.Work, o.Point)
 		if harness.ExitCode(err) != 1 || !strings.Contains(out, "(EBUSY)") {
 			t.Errorf("%v, %q", err, out)
 		}

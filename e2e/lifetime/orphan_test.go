@@ -28,34 +28,42 @@ func wantNoDaemon(o *harness.Overlay, what string) {
 	}
 }
 
-// runInside runs a script in a mount namespace of its own, with the overlay mounted.
-func runInside(o *harness.Overlay, foreground bool, script string) (string, error) {
+// mountLine is the shell command that mounts an overlay in the background.
+func mountLine(o *harness.Overlay) string {
 	program, args := o.Command()
-	line := program + " " + strings.Join(args, " ")
-	if foreground {
-		line = fmt.Sprintf("%s -f %s & until mountpoint -q %s; do sleep 0.01; done", program, strings.Join(args, " "), o.Point)
-	}
+	return program + " " + strings.Join(args, " ")
+}
+
+// foregroundLine is mountLine for a daemon in the foreground.
+func foregroundLine(o *harness.Overlay) string {
+	program, args := o.Command()
+	return fmt.Sprintf("%s -f %s & until mountpoint -q %s; do sleep 0.01; done", program, strings.Join(args, " "), o.Point)
+}
+
+// runInside runs a line that mounts and then a script, in a mount namespace of their own.
+func runInside(line, script string) (string, error) {
 	return harness.Run("unshare", "-m", "sh", "-euc", line+"\n"+script)
 }
 
-// With the namespace in which it was made a mount ends, as does its daemon, also one in the foreground; and the next mount of the
-// upper comes up at once.
+// A mount and its daemon end with the namespace in which they were made, also in the foreground.
+// The next mount of the upper does not wait.
 func TestMountEndsWithItsNamespace(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
-		for _, foreground := range []bool{false, true} {
+		for where, line := range map[string]func(*harness.Overlay) string{"background": mountLine,
+			"foreground": foregroundLine} {
 			o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"x\"\nfile d/g \"y\"")
 			for i := range 3 {
 				start := time.Now()
-				out, err := runInside(o, foreground, fmt.Sprintf("echo %d >>%s/f; cat %s/d/g", i, o.Point, o.Point))
+				out, err := runInside(line(o), fmt.Sprintf("echo %d >>%s/f; cat %s/d/g", i, o.Point, o.Point))
 				if err != nil || out != "y" {
-					t.Fatalf("foreground %v, run %d: %v %q", foreground, i, err, out)
+					t.Fatalf("in the %s, run %d: %v %q", where, i, err, out)
 				}
 				if took := time.Since(start); took > 2*time.Second {
-					t.Errorf("foreground %v, run %d waited %v", foreground, i, took)
+					t.Errorf("in the %s, run %d waited %v", where, i, took)
 				}
 			}
-			wantNoDaemon(o, fmt.Sprintf("foreground %v", foreground))
+			wantNoDaemon(o, "in the "+where)
 			harness.WantText(t, o.Upper+"/f", "x0\n1\n2\n")
 			if log := harness.ReadText(t, o.Log); strings.Contains(log, "stays in the mount namespace") {
 				t.Errorf("the daemon had no namespace of its own:\n%s", log)
@@ -64,13 +72,15 @@ func TestMountEndsWithItsNamespace(t *testing.T) {
 	})
 }
 
-// The same where the process that mounted is killed, and where one has the mount as its root.
+// The same holds if the process that has mounted is killed, and if a process has the mount as its
+// root.
 func TestMountEndsWithAKilledEngine(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file f \"x\"\ndir sub")
 		program, args := o.Command()
-		engine := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-euc", program+" "+strings.Join(args, " ")+"; echo up; exec sleep 1000")
+		engine := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-euc", program+" "+
+			strings.Join(args, " ")+"; echo up; exec sleep 1000")
 		out, err := engine.StdoutPipe()
 		harness.Check(t, err)
 		harness.Check(t, engine.Start())
@@ -89,8 +99,7 @@ func TestMountEndsWithAKilledEngine(t *testing.T) {
 	})
 }
 
-// What is mounted on the layers' file system is not held by a daemon that has ended with its namespace, nor by one that runs: its
-// own namespace is empty.
+// A daemon holds no mounts on the file system of the layers: its own mount namespace is empty.
 func TestDaemonHoldsNoMounts(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -140,9 +149,9 @@ func keeper(t *testing.T, script string) *exec.Cmd {
 	return cmd
 }
 
-// A mount that was unmounted where it was made, and lives on as a copy in another namespace, hands
-// its upper over to the next mount. Earlier writes through it are in the upper. Later changes
-// through it are ESTALE. Reads go on.
+// A mount that was unmounted where it was made, but has a copy in another namespace, hands its
+// upper over to the next mount. Earlier writes through it are in the upper. Later changes through
+// it are ESTALE. Reads still work.
 func TestCopyHandsItsUpperOver(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -151,7 +160,7 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 		harness.Write(t, o.Path("f"), "before")
 		k := keeper(t, "true")
 		theirs := func(rel string) string { return fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.Path(rel)) }
-		// The last page of a file is dirty through a mapping, which nothing has written back.
+		// The last page of a file is dirty through a mapping.
 		f := harness.Open(t, theirs("kept"), os.O_RDWR)
 		var page []byte
 		if !e.Has(harness.Passthrough) {
@@ -183,9 +192,11 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 		}
 		harness.WantText(t, o.Path("f"), "before")
 		for what, err := range map[string]error{
-			"create": os.WriteFile(theirs("new"), nil, 0o644), "remove": os.Remove(theirs("f")), "chmod": os.Chmod(theirs("d/g"), 0o600),
-			"mkdir": os.Mkdir(theirs("d/new"), 0o755), "rename": os.Rename(theirs("f"), theirs("e")), "truncate": os.Truncate(theirs("f"), 0),
-			"xattr": unix.Setxattr(theirs("f"), "user.x", nil, 0), "link": os.Link(theirs("f"), theirs("l")),
+			"create": os.WriteFile(theirs("new"), nil, 0o644), "remove": os.Remove(theirs("f")),
+			"chmod": os.Chmod(theirs("d/g"), 0o600),
+			"mkdir": os.Mkdir(theirs("d/new"), 0o755), "rename": os.Rename(theirs("f"), theirs("e")),
+			"truncate": os.Truncate(theirs("f"), 0),
+			"xattr":    unix.Setxattr(theirs("f"), "user.x", nil, 0), "link": os.Link(theirs("f"), theirs("l")),
 			"symlink": os.Symlink("x", theirs("s")),
 		} {
 			if !strings.Contains(fmt.Sprint(err), "stale") {
@@ -213,8 +224,8 @@ func TestCopyHandsItsUpperOver(t *testing.T) {
 	})
 }
 
-// A mount that is in sight in the namespace where it was made keeps its upper, for a new mount in
-// any namespace.
+// A mount that is visible in the namespace where it was made keeps its upper. A new mount in any
+// namespace is refused.
 func TestMountInSightKeepsItsUpper(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -222,7 +233,8 @@ func TestMountInSightKeepsItsUpper(t *testing.T) {
 		k := keeper(t, harness.Program+" -o "+o.MountOptions()+" "+o.Point)
 		out, err := harness.Run(harness.Program, "-o", o.MountOptions(), o.Point)
 		pid := harness.DaemonsWith(o.Upper)
-		if harness.ExitCode(err) != 1 || len(pid) != 1 || !strings.Contains(out, "in use") || !strings.Contains(out, "process "+strconv.Itoa(pid[0])) {
+		if harness.ExitCode(err) != 1 || len(pid) != 1 || !strings.Contains(out, "in use") ||
+			!strings.Contains(out, "process "+strconv.Itoa(pid[0])) {
 			t.Errorf("daemons %v: %v %q", pid, err, out)
 		}
 		harness.Write(t, fmt.Sprintf("/proc/%d/root%s", k.Process.Pid, o.Path("f")), "still writable")
@@ -233,7 +245,7 @@ func TestMountInSightKeepsItsUpper(t *testing.T) {
 	})
 }
 
-// A signal unmounts in the namespace where the mount was made, wherever it has been moved to there.
+// A signal unmounts in the namespace where the mount was made, even if the mount was moved there.
 func TestSignalFindsTheMount(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)

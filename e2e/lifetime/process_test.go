@@ -16,7 +16,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The daemon lets go of all that is its caller's.
+// The daemon holds nothing of its caller.
 func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -46,7 +46,9 @@ func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 		var limit unix.Rlimit
 		harness.Check(t, unix.Prlimit(o.PID, unix.RLIMIT_NOFILE, nil, &limit))
 		harness.Equal(t, "RLIMIT_NOFILE raised", limit.Cur, limit.Max)
-		if limit.Max > 4096 { // else the table of descriptors grows in the first walk, and each time that waits for all processors
+		// Else the table of descriptors grows in the first walk, and each time that waits for all
+		// processors.
+		if limit.Max > 4096 {
 			status := harness.ReadText(t, fmt.Sprintf("/proc/%d/status", o.PID))
 			if size := regexp.MustCompile(`FDSize:\s+(\d+)`).FindStringSubmatch(status); size == nil || len(size[1]) < 4 {
 				t.Errorf("room for descriptors: %q", size)
@@ -56,7 +58,7 @@ func TestDaemonLetsGoOfItsCaller(t *testing.T) {
 	})
 }
 
-// HUP, INT and TERM unmount and end the daemon; also in the foreground, with exit 0.
+// HUP, INT and TERM unmount and end the daemon, also in the foreground, with exit code 0.
 func TestSignalsUnmount(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -98,14 +100,15 @@ func TestSignalsUnmount(t *testing.T) {
 	})
 }
 
-// With -d every request is logged, and answered as always: large ones too, which another way leads to.
+// With -d every request is logged, and the replies are the same. Large requests take another path
+// in the daemon.
 func TestDebugServesTheSame(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) { debugging(t, e.Overlay(t, "dir d")) })
 }
 
 func debugging(t *testing.T, o *harness.Overlay) {
-	o.Opts = append(o.Opts, "io=cached") // with passthrough nobody asks for data
+	o.Opts = append(o.Opts, "io=cached") // with passthrough the kernel sends no READ
 	large := strings.Repeat("not all the same ", 100_000)
 	harness.Write(t, filepath.Join(o.Lowers[0], "d/large"), large)
 	cmd := exec.Command(harness.Program, "-d", "-o", o.MountOptions(), o.Point)
@@ -128,11 +131,11 @@ func debugging(t *testing.T, o *harness.Overlay) {
 		}
 	}
 	if n := strings.Count(log, ": READ "); n > 20 {
-		t.Errorf("%d READs of %d bytes: the kernel asks page by page where more is refused", n, len(large))
+		t.Errorf("%d READs of %d bytes: the kernel reads page by page", n, len(large))
 	}
 }
 
-// A signal while somebody works in the mount: it goes away from the tree, what was written is in the upper.
+// After a signal a mount in use leaves the tree, and the written data is in the upper.
 func TestSignalOnBusyMount(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
@@ -151,7 +154,8 @@ func TestSignalOnBusyMount(t *testing.T) {
 	})
 }
 
-// The daemon ends when the mount is gone, whoever took it away; with a lazy unmount when the last user is.
+// The daemon ends with its mount, whatever program unmounts it. After a lazy unmount it ends with
+// the last user.
 func TestDaemonEndsWithTheMount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -188,7 +192,7 @@ func TestLayersUnderTheMountPoint(t *testing.T) {
 	})
 }
 
-// The whole system as the lower, with the layers inside of it.
+// The lower is the root of the system, with the upper inside.
 func TestRootAsLower(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t)
@@ -212,7 +216,7 @@ func TestRootAsLower(t *testing.T) {
 	})
 }
 
-// A FUSE device that somebody else has opened and mounted.
+// The caller has opened and mounted the FUSE device.
 func TestMountPointIsADescriptor(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -242,7 +246,7 @@ func TestMountPointIsADescriptor(t *testing.T) {
 	})
 }
 
-// The dead mount that a killed daemon leaves at the mount point gives way to the next mount.
+// The next mount replaces the dead mount of a killed daemon at the mount point.
 func TestDeadMountGivesWay(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -270,7 +274,7 @@ func TestDeadMountGivesWay(t *testing.T) {
 	})
 }
 
-// A dead mount stays where it is not this program's, or not at the very mount point.
+// A dead mount of another program stays, and so does one that is not at the mount point itself.
 func TestDeadMountOfOthersStays(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -291,8 +295,9 @@ func TestDeadMountOfOthersStays(t *testing.T) {
 	})
 }
 
-// A mount of the same upper waits for the daemon of the last one, which umount leaves to end by itself: containerd's shim
-// unmounts and mounts again when it has lost the exit code of its mount helper.
+// A mount of the same upper waits for the daemon of the last one, because umount(8) does not wait
+// for it. containerd's shim unmounts and mounts again if it has lost the exit code of its mount
+// helper.
 func TestMountWaitsForTheLastDaemon(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

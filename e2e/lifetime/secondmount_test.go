@@ -15,13 +15,17 @@ import (
 // inodesOf are the inode numbers in a tree.
 func inodesOf(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	lines, err := harness.Snapshot(dir, harness.View{Also: func(_ string, st *unix.Stat_t) string { return fmt.Sprintf(" ino %d", st.Ino) }})
+	lines, err := harness.Snapshot(dir, harness.View{Also: func(_ string,
+		st *unix.Stat_t) string {
+		return fmt.Sprintf(" ino %d", st.Ino)
+	}})
 	harness.Check(t, err)
 	return lines
 }
 
-// With ro an upper in use is read beside the mount that has it, and a mount that writes comes up beside the reader. The reader
-// changes nothing on disk and needs no work directory; it shows the same objects under the same numbers.
+// A mount with ro can read an upper that another mount uses, and a mount that writes is possible
+// beside the reader. The reader changes nothing on disk and needs no work directory. It shows the
+// same objects with the same numbers.
 func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -39,7 +43,8 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 			if d := harness.DiffLines(inodesOf(t, o.Point), inodesOf(t, reader.Point)); d != "" {
 				t.Errorf("the reader shows other objects:\n%s", d)
 			}
-			if err := os.WriteFile(reader.Path("d/f"), nil, 0o644); !os.IsPermission(err) && !strings.Contains(err.Error(), "read-only") {
+			if err := os.WriteFile(reader.Path("d/f"), nil, 0o644); !os.IsPermission(err) && !strings.Contains(err.Error(),
+				"read-only") {
 				t.Errorf("writing: %v", err)
 			}
 			if e.Mode == harness.ModeRoot { // what the kernel lets root do, the daemon refuses
@@ -65,7 +70,7 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 	})
 }
 
-// compatProgram is the program by the name of fuse-overlayfs.
+// compatProgram is the program under the name fuse-overlayfs.
 func compatProgram(t *testing.T, e *harness.Env) string {
 	t.Helper()
 	link := filepath.Join(e.Dir, "fuse-overlayfs")
@@ -73,7 +78,7 @@ func compatProgram(t *testing.T, e *harness.Env) string {
 	return link
 }
 
-// Under the name fuse-overlayfs, a second mount of an upper comes up without ro too. It is
+// Under the name fuse-overlayfs, a second mount of an upper succeeds without ro too. It is
 // read-only, and the log contains a warning. It leaves the staged files of the first mount's
 // copy-ups in place.
 func TestSecondMountAsFuseOverlayfs(t *testing.T) {
@@ -101,7 +106,8 @@ func TestSecondMountAsFuseOverlayfs(t *testing.T) {
 			if text := harness.ReadText(t, second.Path("d/7")); text != "lower 7" {
 				t.Errorf("the second mount reads %q", text)
 			}
-			if err := os.WriteFile(second.Path("d/other"), nil, 0o644); err == nil || !strings.Contains(err.Error(), "read-only") {
+			if err := os.WriteFile(second.Path("d/other"), nil, 0o644); err == nil || !strings.Contains(err.Error(),
+				"read-only") {
 				t.Errorf("writing to the second mount: %v", err)
 			}
 			second.Unmount()

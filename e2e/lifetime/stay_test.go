@@ -12,8 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A daemon that may not make a namespace, or not leave the mounts of its own, stays in that of its
-// caller and logs that. It serves and unmounts as usual.
+// A daemon that may not make a namespace, or may not empty it, stays in that of its caller and logs
+// that. It serves and unmounts as usual.
 func TestDaemonStaysWithItsCaller(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -50,7 +50,7 @@ func TestDaemonStaysWithItsCaller(t *testing.T) {
 	})
 }
 
-// filtered runs a command with a system call that fails.
+// filtered is a command under which a system call fails.
 func filtered(t *testing.T, call, errno uint32, cmd *exec.Cmd) (out []byte, err error) {
 	t.Helper()
 	done := make(chan struct{})

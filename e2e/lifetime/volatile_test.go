@@ -10,8 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What a volatile mount has used is refused, by this program and by the kernel, whichever of them it was; and changes
-// nothing.
+// The program and the kernel refuse a work directory that a volatile mount of either has used. The
+// refusal changes nothing.
 func TestVolatileIsRemembered(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -36,7 +36,8 @@ func TestVolatileIsRemembered(t *testing.T) {
 		o.Opts = volatile
 		o.Mount()
 		harness.Write(t, o.Path("f"), "new")
-		harness.Equal(t, "the work directory", listed(t, o.Work), "work\nwork/incompat\nwork/incompat/volatile\nwork/incompat/volatile/dirty\n")
+		harness.Equal(t, "the work directory", listed(t, o.Work),
+			"work\nwork/incompat\nwork/incompat/volatile\nwork/incompat/volatile/dirty\n")
 		o.Unmount()
 		refused()
 		o.ForgetVolatile()
@@ -63,7 +64,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 			harness.WantNames(t, o.Point, "g")
 			o.Unmount()
 		}
-		if e.Mode != harness.ModeRoot { // what has not come to be has left nothing
+		if e.Mode != harness.ModeRoot { // a mount that fails leaves nothing
 			o.Opts = []string{"volatile", harness.Passthrough}
 			out, err := o.TryMount()
 			if harness.ExitCode(err) != 1 || !strings.Contains(out, harness.Passthrough) {
@@ -71,7 +72,7 @@ func TestVolatileIsRemembered(t *testing.T) {
 			}
 			harness.WantNames(t, filepath.Join(o.Work, "work"))
 		}
-		// Called by the name of a program that leaves no note, it goes on.
+		// Under the name fuse-overlayfs, a program that leaves no mark, it mounts.
 		compat := filepath.Join(e.Dir, "fuse-overlayfs")
 		harness.Check(t, os.Symlink(harness.Program, compat))
 		o.Program, o.Opts = compat, volatile
@@ -86,9 +87,10 @@ func TestVolatileIsRemembered(t *testing.T) {
 		o.ForgetVolatile()
 		o.Opts = volatile
 		o.Upper = ""
-		o.Mount() // read-only: it means nothing
-		if log := harness.ReadText(t, o.Log); !strings.Contains(log, "option volatile is of no use without an upperdir, and is ignored") {
-			t.Errorf("the log does not say so:\n%s", log)
+		o.Mount() // read-only: the option has no effect
+		if log := harness.ReadText(t, o.Log); !strings.Contains(log,
+			"option volatile is of no use without an upperdir, and is ignored") {
+			t.Errorf("no such line in the log:\n%s", log)
 		}
 		harness.WantNames(t, filepath.Join(o.Work, "work"))
 		o.Unmount()

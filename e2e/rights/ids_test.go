@@ -14,7 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Ids are shown as others, and what is made or changed is stored under those of the layers.
+// The mount shows mapped ids, and stores the ids of the layers for new and changed objects.
 func TestIDMapping(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, `
@@ -44,7 +44,8 @@ func TestIDMapping(t *testing.T) {
 			harness.Check(t, os.Mkdir(o.Path("group/dir"), 0o750))
 			harness.Check(t, os.Symlink("x", o.Path("open/symlink")))
 		})
-		harness.As(t, 99, 99, func() { harness.Check(t, os.WriteFile(o.Path("open/nobody"), nil, 0o640)) }) // has no id on disk
+		// Has no id on disk.
+		harness.As(t, 99, 99, func() { harness.Check(t, os.WriteFile(o.Path("open/nobody"), nil, 0o640)) })
 		harness.Check(t, os.Lchown(o.Path("zero"), 200033, -1))
 		harness.Check(t, os.Lchown(o.Path("link"), 200001, 300001))
 		harness.Check(t, os.Chmod(o.Path("far"), 0o600)) // a copy-up of what the mount cannot show
@@ -68,7 +69,7 @@ func TestIDMapping(t *testing.T) {
 	})
 }
 
-// Ids lie in values of attributes too.
+// The values of ACLs and capabilities contain ids too.
 func TestIDMappingOfValues(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file f 0640 \"x\"\nown f 5 6\ndir d 0777\nfile caps 0755 \"x\"")
@@ -82,17 +83,20 @@ func TestIDMappingOfValues(t *testing.T) {
 		}
 		harness.As(t, 200007, 300001, func() { harness.WantText(t, o.Path("f"), "x") })
 		harness.Shell(t, o.Point, "setfacl -m u:200009:rw f; touch d/new")
-		if acl := harness.Shell(t, o.Upper, "getfacl -n f d/new"); !strings.Contains(acl, "user:9:rw-") || strings.Count(acl, "user:7:r") != 2 {
+		if acl := harness.Shell(t, o.Upper, "getfacl -n f d/new"); !strings.Contains(acl, "user:9:rw-") ||
+			strings.Count(acl, "user:7:r") != 2 {
 			t.Errorf("on disk the ACLs are:\n%s", acl)
 		}
-		// Capabilities for the root of a container are, on disk, for its root too.
-		caps := "\x01\x00\x00\x03\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40\x0d\x03\x00" // root 200000
+		// On disk too, capabilities are for the root of the container.
+		// Root 200000.
+		caps := "\x01\x00\x00\x03\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x40\x0d\x03\x00"
 		harness.Check(t, unix.Lsetxattr(o.Path("caps"), "security.capability", []byte(caps), 0))
-		harness.Equal(t, "capabilities on disk", harness.XattrOf(filepath.Join(o.Upper, "caps"), "security.capability"), "\x01\x00\x00\x02"+caps[4:20])
+		harness.Equal(t, "capabilities on disk", harness.XattrOf(filepath.Join(o.Upper, "caps"), "security.capability"),
+			"\x01\x00\x00\x02"+caps[4:20])
 	})
 }
 
-// The mapping of podman's --userns=keep-id, in the user namespace that it makes.
+// The mapping of podman's --userns=keep-id works in the user namespace that podman makes.
 func TestIDMappingInUserNamespace(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file root\nfile user\nown user 1001 1001\nfile other\nown other 1500 1500\ndir open 0777")
@@ -108,7 +112,8 @@ func TestIDMappingInUserNamespace(t *testing.T) {
 	})
 }
 
-// With squash_to_* everything belongs to one id, and who may not give files away can still change everything.
+// With squash_to_* all objects belong to one id. A daemon that may not chown can still change all
+// of them.
 func TestSquash(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "dir open 0777\nfile f 0666 \"x\"")
@@ -140,7 +145,7 @@ func TestSquash(t *testing.T) {
 	})
 }
 
-// foreignLower is a lower of root's that a plain user may read: a file in the folder of the run.
+// foreignLower is a lower of root that a plain user may read.
 func foreignLower(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(harness.RunDir, "foreign")
@@ -186,7 +191,7 @@ func TestSmallInodeNumbers(t *testing.T) {
 func TestIdmappedMountOfTheTree(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f 0644 \"x\"\nown f 5 6\ndir open 0777\nfile suid 4777 \"s\"")
-		// A user namespace is the kernel's notation of a mapping.
+		// The kernel takes a mapping as a user namespace.
 		holder := exec.Command("sleep", "60")
 		holder.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags:  syscall.CLONE_NEWUSER,
@@ -215,7 +220,7 @@ func TestIdmappedMountOfTheTree(t *testing.T) {
 			harness.Equal(t, name+" without mapping", harness.Owner(t, o.Path(name)), "5:6 "+want)
 			harness.Equal(t, name+" on disk", harness.Owner(t, filepath.Join(o.Upper, name)), "5:6 "+want)
 		}
-		// Without a mapping everything is as before, also what only root may: keep a suid bit.
+		// Without a mapping nothing changes. Root may still keep a suid bit.
 		harness.Check(t, os.Chmod(o.Path("suid"), 0o777|os.ModeSetuid))
 		allocate := func(bytes int64) {
 			f := harness.Open(t, o.Path("suid"), os.O_RDWR)

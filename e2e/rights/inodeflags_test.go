@@ -19,15 +19,16 @@ func wantFlags(t *testing.T, path, want string) {
 	harness.Equal(t, "flags of "+path, harness.Lsattr(path), want)
 }
 
-// setFlags is chattr of an object that is deleted at the end of the test.
+// setFlags is chattr of an object. The flags are cleared at the end of the test, so that it can be
+// removed.
 func setFlags(t *testing.T, path, change string) {
 	t.Helper()
 	harness.Check(t, harness.Chattr(path, change))
 	t.Cleanup(func() { _ = harness.Chattr(path, "-ia") })
 }
 
-// putAt opens a file with flags, writes text at off and closes it. The first error counts, and so it does when the kernel
-// collects writes (D42) and fsync is the first to fail.
+// putAt opens a file with flags, writes text at off and closes it. It returns the first error: that
+// of fsync if the kernel collects writes (D42).
 func putAt(path string, flags int, text string, off int64) error {
 	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -45,7 +46,8 @@ func putAt(path string, flags int, text string, off int64) error {
 	return err
 }
 
-// wantUnchanged fails unless a file shows its old text in the mount, soon, and in the upper at once.
+// wantUnchanged fails the test unless a file has its old text, in the upper at once, and in the
+// mount soon.
 func wantUnchanged(o *harness.Overlay, name, text string) {
 	o.T.Helper()
 	if lying := filepath.Join(o.Upper, name); !o.Kernel {
@@ -53,7 +55,11 @@ func wantUnchanged(o *harness.Overlay, name, text string) {
 			harness.WantText(o.T, lying, text)
 		}
 	}
-	if !harness.Eventually(5*time.Second, func() bool { got, err := os.ReadFile(o.Path(name)); return err == nil && string(got) == text }) {
+	if !harness.Eventually(5*time.Second, func() bool {
+		got, err := os.ReadFile(o.Path(name))
+		return err == nil &&
+			string(got) == text
+	}) {
 		harness.WantText(o.T, o.Path(name), text)
 		o.T.FailNow()
 	}
@@ -127,7 +133,8 @@ func wantOnlyAppends(t *testing.T, o *harness.Overlay, name, text string) {
 	harness.Check(t, unix.UtimesNano(p, []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}))
 }
 
-// An immutable file stays as it is, and so does a directory, but not what is in it.
+// An immutable file cannot be changed, nor can an immutable directory. The objects in the directory
+// can.
 func TestImmutable(t *testing.T) {
 	harness.EachIO(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file low \"abcd\"\nfile dir/in \"in\"\nfile gone/in \"in\"\ndir full\nfile full/x \"x\"\nfile soft/f \"f\"")
@@ -148,7 +155,7 @@ func TestImmutable(t *testing.T) {
 				wantNoNewEntry(t, o, dir)
 			}
 			harness.WantErr(t, "unlink in it", os.Remove(o.Path("full/x")), syscall.EPERM)
-			// Before ENOTEMPTY, as in the kernel.
+			// The flag is checked before ENOTEMPTY, as in the kernel.
 			harness.WantErr(t, "rmdir", unix.Rmdir(o.Path("full")), syscall.EPERM)
 			harness.WantErr(t, "rename of it", os.Rename(o.Path("full"), o.Path("full2")), syscall.EPERM)
 			o.Remount()
@@ -211,7 +218,7 @@ func wantNoNewEntry(t *testing.T, o *harness.Overlay, dir string) {
 	harness.WantAbsent(t, p)
 }
 
-// From an append-only directory nothing is taken away, and entries come.
+// An append-only directory accepts new entries. None can be removed.
 func TestAppendOnlyDirectory(t *testing.T) {
 	harness.EachPolicy(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file low/x \"x\"\ndir new\nfile new/x \"x\"")
@@ -237,7 +244,7 @@ func TestAppendOnlyDirectory(t *testing.T) {
 	})
 }
 
-// A copy keeps the flags of what it is a copy of (D43: the kernel drops d).
+// A copy-up keeps inode flags (D43: the kernel drops d).
 func TestFlagsOfCopies(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		for _, opts := range []string{"metacopy=off", "metacopy=on"} {
@@ -324,8 +331,9 @@ func TestAppendOnlyWrittenBack(t *testing.T) {
 	})
 }
 
-// What a mapping changes of a protected file is not stored, and not shown for long (D42): the kernel's overlayfs does not let it
-// be mapped for writing. What was written before the flag was set is stored.
+// Changes of a protected file through a mapping are not stored, and the mount does not show them
+// for long (D42). The kernel's overlayfs refuses the mapping. Changes from before the flag was set
+// are stored.
 func TestProtectedAndMapped(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

@@ -13,9 +13,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What the kernel does with files of every FUSE file system, without a request to the daemon.
+// The kernel does some things with files of every FUSE file system without a request to the daemon.
 
-// A regular file can be waited for by epoll, and is always ready (D38).
+// epoll accepts a regular file, which is always ready (D38).
 func TestEpollOfRegularFiles(t *testing.T) {
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f 0644 \"x\"")
@@ -38,8 +38,9 @@ func TestEpollOfRegularFiles(t *testing.T) {
 	})
 }
 
-// In a user namespace an object whose owner or group is not mapped cannot be removed or renamed where the overflow id is not
-// mapped either (may_delete); squash_to_gid shows the group as one that is (D36).
+// In a user namespace an object whose owner or group is not mapped can be neither removed nor
+// renamed, if the overflow id is not mapped either (may_delete). squash_to_gid replaces the group
+// by a mapped one (D36).
 func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -60,8 +61,10 @@ func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
 			}
 			const script = `"$1" -o "$2" "$3"; cd "$3"; perl -MErrno -e '
 				for (["removed", unlink "removed"], ["renamed", rename "renamed", "other"]) { print "$$_[0] ", ($$_[1] ? "ok" : $!+0 == Errno::EOVERFLOW() ? "EOVERFLOW" : $!), "\n" }'; cd /; umount "$3"`
-			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", harness.Program, o.MountOptions()+opt, o.Point)
-			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(harness.PlainUser.UID), Gid: uint32(harness.PlainUser.GID)}}
+			cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh", harness.Program,
+				o.MountOptions()+opt, o.Point)
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(harness.PlainUser.UID),
+				Gid: uint32(harness.PlainUser.GID)}}
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -74,8 +77,8 @@ func TestUnmappedGroupInANamespaceOfOneID(t *testing.T) {
 	})
 }
 
-// The work directory is closed to all but its owner, an impure mark stays when what it was written for is gone, and a directory
-// that takes no entries is no work directory (D35).
+// Only its owner can enter the work directory. An impure xattr stays after its reason is gone. An
+// immutable directory is refused as a work directory (D35).
 func TestWorkDirectoryAndMarksThatStay(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The kernel checks the caller against the merged view; the layers are reached with the daemon's rights.
+// The kernel checks the caller against the merged tree. The daemon opens layers with its own
+// rights.
 func TestPermissions(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, `
@@ -39,7 +40,8 @@ func TestPermissions(t *testing.T) {
 			harness.WantErr(t, "chmod of another's file", os.Chmod(o.Path("group"), 0o666), syscall.EPERM)
 			harness.WantErr(t, "chown", os.Lchown(o.Path("theirs"), 1001, 1000), syscall.EPERM)
 			harness.WantErr(t, "sticky: another's file", os.Remove(o.Path("sticky/root")), syscall.EPERM)
-			harness.WantErr(t, "sticky: rename over another's", os.Rename(o.Path("sticky/user"), o.Path("sticky/root")), syscall.EPERM)
+			harness.WantErr(t, "sticky: rename over another's", os.Rename(o.Path("sticky/user"), o.Path("sticky/root")),
+				syscall.EPERM)
 			harness.Check(t, os.Remove(o.Path("sticky/user")))
 			harness.WantErr(t, "create in another's directory", os.WriteFile(o.Path("new"), nil, 0o644), syscall.EACCES)
 			_, err = os.OpenFile(o.Path("open/f"), os.O_WRONLY, 0)
@@ -51,9 +53,11 @@ func TestPermissions(t *testing.T) {
 			harness.Check(t, os.Symlink("x", o.Path("open/link")))
 			harness.Check(t, unix.Mknod(o.Path("open/fifo"), unix.S_IFIFO|0o600, 0))
 		})
-		for name, want := range map[string]string{"mine": "1000:1000 0644", "dir": "1000:1000 0755", "link": "1000:1000 0777", "fifo": "1000:1000 0600"} {
+		for name, want := range map[string]string{"mine": "1000:1000 0644", "dir": "1000:1000 0755",
+			"link": "1000:1000 0777", "fifo": "1000:1000 0600"} {
 			harness.Equal(t, "owner of a new "+name, harness.Owner(t, o.Path("open/"+name)), want)
-			harness.Equal(t, "owner of a new "+name+" in the upper", harness.Owner(t, filepath.Join(o.Upper, "open", name)), want)
+			harness.Equal(t, "owner of a new "+name+" in the upper", harness.Owner(t, filepath.Join(o.Upper, "open", name)),
+				want)
 		}
 		harness.Equal(t, "owner after copy-up", harness.Owner(t, filepath.Join(o.Upper, "theirs")), "1000:1000 0600")
 	})
@@ -72,13 +76,14 @@ func TestSetgidDirectories(t *testing.T) {
 			}
 		})
 		for d, gid := range map[string]int{"s": 1002, "s/sub": 1003} {
-			for name, mode := range map[string]string{"file": "0644", "dir": "2755", "link": "0777", "fifo": "0644", "dir/deeper": "2700"} {
+			for name, mode := range map[string]string{"file": "0644", "dir": "2755", "link": "0777", "fifo": "0644",
+				"dir/deeper": "2700"} {
 				want := fmt.Sprintf("1000:%d %s", gid, mode)
 				harness.Equal(t, d+"/"+name, harness.Owner(t, o.Path(d+"/"+name)), want)
 				harness.Equal(t, d+"/"+name+" in the upper", harness.Owner(t, filepath.Join(o.Upper, d, name)), want)
 			}
 		}
-		// A group that the caller is not in takes the setgid bit of an executable away.
+		// A chown to a group without the caller clears the setgid bit of an executable.
 		harness.As(t, 1000, 1000, func() {
 			harness.Check(t, os.WriteFile(o.Path("s/x"), nil, 0o666))
 			harness.Check(t, syscall.Chmod(o.Path("s/x"), 0o2755))
@@ -152,14 +157,15 @@ func TestPrivilegeDropping(t *testing.T) {
 					kept = "0:0 0777" // root of a user namespace lacks the right, on every file system
 				}
 				harness.Equal(t, name+" by root", harness.Owner(t, o.Path(name+"-root")), kept)
-				harness.Equal(t, name+": file capability", harness.XattrOf(o.Path("cap-"+name+"-low"), "security.capability"), "ENODATA")
+				harness.Equal(t, name+": file capability", harness.XattrOf(o.Path("cap-"+name+"-low"), "security.capability"),
+					"ENODATA")
 			}
 			o.Remount()
 		}
 	})
 }
 
-// Copy-up by another keeps what a file is: suid, capabilities, owner.
+// A copy-up by another user keeps suid, capabilities and the owner.
 func TestCopyUpKeepsPrivileges(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file suid 0755 \"x\"\nown suid 1000 1000\nfile caps 0755 \"x\"\nfile linked 0755 \"x\"")
@@ -176,7 +182,7 @@ func TestCopyUpKeepsPrivileges(t *testing.T) {
 			harness.Equal(t, "caps", harness.XattrOf(o.Path("caps2"), "security.capability"), caps)
 			o.Remount()
 		}
-		// chown drops them, even by root, as on every file system.
+		// chown drops capabilities, even for root, as on every file system.
 		harness.Check(t, os.Lchown(o.Path("suid2"), 1001, 1001))
 		harness.Check(t, os.Lchown(o.Path("caps2"), 1001, 1001))
 		harness.Equal(t, "suid after chown", harness.Owner(t, o.Path("suid2")), "1001:1001 0755")

@@ -13,7 +13,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// overrides are the values of xattr_permissions that a mode may write, and the attribute of each.
+// overrides are the values of xattr_permissions that a mode may use, and the xattr of each.
 func overrides(m harness.Mode) map[string]string {
 	forms := map[string]string{"2": "user.containers.override_stat"}
 	if m == harness.ModeRoot {
@@ -31,8 +31,8 @@ func eachOverride(t *testing.T, modes []harness.Mode, fn func(t *testing.T, e *h
 	})
 }
 
-// Owner, mode, type and device number are kept in an attribute; the file that has it belongs to the daemon, and no other
-// mount or program takes it for what it stands for.
+// Owner, mode, type and device number are an xattr. The file itself belongs to the daemon, and is
+// only a plain file to other mounts and programs.
 func TestXattrPermissions(t *testing.T) {
 	eachOverride(t, harness.RootModes, func(t *testing.T, e *harness.Env, attr string) {
 		o := e.Mounted(t, "dir open 1777\nfile lower 0644 \"data\"\nown lower 3 4\nfifo pipe 0600\nsymlink link lower")
@@ -49,11 +49,13 @@ func TestXattrPermissions(t *testing.T) {
 		harness.Check(t, os.Link(o.Path("open/fifo"), o.Path("open/fifo2")))
 		harness.Check(t, os.Rename(o.Path("open/sock"), o.Path("open/socket")))
 		want := map[string]string{
-			"open/file": "1000:1001 0640", "open/dir": "1000:1001 0755", "open/fifo": "1000:1001 0640", "open/fifo2": "1000:1001 0640",
+			"open/file": "1000:1001 0640", "open/dir": "1000:1001 0755", "open/fifo": "1000:1001 0640",
+			"open/fifo2":  "1000:1001 0640",
 			"open/socket": "1000:1001 0600", "lower": "33:34 4751", "pipe": "0:0 0666",
 		}
 		text := map[string]string{
-			"open": "0:0:01777:dir", "open/file": "1000:1001:0640:file", "open/dir": "1000:1001:0755:dir", "open/fifo": "1000:1001:0640:pipe",
+			"open": "0:0:01777:dir", "open/file": "1000:1001:0640:file", "open/dir": "1000:1001:0755:dir",
+			"open/fifo":   "1000:1001:0640:pipe",
 			"open/socket": "1000:1001:0600:socket", "lower": "33:34:04751:file", "pipe": "0:0:0666:pipe", ".": "0:0:0755:dir",
 		}
 		if e.Mode == harness.ModeRoot {
@@ -72,7 +74,8 @@ func TestXattrPermissions(t *testing.T) {
 				harness.Equal(t, attr+" of "+name, harness.XattrOf(path, attr), want)
 				harness.Equal(t, attr+" of "+name+" in the mount", harness.XattrOf(o.Path(name), attr), "ENODATA")
 				st := harness.Lstat(t, path)
-				if kind := st.Mode & unix.S_IFMT; name != "." && (st.Uid != 0 || st.Mode&0o7077 != 0 || kind != unix.S_IFREG && kind != unix.S_IFDIR) {
+				if kind := st.Mode & unix.S_IFMT; name != "." && (st.Uid != 0 || st.Mode&0o7077 != 0 || kind != unix.S_IFREG &&
+					kind != unix.S_IFDIR) {
 					t.Errorf("%s is on disk %d:%d %o", name, st.Uid, st.Gid, st.Mode)
 				}
 			}
@@ -87,10 +90,11 @@ func TestXattrPermissions(t *testing.T) {
 			})
 			o.Remount()
 		}
-		harness.WantErr(t, "setting the attribute", unix.Lsetxattr(o.Path("open/file"), attr, []byte("0:0:04777:file"), 0), syscall.EPERM, syscall.EOPNOTSUPP)
+		harness.WantErr(t, "setting the attribute", unix.Lsetxattr(o.Path("open/file"), attr, []byte("0:0:04777:file"), 0),
+			syscall.EPERM, syscall.EOPNOTSUPP)
 
-		// Another mount finds the form by itself, below another upper that keeps owners as usual: not to root, in a form that
-		// owners may write.
+		// Another mount recognises the form below an upper that keeps owners in inodes. A mount by root
+		// ignores a form that owners may write.
 		o.Unmount()
 		if e.Mode == harness.ModeRoot && strings.HasPrefix(attr, "user.") {
 			return
@@ -108,7 +112,8 @@ func TestXattrPermissions(t *testing.T) {
 				now := harness.Lstat(t, o.Path(name))
 				onDisk := harness.Lstat(t, filepath.Join(o.Upper, name))
 				if now.Mode != onDisk.Mode || now.Uid != onDisk.Uid || now.Gid != onDisk.Gid || now.Rdev != onDisk.Rdev {
-					t.Errorf("%s was copied up as %d:%d %o, and is %d:%d %o", name, onDisk.Uid, onDisk.Gid, onDisk.Mode, now.Uid, now.Gid, now.Mode)
+					t.Errorf("%s was copied up as %d:%d %o, and is %d:%d %o", name, onDisk.Uid, onDisk.Gid, onDisk.Mode, now.Uid,
+						now.Gid, now.Mode)
 				}
 				harness.Equal(t, attr+" of "+name+" copied up", harness.XattrOf(filepath.Join(o.Upper, name), attr), "ENODATA")
 			}
@@ -116,7 +121,8 @@ func TestXattrPermissions(t *testing.T) {
 	})
 }
 
-// A plain user's daemon, without any right: who uses the mount owns what he makes, and may not more than elsewhere.
+// The daemon of a plain user has no capabilities. A user of the mount owns new objects, and has no
+// more rights than elsewhere.
 func TestXattrPermissionsOfPlainUser(t *testing.T) {
 	harness.EachMode(t, []harness.Mode{harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file f 0400 \"x\"")
@@ -133,7 +139,8 @@ func TestXattrPermissionsOfPlainUser(t *testing.T) {
 		harness.Check(t, os.Chmod(o.Path("f"), 0o600))
 		harness.AppendTo(t, o.Path("f"), "+")
 		harness.Check(t, unix.Mknod(o.Path("pipe"), unix.S_IFIFO|0o600, 0))
-		harness.WantErr(t, "mknod of a device", unix.Mknod(o.Path("dev"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))), syscall.EPERM)
+		harness.WantErr(t, "mknod of a device", unix.Mknod(o.Path("dev"), unix.S_IFCHR|0o600, int(unix.Mkdev(1, 3))),
+			syscall.EPERM)
 		harness.WantErr(t, "chown", os.Lchown(o.Path("f"), 0, 0), syscall.EPERM)
 		o.Remount()
 		harness.WantText(t, o.Path("f"), "x+")
@@ -141,7 +148,8 @@ func TestXattrPermissionsOfPlainUser(t *testing.T) {
 	})
 }
 
-// Attributes of namespace security. are kept under names that the daemon may write, and capabilities still go with a write.
+// xattrs of the namespace security. are stored under names that the daemon may write. A write still
+// drops capabilities.
 func TestXattrPermissionsAndSecurity(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file caps 0777 \"x\"\nfile f 0777 \"x\"")
@@ -156,7 +164,8 @@ func TestXattrPermissionsAndSecurity(t *testing.T) {
 				harness.Equal(t, "capabilities of "+name, harness.XattrOf(o.Path(name), "security.capability"), value)
 				harness.Equal(t, "names of "+name, listNames(t, o.Path(name)), "security.capability")
 				harness.Equal(t, "on disk", harness.XattrOf(filepath.Join(o.Upper, name), "security.capability"), "ENODATA")
-				harness.Equal(t, "on disk", harness.XattrOf(filepath.Join(o.Upper, name), "user.containers.override_security.capability"), value)
+				harness.Equal(t, "on disk", harness.XattrOf(filepath.Join(o.Upper, name),
+					"user.containers.override_security.capability"), value)
 				o.Remount()
 			}
 		}
@@ -164,7 +173,8 @@ func TestXattrPermissionsAndSecurity(t *testing.T) {
 		harness.As(t, 1000, 1000, func() { harness.AppendTo(t, o.Path("f"), "+") })
 		harness.Check(t, os.Lchown(o.Path("caps"), 5, 5))
 		for _, name := range []string{"caps", "f"} {
-			harness.Equal(t, "capabilities of "+name+" after a change", harness.XattrOf(o.Path(name), "security.capability"), "ENODATA")
+			harness.Equal(t, "capabilities of "+name+" after a change", harness.XattrOf(o.Path(name), "security.capability"),
+				"ENODATA")
 		}
 		err := exec.Command("setfacl", "-m", "u:7:r", o.Path("f")).Run()
 		if err == nil {
@@ -173,7 +183,7 @@ func TestXattrPermissionsAndSecurity(t *testing.T) {
 	})
 }
 
-// What a layer says of owner and mode must make sense, or nobody gets at the object; the rest of the tree is not affected.
+// An object with an invalid xattr of owner and mode cannot be used. Other objects can.
 func TestBadOverride(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		const attr = "user.containers.override_stat"
@@ -206,15 +216,17 @@ func TestTwoFormsOfPermissions(t *testing.T) {
 		if err == nil || !strings.Contains(out, "keeps owner and mode in another attribute than the one of xattr_permissions") {
 			t.Errorf("an upper of another form: %v\n%s", err, out)
 		}
-		harness.Equal(t, "attribute of the refused upper", harness.XattrOf(o.Upper, "security.fuseoverlayfs.override_stat"), "ENODATA")
+		harness.Equal(t, "attribute of the refused upper", harness.XattrOf(o.Upper, "security.fuseoverlayfs.override_stat"),
+			"ENODATA")
 		o.Opts = []string{"xattr_permissions=2"}
 		o.Mount()
 		harness.Check(t, os.Lchown(o.Path("f"), 5, 6))
-		harness.Equal(t, "attribute", harness.XattrOf(filepath.Join(o.Upper, "f"), "user.containers.override_stat"), "5:6:0644:file")
+		harness.Equal(t, "attribute", harness.XattrOf(filepath.Join(o.Upper, "f"), "user.containers.override_stat"),
+			"5:6:0644:file")
 	})
 }
 
-// The root of the tree keeps what the topmost layer says of it, as podman's storage has it.
+// The root of the mount has the mode of the topmost layer, as podman's storage needs it.
 func TestRootOfTheTreeKeepsItsMode(t *testing.T) {
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		const attr = "user.containers.override_stat"

@@ -22,7 +22,8 @@ import (
 // programs of that layer.
 const attacker, caller = 1000, 1001
 
-// runAs runs a program as a user, without capabilities, and returns its output. A plain user's test runs it as that user.
+// runAs runs a program as a user, without capabilities, and returns its output. In ModeFusermount
+// the user is the plain user.
 func runAs(e *harness.Env, uid int, program string, args ...string) (string, error) {
 	cmd := exec.Command(program, args...)
 	if e.Mode != harness.ModeFusermount {
@@ -32,7 +33,7 @@ func runAs(e *harness.Env, uid int, program string, args ...string) (string, err
 	return strings.TrimSpace(string(out)), err
 }
 
-// effectiveCapabilities is what a copy of cat gets when it is run.
+// effectiveCapabilities are the capabilities of a process that runs a copy of cat.
 func effectiveCapabilities(t *testing.T, e *harness.Env, program string) string {
 	t.Helper()
 	out, err := runAs(e, caller, program, "/proc/self/status")
@@ -48,7 +49,7 @@ func effectiveCapabilities(t *testing.T, e *harness.Env, program string) string 
 
 const noCapabilities = "0000000000000000"
 
-// userID is the id of the user that a file with the set-user-id bit does not change.
+// userID is the effective user id of a program whose set-user-id bit has no effect.
 func userID(e *harness.Env) string {
 	if e.Mode == harness.ModeFusermount {
 		return strconv.Itoa(os.Getuid())
@@ -56,7 +57,7 @@ func userID(e *harness.Env) string {
 	return strconv.Itoa(caller)
 }
 
-// opensZeros reports whether a file is the device /dev/zero to the caller, and can be opened as that.
+// opensZeros reports whether the caller can open a file as the device /dev/zero.
 func opensZeros(e *harness.Env, path string) bool {
 	out, _ := runAs(e, caller, "head", "-c", "1", path)
 	return out == "\x00"
@@ -81,7 +82,8 @@ func overridingLayer(t *testing.T, e *harness.Env, dir, attr string, uid int) {
 		} {
 			harness.Check(t, unix.Setxattr(filepath.Join(dir, name), attr, []byte(value), 0))
 		}
-		harness.Check(t, unix.Setxattr(filepath.Join(dir, "capable"), "user.containers.override_security.capability", []byte(netRaw), 0))
+		harness.Check(t, unix.Setxattr(filepath.Join(dir, "capable"), "user.containers.override_security.capability",
+			[]byte(netRaw), 0))
 	}
 	if e.Mode == harness.ModeFusermount {
 		set()
@@ -150,15 +152,15 @@ func TestOverridesOfALayersOwner(t *testing.T) {
 					o.Opts = append(o.Opts, c.opt)
 				}
 				o.Mount()
-				wantRights(t, o, c.counts, c.attr == containers)
-				// Nor does more come of a copy in the upper.
+				wantRights(t, o, granted{c.counts, c.attr == containers})
+				// A copy in the upper gives no more rights.
 				for _, name := range []string{"setuid", "capable", "zero"} {
 					if e.Mode == harness.ModeRoot || e.Mode == harness.ModeUserns && !(name == "zero" && c.counts) {
 						harness.Check(t, os.Chtimes(o.Path(name), harness.OldTime, harness.OldTime))
 					}
 				}
 				o.Remount()
-				wantRights(t, o, c.counts, c.attr == containers)
+				wantRights(t, o, granted{c.counts, c.attr == containers})
 				log, err := os.ReadFile(o.Log)
 				harness.Check(t, err)
 				if warned := strings.Contains(string(log), "counts with xattr_permissions=2 only"); warned == c.counts {
@@ -169,26 +171,33 @@ func TestOverridesOfALayersOwner(t *testing.T) {
 	})
 }
 
-// wantRights compares what the layer of overridingLayer gives in the mount.
-func wantRights(t *testing.T, o *harness.Overlay, counts bool, capabilities bool) {
+// granted are the rights that the layer of overridingLayer gives in a mount.
+type granted struct {
+	owner        bool // set-user-id of root and the device
+	capabilities bool
+}
+
+// wantRights fails the test unless the layer of overridingLayer gives these rights in the mount.
+func wantRights(t *testing.T, o *harness.Overlay, want granted) {
 	t.Helper()
 	e := o.Env
 	st := harness.Lstat(t, o.Path("setuid"))
-	harness.Equal(t, "shown as of root with the set-user-id bit", st.Uid == 0 && st.Mode&0o7777 == 0o4755, counts)
-	harness.Equal(t, "shown as a device", harness.Lstat(t, o.Path("zero")).Mode&unix.S_IFMT == unix.S_IFCHR, counts)
-	inForce := counts && e.Mode != harness.ModeFusermount // whose mounts have nosuid and nodev
-	want := userID(e)
+	harness.Equal(t, "shown as of root with the set-user-id bit", st.Uid == 0 && st.Mode&0o7777 == 0o4755, want.owner)
+	harness.Equal(t, "shown as a device", harness.Lstat(t, o.Path("zero")).Mode&unix.S_IFMT == unix.S_IFCHR, want.owner)
+	inForce := want.owner && e.Mode != harness.ModeFusermount // whose mounts have nosuid and nodev
+	id := userID(e)
 	if inForce {
-		want = "0"
+		id = "0"
 	}
 	got, err := runAs(e, caller, o.Path("setuid"), "-u")
 	harness.Check(t, err)
-	harness.Equal(t, "effective user id of the program", got, want)
-	harness.Equal(t, "the program has capabilities", effectiveCapabilities(t, e, o.Path("capable")) != noCapabilities, inForce && capabilities)
-	harness.Equal(t, "the device can be opened", opensZeros(e, o.Path("zero")), counts && e.Mode == harness.ModeRoot)
+	harness.Equal(t, "effective user id of the program", got, id)
+	harness.Equal(t, "the program has capabilities", effectiveCapabilities(t, e, o.Path("capable")) != noCapabilities,
+		inForce && want.capabilities)
+	harness.Equal(t, "the device can be opened", opensZeros(e, o.Path("zero")), want.owner && e.Mode == harness.ModeRoot)
 }
 
-// An upper whose root has such an attribute goes on in that form under the same conditions.
+// An upper whose root has such an xattr is written in that form under the same conditions.
 func TestOverridesOfAnUppersOwner(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -203,7 +212,7 @@ func TestOverridesOfAnUppersOwner(t *testing.T) {
 				}
 				o.Mount()
 				counts := opt != ""
-				wantRights(t, o, counts, true)
+				wantRights(t, o, granted{counts, true})
 				harness.Check(t, os.Chown(o.Path("beside"), 5, 6))
 				onDisk := "5:6 0644"
 				if counts {
@@ -215,7 +224,8 @@ func TestOverridesOfAnUppersOwner(t *testing.T) {
 	})
 }
 
-// Redirects and metacopies lead to what the owner of a layer may not read, so those that the owner may write are EPERM.
+// Redirects and metacopies may lead to objects that the owner of a layer may not read. So those
+// that the owner may write are EPERM.
 func TestRedirectsOfALayersOwner(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -256,8 +266,8 @@ func TestRedirectsOfALayersOwner(t *testing.T) {
 	})
 }
 
-// Marks that hide names give no other right: the object in place of a hidden one belongs to the
-// layer's owner. Every form counts in every mode. Any user may make whiteout devices and marker
+// Whiteouts and opaque xattrs give no other right: the object in place of a hidden one belongs to
+// the layer's owner. Every form counts in every mode. Any user may make whiteout devices and marker
 // files, and these count too.
 func TestHidingByALayersOwner(t *testing.T) {
 	harness.NeedDaemon(t)
@@ -286,7 +296,7 @@ func TestHidingByALayersOwner(t *testing.T) {
 }
 
 // An origin, a link count and an inode number give no rights. The daemon reads them in the
-// namespace of attributes that it writes in the upper: for root trusted.
+// namespace of the xattrs that it writes in the upper: for root trusted.
 func TestOriginOfAnUppersOwner(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -316,7 +326,7 @@ func TestOriginOfAnUppersOwner(t *testing.T) {
 	})
 }
 
-// A work directory that another user has prepared is the daemon's own before anything is made in it.
+// The daemon takes over a work directory that another user has made before it makes anything there.
 func TestWorkDirectoryOfAnother(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -342,7 +352,8 @@ func TestWorkDirectoryOfAnother(t *testing.T) {
 	})
 }
 
-// Capabilities that root of a user namespace may write are for that namespace only, in the mount as on the layer.
+// Capabilities that root of a user namespace may write hold in that namespace only, in the mount as
+// on the layer.
 func TestCapabilitiesOfANamespacesRoot(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -351,13 +362,15 @@ func TestCapabilitiesOfANamespacesRoot(t *testing.T) {
 		harness.Check(t, harness.CopyFile("/bin/cat", program))
 		harness.Check(t, os.Chown(program, harness.PlainUser.UID, harness.PlainUser.GID))
 		cmd := exec.Command("unshare", "--user", "--map-root-user", "setcap", "cap_net_raw+ep", program)
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(harness.PlainUser.UID), Gid: uint32(harness.PlainUser.GID)}}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(harness.PlainUser.UID),
+			Gid: uint32(harness.PlainUser.GID)}}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		o.Mount()
 		for range 2 {
-			if value := harness.XattrOf(o.Path("capable"), "security.capability"); !bytes.HasPrefix([]byte(value), []byte("\x01\x00\x00\x03")) {
+			if value := harness.XattrOf(o.Path("capable"), "security.capability"); !bytes.HasPrefix([]byte(value),
+				[]byte("\x01\x00\x00\x03")) {
 				t.Errorf("capabilities in the mount: %q, want those of a namespace's root", value)
 			}
 			harness.Equal(t, "capabilities of the program", effectiveCapabilities(t, e, o.Path("capable")), noCapabilities)
@@ -367,7 +380,8 @@ func TestCapabilitiesOfANamespacesRoot(t *testing.T) {
 	})
 }
 
-// The flags of the mount count, not those of the file systems that its layers lie on, as with the kernel's overlayfs.
+// The flags of the mount hold, not those of the file systems of its layers, as with the kernel's
+// overlayfs.
 func TestMountFlagsOfLayers(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "")

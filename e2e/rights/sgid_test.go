@@ -10,7 +10,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A write drops sgid of a file that its group may not execute if the caller is not in that group (xfstests generic/683 to 685).
+// A write drops sgid of a file that its group may not execute if the caller is not in that group
+// (xfstests generic/683 to 685).
 func TestSgidWithoutGroupExecute(t *testing.T) {
 	harness.EachIO(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		changes := map[string]func(path string) error{

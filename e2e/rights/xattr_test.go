@@ -23,8 +23,10 @@ func TestXattrs(t *testing.T) {
 		harness.Check(t, unix.Removexattr(o.Path("low"), "user.b"))
 		harness.Check(t, unix.Setxattr(o.Path("d"), "user.new", []byte("n"), unix.XATTR_CREATE))
 		harness.Check(t, unix.Setxattr(o.Path("plain"), "user.empty", nil, 0))
-		harness.WantErr(t, "create of what exists", unix.Setxattr(o.Path("low"), "user.a", nil, unix.XATTR_CREATE), syscall.EEXIST)
-		harness.WantErr(t, "replace of what is missing", unix.Setxattr(o.Path("low"), "user.x", nil, unix.XATTR_REPLACE), syscall.ENODATA)
+		harness.WantErr(t, "create of what exists", unix.Setxattr(o.Path("low"), "user.a", nil, unix.XATTR_CREATE),
+			syscall.EEXIST)
+		harness.WantErr(t, "replace of what is missing", unix.Setxattr(o.Path("low"), "user.x", nil, unix.XATTR_REPLACE),
+			syscall.ENODATA)
 		harness.WantErr(t, "remove of what is missing", unix.Removexattr(o.Path("low"), "user.b"), syscall.ENODATA)
 		_, err := unix.Getxattr(o.Path("low"), "user.a", make([]byte, 3))
 		harness.WantErr(t, "a buffer too small", err, syscall.ERANGE)
@@ -57,7 +59,7 @@ func listNames(t *testing.T, path string) string {
 	return strings.Join(slices.DeleteFunc(names, func(n string) bool { return n == "security.selinux" }), " ")
 }
 
-// Private attributes are not shown; those that a nested overlay sets are kept apart from ours.
+// The mount does not show its overlay xattrs. Those of a nested overlay are stored apart from them.
 func TestPrivateXattrs(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -67,10 +69,11 @@ func TestPrivateXattrs(t *testing.T) {
 		harness.Equal(t, "of a file", listNames(t, o.Path("f")), "user.shown")
 		prefix := e.XattrPrefix()
 		harness.Equal(t, "asked by name", harness.XattrOf(o.Path("d"), e.OpaqueName()), "ENODATA")
-		// Set through the mount it is data of the user, not a mark of this mount.
+		// An xattr of this name that a user sets is data, and not opaque to this mount.
 		if err := unix.Setxattr(o.Path("e"), prefix+"opaque", []byte("y"), 0); err == nil {
 			harness.Equal(t, "read back", harness.XattrOf(o.Path("e"), prefix+"opaque"), "y")
-			harness.Equal(t, "stored under the escaped name", harness.XattrOf(filepath.Join(o.Upper, "e"), prefix+"overlay.opaque"), "y")
+			harness.Equal(t, "stored under the escaped name", harness.XattrOf(filepath.Join(o.Upper, "e"),
+				prefix+"overlay.opaque"), "y")
 			harness.Check(t, unix.Removexattr(o.Path("e"), prefix+"opaque"))
 		} else {
 			harness.WantErr(t, "setting a private name", err, syscall.EOPNOTSUPP, syscall.EPERM)
@@ -78,13 +81,15 @@ func TestPrivateXattrs(t *testing.T) {
 	})
 }
 
-// An overlay whose layers lie in an overlay: removals in the inner one are its own.
+// The layers of an overlay lie in another overlay. Removals in the inner one do not change the
+// outer one.
 func TestNestedOverlay(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		outer := e.Mounted(t, "file low/d/f \"lower\"\nfile low/gone \"lower\"\nfile low/kept \"lower\"")
 		harness.Mkdir(t, outer.Path("up"), outer.Path("wk"))
-		inner := &harness.Overlay{T: t, Env: e, Lowers: []string{outer.Path("low")}, Upper: outer.Path("up"), Work: outer.Path("wk"),
+		inner := &harness.Overlay{T: t, Env: e, Lowers: []string{outer.Path("low")}, Upper: outer.Path("up"),
+			Work:  outer.Path("wk"),
 			Point: filepath.Join(e.Dir, "inner"), Log: filepath.Join(e.Dir, "inner.log")}
 		harness.Mkdir(t, inner.Point)
 		inner.Mount()
@@ -101,7 +106,8 @@ func TestNestedOverlay(t *testing.T) {
 		inner.Mount()
 		harness.WantTree(t, "after a remount of both", inner.Point, want)
 		inner.Unmount()
-		harness.WantTree(t, "the outer's view of the inner lower", outer.Path("low"), "file d/f \"lower\"\nfile gone \"lower\"\nfile kept \"lower\"")
+		harness.WantTree(t, "the outer's view of the inner lower", outer.Path("low"),
+			"file d/f \"lower\"\nfile gone \"lower\"\nfile kept \"lower\"")
 	})
 }
 
@@ -144,16 +150,18 @@ func TestACLs(t *testing.T) {
 			harness.WantErr(t, "reading without an entry", err, syscall.EACCES)
 		})
 		harness.Equal(t, "the ACL after copy-up", getfacl(t, o.Path("low")), getfacl(t, filepath.Join(low, "low")))
-		// A default ACL takes the place of the umask.
+		// A default ACL replaces the umask.
 		harness.Write(t, o.Path("def/new"), "n")
 		harness.Check(t, os.Mkdir(o.Path("def/sub"), 0o777))
-		harness.Equal(t, "inherited by a file", getfacl(t, o.Path("def/new")), "user::rw- user:1000:rwx #effective:r-- group::r-x #effective:r-- mask::r-- other::---")
+		harness.Equal(t, "inherited by a file", getfacl(t, o.Path("def/new")),
+			"user::rw- user:1000:rwx #effective:r-- group::r-x #effective:r-- mask::r-- other::---")
 		harness.Equal(t, "inherited by a directory", getfacl(t, o.Path("def/sub")),
 			"user::rwx user:1000:rwx group::r-x mask::rwx other::--- default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::---")
 		harness.Equal(t, "mode of the file", harness.Lstat(t, o.Path("def/new")).Mode&0o777, 0o640)
 		// chmod changes the mask; setfacl -b removes.
 		harness.Check(t, os.Chmod(o.Path("dir/f"), 0o640))
-		harness.Equal(t, "after chmod", getfacl(t, o.Path("dir/f")), "user::rw- user:1000:r-- group::--- mask::r-- other::---")
+		harness.Equal(t, "after chmod", getfacl(t, o.Path("dir/f")),
+			"user::rw- user:1000:r-- group::--- mask::r-- other::---")
 		harness.Shell(t, o.Point, "setfacl -b dir; setfacl -m u:1001:rw low")
 		harness.Equal(t, "after setfacl -b", getfacl(t, o.Path("dir")), "user::rwx group::r-x other::---")
 		harness.As(t, 1001, 1001, func() { harness.WantText(t, o.Path("low"), "x+user") })
@@ -180,7 +188,8 @@ func TestNoACL(t *testing.T) {
 			_, err := os.ReadFile(o.Path("f"))
 			harness.WantErr(t, "an ACL is no help with noacl", err, syscall.EACCES)
 		})
-		if out, err := harness.Run("setfacl", "-m", "u:1001:r", o.Path("f")); err == nil || !strings.Contains(out, "Operation not supported") {
+		if out, err := harness.Run("setfacl", "-m", "u:1001:r", o.Path("f")); err == nil ||
+			!strings.Contains(out, "Operation not supported") {
 			t.Errorf("setfacl with noacl: %v\n%s", err, out)
 		}
 		harness.Equal(t, "names", listNames(t, o.Path("f")), "")
@@ -200,7 +209,8 @@ func TestUmask(t *testing.T) {
 		harness.Check(t, unix.Mknod(p("reg"), unix.S_IFREG|0o666, 0))
 		for name, want := range map[string]uint32{"file": 0o640, "dir": 0o750, "fifo": 0o640, "reg": 0o640} {
 			harness.Equal(t, name, fmt.Sprintf("%o", harness.Lstat(t, p(name)).Mode&0o7777), fmt.Sprintf("%o", want))
-			harness.Equal(t, name+" in the upper", fmt.Sprintf("%o", harness.Lstat(t, filepath.Join(o.Upper, "d", name)).Mode&0o7777), fmt.Sprintf("%o", want))
+			harness.Equal(t, name+" in the upper", fmt.Sprintf("%o",
+				harness.Lstat(t, filepath.Join(o.Upper, "d", name)).Mode&0o7777), fmt.Sprintf("%o", want))
 		}
 	})
 }
