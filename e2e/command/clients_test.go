@@ -16,13 +16,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// clientLine is a command line of a client, word for word but for the folders, and how the client runs it. In it S is the
-// client's storage, ID the folder of the layer that is mounted, PROG the program by its own name; names without a folder are
-// found on PATH.
+// clientLine is a command line of a client, literally but for the folders, and the way in which the
+// client runs it. S is the storage of the client, ID the folder of the mounted layer, PROG the
+// program under its own name. Names without a folder are found in PATH.
 type clientLine struct {
 	line string
 	cwd  string // "" is S
-	// oneStream: fd 1 and 2 are one pipe. Otherwise fd 1 is /dev/null and fd 2 a pipe. Each is read to its end.
+	// oneStream: fd 1 and 2 are one pipe. Otherwise fd 1 is /dev/null and fd 2 a pipe. Each is read to
+	// its end.
 	oneStream bool
 	kind      string // of the mount, after "fuse."
 	owner     string // that the merged tree shows of what root owns in the layers; "" is root
@@ -30,61 +31,84 @@ type clientLine struct {
 }
 
 const (
-	// upperWork are the words in which containers/storage names the layer that takes the changes.
+	// upperWork is the part of the options in which containers/storage names upper and work directory.
 	upperWork = "upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work"
 	lowersOf  = "lowerdir=S/overlay/l/AAA:S/overlay/l/BBB"
-	// lowersAndUpper are in the order of containerd.
+	// lowersAndUpper are the options in the order of containerd.
 	workUpperLower = "workdir=S/overlay/ID/work,upperdir=S/overlay/ID/diff,lowerdir=S/overlay/l/AAA:S/overlay/l/BBB"
 )
 
-// clientLines are section 4 of the contract and what was seen of each client.
+// clientLines are the command lines that each client was observed to use.
 var clientLines = map[string]clientLine{
-	"podman":                   {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, short lowers":     {line: "PROG -o lowerdir=l/AAA:l/BBB," + upperWork + ",,volatile S/overlay/ID/merged", cwd: "S/overlay"},
-	"buildah, empty last":      {line: "PROG -o " + lowersOf + "," + upperWork + ", S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, read-only":        {line: "PROG -o lowerdir=S/overlay/one/diff:S/overlay/l/BBB S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, base image":       {line: "PROG -o lowerdir=S/overlay/two/diff:S/overlay/ID/empty S/overlay/ID/merged", cwd: "S/overlay", merged: "file b \"B\""},
-	"podman, nothing but this": {line: "PROG -o lowerdir=S/overlay/ID/empty," + upperWork + ", S/overlay/ID/merged", cwd: "S/overlay", merged: "nothing"},
-	"podman, fsync=0":          {line: "PROG -o " + lowersOf + "," + upperWork + ",,fsync=0,volatile S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, noacl":            {line: "PROG -o " + lowersOf + "," + upperWork + ",,noacl,volatile S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, userns": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,uidmapping=:0:200000:65536,gidmapping=:0:200000:65536 S/overlay/ID/merged",
+	"podman": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman, short lowers": {line: "PROG -o lowerdir=l/AAA:l/BBB," + upperWork + ",,volatile S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"buildah, empty last": {line: "PROG -o " + lowersOf + "," + upperWork + ", S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman, read-only": {line: "PROG -o lowerdir=S/overlay/one/diff:S/overlay/l/BBB S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman, base image": {line: "PROG -o lowerdir=S/overlay/two/diff:S/overlay/ID/empty S/overlay/ID/merged",
+		cwd: "S/overlay", merged: "file b \"B\""},
+	"podman, nothing but this": {line: "PROG -o lowerdir=S/overlay/ID/empty," + upperWork + ", S/overlay/ID/merged",
+		cwd: "S/overlay", merged: "nothing"},
+	"podman, fsync=0": {line: "PROG -o " + lowersOf + "," + upperWork + ",,fsync=0,volatile S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman, noacl": {line: "PROG -o " + lowersOf + "," + upperWork + ",,noacl,volatile S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman, userns": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",,volatile,uidmapping=:0:200000:65536,gidmapping=:0:200000:65536 S/overlay/ID/merged",
 		cwd: "S/overlay", owner: "200000:200000"},
-	"podman, userns, two ranges": {line: "PROG -o " + lowersOf + "," + upperWork + ",uidmapping=:0:1000:1:1:100000:65536,gidmapping=:0:1000:1:1:100000:65536 S/overlay/ID/merged",
+	"podman, userns, two ranges": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",uidmapping=:0:1000:1:1:100000:65536,gidmapping=:0:1000:1:1:100000:65536 S/overlay/ID/merged",
 		cwd: "S/overlay", owner: "1000:1000"},
-	"podman, keep-id": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,uidmapping=:0:1:1001:1001:0:1:1002:1002:64535,gidmapping=:0:1:1001:1001:0:1:1002:1002:64535 S/overlay/ID/merged",
+	"podman, keep-id": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",,volatile,uidmapping=:0:1:1001:1001:0:1:1002:1002:64535,gidmapping=:0:1:1001:1001:0:1:1002:1002:64535 S/overlay/ID/merged",
 		cwd: "S/overlay", owner: "1:1"},
-	"podman, force_mask": {line: "PROG -o " + lowersOf + "," + upperWork + ",,volatile,xattr_permissions=2 S/overlay/ID/merged", cwd: "S/overlay"},
-	"podman, SELinux": {line: "PROG -o " + lowersOf + "," + upperWork + `,volatile,'context="system_u:object_r:container_file_t:s0:c1,c2"' S/overlay/ID/merged`,
+	"podman, force_mask": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",,volatile,xattr_permissions=2 S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman, SELinux": {line: "PROG -o " + lowersOf + "," + upperWork +
+		`,volatile,'context="system_u:object_r:container_file_t:s0:c1,c2"' S/overlay/ID/merged`,
 		cwd: "S/overlay"},
 	"podman, volume :O": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private' S/overlay/ID/merged",
 		cwd: "S/overlay", merged: "file c \"C\""},
 	"podman, volume :O, SELinux": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private,context=\"a_u:b_r:c_t:s0:c1,c2\"' S/overlay/ID/merged",
 		cwd: "S/overlay", merged: "file c \"C\""},
-	"docker":            {line: "fuse-overlayfs -o " + lowersOf + "," + upperWork + " S/overlay/ID/merged", cwd: "S/overlay", kind: "fuse-overlayfs"},
-	"docker, read-only": {line: "fuse-overlayfs -o " + lowersOf + " S/overlay/ID/merged", cwd: "S/overlay", kind: "fuse-overlayfs"},
+	"docker": {line: "fuse-overlayfs -o " + lowersOf + "," + upperWork + " S/overlay/ID/merged",
+		cwd: "S/overlay", kind: "fuse-overlayfs"},
+	"docker, read-only": {line: "fuse-overlayfs -o " + lowersOf + " S/overlay/ID/merged", cwd: "S/overlay",
+		kind: "fuse-overlayfs"},
 	"containerd": {line: "mount.fuse3 overlay S/overlay/ID/merged -o workdir=S/overlay/ID/work -o upperdir=S/overlay/ID/diff -o " + lowersOf + " -t fuse-overlayfs",
 		oneStream: true, kind: "fuse-overlayfs"},
 	"containerd, the shell of mount.fuse3": {line: "/bin/sh -c \"'fuse-overlayfs' 'overlay' 'S/overlay/ID/merged' '-o' '" + workUpperLower + ",dev,suid'\"",
 		oneStream: true, kind: "fuse-overlayfs"},
-	"containerd, the probe": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + lowersOf + ",dev,suid", oneStream: true, kind: "fuse-overlayfs"},
-	"containerd, userns": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower + ",uidmapping=0:200000:65536,gidmapping=0:200000:65536,dev,suid",
+	"containerd, the probe": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + lowersOf + ",dev,suid",
+		oneStream: true, kind: "fuse-overlayfs"},
+	"containerd, userns": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower +
+		",uidmapping=0:200000:65536,gidmapping=0:200000:65536,dev,suid",
 		oneStream: true, kind: "fuse-overlayfs", owner: "200000:200000"},
-	"containerd, a view":         {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower + ",ro,dev,suid", oneStream: true, kind: "fuse-overlayfs"},
-	"mount(8)":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw," + lowersOf + "," + upperWork + ",dev,suid", kind: "fuse-overlayfs"},
-	"mount(8), restrictions":     {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,nosuid,nodev,noatime," + lowersOf + "," + upperWork, kind: "fuse-overlayfs"},
-	"mount -r":                   {line: "fuse-overlayfs overlay S/overlay/ID/merged -o ro," + lowersOf + ",dev,suid", kind: "fuse-overlayfs"},
+	"containerd, a view": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower +
+		",ro,dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"mount(8)": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw," + lowersOf + "," +
+		upperWork + ",dev,suid", kind: "fuse-overlayfs"},
+	"mount(8), restrictions": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,nosuid,nodev,noatime," +
+		lowersOf + "," + upperWork, kind: "fuse-overlayfs"},
+	"mount -r": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o ro," + lowersOf + ",dev,suid",
+		kind: "fuse-overlayfs"},
 	"fstab, user":                {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,noexec,nosuid,nodev,allow_other," + lowersOf, kind: "fuse-overlayfs"},
 	"fstab, the words that stay": {line: "fuse-overlay S/overlay/ID/merged -o rw,dev,suid,exec,relatime,diratime,nofail,_netdev,x-systemd.automount,fsname=src," + lowersOf},
-	"squashing":                  {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + ",squash_to_uid=7,squash_to_gid=8," + upperWork, owner: "7:8"},
-	"squashing to root":          {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + ",squash_to_root," + upperWork},
-	"own name, options after":    {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + " -o " + upperWork},
-	"lowerdir+":                  {line: "fuse-overlay -o lowerdir+=S/overlay/l/AAA,lowerdir+=S/overlay/l/BBB," + upperWork + " S/overlay/ID/merged"},
+	"squashing": {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf +
+		",squash_to_uid=7,squash_to_gid=8," + upperWork, owner: "7:8"},
+	"squashing to root":       {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + ",squash_to_root," + upperWork},
+	"own name, options after": {line: "fuse-overlay S/overlay/ID/merged -o " + lowersOf + " -o " + upperWork},
+	"lowerdir+": {line: "fuse-overlay -o lowerdir+=S/overlay/l/AAA,lowerdir+=S/overlay/l/BBB," + upperWork +
+		" S/overlay/ID/merged"},
 	"benchexec": {line: "fuse-overlayfs -o lowerdir=/ -o upperdir=S/overlay/ID/diff -o workdir=S/overlay/ID/work S/overlay/ID/merged",
 		kind: "fuse-overlayfs", merged: "/"},
 }
 
-// clientStore makes the storage of a client in the test's folder: short links to layers, a layer to mount, a folder with a
-// colon in its name.
+// clientStore makes the storage of a client: short links to layers, a layer to mount, a folder with
+// a colon in its name.
 func clientStore(t *testing.T, e *harness.Env) *harness.Overlay {
 	t.Helper()
 	o := e.Overlay(t)
@@ -103,7 +127,7 @@ func clientStore(t *testing.T, e *harness.Env) *harness.Overlay {
 	return o
 }
 
-// run runs the line as its client does, until its output ends, and answers with that.
+// run runs the line as its client does, and returns the output to its end.
 func (c clientLine) run(o *harness.Overlay) (string, error) {
 	o.T.Helper()
 	store := o.Env.Dir
@@ -125,7 +149,8 @@ func (c clientLine) run(o *harness.Overlay) (string, error) {
 	return out.String(), err
 }
 
-// Clients' command lines: the mount is there when the program returns, says nothing, and the daemon has let go of the client.
+// For the command line of each client the mount exists when the program returns. The program writes
+// nothing, and the daemon holds nothing of the client.
 func TestCommandLinesOfClients(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -199,7 +224,7 @@ func wantClientTree(t *testing.T, o *harness.Overlay, merged string) {
 	}
 }
 
-// A client hears of a failure by the exit code and the reason, and nothing is left of it.
+// After a failure a client gets an exit code and the reason, and nothing is left behind.
 func TestFailuresAreToldToClients(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -214,7 +239,8 @@ func TestFailuresAreToldToClients(t *testing.T) {
 				if harness.ExitCode(err) < 1 {
 					t.Errorf("%s\nended with %v", c.line, err)
 				}
-				if !strings.Contains(out, "l/BBB") || !strings.Contains(out, "no such file or directory") || strings.Count(out, "\n") != 1 {
+				if !strings.Contains(out, "l/BBB") || !strings.Contains(out, "no such file or directory") ||
+					strings.Count(out, "\n") != 1 {
 					t.Errorf("told: %q", out)
 				}
 				if o.IsMounted() {
@@ -228,7 +254,7 @@ func TestFailuresAreToldToClients(t *testing.T) {
 	})
 }
 
-// An option that is not known, or not any more, is a warning to those who call by the name fuse-overlayfs.
+// An unknown or obsolete option is only a warning under the name fuse-overlayfs.
 func TestUnknownOptionsOfClients(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {

@@ -14,9 +14,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Which options go together: asked of this program and of the kernel, for all of them with all of their values.
+// The program and the kernel accept the same combinations of options, for all values.
 
-// optionValues are the options of the cross product; "" is not given.
+// optionValues are the options of the cross product. "" leaves the option out.
 var optionValues = [][]string{
 	{"", "upper"},
 	{"", "metacopy=on", "metacopy=off"},
@@ -28,7 +28,7 @@ var optionValues = [][]string{
 	{"", "verity=on"},
 }
 
-// optionDifference is where the answers differ, and why.
+// optionDifference is a combination that only one of the two accepts, and the reason.
 type optionDifference struct {
 	why     string
 	mode    harness.Mode // empty: any
@@ -38,14 +38,17 @@ type optionDifference struct {
 
 var optionDifferences = []optionDifference{
 	{"what is exported by FUSE is found by numbers that end with the mount", "", "nfs_export=on", true},
-	{"redirects are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns, "redirect_dir=on", false},
-	{"off is follow, in this program as in the kernel; here those of user.overlay.* are followed", harness.ModeUserns, "redirect_dir=off", false},
+	{"redirects are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns,
+		"redirect_dir=on", false},
+	{"off is follow, in this program as in the kernel; here those of user.overlay.* are followed", harness.ModeUserns,
+		"redirect_dir=off", false},
 	{"the same", harness.ModeUserns, "redirect_dir=follow", false},
-	{"the attributes are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns, "metacopy=on", false},
+	{"the attributes are kept in user.overlay.* by themselves where trusted.* is not allowed", harness.ModeUserns,
+		"metacopy=on", false},
 	{"the same", harness.ModeUserns, "verity=on", false},
 }
 
-// combinations calls f for each combination of values, without those that are not given.
+// combinations calls f for each combination of values, without the options that are left out.
 func combinations(values [][]string, f func(options []string)) {
 	if len(values) == 0 {
 		f(nil)
@@ -61,7 +64,7 @@ func combinations(values [][]string, f func(options []string)) {
 	}
 }
 
-// kernelTakes asks the kernel for an overlay of these options, which is mounted nowhere.
+// kernelTakes reports whether the kernel accepts an overlay with these options. It mounts nothing.
 func kernelTakes(options []string) (err error) {
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -123,13 +126,14 @@ func TestOptionsThatConflict(t *testing.T) {
 	})
 }
 
-// A command line that is refused leaves the layers as they are, and says why in one line.
+// A refused command line does not change the layers. Its message is one line with the reason.
 func TestRefusedOptionsChangeNothing(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "file f \"x\"")
 		for _, refused := range []string{
-			"metacopy=on,redirect_dir=off", "userxattr,redirect_dir=on", "userxattr,metacopy=on", "nfs_export=on", "noxattrs,userxattr",
+			"metacopy=on,redirect_dir=off", "userxattr,redirect_dir=on", "userxattr,metacopy=on", "nfs_export=on",
+			"noxattrs,userxattr",
 			"lowerdir+=" + e.Dir, "datadir+=" + e.Dir, "lowerdir=a::b:c", "lowerdir=:a", "lowerdir=a:",
 		} {
 			o.Opts = []string{refused}

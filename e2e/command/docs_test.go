@@ -10,7 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The tables of docs/SECURITY.md name tests that there are.
+// The tables of docs/SECURITY.md name tests that exist.
 func TestSecurityIsTested(t *testing.T) {
 	there := map[string]bool{}
 	harness.Check(t, filepath.WalkDir("../..", func(path string, _ os.DirEntry, err error) error {
@@ -21,18 +21,19 @@ func TestSecurityIsTested(t *testing.T) {
 		}
 		return err
 	}))
-	named := regexp.MustCompile("`(Test\\w+)[^`]*`").FindAllStringSubmatch(harness.ReadText(t, "../../docs/SECURITY.md"), -1)
+	named := regexp.MustCompile("`(Test\\w+)[^`]*`").FindAllStringSubmatch(harness.ReadText(t, "../../docs/SECURITY.md"),
+		-1)
 	if len(named) == 0 {
 		t.Error("the documentation names no test")
 	}
 	for _, m := range named {
 		if !there[m[1]] {
-			t.Errorf("the documentation names %s, which there is not", m[1])
+			t.Errorf("the documentation names %s, which does not exist", m[1])
 		}
 	}
 }
 
-// Links between the documents lead somewhere, and each example is linked to.
+// The links between documents lead to files, and a document links to each example.
 func TestDocumentsLinkToWhatIsThere(t *testing.T) {
 	var pages []string
 	for _, pattern := range []string{"../../*.md", "../../docs/*.md"} {

@@ -11,11 +11,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What docs/examples tells people to use is used here.
+// The tests of this file use docs/examples.
 
 const examples = "../../docs/examples"
 
-// The lines of the fstab and the mount unit mount what they say, in a /srv of the test's own.
+// The lines of the fstab and the mount unit mount, in a /srv of the test's own.
 func TestExamplesMount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -41,23 +41,25 @@ func TestExamplesMount(t *testing.T) {
 	})
 }
 
-// The units are what systemd takes.
+// systemd accepts the units.
 func TestExamplesOfUnits(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		for _, name := range []string{"srv-merged.mount", "containerd-fuse-overlayfs.service"} {
-			// The program of the service need not be on this machine.
-			text := strings.Replace(harness.ReadText(t, examples+"/"+name), "ExecStart=/usr/local/bin/containerd-fuse-overlayfs-grpc", "ExecStart=/bin/true", 1)
+			// The machine need not have the program of the service.
+			text := strings.Replace(harness.ReadText(t, examples+"/"+name),
+				"ExecStart=/usr/local/bin/containerd-fuse-overlayfs-grpc", "ExecStart=/bin/true", 1)
 			harness.Write(t, filepath.Join(e.Dir, name), text)
-			if out, err := harness.RunIn(e.Dir, nil, harness.CommandLimit, "systemd-analyze", "verify", "./"+name); err != nil || out != "" {
+			if out, err := harness.RunIn(e.Dir, nil, harness.CommandLimit, "systemd-analyze", "verify",
+				"./"+name); err != nil || out != "" {
 				t.Errorf("%s: %v: %s", name, err, out)
 			}
 		}
 	})
 }
 
-// Containerd reads the configuration and finds the snapshotter in it. The version here is 1: of what version 2 wants, only that
-// it is there can be tested.
+// containerd reads the configuration and finds the snapshotter in it. The version here is 1. Of the
+// part for version 2 the test checks only that it exists.
 func TestExampleOfContainerd(t *testing.T) {
 	dump, err := harness.Run("containerd", "--config", examples+"/containerd.toml", "config", "dump")
 	harness.Check(t, err)
@@ -75,7 +77,7 @@ func TestExampleOfContainerd(t *testing.T) {
 	}
 }
 
-// The configurations name the program where make install puts it.
+// The configurations name the path at which make install installs the program.
 func TestExamplesOfConfigurations(t *testing.T) {
 	for _, name := range []string{"storage.conf", "storage-rootless.conf"} {
 		m := regexp.MustCompile(`(?m)^mount_program = "(.*)"$`).FindStringSubmatch(harness.ReadText(t, examples+"/"+name))

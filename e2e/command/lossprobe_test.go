@@ -19,39 +19,40 @@ const (
 	logWarnsLoss = `writeback=0: with this kernel, data that is appended`
 )
 
-// By default a mount that can be written collects writes where the kernel would lose data otherwise; writeback=0 warns there.
+// By default a writable mount collects writes if the kernel would lose data otherwise. writeback=0
+// logs a warning then.
 func TestWritebackIsWhatTheKernelNeeds(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		logOf := func(readOnly bool, opts ...string) string {
+		logOf := func(change func(o *harness.Overlay), opts ...string) string {
 			t.Helper()
 			o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"text\"")
 			o.Opts = opts
-			if readOnly {
-				o.Upper = ""
-			}
+			change(o)
 			o.Mount()
 			harness.WantText(t, o.Path("f"), "text")
 			o.Unmount()
 			return harness.ReadText(t, o.Log)
 		}
-		text := logOf(false)
+		writable, readOnly := func(*harness.Overlay) {}, func(o *harness.Overlay) { o.Upper = "" }
+		text := logOf(writable)
 		loses, keeps := strings.Contains(text, logLoses), strings.Contains(text, logKeeps)
 		if loses == keeps {
 			t.Fatalf("the probe has found nothing:\n%s", text)
 		}
-		if text := logOf(false, "writeback=0"); strings.Contains(text, logWarnsLoss) != loses {
+		if text := logOf(writable, "writeback=0"); strings.Contains(text, logWarnsLoss) != loses {
 			t.Errorf("writeback=0, and the kernel loses data: %v\n%s", loses, text)
 		}
-		for what, text := range map[string]string{"writeback=1": logOf(false, "writeback=1"), "read-only": logOf(true)} {
+		for what, text := range map[string]string{"writeback=1": logOf(writable, "writeback=1"),
+			"read-only": logOf(readOnly)} {
 			if strings.Contains(text, logLoses) || strings.Contains(text, logKeeps) || strings.Contains(text, logUnknown) {
-				t.Errorf("%s: there is nothing to be found out\n%s", what, text)
+				t.Errorf("%s: the probe has nothing to find\n%s", what, text)
 			}
 		}
 	})
 }
 
-// Where the probe cannot run the kernel is taken for one that loses data.
+// If the probe cannot run, the program assumes that the kernel loses data.
 func TestWritebackWithoutAnAnswerOfTheProbe(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
@@ -66,7 +67,8 @@ func TestWritebackWithoutAnAnswerOfTheProbe(t *testing.T) {
 	})
 }
 
-// In the foreground the daemon starts the client of the probe itself, and has it gone when the mount answers.
+// In the foreground the daemon starts the client of the probe itself. The client has ended when the
+// mount can be used.
 func TestProbeInTheForeground(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

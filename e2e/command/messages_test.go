@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Each thing that keeps a mount from being made: exit 1, one line that names the directory and the reason, no mount.
+// If a mount fails, the exit code is 1, and one line names the directory and the reason. Nothing is
+// mounted.
 func TestErrorMessages(t *testing.T) {
 	harness.NeedDaemon(t)
 	const workDir = "WORKDIR" // stands for the work directory of the overlay
@@ -20,21 +21,37 @@ func TestErrorMessages(t *testing.T) {
 			change func(o *harness.Overlay)
 			want   []string // all must be in the message
 		}{
-			"missing lower":            {func(o *harness.Overlay) { o.Lowers = append(o.Lowers, e.Dir+"/nolower") }, []string{e.Dir + "/nolower", "no such file or directory"}},
-			"lower is a file":          {func(o *harness.Overlay) { o.Lowers = []string{o.Lowers[0] + "/f"} }, []string{"/f", "not a directory"}},
-			"missing upper":            {func(o *harness.Overlay) { o.Upper = e.Dir + "/noupper" }, []string{e.Dir + "/noupper", "no such file or directory"}},
-			"missing mount point":      {func(o *harness.Overlay) { o.Point = e.Dir + "/nomnt" }, []string{e.Dir + "/nomnt", "no such file or directory"}},
-			"mount point is a file":    {func(o *harness.Overlay) { o.Point = o.Lowers[0] + "/f" }, []string{"not a directory"}},
-			"work on another fs":       {func(o *harness.Overlay) { o.Work = "/dev/shm" }, []string{"/dev/shm", "upperdir"}},
-			"foreign things in work":   {func(o *harness.Overlay) { harness.Write(t, o.Work+"/mine.txt", "precious") }, []string{workDir}},
-			"lower inside upper":       {func(o *harness.Overlay) { harness.Mkdir(t, o.Upper+"/in"); o.Lowers = []string{o.Upper + "/in"} }, []string{"/upper"}},
-			"lower inside work":        {func(o *harness.Overlay) { harness.Mkdir(t, o.Work+"/in"); o.Lowers = []string{o.Work + "/in"} }, []string{"/work"}},
-			"work inside upper":        {func(o *harness.Overlay) { o.Work = o.Upper + "/work" }, []string{"/upper"}},
-			"upper inside work":        {func(o *harness.Overlay) { o.Upper = o.Work + "/upper"; harness.Mkdir(t, o.Upper) }, []string{"/work"}},
-			"upper is the work":        {func(o *harness.Overlay) { o.Work = o.Upper }, []string{"/upper"}},
-			"no lowerdir":              {func(o *harness.Overlay) { o.Lowers = nil }, []string{"lowerdir"}},
-			"unknown option":           {func(o *harness.Overlay) { o.Opts = []string{"uperdir=x"} }, []string{"uperdir", "upperdir"}},
-			"bad number":               {func(o *harness.Overlay) { o.Opts = []string{"timeout=soon"} }, []string{"timeout", "soon"}},
+			"missing lower": {func(o *harness.Overlay) { o.Lowers = append(o.Lowers, e.Dir+"/nolower") },
+				[]string{e.Dir + "/nolower", "no such file or directory"}},
+			"lower is a file": {func(o *harness.Overlay) { o.Lowers = []string{o.Lowers[0] + "/f"} },
+				[]string{"/f", "not a directory"}},
+			"missing upper": {func(o *harness.Overlay) { o.Upper = e.Dir + "/noupper" },
+				[]string{e.Dir + "/noupper", "no such file or directory"}},
+			"missing mount point": {func(o *harness.Overlay) { o.Point = e.Dir + "/nomnt" },
+				[]string{e.Dir + "/nomnt", "no such file or directory"}},
+			"mount point is a file": {func(o *harness.Overlay) { o.Point = o.Lowers[0] + "/f" }, []string{"not a directory"}},
+			"work on another fs":    {func(o *harness.Overlay) { o.Work = "/dev/shm" }, []string{"/dev/shm", "upperdir"}},
+			"foreign things in work": {func(o *harness.Overlay) { harness.Write(t, o.Work+"/mine.txt", "precious") },
+				[]string{workDir}},
+			"lower inside upper": {func(o *harness.Overlay) {
+				harness.Mkdir(t,
+					o.Upper+"/in")
+				o.Lowers = []string{o.Upper + "/in"}
+			}, []string{"/upper"}},
+			"lower inside work": {func(o *harness.Overlay) {
+				harness.Mkdir(t, o.Work+"/in")
+				o.Lowers = []string{o.Work +
+					"/in"}
+			}, []string{"/work"}},
+			"work inside upper": {func(o *harness.Overlay) { o.Work = o.Upper + "/work" }, []string{"/upper"}},
+			"upper inside work": {func(o *harness.Overlay) { o.Upper = o.Work + "/upper"; harness.Mkdir(t, o.Upper) },
+				[]string{"/work"}},
+			"upper is the work": {func(o *harness.Overlay) { o.Work = o.Upper }, []string{"/upper"}},
+			"no lowerdir":       {func(o *harness.Overlay) { o.Lowers = nil }, []string{"lowerdir"}},
+			"unknown option": {func(o *harness.Overlay) { o.Opts = []string{"uperdir=x"} },
+				[]string{"uperdir", "upperdir"}},
+			"bad number": {func(o *harness.Overlay) { o.Opts = []string{"timeout=soon"} },
+				[]string{"timeout", "soon"}},
 			"an option without value":  {func(o *harness.Overlay) { o.Opts = []string{"upperdir"} }, []string{"upperdir"}},
 			"a value where none is":    {func(o *harness.Overlay) { o.Opts = []string{"volatile=yes,"} }, []string{"volatile"}},
 			"a second mount point":     {func(o *harness.Overlay) { o.Args = []string{"a", "b"} }, []string{"mount point"}},
@@ -95,7 +112,7 @@ func TestVersionAndHelp(t *testing.T) {
 			harness.Check(t, err)
 			for _, word := range []string{"lowerdir", "upperdir", "workdir", "MOUNTPOINT"} {
 				if !strings.Contains(strings.ToLower(out), strings.ToLower(word)) {
-					t.Errorf("%s does not tell of %s", flag, word)
+					t.Errorf("%s does not name %s", flag, word)
 				}
 			}
 		}
@@ -113,7 +130,7 @@ func isAtLeast110(version string) bool {
 	return err == nil && (major > 1 || major == 1 && minor >= 10)
 }
 
-// Characters that are special in option lists, escaped as callers do.
+// Paths may contain characters that are special in option lists, escaped as callers do.
 func TestEscapedPaths(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

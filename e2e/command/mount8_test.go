@@ -12,11 +12,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// mount(8), fstab(5) and their programs: mount.fuse3 for the types fuse.NAME, mount.fuse-overlay for the type fuse-overlay.
-// The programs are looked for in fixed places only, so the tests put them there in a mount namespace of their own.
+// mount(8), fstab(5) and their programs: mount.fuse3 for the types fuse.NAME, mount.fuse-overlay
+// for the type fuse-overlay. mount(8) looks for the programs in fixed folders, so the tests install
+// them there in a mount namespace of their own.
 
-// privately runs a script in a mount namespace in which /usr/local/sbin holds the program under both of its names, and
-// /sbin the mount helper besides what is there. $DIR is the folder of the test.
+// privately runs a script in a mount namespace in which /usr/local/sbin holds the program under
+// both of its names, and /sbin also the mount helper. $DIR is the folder of the test.
 func privately(t *testing.T, e *harness.Env, script string) (string, error) {
 	t.Helper()
 	programs, helpers := filepath.Join(e.Dir, "programs"), filepath.Join(e.Dir, "helpers")
@@ -30,13 +31,15 @@ func privately(t *testing.T, e *harness.Env, script string) (string, error) {
 		mount --bind $DIR/programs /usr/local/sbin
 		sbin=$(readlink -f /sbin)
 		mount -t overlay helpers -o lowerdir=$DIR/helpers:$sbin $sbin`
-	environ := []string{"DIR=" + e.Dir, "RUN_AS=setpriv --reuid " + harness.PlainUser.Name + " --regid " + harness.PlainUser.Name + " --init-groups"}
+	environ := []string{"DIR=" + e.Dir, "RUN_AS=setpriv --reuid " + harness.PlainUser.Name + " --regid " +
+		harness.PlainUser.Name + " --init-groups"}
 	out, err := harness.RunIn("/", environ, time.Minute, "unshare", "-m", "bash", "-euc", place+"\n"+script)
 	harness.WantNothingRuns(t, e.Dir)
 	return out, err
 }
 
-// mountFunctions are functions for scripts: what is mounted on a folder, in the words of /proc/self/mounts.
+// mountFunctions are functions for scripts. They print the mount on a folder, as in
+// /proc/self/mounts.
 const mountFunctions = `
 	mounted() { awk -v p="$1" '$2 == p {print $3, $4}' /proc/self/mounts; }
 	expect() { local got; got=$(mounted "$1"); case "$got" in $2) ;; *) echo "on $1: '$got', want $2"; exit 1;; esac; }
@@ -131,8 +134,8 @@ EOF
 	})
 }
 
-// A line of fstab with the option user lets an ordinary user mount and unmount. mount(8) has the environment emptied then,
-// and the program mounts through fusermount3.
+// With the option user in fstab an ordinary user may mount and unmount. mount(8) then clears the
+// environment, and the program mounts through fusermount3.
 func TestMountProgramOfOrdinaryUsers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -179,7 +182,7 @@ func TestMountProgramOfOrdinaryUsers(t *testing.T) {
 	})
 }
 
-// What make install puts in place is what mount(8), and those who look for fuse-overlayfs, find.
+// mount(8), and programs that look for fuse-overlayfs, find what make install has installed.
 func TestInstall(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -213,7 +216,7 @@ usr/local/share/man/man1/fuse-overlay.1 644
 		if err != nil || out != "xxx" {
 			t.Errorf("%v: %q", err, out)
 		}
-		// A program of that name by others stays.
+		// Another program of that name stays.
 		harness.Check(t, os.Remove(dest+"/usr/local/bin/fuse-overlayfs"))
 		harness.Write(t, dest+"/usr/local/bin/fuse-overlayfs", "of others")
 		run("uninstall")

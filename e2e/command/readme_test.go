@@ -14,9 +14,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The blocks of README.md and docs/CONTAINERS.md are typed here as they stand there.
+// The tests of this file run the blocks of README.md and docs/CONTAINERS.md.
 
-// document is a copy of a document that every user can read, in the folder of the run.
+// document is a copy of a document in RunDir, which every user can read.
 func document(name string) string { return filepath.Join(harness.RunDir, "documents", name) }
 
 // prepareDocuments makes the copies.
@@ -38,7 +38,8 @@ type block struct{ kind, text string }
 // blocks are the fenced blocks of a document, in order.
 func blocks(t *testing.T, path string) (list []block) {
 	t.Helper()
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(harness.ReadText(t, path), -1) {
+	for _, m := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(harness.ReadText(t, path),
+		-1) {
 		list = append(list, block{m[1], m[2]})
 	}
 	return list
@@ -56,7 +57,7 @@ func blockWith(t *testing.T, path, kind, word string) string {
 	return ""
 }
 
-// promised returns what the lines of cat and tail in a block print, by the comments of the block.
+// promised is the output of the lines with cat and tail in a block, by the comments of the block.
 func promised(text string) (words []string) {
 	for line := range strings.Lines(text) {
 		command, comment, found := strings.Cut(line, "# ")
@@ -105,8 +106,8 @@ func TestReadmeBlocks(t *testing.T) {
 	})
 }
 
-// The shell that the block about user namespaces starts is in the merged tree, can change it, and keeps
-// what it changed in the upper.
+// The shell that the block about user namespaces starts is in the merged tree. It can change the
+// tree, and its changes are in the upper.
 func TestReadmeUserNamespace(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, []harness.Mode{harness.ModeRoot, harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
@@ -115,7 +116,8 @@ func TestReadmeUserNamespace(t *testing.T) {
 		line := strings.TrimSpace(blockWith(t, document("README.md"), "sh", "unshare"))
 		typed := fmt.Sprintf("echo 'echo x >>/new; echo /*' | %s", line)
 		for range 2 { // the first mount ends with its namespace, and gives way to the second
-			out, err := harness.RunIn(e.Dir, []string{"PATH=" + filepath.Dir(harness.Program) + ":/usr/local/bin:/usr/bin:/bin"}, harness.CommandLimit, "sh", "-ec", typed)
+			out, err := harness.RunIn(e.Dir, []string{"PATH=" + filepath.Dir(harness.Program) +
+				":/usr/local/bin:/usr/bin:/bin"}, harness.CommandLimit, "sh", "-ec", typed)
 			if err != nil || out != "/bin /new\n" {
 				t.Errorf("%v: %q", err, out)
 			}
@@ -131,7 +133,7 @@ func TestReadmeUserNamespace(t *testing.T) {
 	})
 }
 
-// The line of fstab is one that mount(8) takes.
+// mount(8) accepts the line of fstab.
 func TestReadmeFstab(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
@@ -148,7 +150,8 @@ func TestReadmeFstab(t *testing.T) {
 	})
 }
 
-// Podman of root takes README's and the example's storage.conf, and podman of a plain user that of the other example.
+// podman of root uses the storage.conf of README and of the example, and podman of a plain user
+// that of the other example.
 func TestStorageConfigurations(t *testing.T) {
 	harness.NeedDaemon(t)
 	const info = "podman info --format '{{.Store.GraphDriverName}} {{.Store.GraphRoot}} {{range $k, $v := .Store.GraphOptions}}{{$k}} {{end}}'"
@@ -173,7 +176,8 @@ func TestStorageConfigurations(t *testing.T) {
 		harness.Write(t, home+"/.config/containers/storage.conf", harness.ReadText(t, document("storage-rootless.conf")))
 		harness.Check(t, os.Remove("/etc/containers/storage.conf"))
 		harness.Shell(t, "/", "chown -R "+harness.PlainUser.Name+" "+home+"; chmod 700 "+home+"/run")
-		out, err := harness.RunIn("/", []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + home + "/run"}, time.Minute, "setpriv", "--reuid", harness.PlainUser.Name,
+		out, err := harness.RunIn("/", []string{"HOME=" + home, "XDG_RUNTIME_DIR=" + home + "/run"}, time.Minute, "setpriv",
+			"--reuid", harness.PlainUser.Name,
 			"--regid", harness.PlainUser.Name, "--init-groups", "sh", "-c", info)
 		if err != nil || !strings.Contains(out, "overlay "+home+"/.local/share/containers/storage overlay.mount_program ") {
 			t.Errorf("storage-rootless.conf: %v: %s", err, out)
@@ -202,15 +206,17 @@ func TestDocumentedTargets(t *testing.T) {
 	}
 }
 
-// make install takes what was built, without Go.
+// make install installs the built program without Go.
 func TestInstallNeedsNoGo(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		harness.Mkdir(t, e.Dir+"/tree/bin", e.Dir+"/tree/docs")
-		for from, to := range map[string]string{"../../Makefile": "Makefile", "../../docs/fuse-overlay.1": "docs/fuse-overlay.1", harness.Program: "bin/fuse-overlay"} {
+		for from, to := range map[string]string{"../../Makefile": "Makefile",
+			"../../docs/fuse-overlay.1": "docs/fuse-overlay.1", harness.Program: "bin/fuse-overlay"} {
 			harness.Check(t, harness.CopyFile(from, e.Dir+"/tree/"+to))
 		}
-		out, err := harness.RunIn(e.Dir+"/tree", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, harness.CommandLimit, "make", "install", "GO=/none", "DESTDIR="+e.Dir+"/root")
+		out, err := harness.RunIn(e.Dir+"/tree", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, harness.CommandLimit,
+			"make", "install", "GO=/none", "DESTDIR="+e.Dir+"/root")
 		if err != nil {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// wrongCall is a command line that users type and that must mount nothing. The message is one line
+// wrongCall is a command line that a user may type and that mounts nothing. The message is one line
 // with each word of want. It names the wrong argument, and the remedy if that does not follow from
 // the reason.
 type wrongCall struct {
@@ -36,7 +36,7 @@ const (
 // The folder of each call has the layers l and l2, an upper u, a work directory w and a mount point
 // m. It also has the folders a:b, c,d and u/in, a file, and the links dangling and loop.
 var wrongCalls = []wrongCall{
-	// Nothing, or not enough.
+	// Missing arguments.
 	wrong(`fuse-overlay`, "no mount point given", "--help"),
 	wrong(`fuse-overlay m`, "no lower layer given", "-o lowerdir=DIR[:DIR]..."),
 	wrong(`fuse-overlay -o lowerdir=l`, "no mount point given"),
@@ -49,7 +49,7 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir= m`, "option lowerdir needs a value"),
 	wrong(`fuse-overlay -o datadir+=l m`, "data-only layers need another lower layer", "lowerdir+="),
 
-	// In the wrong place.
+	// Arguments in the wrong place.
 	wrong(`fuse-overlay lowerdir=l m`, "no lower layer given", `"lowerdir=l" is an option without -o`),
 	wrong(`fuse-overlay lowerdir=l,upperdir=u,workdir=w m`, "is an option without -o"),
 	wrong(`fuse-overlay -o lowerdir=l upperdir=u workdir=w m`, `"upperdir=u" is an option without -o`),
@@ -88,7 +88,8 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lower=l m`, `"lower"`, `"lowerdir"`),
 	wrong(`fuse-overlay -o LOWERDIR=l m`, `"LOWERDIR"`, `"lowerdir"`),
 	wrong(`fuse-overlay -o lowerdir=l,volatil m`, `"volatil"`, `"volatile"`),
-	wrong(`fuse-overlay -o lowerdir=l,volatil,wrietback=1,b m`, `"volatil"`, `"volatile"`, `"wrietback"`, `"writeback"`, `"b"`),
+	wrong(`fuse-overlay -o lowerdir=l,volatil,wrietback=1,b m`, `"volatil"`, `"volatile"`, `"wrietback"`, `"writeback"`,
+		`"b"`),
 	wrong(`fuse-overlay -o lowerdir=l,frobnicate=1 m`, `unknown option "frobnicate"`, "--help"),
 	wrong(`fuse-overlay -o lowerdir=l,rwx m`, `"rwx"`, `"rw"`),
 	wrong(`fuse-overlay -o lowerdir=l,$(printf %0100000d 0) m`, `unknown option "0000`, `..."`),
@@ -129,7 +130,8 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir=u/in,upperdir=u,workdir=w m`, `lowerdir "u/in"`, `lies inside the upperdir "u"`),
 	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=l2 m`, `workdir "l2"`, "is not empty"),
 	wrong(`fuse-overlay -o lowerdir=l,upperdir=u,workdir=/dev/shm m`, `workdir "/dev/shm"`, "same mount", "upperdir"),
-	wrong(`fuse-overlay -o lowerdir=/root/none m`, `lowerdir "/root/none": permission denied`).as(harness.ModeUserns, harness.ModeFusermount),
+	wrong(`fuse-overlay -o lowerdir=/root/none m`, `lowerdir "/root/none": permission denied`).as(harness.ModeUserns,
+		harness.ModeFusermount),
 
 	// The mount point.
 	wrong(`fuse-overlay -o lowerdir=l none`, `mount point "none": no such file`),
@@ -223,7 +225,8 @@ func TestDeviceThatUsersMayNotOpen(t *testing.T) {
 	})
 }
 
-// As fuse-overlayfs the program mounts with what that program passes by, and warns in its words.
+// Under the name fuse-overlayfs the program mounts with options that fuse-overlayfs ignores. It
+// prints the same warnings.
 func TestCompatibleCallsMount(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -7,7 +7,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// buildah by single steps: a working container that is run, copied into, mounted for programs outside of it, and committed.
+// buildah runs a working container, copies into it, mounts it for programs outside, and commits it.
 func TestBuildahSteps(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
@@ -15,11 +15,12 @@ func TestBuildahSteps(t *testing.T) {
 		harness.Write(t, dir+"/f", "copied\n")
 		e.own(t, dir+"/f")
 		working := strings.TrimSpace(e.run(t, "buildah", "from", imageBusybox))
-		e.run(t, "buildah", "run", "--network=none", working, "sh", "-euc", "cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
+		e.run(t, "buildah", "run", "--network=none", working, "sh", "-euc",
+			"cd /data; rm removed; mv dir dir2; echo run >>changed; chown 5:6 kept")
 		e.run(t, "buildah", "copy", "--quiet", "--chown=7:8", working, dir+"/f", "/data/copied")
 		e.run(t, "buildah", "config", "--cmd", "cat /data/changed /data/copied", working)
 
-		// Mounted, it is a folder for every program of the same user namespace.
+		// The mount is a folder for every program of the same user namespace.
 		script := `m=$(buildah mount $0); cd $m/data; cat changed copied; echo outside >>changed; rm -r tree; stat -c '%u:%g' kept copied; cd /; buildah umount $0 >/dev/null`
 		args := []string{"bash", "-euc", script, working}
 		if e.Rootless() {

@@ -19,7 +19,7 @@ const (
 	containerdImage   = "test.local/e2e:1"
 )
 
-// containerd is a running containerd of a test, with our snapshotter.
+// containerd is a running containerd of a test, with the snapshotter that uses the program.
 type containerd struct {
 	t    *testing.T
 	e    *harness.Env
@@ -29,7 +29,7 @@ type containerd struct {
 
 func startContainerd(t *testing.T, e *harness.Env) *containerd {
 	t.Helper()
-	// Sockets have short paths, at most 107 bytes; /run is ours.
+	// Paths of sockets have at most 107 bytes. /run belongs to the test.
 	c := &containerd{t: t, e: e, dir: filepath.Join(e.Dir, "containerd"), sock: "/run/containerd.sock"}
 	harness.Mkdir(t, c.dir)
 	const proxy = "/run/snapshotter.sock"
@@ -50,7 +50,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
   address = %q
 `, c.dir+"/tmp", c.dir+"/opt", ourSnapshotter, proxy))
 	startService(t, e, func() error { _, err := c.try("version"); return err },
-		"containerd", "--log-level", "warn", "--config", config, "--root", c.dir+"/root", "--state", c.dir+"/state", "--address", c.sock)
+		"containerd", "--log-level", "warn", "--config", config, "--root", c.dir+"/root", "--state", c.dir+"/state",
+		"--address", c.sock)
 	return c
 }
 
@@ -67,14 +68,14 @@ func (c *containerd) ctr(args ...string) string {
 	return out
 }
 
-// run runs a script in a new container and answers with what the script wrote. That goes into a file: ctr loses the output of
-// a short command when the machine is busy. options are those of `ctr run`.
+// run runs a script in a new container and returns its output. The output goes into a file, because
+// ctr loses that of a short command on a busy machine. options are those of `ctr run`.
 func (c *containerd) run(id string, options []string, script string) (string, error) {
 	c.t.Helper()
 	text := filepath.Join(c.dir, "out-"+id, "text")
 	harness.Mkdir(c.t, filepath.Dir(text))
 	harness.Check(c.t, os.Chmod(filepath.Dir(text), 0o777))
-	// No share of the CPU: a cgroup2 next to the older kind has no controller for it.
+	// No share of the CPU: a cgroup2 beside cgroups of version 1 has no controller for it.
 	args := slices.Concat([]string{"run", "--cpu-shares", "0", "--cgroup", harness.CgroupName() + "/" + id,
 		"--mount", "type=bind,src=" + filepath.Dir(text) + ",dst=/run/out,options=rbind:rw"}, options)
 	if !slices.Contains(options, "--rootfs") {
@@ -105,13 +106,13 @@ func (c *containerd) importImage(snapshotters ...string) {
 	}
 }
 
-// mountSnapshot mounts a snapshot outside of containers, as containerd does.
+// mountSnapshot mounts a snapshot without a container, as containerd does.
 func (c *containerd) mountSnapshot(snapshotter, key string) string {
 	c.t.Helper()
 	target, err := os.MkdirTemp(c.dir, "mnt-"+snapshotter+"-"+key+"-")
 	harness.Check(c.t, err)
 	line := c.ctr("snapshots", "--snapshotter", snapshotter, "mounts", target, key)
-	// mount(8) does not know containerd's types fuse3.NAME, its helper does.
+	// mount(8) does not accept containerd's types fuse3.NAME. Its helper does.
 	if args, ok := strings.CutPrefix(strings.TrimSpace(line), "mount -t fuse3."+ourSnapshotter+" "); ok {
 		line = "mount.fuse3 " + args + " -t " + ourSnapshotter
 	}
@@ -120,7 +121,7 @@ func (c *containerd) mountSnapshot(snapshotter, key string) string {
 	return target
 }
 
-// wantMounted expects as many daemons of the program under test, in time.
+// wantMounted fails the test unless there are n daemons of the program in time.
 func wantMounted(t *testing.T, what string, n int) {
 	t.Helper()
 	if !harness.Eventually(5*time.Second, func() bool { return len(harness.ProcessesOf(harness.Program)) == n }) {
@@ -128,8 +129,8 @@ func wantMounted(t *testing.T, what string, n int) {
 	}
 }
 
-// An image is imported and unpacked through our mount, run and changed; all of it as with containerd's own snapshotter on
-// the kernel's overlayfs.
+// An image is imported, unpacked through the program, run and changed. The results equal those of
+// containerd's own snapshotter on the kernel's overlayfs.
 func TestContainerd(t *testing.T) {
 	needSnapshotter(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -174,8 +175,8 @@ func TestContainerd(t *testing.T) {
 	})
 }
 
-// A container in a user namespace, whose ids the mount maps (uidmapping, gidmapping): it sees the owners that the image has,
-// and what it writes is on disk as if there were no user namespace.
+// For a container in a user namespace the mount maps ids (uidmapping, gidmapping). The container
+// sees the owners of the image, and its files on disk have the ids of the image too.
 func TestContainerdUserNamespace(t *testing.T) {
 	needSnapshotter(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -191,20 +192,22 @@ func TestContainerdUserNamespace(t *testing.T) {
 			id := fmt.Sprint("run", i)
 			seen[i] = c.mustRun(id, options, see)
 			line := c.ctr("snapshots", "--snapshotter", ourSnapshotter, "mounts", "/mnt", id)
-			harness.Equal(t, id+" is mounted with a mapping: "+line, strings.Contains(line, "uidmapping="+map1+",gidmapping="+map1), i == 1)
+			harness.Equal(t, id+" is mounted with a mapping: "+line, strings.Contains(line, "uidmapping="+map1+",gidmapping="+
+				map1), i == 1)
 			_, upper, _ := strings.Cut(line, "upperdir=")
 			uppers[i], _, _ = strings.Cut(upper, ",")
 		}
 		harness.Equal(t, "what the mapped container sees", seen[1], seen[0])
 		v := harness.FullView
-		// A write by the root of a user namespace clears suid, on every file system: CAP_FSETID of the first one is asked for.
+		// A write by the root of a user namespace clears suid on every file system, because the kernel
+		// needs CAP_FSETID of the initial one.
 		v.Skip = func(rel string) bool { return rel == "data/suid" }
 		harness.CompareTrees(t, "the upper", uppers[0], uppers[1], v)
 	})
 }
 
-// Many containers of one image at once, each with a root and a daemon of its own; a read-only one; and the mounts and
-// daemons gone with their containers.
+// Many containers of one image run at the same time, each with a root and a daemon of its own, one
+// of them read-only. Mounts and daemons end with their containers.
 func TestContainerdManyContainers(t *testing.T) {
 	needSnapshotter(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -263,10 +266,15 @@ func TestContainerdRunningContainer(t *testing.T) {
 		for _, s := range both {
 			id := "live-" + s
 			text := filepath.Join(c.dir, "out-"+id, "text")
-			if out, err := c.run(id, []string{"--snapshotter", s, "--detach"}, imageChanges+"\necho changed; exec sleep 1000"); err != nil {
+			if out, err := c.run(id, []string{"--snapshotter", s, "--detach"}, imageChanges+
+				"\necho changed; exec sleep 1000"); err != nil {
 				t.Fatalf("ctr run: %v\n%s", err, out)
 			}
-			if !harness.Eventually(10*time.Second, func() bool { out, _ := os.ReadFile(text); return strings.Contains(string(out), "changed\n") }) {
+			if !harness.Eventually(10*time.Second, func() bool {
+				out,
+					_ := os.ReadFile(text)
+				return strings.Contains(string(out), "changed\n")
+			}) {
 				t.Fatalf("%s: the container does not answer", s)
 			}
 			layers[s] = c.diff(s, id)
@@ -274,7 +282,8 @@ func TestContainerdRunningContainer(t *testing.T) {
 				target := c.mountSnapshot(s, id)
 				harness.WantText(t, target+"/etc.bak/conf", "second\nmore\n")
 			}
-			c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-ec", "echo on >>/etc.bak/conf; tail -n 1 /etc.bak/conf >/run/out/exec")
+			c.ctr("tasks", "exec", "--exec-id", "x", id, "/bin/sh", "-ec",
+				"echo on >>/etc.bak/conf; tail -n 1 /etc.bak/conf >/run/out/exec")
 			harness.WantText(t, filepath.Dir(text)+"/exec", "on\n")
 			c.ctr("tasks", "rm", "--force", id)
 			c.ctr("containers", "rm", "--keep-snapshot", id)
@@ -284,7 +293,7 @@ func TestContainerdRunningContainer(t *testing.T) {
 	})
 }
 
-// When the mount fails, the user of ctr reads our reason.
+// If the mount fails, ctr prints the reason of the program.
 func TestContainerdMountFails(t *testing.T) {
 	needSnapshotter(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -305,7 +314,8 @@ func TestContainerdMountFails(t *testing.T) {
 	})
 }
 
-// topSnapshot is the committed snapshot that is nobody's parent: the image. It takes the output of `ctr snapshots ls`.
+// topSnapshot is the committed snapshot without children: the image. Its argument is the output of
+// `ctr snapshots ls`.
 func topSnapshot(t *testing.T, list string) string {
 	t.Helper()
 	parents, keys := map[string]bool{}, []string{}
@@ -324,7 +334,7 @@ func topSnapshot(t *testing.T, list string) string {
 	return keys[0]
 }
 
-// diff lists the layer that a snapshot's changes make: type, mode, owner, size or device, name.
+// diff lists the layer of a snapshot's changes: type, mode, owner, size or device, name.
 func (c *containerd) diff(snapshotter, key string) string {
 	c.t.Helper()
 	out := harness.Shell(c.t, c.dir, fmt.Sprintf("ctr --address %s snapshots --snapshotter %s diff %s | tar -tvz --numeric-owner", c.sock, snapshotter, key))

@@ -35,15 +35,18 @@ func startDocker(t *testing.T, e *harness.Env, driver string, options ...string)
 	harness.Check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
 	d := &docker{t: t, dir: dir}
 	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
-		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root", "/run/docker",
+		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root",
+		"/run/docker",
 		"--pidfile", "/run/docker.pid"}, options...)
 	startService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
 	return d
 }
 
 func (d *docker) try(args ...string) (string, error) {
-	// The older builder: what BuildKit makes of a layer differs between versions of docker. TestDockerBuildKit has it.
-	return harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
+	// The older builder, because the layers of BuildKit differ between versions of docker.
+	// TestDockerBuildKit uses BuildKit.
+	return harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker",
+		args...)
 }
 
 func (d *docker) docker(args ...string) string {
@@ -55,7 +58,7 @@ func (d *docker) docker(args ...string) string {
 	return out
 }
 
-// run runs a script in a new container that is kept.
+// run runs a script in a new container, which is not removed.
 func (d *docker) run(name, image, script string) string {
 	d.t.Helper()
 	return d.docker("run", "--network", "none", "--name", name, image, "/bin/sh", "-ec", script)
@@ -74,10 +77,11 @@ func (d *docker) export(container string) string {
 // importTree makes an image of a folder.
 func (d *docker) importTree(dir, image string) {
 	d.t.Helper()
-	harness.Shell(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+" import - "+image)
+	harness.Shell(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+
+		" import - "+image)
 }
 
-// BuildKit inside of dockerd builds on the driver too.
+// BuildKit inside dockerd builds on the driver too.
 func TestDockerBuildKit(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -104,8 +108,9 @@ RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 	})
 }
 
-// An image is built in more than 12 steps and two stages, run, changed, looked at by diff, committed, saved, loaded and run
-// again; all of it as with docker's own driver for the kernel's overlayfs.
+// An image is built in more than 12 steps and two stages, run, changed, listed by diff, committed,
+// saved, loaded and run again. The results equal those of docker's own driver for the kernel's
+// overlayfs.
 func TestDocker(t *testing.T) {
 	harness.NeedDaemon(t)
 	root := debianRoot(t)
@@ -120,7 +125,9 @@ func TestDocker(t *testing.T) {
 				harness.Equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
 				d.importTree(root, buildBase)
 				d.docker("build", "--network", "none", "--no-cache", "-t", "e2e/built", context)
-				wantMountedIf(t, driver == ourDriver, "after the build", 0)
+				if driver == ourDriver {
+					wantMounted(t, "after the build", 0)
+				}
 
 				out := d.run("built", "e2e/built", "grep ' / ' /proc/mounts; cat /usr/share/doc/README; ls /usr/share/documents/apt")
 				if driver == ourDriver && !strings.HasPrefix(out, "fuse-overlayfs / fuse.fuse-overlayfs rw") {
@@ -140,21 +147,24 @@ func TestDocker(t *testing.T) {
 				d.docker("create", "--name", "loaded", "e2e/changed")
 				exports[driver+" loaded"] = d.export("loaded")
 				d.docker("rm", "loaded")
-				wantMountedIf(t, driver == ourDriver, "all containers removed", 0)
+				if driver == ourDriver {
+					wantMounted(t, "all containers removed", 0)
+				}
 			})
 		}
 		if t.Failed() {
 			return
 		}
-		// For this driver docker writes layers from a comparison of attributes: a hard link to a file of a layer below becomes a
-		// file of its own, whoever mounts.
+		// For this driver docker writes layers from a comparison of attributes. A hard link to a file of
+		// a layer below becomes a file of its own, whatever program mounts.
 		v := kernelView
 		v.Nlink = false
 		for _, what := range []string{" built", " loaded"} {
 			sameTreeAs(t, "the image"+what, exports[kernelDriver+what], exports[ourDriver+what], v)
 		}
 		harness.Equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
-		for _, line := range []string{"D /out/moved/f2", "A /out/new/f3", "D /usr/share/documents", "C /etc/passwd", "A /etc2/deep/f3"} {
+		for _, line := range []string{"D /out/moved/f2", "A /out/new/f3", "D /usr/share/documents", "C /etc/passwd",
+			"A /etc2/deep/f3"} {
 			if !strings.Contains("\n"+diffs[ourDriver], "\n"+line+"\n") {
 				t.Errorf("docker diff: no %q in\n%s", line, tail(diffs[ourDriver], 4000))
 			}
@@ -162,7 +172,7 @@ func TestDocker(t *testing.T) {
 	})
 }
 
-// containerChanges are done in a container of the built image.
+// containerChanges is a script for a container of the built image.
 const containerChanges = `
 	rm /out/moved/f2*; cp -a /out/moved /out/new; rm -r /usr/share/documents; echo more >>/etc/passwd
 	cp -a /etc /etc2; rm /etc2/hostname; mv /srv/file /srv/file2; chmod 640 /srv/pipe; chown 9:9 /srv/null; ln /srv/tac /srv/tac2
@@ -174,14 +184,8 @@ func sortedLines(text string) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func wantMountedIf(t *testing.T, cond bool, what string, n int) {
-	t.Helper()
-	if cond {
-		wantMounted(t, what, n)
-	}
-}
-
-// Running containers: many at once, exec, cp, a commit while one of them writes, stop and start again.
+// Many containers run at the same time, with exec, cp, a commit while one of them writes, stop and
+// start.
 func TestDockerRunningContainers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -207,7 +211,8 @@ func TestDockerRunningContainers(t *testing.T) {
 			harness.Equal(t, "in "+name, out, "first\n"+name+"\nls: /data/removed: No such file or directory\n")
 		}
 		d.docker("commit", "c0", "e2e/running")
-		harness.Equal(t, "committed while it wrote", d.docker("run", "--rm", "--network", "none", "e2e/running", "/bin/sh", "-c",
+		harness.Equal(t, "committed while it wrote", d.docker("run", "--rm", "--network", "none", "e2e/running", "/bin/sh",
+			"-c",
 			"tail -n 1 /data/written; cat /etc/conf"), "x\nfirst\nc0\n")
 		d.docker("cp", "c1:/data/tree", e.Dir+"/copied")
 		harness.WantTree(t, "copied out of a container", e.Dir+"/copied", "file sub/f \"f\"\nfile sub/g \"g\"")
@@ -226,8 +231,8 @@ func TestDockerRunningContainers(t *testing.T) {
 	})
 }
 
-// With --userns-remap docker shifts the owners on disk and asks for no mapping: the root of the user namespace is an ordinary
-// user to the mount, and works as root all the same.
+// With --userns-remap docker shifts the owners on disk and requests no mapping. The root of the
+// user namespace is an ordinary user to the mount, but works as root.
 func TestDockerUserNamespace(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
@@ -249,7 +254,7 @@ func TestDockerUserNamespace(t *testing.T) {
 				d.docker("rm", "changed")
 			})
 		}
-		// ls shows the minute of what the script has changed, and the second container may run in the next one.
+		// ls shows the minute of changed files, and the second container may run in the next minute.
 		recent := regexp.MustCompile(`[A-Z][a-z]{2} +\d+ \d\d:\d\d`)
 		for i := range seen {
 			seen[i] = recent.ReplaceAllString(seen[i], "now")
@@ -271,7 +276,7 @@ func busyboxImage(t *testing.T, e *harness.Env) string {
 	return root
 }
 
-// When the mount fails, the user of docker reads our reason.
+// If the mount fails, docker prints the reason of the program.
 func TestDockerMountFails(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {

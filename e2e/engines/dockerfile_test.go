@@ -7,8 +7,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// dockerfile builds an image of a Debian root, buildBase, in steps that change what lower layers hold in every way; the
-// stages and their COPY count as steps too.
+// dockerfile builds an image of a Debian root, buildBase. Its steps change objects of lower layers
+// in every way. The stages and their COPY count as steps too.
 const dockerfile = `
 FROM ` + buildBase + ` AS first
 RUN rm -r /usr/share/locale /usr/share/man && rm /etc/issue /etc/issue.net
@@ -39,7 +39,7 @@ CMD ["/bin/bash"]
 
 const buildBase = "e2e/base"
 
-// buildContext makes the folder that the dockerfile is built from: with a package that has a conffile and scripts.
+// buildContext makes the folder for the build, with a package that has a conffile and scripts.
 func buildContext(t *testing.T, e *harness.Env) string {
 	t.Helper()
 	dir := filepath.Join(e.Dir, "context")

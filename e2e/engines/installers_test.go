@@ -12,7 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// frob is a package that has a folder in its first version, and in its second a link to another.
+// frob makes a package whose first version has a folder. The second has a link to another folder in
+// its place.
 const frob = `
 	build() {
 		mkdir -p $1/DEBIAN $1/usr/share/$2
@@ -37,8 +38,9 @@ func installFrob(t *testing.T, e *harness.Env, root string, version int) {
 	}
 }
 
-// directoryRenames are what other installers do to a directory of a lower: rename(2), with no way round. pip puts what it
-// replaces aside as ~NAME, rustup takes a component away and puts it back when an update fails, npm and conda put aside too.
+// directoryRenames are the renames of other installers, which have no fallback for EXDEV. pip
+// renames what it replaces to ~NAME, rustup renames a component away and back if an update fails,
+// npm and conda rename too.
 const directoryRenames = `
 	sub move { rename($_[0], $_[1]) or die "rename $_[0] $_[1]: $!\n" }
 	sub text { open(my $f, ">", $_[0]) or die "$_[0]: $!\n"; print $f $_[1] }
@@ -95,7 +97,8 @@ func TestInstallersRenameDirectories(t *testing.T) {
 		}
 		sameTreeAs(t, "mounted by the kernel", plainCopy, o.Point, kernelView)
 		o.Unmount()
-		for _, moved := range []string{"toolchain/lib/a.so", "toolchain/bin-old/rustc", "pkgs/f", "node_modules/left/deep/x.js"} {
+		for _, moved := range []string{"toolchain/lib/a.so", "toolchain/bin-old/rustc", "pkgs/f",
+			"node_modules/left/deep/x.js"} {
 			var st unix.Stat_t
 			if unix.Lstat(filepath.Join(o.Upper, moved), &st) == nil {
 				t.Errorf("%s was copied", moved)

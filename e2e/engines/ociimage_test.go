@@ -12,8 +12,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// ociArchive writes an image as a tar file in the OCI layout. Each folder is one layer, the lowest first; in it a file
-// .wh.NAME removes NAME, and .wh..wh..opq hides what lower layers have in its directory.
+// ociArchive writes an image as a tar file in the OCI layout. Each folder is one layer, the lowest
+// first. In it a file .wh.NAME removes NAME, and .wh..wh..opq hides the objects of lower layers in
+// its directory.
 func ociArchive(t *testing.T, path, name string, layers ...string) {
 	t.Helper()
 	dir := path + ".oci"
@@ -54,7 +55,8 @@ func ociArchive(t *testing.T, path, name string, layers ...string) {
 	harness.Check(t, os.RemoveAll(dir))
 }
 
-// imageLayers are the layers of the test image above that with busybox; each has what only layers can say.
+// imageLayers are the layers of the test image above that with busybox. Each has whiteouts or
+// opaque directories.
 var imageLayers = []string{`
 	file etc/conf "first\n"
 	file etc/list "list\n"
@@ -112,7 +114,8 @@ func imageDirs(t *testing.T, e *harness.Env) []string {
 	return dirs
 }
 
-// imageTree is what the layers show together, besides busybox and the folders that runtimes mount on.
+// imageTree is the merged tree of the layers, without busybox and the folders on which runtimes
+// mount.
 const imageTree = `
 	file etc/conf "second\n"
 	file etc/list "list\n"
@@ -137,7 +140,7 @@ const imageTree = `
 	symlink data/link /etc/conf
 	file data/again "third"`
 
-// imageChanges are done in a container of the image.
+// imageChanges is a script for a container of the image.
 const imageChanges = `
 	echo more >>/etc/conf; echo n >/etc/list.new; mv /etc/list.new /etc/list; rm /etc/list
 	rm -r /data/hidden; mkdir /data/hidden; echo new >/data/hidden/new; rm -r /data/gone

@@ -10,13 +10,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A Containerfile of 12 steps, built by podman and buildah through the mount and by podman on the kernel's overlayfs: the
-// images have the same tree.
+// podman and buildah build a Containerfile of 12 steps through the mount, and podman builds it on
+// the kernel's overlayfs. The images have the same tree.
 
-// containerfile works on a Debian root, in 12 steps, in every way that has gone wrong with such programs: directories that are
-// removed or renamed and come again, whole trees with a new mode or owner, links to files of lower layers, a package that is
-// installed, changed, purged and installed again. Unlike the one for docker it makes no devices, which a plain user cannot,
-// and is short, since podman compares all files of two trees for each step.
+// containerfile works on a Debian root, in 12 steps, in every way that has failed with such
+// programs. Directories are removed or renamed and made again, whole trees get a new mode or owner,
+// files of lower layers get links, and a package is installed, changed, purged and installed again.
+// Unlike the one for docker it makes no devices, which a plain user cannot make. It is short,
+// because podman compares all files of two trees for each step.
 const containerfile = `
 FROM localhost/debian AS stage
 RUN mkdir -p /out/bin /out/lib/deep/er && cp -a /usr/share/base-files /out/share && cp -a /usr/bin/dash /out/bin/tool && \
@@ -41,12 +42,13 @@ RUN dpkg -i /srv/package.deb && e2e-tool > /opt/told && mv /etc/e2e.d /etc/e2e.n
 CMD ["e2e-tool"]
 `
 
-// containerContext makes a folder with the Containerfile and what it copies.
+// containerContext makes a folder with the Containerfile and the files that it copies.
 func containerContext(t *testing.T, e *engine) string {
 	t.Helper()
 	dir := e.folder(t)
 	for name, text := range map[string]string{
-		"Containerfile": containerfile, "tree/a/1": "1", "tree/a/2": "2", "tree/old/3": "3", "tree/old/sub/4": "4", "tree/b": "b",
+		"Containerfile": containerfile, "tree/a/1": "1", "tree/a/2": "2", "tree/old/3": "3", "tree/old/sub/4": "4",
+		"tree/b": "b",
 	} {
 		harness.Mkdir(t, filepath.Dir(filepath.Join(dir, name)))
 		harness.Write(t, filepath.Join(dir, name), text)
@@ -62,7 +64,8 @@ func containerContext(t *testing.T, e *engine) string {
 	return dir
 }
 
-// localPackage has a program with two names, conffiles, and scripts that keep a state.
+// localPackage is a package with a program with two names, with conffiles, and with scripts that
+// store a state.
 const localPackage = `
 	file DEBIAN/control "Package: e2e-package\nVersion: 1\nArchitecture: all\nMaintainer: e2e <e2e@test.local>\nDescription: a test\n"
 	file DEBIAN/conffiles "/etc/e2e.conf\n/etc/e2e.d/one\n"
@@ -79,20 +82,22 @@ func makePackage(t *testing.T, path string) {
 	t.Helper()
 	tree := t.TempDir()
 	harness.Build(t, &harness.Env{Mode: harness.ModeRoot, Dir: tree}, tree, localPackage)
-	// dpkg-deb writes no time after this one.
-	out, err := harness.RunIn("", []string{"SOURCE_DATE_EPOCH=1000000000"}, harness.CommandLimit, "dpkg-deb", "--root-owner-group", "-Znone", "-b", tree, path)
+	// dpkg-deb writes no later time than this.
+	out, err := harness.RunIn("", []string{"SOURCE_DATE_EPOCH=1000000000"}, harness.CommandLimit, "dpkg-deb",
+		"--root-owner-group", "-Znone", "-b", tree, path)
 	if err != nil {
 		t.Fatalf("dpkg-deb: %v\n%s", err, out)
 	}
 }
 
-// builders are the programs that build, and how: podman makes a layer of each step, buildah one of all.
+// builders are the programs that build. podman makes a layer of each step, buildah one of all
+// steps.
 var builders = map[string][]string{
 	"podman":  {"podman", "build", "--quiet", "--layers=true", "--network=none", "--no-cache"},
 	"buildah": {"buildah", "bud", "--quiet", "--layers=false", "--network=none"},
 }
 
-// build builds the Containerfile and answers with the tree of the image.
+// build builds the Containerfile and returns the tree of the image.
 func (e *engine) build(t *testing.T, builder string) map[string]string {
 	t.Helper()
 	e.need(t, imageDebian)

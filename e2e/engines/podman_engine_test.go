@@ -16,10 +16,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/podman"
 )
 
-// podman and buildah with the program as their mount_program. One engine for each user and driver serves all tests, for
-// importing the base images costs more than most of them.
+// podman and buildah have the program as their mount_program. One engine for each user and driver
+// serves all tests, because the import of the base images takes longer than most of them.
 
-// engineLimit is for one command of an engine; the longest is a step of a build on a busy machine.
+// engineLimit is the time limit of one command of an engine. The longest is a step of a build on a
+// busy machine.
 const engineLimit = 3 * time.Minute
 
 // engine is podman.Engine for tests.
@@ -29,13 +30,13 @@ type engine struct {
 	images map[string]bool // what has been imported; guarded by engines.mu
 }
 
-// engines are those started so far, by name.
+// engines are the engines that run, by name.
 var engines = struct {
 	mu     sync.Mutex
 	byName map[string]*engine
 }{byName: map[string]*engine{}}
 
-// kinds of engines. The native ones mount by the kernel's overlayfs.
+// The kinds of engines. The native ones mount by the kernel's overlayfs.
 const (
 	engineRoot       = "root"
 	engineRootless   = "rootless"
@@ -43,7 +44,7 @@ const (
 	engineForceMask  = "force-mask"
 )
 
-// engineConfig is how an engine of a kind is made.
+// engineConfig is the configuration of an engine of a kind.
 func engineConfig(kind, dir string) podman.Config {
 	c := podman.Config{Dir: dir, Program: harness.Program, AutoUser: harness.PlainUser.Name}
 	if io := os.Getenv(harness.EnvIO); io != "" && kind == engineRoot {
@@ -51,11 +52,12 @@ func engineConfig(kind, dir string) podman.Config {
 	}
 	switch kind {
 	case engineNativeRoot:
-		// With metacopy, layers are found by comparing trees, as with a mount program, and not taken from the upper: what
-		// counts as changed is then the same in both images.
+		// With metacopy podman makes a layer by a comparison of trees, as with a mount program, and not
+		// from the upper. So both images have the same changes.
 		c.Program, c.MountOptions = "", []string{"metacopy=on"}
 	case engineRootless, engineForceMask:
-		c.User, c.AutoUser = &podman.User{Name: harness.PlainUser.Name, UID: harness.PlainUser.UID, GID: harness.PlainUser.GID}, ""
+		c.User, c.AutoUser = &podman.User{Name: harness.PlainUser.Name, UID: harness.PlainUser.UID,
+			GID: harness.PlainUser.GID}, ""
 	}
 	if kind == engineForceMask {
 		c.ForceMask = "700"
@@ -63,7 +65,7 @@ func engineConfig(kind, dir string) podman.Config {
 	return c
 }
 
-// startEngine answers with the engine of a kind, started when it is wanted first.
+// startEngine returns the engine of a kind, and starts it at the first call.
 func startEngine(t *testing.T, kind string) *engine {
 	t.Helper()
 	engines.mu.Lock()
@@ -91,7 +93,7 @@ func eachEngine(t *testing.T, fn func(t *testing.T, e *engine)) {
 	}
 }
 
-// onEngine runs fn with the engine of a kind, and sees that fn leaves nothing.
+// onEngine runs fn with the engine of a kind, and fails the test if fn leaves something behind.
 func onEngine(t *testing.T, kind string, fn func(t *testing.T, e *engine)) {
 	t.Helper()
 	e := startEngine(t, kind)
@@ -99,7 +101,7 @@ func onEngine(t *testing.T, kind string, fn func(t *testing.T, e *engine)) {
 	fn(t, e)
 }
 
-// wantQuiet fails when containers, mounts or processes are left, and removes the containers.
+// wantQuiet fails the test if containers, mounts or processes are left, and removes the containers.
 func (e *engine) wantQuiet(t *testing.T) {
 	t.Helper()
 	if ids := strings.Fields(e.run(t, "podman", "ps", "--all", "--quiet", "--external")); len(ids) > 0 {
@@ -116,7 +118,7 @@ func (e *engine) wantQuiet(t *testing.T) {
 	}
 }
 
-// left tells which mounts and processes there are while no container runs.
+// left lists the mounts and processes while no container runs.
 func (e *engine) left() error {
 	mounts, err := e.Mounts()
 	processes, err2 := e.Processes()
@@ -142,7 +144,7 @@ func closeEngines() error {
 	return errors.Join(errs...)
 }
 
-// empty removes all containers and images and tells what is left then.
+// empty removes all containers and images, and returns what is left.
 func (e *engine) empty() error {
 	for _, command := range []string{"buildah rm --all", "podman rm --force --all --time 0", "podman volume prune --force",
 		"podman rmi --all --force"} {
@@ -160,7 +162,7 @@ func (e *engine) empty() error {
 	return err
 }
 
-// run runs a program in the engine, fails the test when it fails, and answers with its output.
+// run runs a program in the engine and returns its output. It ends the test if the program fails.
 func (e *engine) run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := e.Run(engineLimit, args...)
@@ -170,21 +172,23 @@ func (e *engine) run(t *testing.T, args ...string) string {
 	return out
 }
 
-// podman runs a command of podman's, in words.
+// podman runs a command of podman. words are separated by spaces.
 func (e *engine) podman(t *testing.T, args ...string) string {
 	t.Helper()
 	return e.run(t, append([]string{"podman"}, args...)...)
 }
 
-// runToEnd runs a container of these arguments of `podman run`, which is kept, and answers with what it wrote. That is taken
-// from its log: on a busy machine an attached podman loses the output of a container that ends at once.
+// runToEnd runs a container with these arguments of `podman run`, does not remove it, and returns
+// its output. It reads its log, because on a busy machine an attached podman loses the output of a
+// container that ends at once.
 func (e *engine) runToEnd(t *testing.T, args ...string) (id, out string) {
 	t.Helper()
 	id = strings.TrimSpace(e.podman(t, append([]string{"run", "--detach"}, args...)...))
 	return id, e.waitFor(t, id)
 }
 
-// waitFor waits for the end of a container, fails the test when it failed, and answers with all that it ever wrote.
+// waitFor waits for the end of a container and returns all its output. It ends the test if the
+// container fails.
 func (e *engine) waitFor(t *testing.T, id string) string {
 	t.Helper()
 	if code := strings.TrimSpace(e.podman(t, "wait", id)); code != "0" {
@@ -193,7 +197,8 @@ func (e *engine) waitFor(t *testing.T, id string) string {
 	return e.podman(t, "logs", id)
 }
 
-// inContainer runs a script in a new container of an image, which is removed, and answers with what it wrote.
+// inContainer runs a script in a new container of an image, removes the container, and returns the
+// output.
 func (e *engine) inContainer(t *testing.T, image, script string, options ...string) string {
 	t.Helper()
 	id, out := e.runToEnd(t, append(append([]string{}, options...), image, "sh", "-euc", script)...)
@@ -201,7 +206,8 @@ func (e *engine) inContainer(t *testing.T, image, script string, options ...stri
 	return out
 }
 
-// exec runs a program in a running container and answers with what it wrote, which is something: see runToEnd.
+// exec runs a program in a running container and returns its output. It must not be empty: see
+// runToEnd.
 func (e *engine) exec(t *testing.T, id string, args ...string) string {
 	t.Helper()
 	for range 5 {
@@ -212,7 +218,7 @@ func (e *engine) exec(t *testing.T, id string, args ...string) string {
 	return ""
 }
 
-// start starts a container that runs a script until it is removed, at the end of the test, and answers with its id.
+// start starts a container that runs a script until the end of the test, and returns its id.
 func (e *engine) start(t *testing.T, image, script string, options ...string) string {
 	t.Helper()
 	args := append([]string{"run", "--detach"}, options...)
@@ -238,7 +244,7 @@ func (e *engine) removeImageLater(t *testing.T, name string) {
 	})
 }
 
-// stream runs a program in the engine and hands its output to read.
+// stream runs a program in the engine and calls read with its output.
 func (e *engine) stream(t *testing.T, read func(io.Reader) error, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), engineLimit)
@@ -255,7 +261,7 @@ func (e *engine) stream(t *testing.T, read func(io.Reader) error, args ...string
 	}
 }
 
-// folder is a new folder of the engine's user, below the engine's.
+// folder is a new folder of the engine's user, below that of the engine.
 func (e *engine) folder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(e.Path(), "test-")
@@ -265,7 +271,7 @@ func (e *engine) folder(t *testing.T) string {
 	return dir
 }
 
-// own gives a file to the engine's user.
+// own makes the engine's user the owner of a file.
 func (e *engine) own(t *testing.T, path string) {
 	t.Helper()
 	if e.Rootless() {

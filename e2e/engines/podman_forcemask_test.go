@@ -8,8 +8,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// With force_mask podman gives all files of its storage one mode, and their own is in an attribute that the mount program
-// reads and writes (xattr_permissions=2).
+// With force_mask all files of podman's storage have one mode. Their own mode is an xattr that the
+// mount program reads and writes (xattr_permissions=2).
 func TestPodmanForceMask(t *testing.T) {
 	harness.NeedDaemon(t)
 	onEngine(t, engineForceMask, func(t *testing.T, e *engine) {
@@ -25,7 +25,8 @@ owned regular file 644 1000:1000
 		harness.Equal(t, "in the container", e.exec(t, id, "sh", "-euc", look+" new/fifo"), want+"new/fifo fifo 604 0:0\n")
 
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
-		for name, override := range map[string]string{"changed": "5:6:04751", "kept": "5:6:0644", "new": "0:0:01777:dir", "new/fifo": "0:0:0604:pipe"} {
+		for name, override := range map[string]string{"changed": "5:6:04751", "kept": "5:6:0644", "new": "0:0:01777:dir",
+			"new/fifo": "0:0:0604:pipe"} {
 			path := filepath.Join(upper, "data", name)
 			value, err := harness.GetXattr(path, "user.containers.override_stat")
 			if err != nil || !strings.HasPrefix(value, override) {
@@ -34,7 +35,8 @@ owned regular file 644 1000:1000
 			harness.Equal(t, "owner on disk of "+name, int(harness.Lstat(t, path).Uid), harness.PlainUser.UID)
 		}
 
-		// podman 4.3 cannot put a FIFO into a layer of such a storage, and loses the bits beyond 0777 of what it puts there.
+		// podman 4.3 cannot write a FIFO to a layer of such a storage, and loses the mode bits beyond
+		// 0777.
 		e.podman(t, "exec", id, "sh", "-c", "rm /data/new/fifo; echo x >/data/new/fifo")
 		e.podman(t, "commit", "--quiet", "--pause=false", id, "localhost/masked")
 		e.removeImageLater(t, "localhost/masked")

@@ -32,15 +32,18 @@ func (e *engine) need(t *testing.T, image string) {
 	switch image {
 	case imageDebian:
 		archive = debianArchive(t)
+	case imageBusybox:
+		archive = busyboxArchive(t, tar.Header{Typeflag: tar.TypeFifo, Name: "data/fifo", Mode: 0o644})
 	default:
-		archive = busyboxArchive(t, image == imageBusybox)
+		archive = busyboxArchive(t)
 	}
 	e.podman(t, "import", "--quiet", archive, image)
 	e.images[image] = true
 }
 
-// debianArchive is the root file system of debianRoot, without what apt keeps for itself, without devices, which only the
-// real root may make, and without the half of all files that is pages and zones: each step of a build walks all of them.
+// debianArchive is the root file system of debianRoot. It has no files of apt, no devices, which
+// only the real root may make, and neither manual pages nor time zones, which are half of all
+// files: each step of a build walks all of them.
 func debianArchive(t *testing.T) string {
 	t.Helper()
 	archive := filepath.Join(harness.RunDir, "debian.tar")
@@ -51,7 +54,8 @@ func debianArchive(t *testing.T) string {
 	return archive
 }
 
-// busyboxTree is a small root file system: a table of what the tests change, besides busybox and its names.
+// busyboxTree is a small root file system: the files that tests change, besides busybox and its
+// names.
 var busyboxTree = []struct{ name, text string }{
 	{"etc/passwd", "root:x:0:0::/root:/bin/sh\nu:x:1000:1000::/:/bin/sh\n"}, {"etc/group", "root:x:0:\nu:x:1000:\n"},
 	{"etc/hosts", ""}, {"etc/hostname", "h\n"}, {"etc/resolv.conf", ""},
@@ -60,7 +64,8 @@ var busyboxTree = []struct{ name, text string }{
 	{"data/tree/b", "b\n"}, {"data/owned", "owned\n"},
 }
 
-func busyboxArchive(t *testing.T, fifo bool) string {
+// busyboxArchive is the archive of busyboxTree, with further objects.
+func busyboxArchive(t *testing.T, further ...tar.Header) string {
 	t.Helper()
 	program, err := os.ReadFile(harness.Busybox(t))
 	harness.Check(t, err)
@@ -72,7 +77,8 @@ func busyboxArchive(t *testing.T, fifo bool) string {
 		_, err := w.Write(content)
 		harness.Check(t, err)
 	}
-	for _, dir := range []string{"bin", "data", "data/dir", "data/dir/sub", "data/tree", "dev", "etc", "proc", "root", "sys"} {
+	for _, dir := range []string{"bin", "data", "data/dir", "data/dir/sub", "data/tree", "dev", "etc", "proc", "root",
+		"sys"} {
 		add(tar.Header{Typeflag: tar.TypeDir, Name: dir + "/", Mode: 0o755}, nil)
 	}
 	add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil)
@@ -89,10 +95,10 @@ func busyboxArchive(t *testing.T, fifo bool) string {
 		}
 		add(h, []byte(f.text))
 	}
-	// podman makes this one in images that lack it.
+	// podman makes this link in images without it.
 	add(tar.Header{Typeflag: tar.TypeSymlink, Name: "etc/mtab", Linkname: "/proc/mounts", Mode: 0o777}, nil)
-	if fifo {
-		add(tar.Header{Typeflag: tar.TypeFifo, Name: "data/fifo", Mode: 0o644}, nil)
+	for _, h := range further {
+		add(h, nil)
 	}
 	harness.Check(t, w.Close())
 	path := filepath.Join(harness.RunDir, "busybox.tar")

@@ -9,13 +9,16 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The daemon of a container's root is killed. What podman does with the container next works at the first attempt, with the dead
-// mount in the way.
+// The daemon of a container's root is killed. The next command of podman for the container succeeds
+// at once, in spite of the dead mount.
 func TestPodmanAfterAKilledDaemon(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
 		id := e.start(t, imageBusybox, "echo more >>/data/changed; sleep 1000")
-		if !harness.Eventually(10*time.Second, func() bool { return strings.Contains(e.exec(t, id, "cat", "/data/changed"), "more") }) {
+		if !harness.Eventually(10*time.Second, func() bool {
+			return strings.Contains(e.exec(t, id, "cat", "/data/changed"),
+				"more")
+		}) {
 			t.Fatal("the container has not begun")
 		}
 		stop := func() {
@@ -31,7 +34,8 @@ func TestPodmanAfterAKilledDaemon(t *testing.T) {
 			"start": func() {
 				stop()
 				e.podman(t, "start", id)
-				harness.Equal(t, "after the start", strings.HasPrefix(e.exec(t, id, "cat", "/data/changed"), "changed\nmore\n"), true)
+				harness.Equal(t, "after the start", strings.HasPrefix(e.exec(t, id, "cat", "/data/changed"), "changed\nmore\n"),
+					true)
 			},
 		} {
 			pids := harness.DaemonsWith(e.Path())

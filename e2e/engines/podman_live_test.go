@@ -13,13 +13,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Containers that run: committed while they write, and many at once.
+// Containers are committed while they write, and many run at the same time.
 
-// counter writes numbers to two files in turn, the second one replaced by a rename each time.
+// counter writes numbers to two files in turn, and replaces the second one by a rename each time.
 const counter = `i=0; while :; do i=$((i+1)); echo $i >>/data/changed; echo $i >/data/next; mv /data/next /data/renamed; done`
 
-// overwriter writes numbers of one length in place and changes modes. A commit fails when what podman reads grows, or goes
-// away between its readdir and its open, on any file system.
+// overwriter overwrites numbers of one length and changes modes. On any file system a commit fails
+// if a file grows while podman reads it, or is removed between its readdir and its open.
 const overwriter = `
 	i=100000000; echo $i >/data/changed
 	while :; do
@@ -27,7 +27,8 @@ const overwriter = `
 		chmod 600 /data/appended; chmod 644 /data/appended; touch /data/dir; usleep 1000
 	done`
 
-// An image of a container that goes on writing is complete: what is not touched is there, and what is written is whole.
+// An image of a container that still writes is complete: files that do not change are there, and
+// each written file is whole.
 func TestPodmanCommitWhileWriting(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
@@ -59,7 +60,7 @@ func TestPodmanCommitWhileWriting(t *testing.T) {
 	})
 }
 
-// wantCounter looks at what counter has written, in a container of an image.
+// wantCounter checks the output of counter, in a container of an image.
 func (e *engine) wantCounter(t *testing.T, image, script string) {
 	t.Helper()
 	lines := strings.Fields(e.inContainer(t, image, script))
@@ -74,8 +75,8 @@ func (e *engine) wantCounter(t *testing.T, image, script string) {
 	}
 }
 
-// A paused container does nothing, and goes on. Root's only: with the first version of cgroups a plain user's cannot be
-// paused, nor any without cgroups.
+// A paused container does nothing, and then continues. The test is for root only: with cgroups of
+// version 1 a container of a plain user cannot be paused.
 func TestPodmanPause(t *testing.T) {
 	harness.NeedDaemon(t)
 	if _, err := os.Stat("/sys/fs/cgroup/freezer"); err != nil {
@@ -90,7 +91,11 @@ func TestPodmanPause(t *testing.T) {
 		id := e.start(t, imageBusybox, counter, "--cgroups=enabled", "--cgroup-parent=/"+group)
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
 		size := func() int64 { return harness.Lstat(t, filepath.Join(upper, "data", "changed")).Size }
-		if !harness.Eventually(10*time.Second, func() bool { _, err := os.Stat(upper + "/data/changed"); return err == nil }) {
+		if !harness.Eventually(10*time.Second, func() bool {
+			_,
+				err := os.Stat(upper + "/data/changed")
+			return err == nil
+		}) {
 			t.Fatal("the container does not write")
 		}
 		e.podman(t, "pause", id)
@@ -110,11 +115,12 @@ func TestPodmanPause(t *testing.T) {
 	})
 }
 
-// removeGroups removes the cgroups that a container's parent was given, in all hierarchies.
+// removeGroups removes the cgroups of a container's parent in all hierarchies.
 func removeGroups(t *testing.T, name string) {
 	t.Helper()
 	gone := func() bool {
-		out, err := harness.Run("find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", "*/"+name+"*", "-exec", "rmdir", "{}", ";")
+		out, err := harness.Run("find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", "*/"+name+"*", "-exec", "rmdir",
+			"{}", ";")
 		return err == nil && out == ""
 	}
 	if !harness.Eventually(10*time.Second, gone) {
@@ -122,7 +128,7 @@ func removeGroups(t *testing.T, name string) {
 	}
 }
 
-// 20 containers of one image at once, each with changes of its own.
+// 20 containers of one image run at the same time, each with changes of its own.
 func TestPodmanManyContainers(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
@@ -133,7 +139,8 @@ func TestPodmanManyContainers(t *testing.T) {
 		for i := range many {
 			wg.Go(func() {
 				script := fmt.Sprintf("echo %d >>/data/changed; rm /data/removed; echo %d >/data/own; sleep 1000", i, i)
-				out, err := e.Run(engineLimit, "podman", "run", "--detach", "--name", "many-"+strconv.Itoa(i), imageBusybox, "sh", "-euc", script)
+				out, err := e.Run(engineLimit, "podman", "run", "--detach", "--name", "many-"+strconv.Itoa(i), imageBusybox, "sh",
+					"-euc", script)
 				if err != nil {
 					t.Error(err)
 				}

@@ -9,9 +9,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// What a container does to its root: seen by itself, by podman diff, and in an image made of it.
+// The changes of a container to its root show in itself, in podman diff, and in an image of it.
 
-// changes touches objects of the image in each way; the last line tells what the container sees then.
+// changes changes objects of the image in each way. The last line prints what the container sees
+// then.
 const changes = `
 	cd /data
 	rm removed; mv renamed moved; echo new >changed; echo more >>appended; echo created >created
@@ -55,7 +56,7 @@ directory 700 0:0
 1
 `
 
-// changedDiff is what `podman diff` tells of changes.
+// changedDiff is the output of `podman diff` after changes.
 var changedDiff = []string{
 	"A /data/created", "A /data/dir2", "A /data/dir2/in", "A /data/dir2/sub", "A /data/dir2/sub/deep", "A /data/empty",
 	"A /data/linked", "A /data/moved", "A /data/symlink", "A /data/tree/only",
@@ -80,12 +81,13 @@ func TestPodmanRunDiffCommit(t *testing.T) {
 		e.removeImageLater(t, "localhost/changed")
 		look := changes[strings.Index(changes, "find ."):]
 		harness.Equal(t, "in a container of the new image", e.inContainer(t, "localhost/changed", "cd /data; "+look), changed)
-		harness.Equal(t, "the old image", e.inContainer(t, imageBusybox, "cat /data/removed /data/owned /data/dir/in /data/tree/b"),
+		harness.Equal(t, "the old image", e.inContainer(t, imageBusybox,
+			"cat /data/removed /data/owned /data/dir/in /data/tree/b"),
 			"removed\nowned\nin\nb\n")
 	})
 }
 
-// A container that is started again goes on with what it had, on the same upper.
+// A container that is started again has its files, on the same upper.
 func TestPodmanRestart(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
@@ -100,20 +102,21 @@ func TestPodmanRestart(t *testing.T) {
 	})
 }
 
-// Why a mount failed is told to podman's user.
+// If a mount fails, podman prints the reason.
 func TestPodmanMountFails(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
 		_, err := e.Run(engineLimit, "podman", "--storage-opt", "overlay.mount_program="+harness.Program, "--storage-opt",
 			"overlay.mountopt=no_such_option=1", "run", "--rm", imageBusybox, "true")
-		if err == nil || !strings.Contains(err.Error(), "fuse-overlay: ") || !strings.Contains(err.Error(), "no_such_option=1") {
+		if err == nil || !strings.Contains(err.Error(), "fuse-overlay: ") || !strings.Contains(err.Error(),
+			"no_such_option=1") {
 			t.Errorf("with an option that nobody knows: %v", err)
 		}
 		harness.Equal(t, "afterwards", e.inContainer(t, imageBusybox, "cat /data/kept"), "kept\n")
 	})
 }
 
-// A container's root is this program's mount, and is told so inside.
+// The root of a container is a mount of the program, and shows as one inside.
 func TestPodmanRootIsOurs(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)
@@ -123,7 +126,8 @@ func TestPodmanRootIsOurs(t *testing.T) {
 				t.Errorf("podman run %s: / is mounted as %q", options, line)
 			}
 		}
-		out := e.inContainer(t, imageBusybox, "! echo x >/data/new && ! rm /data/kept && ! chmod 0 /data && cat /data/kept", "--read-only")
+		out := e.inContainer(t, imageBusybox, "! echo x >/data/new && ! rm /data/kept && ! chmod 0 /data && cat /data/kept",
+			"--read-only")
 		harness.Equal(t, "in a read-only container", out, "kept\n")
 	})
 }
@@ -144,7 +148,7 @@ func TestPodmanOverlayVolume(t *testing.T) {
 	})
 }
 
-// Files go into a container and come out, while it runs and while it does not.
+// podman cp works in both directions, while the container runs and while it does not.
 func TestPodmanCopy(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		e.need(t, imageBusybox)

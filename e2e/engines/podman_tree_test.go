@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Trees of images, as podman export tells them.
+// Trees of images by podman export.
 
-// export is the tree of a container that is made of an image and not run: a line for each object. Times after since, those
-// of the build, are "now".
+// export is the tree of an image, a line for each object, by a container that does not run. Times
+// after since, those of the build, are "now".
 func (e *engine) export(t *testing.T, image string, since time.Time) map[string]string {
 	t.Helper()
 	id := strings.TrimSpace(e.podman(t, "create", image, "none"))
@@ -48,7 +48,7 @@ func (e *engine) export(t *testing.T, image string, since time.Time) map[string]
 	return tree
 }
 
-// describeHeader is all that a tar archive says of an object.
+// describeHeader describes an object by its header in a tar archive.
 func describeHeader(h *tar.Header, content io.Reader, since time.Time) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%c %04o %d:%d", h.Typeflag, h.Mode, h.Uid, h.Gid)
@@ -80,7 +80,7 @@ func describeHeader(h *tar.Header, content io.Reader, since time.Time) (string, 
 	return b.String() + strings.Join(attrs, ""), nil
 }
 
-// withoutRandom leaves out what differs between any two runs of the same commands.
+// withoutRandom leaves out lines that differ between any two runs of the same commands.
 func withoutRandom(tree map[string]string) map[string]string {
 	kept := map[string]string{}
 	for name, line := range tree {

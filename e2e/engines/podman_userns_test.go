@@ -8,10 +8,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Containers in user namespaces of their own: the ids on disk are not those that they see, and the mount program is told
-// how to translate (uidmapping, gidmapping).
+// Containers in user namespaces of their own see other ids than those on disk. The mount program
+// gets the mapping (uidmapping, gidmapping).
 
-// giveAway tells the owners of what the image has and of what is made, changed and given away.
+// giveAway prints the owners of objects of the image, and of new, changed and chowned objects.
 const giveAway = `
 	cd /data
 	echo new >new; mkdir newdir; ln -s x newlink; echo more >>owned; mv dir dir2; chown 7:8 kept; chown -R 1000:1000 tree
@@ -44,7 +44,8 @@ func TestPodmanUserNamespaces(t *testing.T) {
 		}
 		for name, options := range cases {
 			t.Run(name, func(t *testing.T) {
-				args := append(append([]string{"--name", "owners"}, options...), imageBusybox, "sh", "-euc", "cat /proc/self/uid_map; "+giveAway)
+				args := append(append([]string{"--name", "owners"}, options...), imageBusybox, "sh", "-euc",
+					"cat /proc/self/uid_map; "+giveAway)
 				e.removeLater(t, "owners")
 				_, out := e.runToEnd(t, args...)
 				maps := strings.Count(out, "\n") - strings.Count(ownersSeen, "\n")
@@ -53,18 +54,20 @@ func TestPodmanUserNamespaces(t *testing.T) {
 				if fields := strings.Fields(lines[0]); len(fields) == 3 && fields[0] == "0" && fields[1] == "0" {
 					t.Errorf("the container is in no user namespace of its own: %q", lines[0])
 				}
-				// In an image made of it the ids are those of the container.
+				// In an image of the container the ids are those of the container.
 				e.podman(t, "commit", "--quiet", "owners", "localhost/owners")
 				e.removeImageLater(t, "localhost/owners")
 				look := "cd /data; " + giveAway[strings.Index(giveAway, "stat"):]
 				harness.Equal(t, "the owners in the new image", e.inContainer(t, "localhost/owners", look), ownersSeen)
-				harness.Equal(t, "the owners in the new image, in such a container", e.inContainer(t, "localhost/owners", look, options...), ownersSeen)
+				harness.Equal(t, "the owners in the new image, in such a container", e.inContainer(t, "localhost/owners", look,
+					options...), ownersSeen)
 			})
 		}
 	})
 }
 
-// With keep-id the container's user is the one outside: what it writes to a volume belongs to it in both.
+// With keep-id the user of the container is the user outside, and owns its files in a volume in
+// both.
 func TestPodmanKeepID(t *testing.T) {
 	harness.NeedDaemon(t)
 	onEngine(t, engineRootless, func(t *testing.T, e *engine) {

@@ -12,10 +12,11 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Whole root file systems as the lower: programs change them by chroot, and the result is compared with the same done
+// The lower is a whole root file system. Programs change it by chroot, and the result equals that
 // on a plain copy.
 
-// legitimate are the paths whose content differs between any two runs of the same commands, and why.
+// legitimate are the paths whose content differs between any two runs of the same commands, with
+// the reasons.
 var legitimate = map[string]string{
 	"var/log":                         "time stamps",
 	"var/cache/ldconfig/aux-cache":    "inode numbers and ctimes of libraries",
@@ -32,7 +33,8 @@ var legitimate = map[string]string{
 var rootView = harness.View{Mode: true, Owner: true, Nlink: true, DirNlink: !harness.Oracle, Xattrs: true,
 	Skip: func(rel string) bool { _, ok := legitimate[rel]; return ok }}
 
-// kernelView is rootView where one of the sides is the kernel's overlayfs, which does not count subdirectories.
+// kernelView is rootView for a comparison with the kernel's overlayfs, which does not count
+// subdirectories.
 var kernelView = harness.View{Mode: true, Owner: true, Nlink: true, Xattrs: true, Skip: rootView.Skip}
 
 func sameTree(t *testing.T, what, plainCopy, mount string) {
@@ -103,7 +105,7 @@ func TestBusyboxRoot(t *testing.T) {
 	})
 }
 
-// debianRoot answers with a debootstrap root, made once and kept.
+// debianRoot is a debootstrap root. It is made once, and later runs use it again.
 func debianRoot(t *testing.T) string {
 	t.Helper()
 	root := filepath.Join(cache(), "bookworm")
@@ -127,7 +129,7 @@ func cache() string {
 	return filepath.Join("/var/tmp", "fuse-overlay-e2e-cache")
 }
 
-// mirror is the Debian mirror this machine uses.
+// mirror is the Debian mirror of this machine.
 func mirror(t *testing.T) string {
 	t.Helper()
 	files, _ := filepath.Glob("/etc/apt/sources.list.d/*")
@@ -148,10 +150,11 @@ func mirror(t *testing.T) string {
 	return "http://deb.debian.org/debian"
 }
 
-// packages are those that are installed and purged: small, with conffiles, alternatives and maintainer scripts.
+// packages are small packages with conffiles, alternatives and maintainer scripts. The test
+// installs and purges them.
 var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-utils"}
 
-// debs answers with the folder of the packages, downloaded once.
+// debs is the folder of the packages, which are downloaded once.
 func debs(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(cache(), "debs")
@@ -212,7 +215,7 @@ func TestDebianRoot(t *testing.T) {
 			t.Error(harness.Clip(d))
 		}
 		o.Unmount()
-		// The kernel shows the same on our upper.
+		// The kernel shows the same tree of the upper.
 		o.Kernel = true
 		o.Mount()
 		sameTreeAs(t, "mounted by the kernel", plainCopy, o.Point, kernelView)

@@ -12,20 +12,21 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Programs that keep the overlay in the foreground, or set its rights up in a way of their own.
+// Some programs run the overlay in the foreground, or set up its rights in a way of their own.
 
 // asUser is a prefix of commands in scripts that run as root.
 const asUser = `as_user() { setpriv --reuid "$USER_ID" --regid "$USER_ID" --init-groups "$@"; }
 `
 
-// await waits in a script for a mount of a program in the background, as enroot does: as long as that program lives.
+// await is a shell function that waits for the mount of a program in the background while that
+// program runs, as enroot does.
 const await = `
 	await() { while ! mountpoint -q "$1"; do kill -0 $2; sleep 0.02; done; }
 `
 
 func TestRuntimes(t *testing.T) {
 	harness.NeedDaemon(t)
-	// enroot has lower, upper and work below the mount point, and wants whiteouts as files.
+	// enroot has lower, upper and work below the mount point, and requests whiteouts as files.
 	enroot := await + `
 		FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT=y $PROG -f -o lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work $R 2>$R.log &
 		pid=$!; await $R $pid
@@ -34,33 +35,36 @@ func TestRuntimes(t *testing.T) {
 		find $R/upper -mindepth 1 -printf '%P %y\n' | sort | tr '\n' ' '
 		test -z "$(find $R/upper -type c)"`
 	const enrootWrote = "A.wh.b f a f d d d/new f "
-	// apptainer gives a process of an ordinary user the rights it needs as ambient capabilities.
+	// apptainer gives a process of an ordinary user ambient capabilities.
 	apptainer := await + `
 		$PROG -f -o "lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work,noacl" $R/mnt 2>$R.log &
 		pid=$!; await $R/mnt $pid
 		cat $R/mnt/a; echo changed >$R/mnt/a; rm $R/mnt/b; rm -r $R/mnt/d; mkdir $R/mnt/d; stat -c '%F' $R/mnt/a $R/upper/b
 		umount $R/mnt; wait $pid`
-	// benchexec shows the whole system as something that may be changed.
+	// benchexec mounts a writable view of the whole system.
 	benchexec := `
 		$PROG -o lowerdir=/ -o upperdir=$R/upper -o workdir=$R/work $R/mnt
 		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt$R/lower/new; rm $R/mnt$R/lower/a
 		chroot $R/mnt /bin/cat $R/lower/b
 		umount $R/mnt; cat $R/upper$R/lower/new; cat $R/lower/a; test ! -e $R/lower/new; test ! -e /etc/new`
-	// Without rights over owners it can be changed at its top only, as with the kernel's overlayfs: the folders below belong
-	// to others, and are copied up with all that leads to a change.
+	// Without the right to chown, only its top can be changed, as with the kernel's overlayfs: the
+	// folders below belong to other users, and a copy-up of an object copies up its folders.
 	rootless := `
 		$PROG -o lowerdir=/ -o upperdir=$R/upper -o workdir=$R/work $R/mnt
 		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt/new; mkdir $R/mnt/dir; cat $R/mnt/new $R/mnt/$R/lower/b
 		umount $R/mnt; ls $R/upper; test ! -e /new`
 	const ambient = "--inh-caps +sys_admin,+sys_ptrace,+dac_override --ambient-caps +sys_admin,+sys_ptrace,+dac_override"
 	for name, c := range map[string]struct{ prefix, script, want string }{
-		"enroot, root":        {"unshare -m", enroot, enrootWrote},
-		"enroot":              {"as_user unshare -Urm", enroot, enrootWrote},
-		"apptainer, setuid":   {"unshare -m setpriv --reuid $USER_ID --regid $USER_ID --init-groups " + ambient, apptainer, "Aregular file\ncharacter special file\n"},
-		"apptainer":           {"as_user unshare -Um --map-current-user --keep-caps", apptainer, "Aregular file\ncharacter special file\n"},
-		"apptainer, fakeroot": {"as_user unshare -Um --map-root-user --map-auto", apptainer, "Aregular file\ncharacter special file\n"},
-		"benchexec, root":     {"unshare -m", benchexec, "Bnew\nA"},
-		"benchexec":           {"as_user unshare -Urm", rootless, "new\nBdir\nnew\n"},
+		"enroot, root": {"unshare -m", enroot, enrootWrote},
+		"enroot":       {"as_user unshare -Urm", enroot, enrootWrote},
+		"apptainer, setuid": {"unshare -m setpriv --reuid $USER_ID --regid $USER_ID --init-groups " + ambient, apptainer,
+			"Aregular file\ncharacter special file\n"},
+		"apptainer": {"as_user unshare -Um --map-current-user --keep-caps", apptainer,
+			"Aregular file\ncharacter special file\n"},
+		"apptainer, fakeroot": {"as_user unshare -Um --map-root-user --map-auto", apptainer,
+			"Aregular file\ncharacter special file\n"},
+		"benchexec, root": {"unshare -m", benchexec, "Bnew\nA"},
+		"benchexec":       {"as_user unshare -Urm", rootless, "new\nBdir\nnew\n"},
 		"unshare -Urm, as in README": {"as_user unshare -Urm", `
 			cd $R; PATH=$(dirname $PROG):$PATH
 			fuse-overlay -o lowerdir=lower,upperdir=upper,workdir=work mnt; cat mnt/a; echo x >mnt/b; cat upper/b; umount mnt`, "Ax\n"},
@@ -78,7 +82,8 @@ func TestRuntimes(t *testing.T) {
 			}
 			harness.Check(t, os.Chmod(e.Dir, 0o777)) // for the log
 			harness.Check(t, os.WriteFile(e.Dir+"/script", []byte(c.script), 0o644))
-			out, err := harness.RunIn("/", []string{"R=" + root, "PROG=" + harness.Program, "USER_ID=" + harness.PlainUser.Name}, time.Minute,
+			out, err := harness.RunIn("/", []string{"R=" + root, "PROG=" + harness.Program, "USER_ID=" +
+				harness.PlainUser.Name}, time.Minute,
 				"bash", "-euc", asUser+c.prefix+" bash -eu "+e.Dir+"/script")
 			if err != nil || out != c.want {
 				t.Errorf("%v: got %q, want %q", err, out, c.want)

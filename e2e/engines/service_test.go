@@ -14,7 +14,8 @@ import (
 // serviceLimit is the time that a client's daemon may take to start, and to end.
 const serviceLimit = 20 * time.Second
 
-// startService starts a client's daemon in the foreground, waits until it is ready, and ends it with the test.
+// startService starts a client's daemon in the foreground, waits until it is ready, and ends it
+// with the test.
 func startService(t *testing.T, e *harness.Env, ready func() error, program string, args ...string) {
 	t.Helper()
 	logPath := filepath.Join(e.Dir, filepath.Base(program)+".log")

@@ -21,14 +21,14 @@ const (
 	snapshotterVersion = "v2.1.7"
 )
 
-// The two programs made of it.
+// The two programs of the module.
 func snapshotterDaemon() string {
 	return filepath.Join(harness.RunDir, "bin", "containerd-fuse-overlayfs-grpc")
 }
 
 func snapshotterSuite() string { return filepath.Join(harness.RunDir, "bin", "snapshotter.test") }
 
-// buildSnapshotter builds both, once a run; what has been built before comes out of Go's caches.
+// buildSnapshotter builds both programs once a run, from the caches of Go if possible.
 var buildSnapshotter = sync.OnceValue(func() error {
 	if harness.InChild() {
 		return nil // the parent has: here is no network
@@ -44,7 +44,7 @@ var buildSnapshotter = sync.OnceValue(func() error {
 	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil || module.Error != "" {
 		return fmt.Errorf("go mod download: %v %v %s", err, jsonErr, module.Error)
 	}
-	// In the module's own folder, for the versions of its own go.mod.
+	// In the folder of the module, for the versions of its go.mod.
 	test := exec.Command("go", "test", "-c", "-mod=readonly", "-o", snapshotterSuite(), ".")
 	test.Dir, test.Env = module.Dir, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := test.CombinedOutput(); err != nil {
@@ -61,18 +61,19 @@ func needSnapshotter(t *testing.T) {
 	}
 }
 
-// snapshotterCases are those that must have run, spelled as the suite spells them.
+// snapshotterCases are cases that must have run, in the spelling of the suite.
 var snapshotterCases = strings.Fields(`Basic DirectoryPermissionOnCommit Chown RemoveDirectoryInLowerLayer Walk Remove Update
 	PreareViewFailingtest TransitivityTest StatComitted StatActive LayerFileupdate Rename ViewReadonly MoveFileFromLowerLayer
 	RootPermission CloseTwice DeletedFilesInChildSnapshot StatInWalk RemoveIntermediateSnapshot 128LayersMount`)
 
-// The snapshotter's own tests, all of them: snapshots are prepared, viewed, committed, removed, measured and walked, up to
-// 128 layers, each mounted by the program under test.
+// All tests of the snapshotter pass. They prepare, view, commit, remove, measure and walk snapshots
+// of up to 128 layers, each mounted by the program under test.
 func TestSnapshotterSuite(t *testing.T) {
 	needSnapshotter(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		harness.NothingLeft(t)
-		out, err := harness.RunIn(e.Dir, []string{"TMPDIR=" + e.Dir}, 8*time.Minute, snapshotterSuite(), "-test.v", "-test.root")
+		out, err := harness.RunIn(e.Dir, []string{"TMPDIR=" + e.Dir}, 8*time.Minute, snapshotterSuite(), "-test.v",
+			"-test.root")
 		if err != nil {
 			t.Errorf("the suite: %v", err)
 		}
@@ -99,7 +100,7 @@ func TestSnapshotterSuite(t *testing.T) {
 	})
 }
 
-// withoutLongLines cuts lines that name 128 layers.
+// withoutLongLines shortens lines that name 128 layers.
 func withoutLongLines(text string) string {
 	lines := strings.SplitAfter(text, "\n")
 	return strings.Join(slices.DeleteFunc(lines, func(line string) bool { return len(line) > 2000 }), "")

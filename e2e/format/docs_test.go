@@ -18,7 +18,7 @@ func TestFormatIsDocumented(t *testing.T) {
 	for _, m := range regexp.MustCompile("`(TestFormat/[^`]*)`").FindAllStringSubmatch(harness.ReadText(t,
 		"../../docs/SEMANTICS.md"), -1) {
 		if !cells[m[1]] {
-			t.Errorf("the documentation names %s, which there is not, or names it twice", m[1])
+			t.Errorf("the documentation names %s, which does not exist, or names it twice", m[1])
 		}
 		delete(cells, m[1])
 	}

@@ -9,14 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disturber makes operations that change nothing, at random, until it is stopped: opens, reads, syncs and closes. A close
-// of any descriptor writes dirty pages back on a FUSE file system, and so does each sync.
+// disturber makes operations that change nothing, at random, until it is stopped: opens, reads,
+// syncs and closes. A close of any descriptor writes dirty pages back on a FUSE file system, and so
+// does each sync.
 type disturber struct {
 	stop chan struct{}
 	wg   sync.WaitGroup
 }
 
-// disturb begins to disturb files; without any it only stops. After a stop no operation is under way.
+// disturb begins to disturb files. Without any it only stops. After a stop no operation is in
+// progress.
 func (w *worker) disturb(names []string) {
 	if w.disturber != nil {
 		close(w.disturber.stop)
@@ -48,7 +50,8 @@ func (w *worker) disturb(names []string) {
 	})
 }
 
-// once opens a file, does one thing or nothing with it, and closes it. Errors are not its concern: a file may be gone.
+// once opens a file, makes at most one operation, and closes the file. It ignores errors, because a
+// file may be removed.
 func once(path string, buf []byte) {
 	flags := unix.O_RDONLY
 	if rand.IntN(3) == 0 {

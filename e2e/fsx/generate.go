@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// choice is one row of the table of operations: how often it is made, and how it is built. build returns a worker and an
-// operation, or ok false where the state of the file does not allow any.
+// choice is one row of the table of operations: its relative frequency and its builder. build
+// returns a worker and an operation. ok is false if the state of the file allows none.
 type choice struct {
 	kind   kind
 	weight int
@@ -42,7 +42,8 @@ var choices = []choice{
 	{opDisturb, 10, (*round).genDisturb},
 }
 
-// appending is the table for Config.Appends: a page is dirty through a mapping, and the file grows within that page.
+// appending is the table for Config.Appends: a page is dirty through a mapping, and the file grows
+// within that page.
 var appending = []choice{
 	{opMap, 5, (*round).genMap},
 	{opKeptWrite, 40, (*round).genKept},
@@ -113,7 +114,7 @@ func (r *round) writeBack(f int) (int, op) {
 	return w, op{Kind: opWriteBack, File: f, Name: r.files[f].name, Slot: n}
 }
 
-// pick chooses an open descriptor that fits. That of the helper's process is chosen as often as any other.
+// pick chooses an open descriptor that fits, of either process with the same probability.
 func (r *round) pick(f int, fits func(openFile) bool) (w, n int, ok bool) {
 	seen := 0
 	for i := range workers {
@@ -145,7 +146,7 @@ func (r *round) openAs(f, flags int) (w int, o op, ok bool) {
 	return w, op{Kind: opOpen, Slot: n, Flags: flags}, true
 }
 
-// length is a number of bytes up to limit; small ones are as likely as large ones.
+// length is a number of bytes up to limit. Small ones are as likely as large ones.
 func (r *round) length(limit int64) int64 {
 	if limit <= 1 {
 		return limit
@@ -154,7 +155,7 @@ func (r *round) length(limit int64) int64 {
 	return min(limit, n+r.rng.Int64N(n))
 }
 
-// offset is a place up to limit: anywhere, around the end of the file, or at a page.
+// offset is an offset up to limit: anywhere, around the end of the file, or at a page.
 func (r *round) offset(f int, limit int64) int64 {
 	off := r.rng.Int64N(limit + 1)
 	switch r.rng.IntN(4) {
@@ -168,7 +169,7 @@ func (r *round) offset(f int, limit int64) int64 {
 	return max(0, min(off, limit))
 }
 
-// aligned widens a range to what O_DIRECT takes.
+// aligned widens a range to one that O_DIRECT allows.
 func (r *round) aligned(fd openFile, off, size int64) (int64, int64) {
 	if a := r.cfg.Align; fd.direct() && a > 1 {
 		return off &^ (a - 1), max(a, size&^(a-1))
@@ -216,7 +217,7 @@ func (r *round) genAppend(f int) (int, op, bool) {
 	return w, op{Kind: opWrite, Slot: n, Off: file.size(), Len: size, Size: true}, true
 }
 
-// mappable is how many bytes of a file can be read by a mapping: to the end of the last page.
+// mappable is the number of bytes of a file that a mapping can read: to the end of the last page.
 func mappable(f *file) int64 { return (f.size() + pageSize - 1) &^ (pageSize - 1) }
 
 func (r *round) genMapRead(f int) (int, op, bool) {
@@ -247,7 +248,8 @@ func (r *round) genMapWrite(f int) (int, op, bool) {
 	return w, op{Kind: opMapWrite, Slot: n, Off: off, Len: r.length(size - off), Flags: r.msync()}, true
 }
 
-// msync is whether and how a mapping is synced: mostly not, since that waits for the disk.
+// msync is the flags for msync(2) after a write. Mostly there is no msync, because it waits for the
+// disk.
 func (r *round) msync() int {
 	switch r.rng.IntN(80) {
 	case 0:
@@ -274,7 +276,7 @@ func (r *round) genMap(f int) (int, op, bool) {
 	return w, op{Kind: opMap, Slot: n, Off: off, Len: r.length(r.maxSize) + pageSize}, true
 }
 
-// genKept reads or writes by a mapping that exists, within the file.
+// genKept reads or writes by an existing mapping, within the file.
 func (r *round) genKept(f int) (int, op, bool) {
 	file := r.files[f]
 	w, n := r.rng.IntN(workers), r.rng.IntN(keptSlots)
@@ -334,10 +336,11 @@ func (r *round) genCopy(f int) (int, op, bool) {
 		if !fd.open || !fd.readable() || fd.direct() || src.size() == 0 {
 			continue
 		}
-		o := op{Kind: opCopy, Slot: n, FromFile: from, FromSlot: m, FromOff: r.offset(from, src.size()-1), Off: r.offset(f, r.maxSize-1), Size: true}
+		o := op{Kind: opCopy, Slot: n, FromFile: from, FromSlot: m, FromOff: r.offset(from, src.size()-1),
+			Off: r.offset(f, r.maxSize-1), Size: true}
 		o.Len = r.length(min(r.maxSize-o.Off, src.size()-o.FromOff))
 		overlap := from == f && o.Off < o.FromOff+o.Len && o.FromOff < o.Off+o.Len
-		// What is dirty of the source would be written back while the target grows.
+		// The kernel would write dirty pages of the source back while the target grows.
 		dirty := r.cfg.WriteBackFirst && src.mapDirty
 		return w, o, !overlap && !dirty
 	}
@@ -347,7 +350,8 @@ func (r *round) genCopy(f int) (int, op, bool) {
 // genOpen opens a file in one of the ways that programs do.
 func (r *round) genOpen(f int) (int, op, bool) {
 	flags := []int{
-		unix.O_RDONLY, unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR, unix.O_WRONLY, unix.O_RDWR | unix.O_APPEND, unix.O_WRONLY | unix.O_APPEND,
+		unix.O_RDONLY, unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR, unix.O_WRONLY, unix.O_RDWR | unix.O_APPEND,
+		unix.O_WRONLY | unix.O_APPEND,
 		unix.O_RDWR | unix.O_DIRECT, unix.O_RDONLY | unix.O_DIRECT, unix.O_RDWR | unix.O_CREAT,
 	}[r.rng.IntN(10)]
 	switch r.rng.IntN(100) {
@@ -373,7 +377,8 @@ func (r *round) genTouch(int) (int, op, bool) {
 }
 
 func (r *round) genPath(int) (int, op, bool) {
-	return r.rng.IntN(workers), op{Kind: r.kind, Slot: -1, Size: true, Flags: []int{0o644, 0o600, 0o640}[r.rng.IntN(3)]}, true
+	return r.rng.IntN(workers), op{Kind: r.kind, Slot: -1, Size: true, Flags: []int{0o644, 0o600, 0o640}[r.rng.IntN(3)]},
+		true
 }
 
 func (r *round) genSync(f int) (int, op, bool) {

@@ -10,7 +10,8 @@ import (
 	"os/exec"
 )
 
-// Serve is the helper process: it makes the operations that arrive on in, in the folder that arrives first, until in ends.
+// Serve is the helper process. It reads a folder and then operations from in, and makes them, until
+// in ends.
 func Serve(in io.Reader, out io.Writer) error {
 	requests, w := gob.NewDecoder(bufio.NewReader(in)), bufio.NewWriter(out)
 	replies := gob.NewEncoder(w)
@@ -38,7 +39,7 @@ func Serve(in io.Reader, out io.Writer) error {
 	}
 }
 
-// helper is the caller's end of the other process.
+// helper is the connection to the other process.
 type helper struct {
 	cmd      *exec.Cmd
 	in       io.WriteCloser
@@ -64,7 +65,7 @@ func startHelper(dir string, cmd *exec.Cmd) (*helper, error) {
 	return h, h.requests.Encode(dir)
 }
 
-// do has the helper make an operation, and waits for it.
+// do makes the helper make an operation, and waits for it.
 func (h *helper) do(o *op) result {
 	if err := h.start(o); err != nil {
 		return result{Fault: err.Error()}
@@ -72,7 +73,7 @@ func (h *helper) do(o *op) result {
 	return h.finish()
 }
 
-// start has the helper make an operation; finish must follow.
+// start makes the helper begin an operation. finish must follow.
 func (h *helper) start(o *op) error {
 	if err := h.requests.Encode(o); err != nil {
 		return fmt.Errorf("the helper process: %w", err)
@@ -88,7 +89,7 @@ func (h *helper) finish() (res result) {
 	return res
 }
 
-// stop ends the process, which closes all that it has open.
+// stop ends the process, and so closes all its files.
 func (h *helper) stop() error {
 	_ = h.in.Close()
 	return h.cmd.Wait()

@@ -14,7 +14,7 @@ const (
 	pageSize  = 4096
 )
 
-// file is what one file must be, and what is open of it.
+// file is the expected content of one file, and its open descriptors and mappings.
 type file struct {
 	name string
 	data []byte
@@ -36,7 +36,7 @@ func (f openFile) writable() bool { return f.open && f.flags&unix.O_ACCMODE != u
 func (f openFile) direct() bool   { return f.flags&unix.O_DIRECT != 0 }
 func (f openFile) appends() bool  { return f.flags&unix.O_APPEND != 0 }
 
-// region is a mapping that is kept; len 0 means none.
+// region is a mapping that stays. A len of 0 means none.
 type region struct{ off, len int64 }
 
 func (f *file) size() int64 { return int64(len(f.data)) }
@@ -76,7 +76,8 @@ func (f *file) zero(off, end int64) {
 	f.changed = true
 }
 
-// want is what a read of a mapping must return: the file's bytes, and zeros after its end.
+// want is the expected result of a read by a mapping: the bytes of the file, and zeros after its
+// end.
 func (f *file) want(off, size int64) []byte {
 	b := make([]byte, size)
 	if off < f.size() {
@@ -85,7 +86,7 @@ func (f *file) want(off, size int64) []byte {
 	return b
 }
 
-// apply changes the model as the operation must have changed the files, and compares what it returned.
+// apply makes the change of an operation to the model, and compares the result of the operation.
 func (r *round) apply(w int, o *op, res *result) error {
 	if res.Fault != "" {
 		return fmt.Errorf("%s", res.Fault)
@@ -174,7 +175,7 @@ func whole(o *op, res *result) error {
 	return nil
 }
 
-// compare reports where bytes differ from those wanted.
+// compare returns an error with the first offset at which bytes differ.
 func compare(off int64, got, want []byte) error {
 	if bytes.Equal(got, want) {
 		return nil
@@ -195,6 +196,7 @@ func compare(off int64, got, want []byte) error {
 			}
 		}
 	}
-	return fmt.Errorf("%#x bytes from %#x to %#x differ, %#x of them are zero: got % x, want % x", differ, off+int64(first),
+	return fmt.Errorf("%#x bytes from %#x to %#x differ, %#x of them are zero: got % x, want % x", differ,
+		off+int64(first),
 		off+int64(last), zeros, got[first:min(first+16, len(got))], want[first:min(first+16, len(want))])
 }

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kind is what an operation does.
+// kind is the kind of an operation.
 type kind uint8
 
 const (
@@ -43,14 +43,17 @@ const (
 )
 
 var kindNames = [kinds]string{
-	"open", "close", "open+close", "read", "write", "append", "mapread", "mapwrite", "map", "keptread", "keptwrite", "unmap",
-	"truncate", "ftruncate", "fallocate", "copy_file_range", "fsync", "fdatasync", "writeback", "startwriteback", "dontneed",
+	"open", "close", "open+close", "read", "write", "append", "mapread", "mapwrite", "map", "keptread", "keptwrite",
+	"unmap",
+	"truncate", "ftruncate", "fallocate", "copy_file_range", "fsync", "fdatasync", "writeback", "startwriteback",
+	"dontneed",
 	"drop_caches", "syncfs", "chmod", "stat", "unlink", "disturb",
 }
 
 func (k kind) String() string { return kindNames[k] }
 
-// op is one operation. It holds all that a worker needs, so that it can be sent to another process.
+// op is one operation. It contains all that a worker needs, so that it can be sent to another
+// process.
 type op struct {
 	N     uint64 // its number in the round; the bytes that it writes follow from it
 	Kind  kind
@@ -65,13 +68,13 @@ type op struct {
 	FromFile, FromSlot int
 	FromOff            int64
 
-	// Names are the files that are disturbed.
+	// Names are the files to disturb.
 	Names []string
 
 	Size bool // return the size afterwards
 }
 
-// result is what an operation returned.
+// result is the result of an operation.
 type result struct {
 	Errno unix.Errno
 	N     int64  // bytes done

@@ -7,7 +7,7 @@ import "math/rand/v2"
 // same page. So a page is changed while the kernel or the file system replaces, writes back or
 // drops it.
 
-// beside builds the helper's operation for one that is about to be made here; ok is false where there is none.
+// beside builds the helper's operation for one of the caller. ok is false if there is none.
 func (r *round) beside(o *op) (other op, ok bool) {
 	f := r.files[o.File]
 	limit, begin, end := f.size(), o.Off, o.Off+o.Len

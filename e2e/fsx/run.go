@@ -16,27 +16,29 @@ import (
 type Config struct {
 	// Dir is the folder in which files are made, read and written.
 	Dir string
-	// Lower is the folder that Prepare has filled, shown in Dir; empty: all files are new.
+	// Lower is the folder that Prepare has filled, and that Dir shows. If it is empty, all files are
+	// new.
 	Lower string
-	// Upper is the folder in which files of Dir are found when they have been changed; empty: it is not looked at.
+	// Upper is the folder of changed files. If it is empty, Run does not check it.
 	Upper string
 
-	// Seed and the number of a round decide on every operation.
+	// Seed and the number of a round determine every operation.
 	Seed uint64
-	// First is the number of the first round, Rounds how many there are.
+	// First is the number of the first round, Rounds the number of rounds.
 	First, Rounds int
 
 	// Helper makes the command of a process that calls Serve.
 	Helper func() *exec.Cmd
 
-	// Align is what offsets and sizes are multiples of with O_DIRECT.
+	// Align is the unit of offsets and sizes with O_DIRECT.
 	Align int64
-	// DropCaches: now and then the caches of the machine are dropped, which takes root.
+	// DropCaches: sometimes the caches of the machine are dropped, which needs root.
 	DropCaches bool
-	// WriteFirst is the size from which files of Lower are opened for writing before anything else is opened: where a reader keeps
-	// the data that was there when it opened the file.
+	// WriteFirst is the size from which a file of Lower is first opened for writing. It is for mounts
+	// in which a reader keeps the data that the file had at its open.
 	WriteFirst int64
-	// WriteBackFirst keeps away from a fault of the kernel: no file grows while a page of it is dirty through a mapping.
+	// WriteBackFirst avoids a fault of the kernel: no file grows while a page of it is dirty through a
+	// mapping.
 	WriteBackFirst bool
 	// Appends makes operations of that kind only.
 	Appends bool
@@ -45,10 +47,10 @@ type Config struct {
 	spoil func(o *op, path string)
 }
 
-// OpsOfRound is how many operations a round makes, besides those that look at its files in the end.
+// OpsOfRound is the number of operations of a round, without those that check its files at the end.
 const OpsOfRound = 600
 
-// Failure is what was not as it must be.
+// Failure is a difference between a file and the model.
 type Failure struct {
 	Seed  uint64
 	Round int
@@ -57,7 +59,7 @@ type Failure struct {
 	Log   []string // the operations of the round, the last one last
 }
 
-// Error shows the last operations on the file that is not right.
+// Error shows the last operations on the file that differs.
 func (f *Failure) Error() string {
 	const tail = 80
 	var log []string
@@ -67,13 +69,14 @@ func (f *Failure) Error() string {
 		}
 	}
 	last := log[max(0, len(log)-tail):]
-	return fmt.Sprintf("seed %d, round %d: %v; the last %d of %d operations on %s:\n%s", f.Seed, f.Round, f.What, len(last), len(log),
+	return fmt.Sprintf("seed %d, round %d: %v; the last %d of %d operations on %s:\n%s", f.Seed, f.Round, f.What,
+		len(last), len(log),
 		f.File, strings.Join(last, "\n"))
 }
 
 func (f *Failure) Unwrap() error { return f.What }
 
-// Done is what a run has made.
+// Done is the result of a run.
 type Done struct {
 	// Ops counts operations by their name.
 	Ops map[string]int
@@ -102,7 +105,7 @@ type round struct {
 	done       *Done
 }
 
-// Run makes the rounds. The error is a *Failure if a file was not as it must be.
+// Run makes the rounds. The error is a *Failure if a file differs from the model.
 func Run(cfg Config) (done *Done, err error) {
 	local := newWorker(cfg.Dir)
 	defer local.closeAll()
@@ -161,14 +164,14 @@ func (r *round) do(w int, o *op) error {
 	return r.judge(w, o, &res)
 }
 
-// enter numbers an operation and puts it into the log.
+// enter numbers an operation and appends it to the log.
 func (r *round) enter(w int, o *op, note string) {
 	r.n++
 	o.N = r.n
 	r.log = append(r.log, fmt.Sprintf("worker %d: %v (size %#x)%s", w, o, r.files[o.File].size(), note))
 }
 
-// judge compares what an operation returned, and changes the model.
+// judge compares the result of an operation with the model, and changes the model.
 func (r *round) judge(w int, o *op, res *result) error {
 	if r.cfg.spoil != nil {
 		r.cfg.spoil(o, filepath.Join(r.cfg.Dir, o.Name))
@@ -185,7 +188,8 @@ func (r *round) judge(w int, o *op, res *result) error {
 // creations are the ways in which files are made.
 var creations = []int{
 	unix.O_RDWR | unix.O_CREAT | unix.O_EXCL, unix.O_RDWR | unix.O_CREAT, unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC,
-	unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND, unix.O_RDWR | unix.O_CREAT | unix.O_APPEND,
+	unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, unix.O_WRONLY | unix.O_CREAT | unix.O_APPEND,
+	unix.O_RDWR | unix.O_CREAT | unix.O_APPEND,
 	unix.O_RDWR | unix.O_CREAT | unix.O_DIRECT,
 }
 
@@ -194,7 +198,8 @@ func (r *round) begin() error {
 	if r.cfg.Lower != "" {
 		for _, l := range lowerFiles(r.cfg.Seed, r.number) {
 			r.files = append(r.files, &file{name: l.name, data: l.content()})
-			first := op{Kind: opOpen, File: len(r.files) - 1, Name: l.name, Slot: fdSlots - 1, Flags: r.firstOpen(l.size), Size: true}
+			first := op{Kind: opOpen, File: len(r.files) - 1, Name: l.name, Slot: fdSlots - 1, Flags: r.firstOpen(l.size),
+				Size: true}
 			if err := r.do(0, &first); err != nil {
 				return err
 			}
@@ -214,8 +219,8 @@ func (r *round) begin() error {
 	return nil
 }
 
-// firstOpen is how a file of the lower is opened first. With passthrough that decides how it is opened by all others, as long
-// as it is open.
+// firstOpen is the way of the first open of a lower file. With passthrough it determines the way of
+// all other opens while the file is open.
 func (r *round) firstOpen(size int64) int {
 	if r.cfg.WriteFirst > 0 && size >= r.cfg.WriteFirst {
 		return unix.O_RDWR
@@ -223,10 +228,11 @@ func (r *round) firstOpen(size int64) int {
 	return []int{unix.O_RDONLY, unix.O_RDONLY, unix.O_RDWR}[r.rng.IntN(3)]
 }
 
-// keepEach is how many rounds there are for one whose files stay, to be looked at after the mount's end.
+// keepEach: of so many rounds one does not remove its files, so that they can be checked after the
+// unmount.
 const keepEach = 8
 
-// end looks at all of every file, by both processes and in the upper, and removes the files.
+// end checks all bytes of every file, by both processes and in the upper, and removes the files.
 func (r *round) end() error {
 	for w := range workers {
 		if err := r.do(w, &op{Kind: opDisturb, Name: "-"}); err != nil {
@@ -254,7 +260,7 @@ func (r *round) end() error {
 	return nil
 }
 
-// lookAt compares a file that is still open.
+// lookAt compares a file that is open.
 func (r *round) lookAt(i int, f *file) error {
 	for w := range workers {
 		if err := r.readBy(w, i, f); err != nil {
@@ -279,7 +285,7 @@ func (r *round) lookAt(i int, f *file) error {
 	return f.checkIn(r.cfg.Upper)
 }
 
-// readBy has a worker read a whole file by a new descriptor.
+// readBy makes a worker read a whole file by a new descriptor.
 func (r *round) readBy(w, i int, f *file) error {
 	if f.fds[w][fdSlots-1].open {
 		if err := r.do(w, &op{Kind: opClose, File: i, Name: f.name, Slot: fdSlots - 1}); err != nil {
@@ -331,14 +337,23 @@ func (f *file) checkIn(dir string) error {
 	return nil
 }
 
-// CheckKept compares the files that were kept, in the folder of another mount, or in the upper if all is false: those that
-// have been changed.
-func (d *Done) CheckKept(dir string, all bool) error {
+// CheckKept compares the files that the run has not removed, in the folder of another mount.
+func (d *Done) CheckKept(dir string) error {
+	return d.checkKept(dir, func(*file) bool { return true })
+}
+
+// CheckChanged compares those of the files that the run has not removed that it has changed, in an
+// upper.
+func (d *Done) CheckChanged(upper string) error {
+	return d.checkKept(upper, func(f *file) bool { return f.changed })
+}
+
+func (d *Done) checkKept(dir string, selected func(*file) bool) error {
 	if len(d.kept) == 0 {
-		return errors.New("no file was kept")
+		return errors.New("the run has removed all files")
 	}
 	for _, f := range d.kept {
-		if all || f.changed {
+		if selected(f) {
 			if err := f.checkIn(dir); err != nil {
 				return err
 			}
@@ -354,7 +369,7 @@ type lowerFile struct {
 	size int64
 }
 
-// lowerFiles are those that a round uses.
+// lowerFiles are the lower files of a round.
 func lowerFiles(seed uint64, number int) []lowerFile {
 	rng := rand.New(rand.NewPCG(seed, uint64(number)|1<<40))
 	files := make([]lowerFile, rng.IntN(3))

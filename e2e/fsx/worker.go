@@ -22,7 +22,7 @@ type worker struct {
 // slot names a descriptor or a mapping that stays open.
 type slot struct{ file, n int }
 
-// mapping is a shared mapping; mem begins at off in the file.
+// mapping is a shared mapping. mem begins at off in the file.
 type mapping struct {
 	mem []byte
 	off int64
@@ -144,7 +144,7 @@ func (w *worker) runOnFile(o *op, fd int, res *result) error {
 	return unix.ENOSYS
 }
 
-// memory is a buffer for I/O by fd. That for O_DIRECT is aligned.
+// memory is a buffer for I/O by fd, aligned for O_DIRECT.
 func (w *worker) memory(fd int, size int64) []byte {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil || flags&unix.O_DIRECT == 0 {
@@ -154,7 +154,8 @@ func (w *worker) memory(fd int, size int64) []byte {
 		return w.buf[:size]
 	}
 	if int64(len(w.direct)) < size {
-		if w.direct, err = unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+		if w.direct, err = unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
+			unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
 			panic(err)
 		}
 	}
@@ -185,7 +186,7 @@ func (w *worker) read(fd int, b []byte, off int64) ([]byte, error) {
 	return b[:done], nil
 }
 
-// write writes b whole: write(2) may return less.
+// write writes all of b. One write(2) may write less.
 func write(b []byte, call func(b []byte, done int64) (int, error)) (int64, error) {
 	var done int64
 	for done < int64(len(b)) {
@@ -235,7 +236,7 @@ func (w *worker) access(m mapping, o *op, res *result) error {
 	return unix.Msync(m.mem, o.Flags)
 }
 
-// closeAll ends what a round has left open.
+// closeAll closes the files and mappings of a round.
 func (w *worker) closeAll() {
 	w.disturb(nil)
 	for _, fd := range w.fds {

@@ -127,8 +127,8 @@ func TestSquash(t *testing.T) {
 		harness.Equal(t, "a lower's", harness.Owner(t, o.Path("theirs"))[:4], "7:8 ")
 		harness.AppendTo(t, o.Path("theirs"), "+")
 		harness.Check(t, os.WriteFile(o.Path("open/new"), nil, 0o644))
-		if e.Mode != harness.ModeFusermount { // there the kernel asks who may
-			harness.Check(t, os.Lchown(o.Path("open/new"), 33, 33)) // is no error, as tar and dpkg would have it
+		if e.Mode != harness.ModeFusermount { // there the kernel checks the permission
+			harness.Check(t, os.Lchown(o.Path("open/new"), 33, 33)) // returns no error, as tar and dpkg expect
 		}
 		for range 2 {
 			harness.WantText(t, o.Path("theirs"), "t+")
