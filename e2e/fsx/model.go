@@ -22,7 +22,7 @@ type file struct {
 	maps [workers][keptSlots]region
 
 	changed  bool // data was written: the upper must have all of it
-	mapDirty bool // a mapping was written to since the last write-back
+	mapDirty bool // a mapping was written to since the last writeback
 }
 
 // openFile is an open slot.
