@@ -52,6 +52,9 @@ var kindNames = [kinds]string{
 
 func (k kind) String() string { return kindNames[k] }
 
+// noSlot is the Slot of an operation that uses no descriptor of its file.
+const noSlot = -1
+
 // op is one operation. It contains all that a worker needs, so that it can be sent to another
 // process.
 type op struct {
@@ -59,7 +62,7 @@ type op struct {
 	Kind  kind
 	File  int    // index of the file in the round, part of the names of slots
 	Name  string // of the file
-	Slot  int    // of the descriptor, or of the mapping
+	Slot  int    // of the descriptor, or of the mapping, or noSlot
 	Off   int64
 	Len   int64
 	Flags int // of open(2), fallocate(2), msync(2)
