@@ -6,7 +6,7 @@
 //	format        what lies on disk, and does the kernel's overlayfs read it?
 //	differential  do random operations give the same here and in the kernel's overlayfs?
 //	io            is each byte of a file what was written, however the kernel handles it?
-//	rights        who may do what, and what may the owner of a layer not do?
+//	rights        which rights do users have, and which does the owner of a layer not get?
 //	faults        what happens when a layer, the daemon or the machine fails?
 //	lifetime      when do a mount and its daemon begin and end, and which mount owns an upper?
 //	cost          how many requests, descriptors and cached inodes does it take?

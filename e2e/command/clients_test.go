@@ -241,7 +241,7 @@ func TestFailuresAreToldToClients(t *testing.T) {
 				}
 				if !strings.Contains(out, "l/BBB") || !strings.Contains(out, "no such file or directory") ||
 					strings.Count(out, "\n") != 1 {
-					t.Errorf("told: %q", out)
+					t.Errorf("the program wrote %q", out)
 				}
 				if o.IsMounted() {
 					t.Error("something is mounted")

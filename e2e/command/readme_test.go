@@ -92,7 +92,7 @@ func TestReadmeBlocks(t *testing.T) {
 			}
 			want := strings.Join(promised(b.text), ", ")
 			if got := strings.ReplaceAll(strings.TrimSpace(out), "\n", ", "); got != want {
-				t.Errorf("printed %q, and its comments say %q:\n%s", got, want, b.text)
+				t.Errorf("printed %q, and its comments are %q:\n%s", got, want, b.text)
 			}
 		}
 		if ran < 3 {

@@ -107,7 +107,7 @@ func TestPodmanPause(t *testing.T) {
 		harness.Equal(t, "size after a commit", size(), before)
 		e.podman(t, "unpause", id)
 		if !harness.Eventually(10*time.Second, func() bool { return size() > before }) {
-			t.Error("the container does not go on")
+			t.Error("the container does not continue")
 		}
 		e.podman(t, "commit", "--quiet", "--pause", id, "localhost/paused2") // which pauses it, as it does not by itself
 		e.removeImageLater(t, "localhost/paused2")

@@ -110,7 +110,7 @@ func TestPodmanMountFails(t *testing.T) {
 			"overlay.mountopt=no_such_option=1", "run", "--rm", imageBusybox, "true")
 		if err == nil || !strings.Contains(err.Error(), "fuse-overlay: ") || !strings.Contains(err.Error(),
 			"no_such_option=1") {
-			t.Errorf("with an option that nobody knows: %v", err)
+			t.Errorf("with an unknown option: %v", err)
 		}
 		harness.Equal(t, "afterwards", e.inContainer(t, imageBusybox, "cat /data/kept"), "kept\n")
 	})

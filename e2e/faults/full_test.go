@@ -186,14 +186,14 @@ func TestTwoMountsOfOneUpper(t *testing.T) {
 				continue
 			}
 			if !strings.Contains(out, "busy") && !strings.Contains(out, "in use") && !strings.Contains(out, "EBUSY") {
-				t.Errorf("%s: the message %q does not tell that it is in use", what, out)
+				t.Errorf("%s: the message %q lacks that it is in use", what, out)
 			}
 			if !strings.Contains(out, first.Upper) && !strings.Contains(out, first.Work) {
 				t.Errorf("%s: the message %q does not name the directory", what, out)
 			}
 			if holder := fmt.Sprintf("the mount on %q, process %d (EBUSY)", first.Point, first.PID); !strings.Contains(out,
 				holder) {
-				t.Errorf("%s: the message %q does not say %q", what, out, holder)
+				t.Errorf("%s: the message %q lacks %q", what, out, holder)
 			}
 		}
 		harness.AppendTo(t, first.Path("f"), "+")

@@ -206,7 +206,7 @@ func TestFaultImageInTwelveSteps(t *testing.T) {
 			}
 			if d := harness.DiffLines(showLayers(t, e, theirs[:i+1], harness.Kernel),
 				showLayers(t, e, ours[:i+1], harness.Kernel)); d != "" {
-				t.Fatalf("after step %d the kernel's image and ours differ:\n%s", i+1, d)
+				t.Fatalf("after step %d the kernel's image and that of the program differ:\n%s", i+1, d)
 			}
 		}
 	})

@@ -21,7 +21,7 @@ func diskPath(fstype string) string { return filepath.Join(harness.RunDir, "disk
 func mountFormatDisks(t *testing.T) {
 	t.Helper()
 	if harness.InChild() {
-		return // our parent has mounted them
+		return // the parent process has mounted them
 	}
 	for _, fstype := range formatDisks {
 		// Without noatime the comparison would change access times.

@@ -273,12 +273,12 @@ func TestIndexBelongs(t *testing.T) {
 				for _, by := range []string{"here", "kernel"} {
 					o.Lowers = lowers[1:]
 					if err := mount(by); err == nil {
-						t.Errorf("made by %s, another lower is taken by %s", first, by)
+						t.Errorf("made by %s, another lower is accepted by %s", first, by)
 					}
 					o.Lowers, o.Upper = lowers[:1], upper+"2"
 					harness.Check(t, os.MkdirAll(o.Upper, 0o755))
 					if err := mount(by); err == nil {
-						t.Errorf("made by %s, another upper is taken by %s", first, by)
+						t.Errorf("made by %s, another upper is accepted by %s", first, by)
 					}
 					o.Lowers, o.Upper = lowers, upper
 					harness.Check(t, mount(by))

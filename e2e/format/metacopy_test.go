@@ -117,7 +117,7 @@ func TestMetacopyOfClosedFile(t *testing.T) {
 		o.Mount()
 		f := harness.Open(t, o.Path("c"), os.O_RDWR)
 		harness.Check(t, os.Chmod(o.Path("c"), 0o444))
-		_, err := f.WriteAt([]byte("T"), 0) // who has it open may
+		_, err := f.WriteAt([]byte("T"), 0) // a process that has it open may
 		harness.Check(t, err)
 		harness.Check(t, f.Close())
 		for _, name := range []string{"a", "b"} {

@@ -125,7 +125,7 @@ func TestNoticesDamage(t *testing.T) {
 			_, err := Run(cfg)
 			var f *Failure
 			if !errors.As(err, &f) {
-				t.Fatalf("not noticed: %v", err)
+				t.Fatalf("the run has not found it: %v", err)
 			}
 			if !strings.Contains(f.What.Error(), c.want) || len(f.Log) == 0 || !strings.Contains(err.Error(), "seed 3, round") {
 				t.Errorf("the failure is %v", err)

@@ -19,7 +19,7 @@ import (
 
 const (
 	childLimit   = 4 * time.Minute
-	privateLimit = 10 * time.Minute // images are built there, which takes long on a race-built daemon
+	privateLimit = 10 * time.Minute // builds of images are slow on a race-built daemon
 )
 
 // InChild reports whether EachMode has started this process.

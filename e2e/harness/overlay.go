@@ -159,7 +159,7 @@ func (o *Overlay) Guard() {
 	}
 	o.watchdog = time.AfterFunc(mountLimit, func() {
 		o.hung.Store(true)
-		o.T.Errorf("%s: mounted for %v: taken for a hang, aborted", o.Point, mountLimit)
+		o.T.Errorf("%s: aborted, because it was mounted for %v and seems to hang", o.Point, mountLimit)
 		AbortConnection(o.Minor)
 		Kill(o.PID, syscall.SIGKILL)
 	})

@@ -194,7 +194,7 @@ func TestFsxAppends(t *testing.T) {
 				case affected && errors.As(err, &failure):
 					t.Logf("the fault of this kernel, as expected: round %d, %v", failure.Round, failure.What)
 				case affected:
-					t.Errorf("this kernel loses data with writeback=0, and nothing was noticed: %v", err)
+					t.Errorf("this kernel loses data with writeback=0, but the run has not found it: %v", err)
 				case err != nil:
 					t.Errorf("again with %s=%d: %v", harness.EnvSeed, seed, err)
 				}

@@ -89,7 +89,7 @@ func TestSignalsUnmount(t *testing.T) {
 						t.Errorf("the foreground process ended with %v, want exit 0", err)
 					}
 				case <-time.After(10 * time.Second):
-					t.Error("the foreground process goes on")
+					t.Error("the foreground process does not end")
 					_ = cmd.Process.Kill()
 				}
 				if o.IsMounted() {

@@ -47,7 +47,7 @@ func TestReadOnlyMountOfAnUpperInUse(t *testing.T) {
 				"read-only") {
 				t.Errorf("writing: %v", err)
 			}
-			if e.Mode == harness.ModeRoot { // what the kernel lets root do, the daemon refuses
+			if e.Mode == harness.ModeRoot { // the kernel allows it to root, the daemon refuses it
 				harness.Check(t, unix.Mount("", reader.Point, "", unix.MS_REMOUNT, ""))
 				for what, err := range map[string]error{
 					"create": os.WriteFile(reader.Path("d/by reader"), nil, 0o644), "chmod": os.Chmod(reader.Path("d/f"), 0o600),

@@ -199,7 +199,7 @@ func TestBadOverride(t *testing.T) {
 		o.Mount()
 		harness.Equal(t, "good", harness.Owner(t, o.Path("good")), "5:6 0644")
 		_, err := os.Lstat(o.Path("bad"))
-		harness.WantErr(t, "an object whose owner cannot be told", err, syscall.EIO)
+		harness.WantErr(t, "an object with an invalid owner", err, syscall.EIO)
 		harness.WantAbsent(t, o.Path("whiteout"))
 		harness.WantNames(t, o.Point, "bad", "d", "good")
 		harness.WantErr(t, "chmod", os.Chmod(o.Path("bad"), 0o777), syscall.EIO)

@@ -32,7 +32,7 @@ func TestXattrs(t *testing.T) {
 		harness.WantErr(t, "a buffer too small", err, syscall.ERANGE)
 		n, err := unix.Getxattr(o.Path("low"), "user.a", nil)
 		harness.Check(t, err)
-		harness.Equal(t, "size asked for", n, 7)
+		harness.Equal(t, "size of the list", n, 7)
 		for range 2 {
 			harness.Equal(t, "changed", harness.XattrOf(o.Path("low"), "user.a"), "changed")
 			harness.Equal(t, "removed", harness.XattrOf(o.Path("low"), "user.b"), "ENODATA")
@@ -68,7 +68,7 @@ func TestPrivateXattrs(t *testing.T) {
 		harness.Equal(t, "of an opaque directory", listNames(t, o.Path("d")), "")
 		harness.Equal(t, "of a file", listNames(t, o.Path("f")), "user.shown")
 		prefix := e.XattrPrefix()
-		harness.Equal(t, "asked by name", harness.XattrOf(o.Path("d"), e.OpaqueName()), "ENODATA")
+		harness.Equal(t, "read by name", harness.XattrOf(o.Path("d"), e.OpaqueName()), "ENODATA")
 		// An xattr of this name that a user sets is data, and not opaque to this mount.
 		if err := unix.Setxattr(o.Path("e"), prefix+"opaque", []byte("y"), 0); err == nil {
 			harness.Equal(t, "read back", harness.XattrOf(o.Path("e"), prefix+"opaque"), "y")

@@ -129,7 +129,7 @@ func TestListingEndsWhileEntriesAreRenamed(t *testing.T) {
 				}
 				for _, entry := range entries {
 					if listed++; listed > 5000 {
-						t.Fatalf("a listing of 500 names goes on after %d (listed before: %v)", listed, warm)
+						t.Fatalf("a listing of 500 names does not end after %d (listed before: %v)", listed, warm)
 					}
 					if strings.HasPrefix(entry.Name, "f") {
 						harness.Check(t, os.Rename(o.Path("d/"+entry.Name), o.Path("d/TEMP")))

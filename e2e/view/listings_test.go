@@ -206,7 +206,7 @@ func TestListingEndsWhileOthersListAndCreate(t *testing.T) {
 		r := begin(t, o.Path("d"), there)
 		for part := 0; r.read(t, 400); part++ { // some twelve names
 			if len(r.seen) > n {
-				t.Fatalf("a listing of %d names goes on after %d", n, len(r.seen))
+				t.Fatalf("a listing of %d names does not end after %d", n, len(r.seen))
 			}
 			for i := range 20 {
 				harness.Write(t, o.Path(fmt.Sprintf("d/new%d-%d", part, i)), "")

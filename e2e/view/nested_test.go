@@ -26,7 +26,7 @@ func TestThreeDeep(t *testing.T) {
 					continue // not allowed to ordinary users
 				}
 				if place == uppersBelow && slices.Contains(kinds[1:], kernel) {
-					continue // the kernel takes no upper on FUSE
+					continue // the kernel refuses an upper on FUSE
 				}
 				name := fmt.Sprintf("%s below %s below %s%s", kinds[0], kinds[1], kinds[2], place)
 				t.Run(name, func(t *testing.T) { threeDeep(t, harness.NewEnv(t, e.Mode), kinds, place) })
@@ -158,7 +158,7 @@ func TestInsideOfWhatItServes(t *testing.T) {
 			inside("umount /o/mnt")
 			for _, pid := range daemons { // to its last thread: its root keeps the outer mount busy
 				if !harness.WaitGone(pid, 5*time.Second) {
-					t.Error("the daemon inside goes on after its mount is gone")
+					t.Error("the daemon inside does not end with its mount")
 				}
 			}
 		}
