@@ -1,25 +1,26 @@
-// Package e2e holds the end-to-end tests: they drive the built fuse-overlay binary through real mounts and compare what it
-// shows, and what it leaves in the layers, with the contract and with the kernel's own overlayfs. Each package below answers
-// one question:
+// Package e2e holds the end-to-end tests: they drive the built fuse-overlay binary through real
+// mounts and compare what it shows, and what it leaves in the layers, with the contract and with
+// the kernel's own overlayfs. Each package below answers one question:
 //
 //	view          what does the merged tree show, and how do operations change it?
 //	format        what lies on disk, and does the kernel's overlayfs read it?
-//	differential  do random operations give the same here and in the kernel's overlayfs?
+//	differential  do random operations have the results of the kernel's overlayfs?
 //	io            is each byte of a file what was written, however the kernel handles it?
-//	rights        which rights do users have, and which does the owner of a layer not get?
+//	rights        which rights do users have, and which has the owner of a layer not?
 //	faults        what happens when a layer, the daemon or the machine fails?
-//	lifetime      when do a mount and its daemon begin and end, and which mount owns an upper?
+//	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	cost          how many requests, descriptors and cached inodes does it take?
 //	command       what does a user type and read, and are the documents true?
 //	engines       does the program work below podman, docker, containerd and the tools in a root file system?
 //
 //	harness       mounts, modes, assertions, leak checks: what all of them use
-//	operation     one operation as a value, and its result as a text: for differential and format
+//	operation     one operation as a value, its result as a text: for differential, format
 //	fsx           random operations on the data of files: for io
 //
-// The tests run as root, one package at a time: make e2e, or go test -p 1 ./e2e/... They start themselves again as an
-// unprivileged user, inside a user namespace and through fusermount3, and for containerd and docker as root in namespaces of
-// their own. A missing tool, a leaked mount and a leaked daemon fail the run.
+// The tests run as root, one package at a time: make e2e, or go test -p 1 ./e2e/... They start
+// themselves again as an unprivileged user, inside a user namespace and through fusermount3, and
+// for containerd and docker as root in namespaces of their own. A missing tool, a leaked mount and
+// a leaked daemon fail the run.
 //
 //	FUSE_OVERLAY_BIN=PATH       the binary to test, instead of building ./cmd/fuse-overlay
 //	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary: shows that a test is right
@@ -28,5 +29,6 @@
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_KEEP=1         leave the folders of the run behind
 //
-// The packages do not look inside the program: only the command line, the mount point, the layers and the log.
+// The packages do not look inside the program: only the command line, the mount point, the layers
+// and the log.
 package e2e

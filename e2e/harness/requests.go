@@ -116,7 +116,7 @@ func (o *Overlay) During(fn func()) Counts {
 
 // Steady counts the requests that fn causes while the kernel drops no pages. If memory is short,
 // the kernel drops pages: the next run reads them again (READ, READDIRPLUS), and the run after that
-// asks for the atime of their files (GETATTR).
+// requests the atime of their files (GETATTR).
 func (o *Overlay) Steady(fn func()) Counts {
 	o.T.Helper()
 	cached := false
