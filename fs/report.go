@@ -161,7 +161,7 @@ func (o *Overlay) doneWithout(writable bool) []string {
 	if o.stack.Writable() {
 		f := o.stack.Format()
 		add(f.Xattrs == ondisk.NoXattrs, "redirects, metacopies and origins: the upper takes no extended attributes")
-		add(!f.Devices, "whiteout devices: the upper takes none, cannot exchange names, or files were asked for")
+		without = append(without, f.Missing()...)
 		add(!o.cfg.Volatile && !o.stack.OrdersCopyUps(), "copy-ups without fsync: the upper's file system does not prove to keep their order")
 	}
 	add(o.cfg.Disabled != 0, "optimisations: disable="+strings.ReplaceAll(o.cfg.Disabled.String(), ", ", ":"))

@@ -44,6 +44,14 @@ func (f Format) String() string {
 	return form + ", opaque directories by " + opaque
 }
 
+// Missing describes for a log, with the reason, what the upper does without.
+func (f Format) Missing() []string {
+	if f.Devices {
+		return nil
+	}
+	return []string{"whiteout devices: the upper takes none, cannot exchange names, or markers are wanted"}
+}
+
 // stage makes a whiteout of an in-place form under a name of the work directory.
 func (f Format) stage(work *sys.Dir, name string) error {
 	if f.Devices {

@@ -242,6 +242,9 @@ func TestFormatString(t *testing.T) {
 		if got := f.String(); got != want {
 			t.Errorf("%+v: %q", f, got)
 		}
+		if missing := f.Missing(); (len(missing) == 0) != f.Devices {
+			t.Errorf("%+v: missing %q", f, missing)
+		}
 	}
 }
 
