@@ -95,8 +95,8 @@ func (r *changingRanges) storeWriteback(n *Node, h *held, data []byte, off int64
 	return r.storeWritebackLocked(n, h, data, off)
 }
 
-// storeWritebackLocked is storeWriteback. Preconditions: the lock of n's stores is held, for reading
-// at least.
+// storeWritebackLocked is storeWriteback. Preconditions: the lock of n's stores is held, for
+// reading at least.
 func (r *changingRanges) storeWritebackLocked(n *Node, h *held, data []byte, off int64) (int, error) {
 	w, found := r.of(n)
 	if !found {

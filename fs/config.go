@@ -67,12 +67,12 @@ type Config struct {
 	CacheInodes int
 	// Disabled are optimisations that are turned off, for debugging.
 	Disabled Optimisations
-	// AccessTimes is when reads of objects of Upper change their access times. [conn.MountConfig].Flags
-	// contain the same for the kernel.
+	// AccessTimes is when reads of objects of Upper change their access times.
+	// [conn.MountConfig].Flags contain the same for the kernel.
 	AccessTimes sys.AccessTimes
 
-	// Conn is how the connection to the kernel behaves. [Overlay.Mount] fails if
-	// [conn.IOPassthrough] is not possible.
+	// Conn is how the connection to the kernel behaves. [Overlay.Mount] fails if [conn.IOPassthrough]
+	// is not possible.
 	Conn conn.Config
 
 	// Log receives what an operator needs to know. Never nil.

@@ -10,46 +10,48 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// The process may have a limited number of descriptors open (ulimit -n). The layers keep some as long as they are mounted, a request needs
-// a few, and an object that lost its last name keeps one while it is in use. What is left is for the cache of handles.
+// A process has a limited number of descriptors (ulimit -n). The layers use some as long as they
+// are mounted, a request needs a few, and an object that lost its last name uses one while it is in
+// use. The rest is for the cache of handles.
 
 const (
 	maxHandles = 4096
-	// forMount is how many descriptors the mount itself takes after the layers have been opened, and whileMounting how many it needs for
-	// some moments.
+	// forMount is how many descriptors the mount itself uses after the layers have been opened, and
+	// whileMounting how many it needs for some moments.
 	forMount      = 2
 	whileMounting = 3
 	// forRequest is how many descriptors the most demanding request needs. A copy-up has five: the
 	// directories of both layers, the source, the staged file and one that a system call opens.
 	forRequest = 5
-	// onlyParts is how many parts of one directory a request keeps open at a time where descriptors are few, mostParts else.
-	onlyParts = 2
-	mostParts = 64
+	// fewParts is how many parts of one directory a request keeps open at a time if descriptors are
+	// few, manyParts otherwise.
+	fewParts  = 2
+	manyParts = 64
 )
 
-// errTooFew contains how many descriptors a mount needs. It is EMFILE.
+// errTooFew is the error of a mount that would have too few descriptors. It is EMFILE.
 type errTooFew struct{ limit, need int }
 
 func (e *errTooFew) Error() string {
 	return fmt.Sprintf("the limit of open files is %d, and this mount needs %d at least", e.limit, e.need)
 }
 
-// Unwrap is the errno.
+// Unwrap returns the errno.
 func (e *errTooFew) Unwrap() error { return unix.EMFILE }
 
-// bounds are how many descriptors are kept open for later.
+// bounds are how many descriptors stay open for later.
 type bounds struct {
 	handles int // by the cache
 	parts   int // of one directory, by a request
 }
 
-// boundsOf shares out what the limit leaves, where a number of descriptors are in use.
+// boundsOf divides what the limit leaves, if a number of descriptors are in use.
 func boundsOf(limit, used int) bounds {
 	handles := max(1, min(maxHandles, limit/4, (limit-used-forRequest)/2))
-	if handles < mostParts {
-		return bounds{handles, onlyParts}
+	if handles < manyParts {
+		return bounds{handles, fewParts}
 	}
-	return bounds{handles, mostParts}
+	return bounds{handles, manyParts}
 }
 
 // openFiles returns the limit of open files, and how many descriptors are in use.
@@ -62,21 +64,21 @@ func openFiles() (limit, used int, err error) {
 	return int(min(most, 1<<30)), used, err
 }
 
-// initialBounds are those before the mount.
+// initialBounds returns the bounds before the mount.
 func initialBounds() bounds {
 	limit, used, err := openFiles()
-	if err != nil { // no /proc: what is in use is guessed
-		return bounds{1, onlyParts}
+	if err != nil { // no /proc: the number in use is not known
+		return bounds{1, fewParts}
 	}
 	return boundsOf(limit, used+forMount)
 }
 
-// checkDescriptors refuses a mount that would have too few descriptors for a request. passing are those that are closed when the mount is
-// up.
+// checkDescriptors refuses a mount that would have too few descriptors for a request. The process
+// closes passing descriptors when the mount is up.
 func checkDescriptors(passing int) error {
 	limit, used, err := openFiles()
 	if err != nil {
-		return nil // it will be seen
+		return nil // requests will fail if there are too few
 	}
 	if need := used + max(whileMounting, forMount+forRequest-passing); need > limit {
 		return &errTooFew{limit, need}
@@ -85,13 +87,13 @@ func checkDescriptors(passing int) error {
 }
 
 const (
-	// descriptorWait is how long a request waits for others to give descriptors back.
+	// descriptorWait is how long a request waits for others to close descriptors.
 	descriptorWait = 5 * time.Second
 	longestNap     = 20 * time.Millisecond
 )
 
-// outOfDescriptors reports whether a request that failed is to be tried again, after descriptors were given back: no request that fails
-// so has changed anything.
+// outOfDescriptors reports whether a request that failed is served again, after idle descriptors
+// were closed. No request that fails so has changed anything.
 func (o *Overlay) outOfDescriptors(status fuse.Status, failures int) bool {
 	if status != fuse.Status(unix.EMFILE) && status != fuse.Status(unix.ENFILE) {
 		return false
@@ -107,8 +109,8 @@ func (o *Overlay) outOfDescriptors(status fuse.Status, failures int) bool {
 	return true
 }
 
-// napAfter returns how long a request waits that has failed so often, and how long it has waited before. It does not wait after
-// the first failure.
+// napAfter returns how long a request waits that has failed so often, and how long it has waited
+// before. It does not wait after the first failure.
 func napAfter(failures int) (nap, waited time.Duration) {
 	for range failures - 1 {
 		waited += nap

@@ -30,8 +30,8 @@ func (a *access) lockLoaded(n *Node, use stack.Use) error {
 	}
 }
 
-// load loads n's directory for a use. Other requests use the directory meanwhile, unless all that is
-// read lies in the upper. Preconditions: no directory's mu is held.
+// load loads n's directory for a use. Other requests use the directory meanwhile, unless all that
+// is read lies in the upper. Preconditions: no directory's mu is held.
 func (a *access) load(n *Node, use stack.Use) error {
 	dir := n.dir
 	dir.loadMu.Lock()

@@ -41,8 +41,8 @@
 //
 // A lower may be a file system whose server does not answer. Only Node.upMu and dirState.loadMu are
 // held over calls on lowers, because a request that waits for them needs the same object.
-// prefetcher.mu is too, and no request waits for it. The others, but the leaves, are held over calls
-// on the upper. Nothing is held while a notification is sent to the kernel, which may send a
+// prefetcher.mu is too, and no request waits for it. The others, but the leaves, are held over
+// calls on the upper. Nothing is held while a notification is sent to the kernel, which may send a
 // request before it returns.
 //
 // The package makes no system call on a layer by itself.

@@ -15,8 +15,8 @@ const (
 	forWriting
 )
 
-// handleKey names a cached handle: node, layer and purpose in one number, which a map finds fastest.
-// The layer is part of it: after a copy-up a handle of the lower is never found again.
+// handleKey names a cached handle: node, layer and purpose in one number, which a map finds
+// fastest. The layer is part of it: after a copy-up a handle of the lower is never found again.
 type handleKey uint64
 
 // Widths of the parts of a handleKey. A layer's number has sixteen bits (stack), so 2^46 nodes are

@@ -27,8 +27,8 @@ type notifier struct {
 func (k *notifier) connected() bool { return k.server != nil }
 
 // dropAttr makes the kernel drop the attributes of an inode. After a change of data it reads size
-// and times again by itself, but it would execute a file with the suid that it knows. After a copy-up
-// it knows the link count of the lower.
+// and times again by itself, but it would execute a file with the suid that it knows. After a
+// copy-up it knows the link count of the lower.
 func (k *notifier) dropAttr(id uint64) {
 	if k.connected() {
 		const noPages = -1
@@ -36,8 +36,8 @@ func (k *notifier) dropAttr(id uint64) {
 	}
 }
 
-// dropPages makes the kernel drop pages of an inode, and write those that are dirty; size 0: all from
-// offset on. The kernel waits for a READ of such a page to be answered.
+// dropPages makes the kernel drop pages of an inode, and write those that are dirty; size 0: all
+// from offset on. The kernel waits for a READ of such a page to be answered.
 func (k *notifier) dropPages(id uint64, offset, size int64) {
 	if k.connected() {
 		k.conn.While(func() { k.InodeNotify(id, offset, size) })

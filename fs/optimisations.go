@@ -5,15 +5,15 @@ import (
 	"strings"
 )
 
-// Optimisations is a set of optimisations that [Config].Disabled can turn off, to find out whether one of them causes a
-// problem. docs/design has a page about each one.
+// Optimisations is a set of optimisations that [Config].Disabled can turn off, to find out whether
+// one of them causes a problem. docs/design has a page about each one.
 type Optimisations uint8
 
 // The optimisations of option disable.
 const (
-	SpinningReader    Optimisations = 1 << iota // an idle reader looks for requests for a while before it blocks
-	ListingSamples                              // READDIRPLUS returns attributes only to threads that use them
-	UnlistedDirs                                // a large merged directory is not listed for a few lookups
+	SpinningReader    Optimisations = 1 << iota // an idle reader looks for requests for a while before it blocks.
+	ListingSamples                              // READDIRPLUS returns attributes only to threads that use them.
+	UnlistedDirs                                // a large merged directory is not listed for a few lookups.
 	SecondThread                                // two threads open and list the subdirectories of one reply
 	Prefetch                                    // an idle reader reads the next small file of a lower
 	DirectIOOnNewFile                           // CREATE returns FOPEN_DIRECT_IO for files that are created to be written

@@ -32,7 +32,7 @@ func (o *Overlay) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntry
 	return o.status("readdir", o.list(in, out, namesOnly))
 }
 
-// ReadDirPlus answers READDIRPLUS: an entry comes with the reply that a LOOKUP of it would get.
+// ReadDirPlus answers READDIRPLUS. An entry comes with the reply that a LOOKUP of it would get.
 func (o *Overlay) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return o.status("readdirplus", o.list(in, out, withAttributes))
 }
