@@ -49,7 +49,6 @@ PROSE_TODO := \
 	fs/conn/lossprobe \
 	fs/conn/readers \
 	fs/conn/wire \
-	fs/stack \
 	inodecache \
 	internal/ondisk \
 	internal/owner \

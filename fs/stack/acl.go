@@ -27,15 +27,15 @@ const (
 // inheriting is an object with what it inherits from its directory.
 type inheriting struct {
 	Object
+	// staged: it is made in the work directory. Otherwise, if it belongs to the ids of the daemon, the
+	// file system makes it inherit by itself.
+	staged      bool
 	inheritsGID bool
 }
 
 // inherit applies what a new entry inherits from its directory: the group and the bit itself of a
 // setgid directory (inode_init_owner), and a default ACL in place of the umask (posix_acl_create).
-//
-// inPlace: the object needs no staging for another reason. If it belongs to the ids of the daemon,
-// the file system makes it inherit by itself.
-func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting, inPlace bool) error {
+func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting) error {
 	if s.acl && !d.defaultACLKnown {
 		acl, err := up.Ref().GetXattr(defaultACL)
 		if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
@@ -46,7 +46,7 @@ func (s *Stack) inherit(d *Dir, up *sys.Dir, o *inheriting, inPlace bool) error 
 	if len(d.defaultACL) == 0 {
 		o.Mode &^= o.Umask & 0o777
 	}
-	if uid, gid := s.stored(&o.Object); inPlace && uid == s.uid && gid == s.gid {
+	if uid, gid := s.stored(&o.Object); !o.staged && uid == s.uid && gid == s.gid {
 		return nil
 	}
 	var st sys.Stat

@@ -66,7 +66,7 @@ func TestAdoptAfterChanges(t *testing.T) {
 			m.wantExact("adopted")
 			names := m.names()
 			slices.Sort(names)
-			if want := []string{"new", "copied", "stays"}; !slices.Equal(names, want) {
+			if want := []string{"copied", "new", "stays"}; !slices.Equal(names, want) {
 				t.Errorf("the load first %v, anew %v: %v, want %v", before, anew, names, want)
 			}
 			m.make("later")

@@ -60,7 +60,9 @@ func (s *Stack) Merge(d *Dir, all []Contents) bool {
 
 // listPart reads the xattrs of a layer's directory h, and calls add for each entry. The type of a
 // whiteout is DT_WHT. hidden are the names that have a marker.
-func (s *Stack) listPart(h *sys.Dir, layer uint16, add func(sys.Dirent)) (m whiteout.DirXattrs, hidden []string, err error) {
+func (s *Stack) listPart(
+	h *sys.Dir, layer uint16, add func(sys.Dirent),
+) (m whiteout.DirXattrs, hidden []string, err error) {
 	m, err = whiteout.ReadDirXattrs(s.names, h)
 	if err != nil {
 		return m, nil, err

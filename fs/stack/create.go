@@ -23,14 +23,14 @@ type Object struct {
 // opened, for the caller to close, and nil for any other object. Precondition: up is d's directory
 // of the upper.
 func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) (file *sys.File, err error) {
-	o := inheriting{Object: *obj}
 	e := f.entry(up, name)
-	inPlace := e.Has == whiteout.Nothing && !(o.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below) && !s.layers[Upper].shown.Overrides()
-	if err := s.inherit(d, up, &o, inPlace); err != nil {
+	o := inheriting{Object: *obj, staged: s.layers[Upper].shown.Overrides() || e.Has != whiteout.Nothing ||
+		obj.Mode&unix.S_IFMT == unix.S_IFDIR && f.Below}
+	if err := s.inherit(d, up, &o); err != nil {
 		return nil, err
 	}
 	uid, gid := s.stored(&o.Object)
-	if inPlace && uid == s.uid && (gid == s.gid || o.inheritsGID) {
+	if !o.staged && uid == s.uid && (gid == s.gid || o.inheritsGID) {
 		if file, err = s.make1(up, name, &o.Object); err != nil {
 			return nil, err
 		}
@@ -48,13 +48,12 @@ func (s *Stack) Create(d *Dir, up *sys.Dir, name string, f *Found, obj *Object) 
 // opened. [Stack.Link] can give it a name. The error is EOPNOTSUPP if the upper's file system has
 // no such files. Precondition: up is d's directory of the upper.
 func (s *Stack) CreateTmpfile(d *Dir, up *sys.Dir, obj *Object) (*sys.File, error) {
-	o := inheriting{Object: *obj}
-	inPlace := !s.layers[Upper].shown.Overrides()
-	if err := s.inherit(d, up, &o, inPlace); err != nil {
+	o := inheriting{Object: *obj, staged: s.layers[Upper].shown.Overrides()}
+	if err := s.inherit(d, up, &o); err != nil {
 		return nil, err
 	}
 	uid, gid := s.stored(&o.Object)
-	if inPlace && uid == s.uid && (gid == s.gid || o.inheritsGID) {
+	if !o.staged && uid == s.uid && (gid == s.gid || o.inheritsGID) {
 		return up.CreateTmpfile(o.Mode & 0o7777)
 	}
 	file, err := s.work.Dir().CreateTmpfile(s.layers[Upper].shown.Inode(o.Mode) & 0o7777)

@@ -197,7 +197,8 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 	}
 	if x.links != 0 {
 		x.Recorded = false
-		if err := s.xattrs.SetLinkCount(r, ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}); err != nil {
+		count := ondisk.LinkCount{OfLower: true, Diff: int(st.Nlink) + x.Diff - x.links}
+		if err := s.xattrs.SetLinkCount(r, count); err != nil {
 			return err
 		}
 	}
@@ -205,7 +206,7 @@ func (s *Stack) LinkUp(d *Dir, up *sys.Dir, name string, x *Shared) error {
 		return err
 	}
 	x.Diff--
-	_ = up.Ref().Utimes(before.Atim, before.Mtim) // nothing changes in the merged view; an error is ignored: the link exists
+	_ = up.Ref().Utimes(before.Atim, before.Mtim) // nothing changes in the merged view; the link exists in any case
 	s.CopiedUp(d, name)
 	x.Recorded = false
 	return s.RecordLinks(x)

@@ -21,9 +21,10 @@ const indexName = "index"
 
 // Reasons why an index cannot be used.
 var (
-	errOtherLower = errors.New("belongs to another first lowerdir: with index=on the layers must be those it was made with (ESTALE)")
-	errOtherUpper = errors.New("has an index that belongs to another upperdir: mount with that one, or remove its directory index, " +
-		"or mount with index=off (ESTALE)")
+	errOtherLower = errors.New("belongs to another first lowerdir: " +
+		"with index=on the layers must be those it was made with (ESTALE)")
+	errOtherUpper = errors.New("has an index that belongs to another upperdir: " +
+		"mount with that one, or remove its directory index, or mount with index=off (ESTALE)")
 )
 
 // openIndex opens the directory of copies, checks that it belongs to these layers, and removes

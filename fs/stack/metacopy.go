@@ -85,7 +85,9 @@ func (s *Stack) readData(parts []part, o LayerDirs, name string, layer int, r sy
 // findData looks for the data of a metacopy. It returns EIO if no layer has the data, EPERM if the
 // metacopy must not be followed, and EINVAL for an invalid redirect. Compare ovl_lookup of
 // fs/overlayfs/namei.c.
-func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat) (*Data, error) {
+func (s *Stack) findData(
+	parts []part, o LayerDirs, name string, layer int, m *ondisk.FileXattrs, st *sys.Stat,
+) (*Data, error) {
 	w := redirectWalk{s: s, to: cmp.Or(m.Redirect, name), file: true}
 	switch {
 	case m.ByUser && !s.followsUsers(layer):
@@ -93,7 +95,8 @@ func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *o
 	case !ondisk.ValidRedirect(w.to):
 		return nil, unix.EINVAL
 	case s.metacopy:
-	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute(): // a lower may lead to data-only layers without metacopy=on
+	case layer == Upper || len(s.dataOnly) == 0 || !w.absolute():
+		// A lower may lead to data-only layers without metacopy=on.
 		return nil, unix.EPERM
 	}
 	inLower := layer != Upper
@@ -126,13 +129,19 @@ func (s *Stack) findData(parts []part, o LayerDirs, name string, layer int, m *o
 	return data, nil
 }
 
-// lookFile is lookOne for the file at the end of the walk.
-func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.DirXattrs, found bool, err error) {
+// lookForFile looks for the file at the end of the walk in the directory h of a layer, and returns
+// its redirect.
+func (w *redirectWalk) lookForFile(h *sys.Dir, layer int, name string) (m whiteout.DirXattrs, found bool, err error) {
+	var st sys.Stat
+	if exists, err := w.stat(h, layer, name, &st); !exists {
+		return m, false, err
+	}
+	r := h.At(name)
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		w.stop = true
 		return m, false, nil
 	}
-	absent, err := whiteout.IsXattrWhiteout(w.s.names, r, st)
+	absent, err := whiteout.IsXattrWhiteout(w.s.names, r, &st)
 	if absent || err != nil {
 		w.stop = absent
 		return m, false, err
@@ -141,7 +150,7 @@ func (w *redirectWalk) lookFile(layer int, r sys.Ref, st *sys.Stat) (m whiteout.
 	if err == nil && of.ByUser && !w.s.followsUsers(layer) {
 		err = unix.EPERM
 	}
-	w.metacopy, w.st = of.Metacopy, *st
+	w.metacopy, w.st = of.Metacopy, st
 	return whiteout.DirXattrs{DirXattrs: ondisk.DirXattrs{Redirect: of.Redirect, ByUser: of.ByUser}}, true, err
 }
 

@@ -81,7 +81,8 @@ var (
 	errTooMany    = errors.New("too many layers")
 	errNoLower    = errors.New("no lowerdir given")
 	errUpperWork  = errors.New("upperdir and workdir belong together: give both or neither")
-	errOwnersForm = errors.New("is mounted as its inodes are: the attribute of its root that keeps owner and mode is one that its owner may set, " +
+	errOwnersForm = errors.New("is mounted as its inodes are: " +
+		"the attribute of its root that keeps owner and mode is one that its owner may set, " +
 		"and counts with xattr_permissions=2 only")
 	errOtherForm = errors.New("keeps owner and mode in another attribute than the one of xattr_permissions")
 )
@@ -250,7 +251,7 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 	if s.staging, err = work.OpenDir(workName); err != nil {
 		return fail(err)
 	}
-	if s.afterVolatile, err = checkIncompat(s.staging, c.Work, c.AfterVolatile); err != nil {
+	if s.afterVolatile, err = checkIncompat(s.staging, &c); err != nil {
 		return fail(err)
 	}
 	if err := s.claim(s.staging); err != nil {
@@ -269,9 +270,10 @@ func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
 		return fail(err)
 	}
 	s.xattrs = s.whiteouts.Forms.Default.Xattrs
-	s.copier = &copyup.Copier{Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, CopiesXattr: func(name string) bool {
-		return !s.names.Private(name)
-	}, Protattr: s.protattr}
+	s.copier = &copyup.Copier{
+		Work: s.work, Sync: c.Sync, Slow: c.Slow, Origin: s.origin, Protattr: s.protattr,
+		CopiesXattr: func(name string) bool { return !s.names.Private(name) },
+	}
 	return nil
 }
 

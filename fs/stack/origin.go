@@ -194,7 +194,9 @@ func (s *Stack) OriginHandle(r sys.Ref) (h ondisk.Handle, ok bool, err error) {
 // there is no such object any more, or if it has got further links: a copy of one link is another
 // object. A copy in the index stays one object with all links: then Origin sets f.Shared. If h
 // lacks the UUID, Origin adds it and returns incomplete: [Stack.SetOrigin] has to write it.
-func (s *Stack) Origin(q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sys.Stat) (found, incomplete bool, err error) {
+func (s *Stack) Origin(
+	q *Query, o LayerDirs, h *ondisk.Handle, f *Found, st *sys.Stat,
+) (found, incomplete bool, err error) {
 	src := s.sourceOf(h)
 	incomplete = s.complete(h, src)
 	if found, err = s.findOrigin(q, o, h, src, st); err != nil {

@@ -162,8 +162,11 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 		if err != nil {
 			return "", false, ignoreGone(err)
 		}
-		file := last && w.file
-		m, found, err := w.lookOne(h, layer, name, file)
+		file, lookFor := last && w.file, w.lookForDir
+		if file {
+			lookFor = w.lookForFile
+		}
+		m, found, err := lookFor(h, layer, name)
 		h.Close()
 		if err != nil || !found {
 			return "", false, err
@@ -193,23 +196,15 @@ func (w *redirectWalk) look(layer int, base string) (where string, found bool, e
 	return where, true, nil
 }
 
-// lookOne looks for a name in the directory h of a layer. If it finds what the walk needs under the
-// name, it returns the xattrs that matter for the layers below.
-func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m whiteout.DirXattrs, found bool, err error) {
+// lookForDir looks for a directory of the walk in the directory h of a layer, and returns its
+// xattrs.
+func (w *redirectWalk) lookForDir(h *sys.Dir, layer int, name string) (m whiteout.DirXattrs, found bool, err error) {
 	var st sys.Stat
-	rule := merge{typ: unix.DT_DIR} // a layer above has the directory
-	switch err := w.s.Shown(layer, h.At(name)).Stat(&st); {
-	case err == unix.ENOENT:
-		err = w.s.lookForMarker(&rule, h, uint16(layer), name)
-		w.stop = w.stop || rule.closed
-		return m, false, ignoreGone(err)
-	case err != nil:
+	if exists, err := w.stat(h, layer, name, &st); !exists {
 		return m, false, err
 	}
-	if file {
-		return w.lookFile(layer, h.At(name), &st)
-	}
-	if rule.next(uint16(layer), direntType(st.Mode)) != isPart { // a whiteout, or what hides all below as well
+	rule := aboveIsDir
+	if rule.next(uint16(layer), direntType(st.Mode)) != isPart {
 		w.stop = true
 		return m, false, nil
 	}
@@ -224,6 +219,21 @@ func (w *redirectWalk) lookOne(h *sys.Dir, layer int, name string, file bool) (m
 	w.stop = w.stop || rule.closed
 	return m, true, err
 }
+
+// stat fills st with the attributes of what a layer has under a name.
+func (w *redirectWalk) stat(h *sys.Dir, layer int, name string, st *sys.Stat) (exists bool, err error) {
+	err = w.s.Shown(layer, h.At(name)).Stat(st)
+	if err != unix.ENOENT {
+		return err == nil, err
+	}
+	rule := aboveIsDir
+	err = w.s.lookForMarker(&rule, h, uint16(layer), name)
+	w.stop = w.stop || rule.closed
+	return false, ignoreGone(err)
+}
+
+// aboveIsDir is the state of the merge rule in a walk: a layer above has a directory.
+var aboveIsDir = merge{typ: unix.DT_DIR}
 
 // ignoreGone returns nil if err means that an object does not exist.
 func ignoreGone(err error) error {

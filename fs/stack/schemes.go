@@ -54,7 +54,8 @@ func (s *Stack) setSchemes(c Config) error {
 	s.acl = false
 	if c.Permissions != nil {
 		if err := s.recordRoot(upperForm); err != nil {
-			return &Error{roleUpper, c.Upper, fmt.Errorf("cannot keep owner and mode in attribute %s: %w", upperForm.Attr(), err)}
+			err = fmt.Errorf("cannot keep owner and mode in attribute %s: %w", upperForm.Attr(), err)
+			return &Error{roleUpper, c.Upper, err}
 		}
 	}
 	return nil

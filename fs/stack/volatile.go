@@ -9,18 +9,19 @@ import (
 )
 
 // checkIncompat returns an error if the last mount has left a reason not to use the work directory
-// again (incompat/NAME). It changes nothing. With after, the reason "volatile" is accepted: then
-// afterVolatile is true, and the sweep removes the reason.
-func checkIncompat(staging *sys.Dir, work string, after bool) (afterVolatile bool, err error) {
+// again (incompat/NAME). It changes nothing. With AfterVolatile, the reason "volatile" is
+// accepted: then afterVolatile is true, and the sweep removes the reason.
+func checkIncompat(staging *sys.Dir, c *Config) (afterVolatile bool, err error) {
 	reason, err := copyup.Incompat(staging)
 	switch {
 	case err != nil || reason == "":
 		return false, err
-	case reason == "volatile" && after:
+	case reason == "volatile" && c.AfterVolatile:
 		return true, nil
 	case reason == "volatile":
-		return false, fmt.Errorf("was used by a volatile mount, and a power cut since may have damaged the upperdir: if there was none, "+
-			"or the upperdir is good enough, remove %q and mount again (EINVAL)", filepath.Join(work, workName, "incompat"))
+		reason := filepath.Join(c.Work, workName, "incompat")
+		return false, fmt.Errorf("was used by a volatile mount, and a power cut since may have damaged the upperdir: "+
+			"if there was none, or the upperdir is good enough, remove %q and mount again (EINVAL)", reason)
 	}
 	return false, fmt.Errorf("was used by a mount with the feature %q, which is not known here (EINVAL)", reason)
 }
