@@ -11,7 +11,7 @@
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	cost          how many requests, descriptors and cached inodes does it take?
 //	command       what does a user type and read, and are the documents true?
-//	engines       does the program work below podman, docker, containerd and the tools in a root file system?
+//	engines       does the program work below podman, docker, containerd and dpkg?
 //
 //	harness       mounts, modes, assertions, leak checks: what all of them use
 //	operation     one operation as a value, its result as a text: for differential, format
@@ -23,9 +23,10 @@
 // a leaked daemon fail the run.
 //
 //	FUSE_OVERLAY_BIN=PATH       the binary to test, instead of building ./cmd/fuse-overlay
-//	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary: shows that a test is right
+//	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary, to test the tests
 //	FUSE_OVERLAY_CACHE=DIR      where the debootstrap root is kept between runs
-//	FUSE_OVERLAY_SEED=N         first seed of the differential test; FUSE_OVERLAY_SEQS=N: how many sequences
+//	FUSE_OVERLAY_SEED=N         first seed of the differential test
+//	FUSE_OVERLAY_SEQS=N         number of its sequences
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_KEEP=1         leave the folders of the run behind
 //

@@ -16,18 +16,18 @@ const (
 	opClose                 // close a slot
 	opTouch                 // open and close at once
 	opRead                  // pread
-	opWrite                 // pwrite
+	opWrite                 // pwrite.
 	opAppend                // write by a descriptor with O_APPEND
 	opMapRead               // map, read, unmap
 	opMapWrite              // map, write, perhaps msync, unmap
-	opMap                   // map into a slot
+	opMap                   // map into a slot.
 	opKeptRead              // read by the mapping of a slot
 	opKeptWrite             // write by the mapping of a slot, perhaps msync
-	opUnmap                 // unmap a slot
+	opUnmap                 // unmap a slot.
 	opTruncate              // truncate by path
 	opFtruncate             // truncate by descriptor
 	opFallocate             // fallocate in the mode of Flags
-	opCopy                  // copy_file_range
+	opCopy                  // copy_file_range.
 	opFsync                 // fsync
 	opFdatasync             // fdatasync
 	opWriteBack             // sync_file_range, waiting for the data

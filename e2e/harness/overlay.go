@@ -32,15 +32,15 @@ type Overlay struct {
 	T           *testing.T
 	Env         *Env
 	Lowers      []string // the topmost first
-	Data        []string // data-only layers, below the lowers
+	Data        []string // data-only layers, below the lowers.
 	Upper, Work string   // without an upper the mount is read-only
 	Point       string   // the mount point
-	Log         string   // the log of the daemon
+	Log         string   // the log of the daemon.
 	Opts        []string // options besides those for the fields above
-	Args        []string // arguments before the options
+	Args        []string // arguments before the options.
 	Program     string   // the command, if it is not the path of the program under test
 	Kernel      bool     // the kernel's overlayfs is mounted in place of the program
-	KernelOpts  string   // options of the kernel's overlayfs, in place of those of the mode
+	KernelOpts  string   // options of the kernel's overlayfs, in place of those of the mode.
 	KernelFlags uintptr  // MS_* flags of the kernel's overlayfs
 	PID         int      // the daemon; 0 if there is none
 	Minor       int      // the number of the FUSE connection, as in MountLine
