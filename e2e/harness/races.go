@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -58,7 +59,11 @@ func selectRaced() (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		for _, m := range racedTest.FindAllSubmatch(text, -1) {
+		found := racedTest.FindAllSubmatch(text, -1)
+		if calls := bytes.Count(text, []byte("harness.Raced(")); calls != len(found) {
+			return false, fmt.Errorf("%s: %d calls of Raced, %d of them first in a test", file, calls, len(found))
+		}
+		for _, m := range found {
 			names = append(names, string(m[1]))
 		}
 	}
