@@ -1,10 +1,9 @@
 package copyup
 
-// Amount is how much of the data of a regular file a copy gets. The zero value is [First] of 0
-// bytes.
+// Amount is how much of the data of a regular file a copy gets. The zero value is First(0).
 type Amount struct {
 	extent extent
-	size   int64 // of first, in bytes
+	size   int64 // in bytes; of the extent first only
 }
 
 type extent uint8
@@ -15,20 +14,21 @@ const (
 	hole
 )
 
-// First is the first size bytes. The copy has exactly that size: a longer source is cut off, a
-// shorter one is followed by a hole.
+// First is the first size bytes. The copy has exactly that size. If the source is shorter, a hole
+// fills the rest.
 func First(size int64) Amount { return Amount{extent: first, size: size} }
 
 // Whole is all data.
 func Whole() Amount { return Amount{extent: whole} }
 
-// Hole is no data: the copy is a hole of the source's size, and [Copier.Complete] fills it later.
+// Hole is no data: the copy is a hole of the source's size. [Copier.Complete] copies the data
+// later.
 func Hole() Amount { return Amount{extent: hole} }
 
-// isNothing reports whether no data is read from the source.
-func (a Amount) isNothing() bool { return a.extent == hole || a == Amount{} }
+// readsNothing reports whether the copy needs no data from the source.
+func (a Amount) readsNothing() bool { return a.extent == hole || a == Amount{} }
 
-// of is how many of size bytes of the source are copied.
+// of returns how many bytes the copy takes from a source of size bytes.
 func (a Amount) of(size int64) int64 {
 	if a.extent == first {
 		return min(size, a.size)

@@ -10,9 +10,10 @@ import (
 )
 
 // Complete copies the data of from into to, a copy that was published as a [Hole]. With [First] the
-// file has at most that size afterwards. Owner, mode, times and attributes stay unchanged. Complete
-// removes the attribute metacopy last: it notes that the data is in another file, so until then,
-// and after an error, readers take the data from there.
+// file has at most that size afterwards. Owner, mode, times and attributes stay unchanged.
+//
+// Complete removes the attribute metacopy last. While a file has it, readers take the data from
+// another file. So they see the whole data at any time, after an error too.
 //
 // Preconditions: to is open for writing, and no other call changes it.
 func (c *Copier) Complete(to, from *sys.File, amount Amount, metacopy string) error {
@@ -23,13 +24,13 @@ func (c *Copier) Complete(to, from *sys.File, amount Amount, metacopy string) er
 	if err := from.Ref().Stat(&st); err != nil {
 		return err
 	}
-	caps, err := to.Ref().GetXattr(ondisk.Capability) // writing clears them
+	caps, err := to.Ref().GetXattr(ondisk.Capability) // a write clears them
 	if err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
 		return err
 	}
-	err = c.fillIn(to, from, &before, &st, amount)
-	if back := restore(to, &before, caps); err == nil { // after an error too
-		err = back
+	err = c.completeData(to, from, &before, &st, amount)
+	if errRestore := restore(to, &before, caps); err == nil { // after an error too
+		err = errRestore
 	}
 	if err == nil {
 		err = c.makeDataDurable(to)
@@ -44,9 +45,9 @@ func (c *Copier) Complete(to, from *sys.File, amount Amount, metacopy string) er
 	return err
 }
 
-// removeXattrOfReadOnly removes an attribute of a file without write permission for its owner, for
-// a daemon that has no more rights than the owner. A kill between the calls leaves the owner the
-// permission.
+// removeXattrOfReadOnly removes an attribute of a file that its owner may not write to. The daemon
+// has no more rights than the owner, so it adds the permission for the call. If the daemon is
+// killed in between, the owner keeps the permission.
 func removeXattrOfReadOnly(to *sys.File, name string, mode uint32) error {
 	if err := to.Ref().Chmod(mode | 0o200); err != nil {
 		return unix.EACCES
@@ -55,9 +56,9 @@ func removeXattrOfReadOnly(to *sys.File, name string, mode uint32) error {
 	return cmp.Or(err, to.Ref().Chmod(mode))
 }
 
-// fillIn copies the data and cuts the file to its size. before and st are the attributes of the two
-// files.
-func (c *Copier) fillIn(to, from *sys.File, before, st *sys.Stat, amount Amount) error {
+// completeData copies the data and truncates to to its final size. before and st are the attributes
+// of to and from.
+func (c *Copier) completeData(to, from *sys.File, before, st *sys.Stat, amount Amount) error {
 	final := amount.of(before.Size)
 	if final > 0 {
 		if _, err := c.fill(to, from, st, min(final, st.Size)); err != nil {
@@ -68,10 +69,12 @@ func (c *Copier) fillIn(to, from *sys.File, before, st *sys.Stat, amount Amount)
 	if err := to.Ref().Stat(&now); err != nil || now.Size == final {
 		return err
 	}
-	return to.Truncate(final) // before the attribute goes: readers of the other file read as much until then
+	// Complete has not removed the attribute yet: readers of the other file stop at this size too.
+	return to.Truncate(final)
 }
 
-// restore resets what writing to a file has changed, as far as possible.
+// restore sets the mode, the capabilities and the times again: writes to the file have changed
+// them. It returns the first error, and tries the other calls nevertheless.
 func restore(to *sys.File, before *sys.Stat, caps []byte) (err error) {
 	if before.Mode&(unix.S_ISUID|unix.S_ISGID) != 0 {
 		err = to.Ref().Chmod(before.Mode & 0o7777)

@@ -14,10 +14,10 @@ import (
 
 const metacopyXattr = "trusted.overlay.metacopy"
 
-// A net capability, as setcap writes it (struct vfs_cap_data).
+// someCapability is a net capability, as setcap writes it (struct vfs_cap_data).
 const someCapability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// hole stages and publishes the lower's f without data and returns the copy, opened.
+// hole stages and publishes the lower's f without data. It returns the open copy.
 func (s *site) hole(t *testing.T, c *Copier) *sys.File {
 	t.Helper()
 	staged, err := c.Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Hole()}, Xattr{Name: metacopyXattr})
@@ -28,7 +28,8 @@ func (s *site) hole(t *testing.T, c *Copier) *sys.File {
 	return staged.File()
 }
 
-// A copy without data has all but the data, and gets it without a change of anything else.
+// TestComplete checks that a copy without data has all metadata, and that Complete changes only the
+// data.
 func TestComplete(t *testing.T) {
 	text := "head" + strings.Repeat("\x00", 100000) + "tail"
 	for size, want := range map[Amount]string{Whole(): text, {}: "", First(3): "hea", First(int64(len(text)) + 5): text} {
@@ -52,7 +53,7 @@ func TestComplete(t *testing.T) {
 		must(t, err)
 		defer from.Close()
 		must(t, c.Complete(to, from, size, metacopyXattr))
-		must(t, os.WriteFile(lower, []byte(want), 0o600)) // which changes what a write changes
+		must(t, os.WriteFile(lower, []byte(want), 0o600)) // clears what a write clears
 		must(t, unix.Chmod(lower, 0o6751))
 		must(t, unix.Setxattr(lower, ondisk.Capability, []byte(someCapability), 0))
 		must(t, s.lower.At("f").Stat(&st))
@@ -63,8 +64,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// Whichever call fails, the attribute metacopy stays until the data is whole, and what writing has
-// changed is reset.
+// TestEveryFaultOfComplete fails each call of Complete. The attribute metacopy must stay until the
+// data is whole. Complete must restore the metadata that its writes change.
 func TestEveryFaultOfComplete(t *testing.T) {
 	text := strings.Repeat("data", 1000)
 	for _, p := range plans {

@@ -9,26 +9,26 @@ import (
 )
 
 const (
-	// copyChunk is the most that one copy_file_range copies, in bytes: a kill does not wait for a
-	// whole file, and the disk writes one chunk while the kernel copies the next.
+	// copyChunk is the most that one copy_file_range copies, in bytes. A killed daemon ends after
+	// the chunk, not after the file. The disk writes one chunk while the kernel copies the next.
 	copyChunk = 16 << 20
-	// bufferSize is the size of reads and writes if the kernel cannot copy, in bytes.
+	// bufferSize is the size of a read and a write in bytes, if the kernel cannot copy by itself.
 	bufferSize = 1 << 20
-	// minSlowBytes is the least copy for which [Copier].Slow is called. From the page cache it
-	// takes about 0.3 ms, longer than the wake-up of another thread.
+	// minSlowBytes is the smallest copy for which a copy-up calls [Copier].Slow. From the page cache
+	// such a copy takes about 0.3 ms, longer than the wake-up of another thread.
 	minSlowBytes = 1 << 20
 )
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, bufferSize); return &b }}
 
-// deviceSet is a set of source devices. It holds refusals that are about a file system, not about
-// one file. A wrong entry costs time, never data.
+// deviceSet is a set of source devices for which the kernel refuses a call, whatever the file. A
+// wrong entry costs time, never data.
 type deviceSet struct{ m sync.Map }
 
 func (s *deviceSet) has(dev uint64) bool { _, ok := s.m.Load(dev); return ok }
 func (s *deviceSet) add(dev uint64)      { s.m.Store(dev, struct{}{}) }
 
-// copyData fills the empty file of s. st is that of the source.
+// copyData copies the data into the empty file of s. st are the attributes of the source.
 func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
 	from, amount := data.From, data.Amount
 	switch {
@@ -47,7 +47,7 @@ func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
 	final := amount.size
 	if amount.extent == whole {
 		final = st.Size
-		if end < final { // a hole ends the file, or the source has shrunk: then no zeros are added
+		if end < final { // a hole ends the source, or it has shrunk: then the copy gets no zeros
 			var now sys.Stat
 			if err := from.Ref().Stat(&now); err != nil {
 				return err
@@ -61,8 +61,8 @@ func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
 	return s.file.Truncate(final)
 }
 
-// fill copies at least the first limit bytes, and returns where the file to ends now. It leaves a
-// hole at the end out.
+// fill copies at least the first limit bytes. It returns the offset at which to ends now: fill does
+// not copy a hole at the end. st are the attributes of from.
 func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64, err error) {
 	if limit >= minSlowBytes {
 		c.slow()
@@ -79,7 +79,7 @@ func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64,
 			return 0, err
 		}
 	}
-	dense := st.Blocks*512 >= st.Size // it has no holes that are worth a search
+	dense := st.Blocks*512 >= st.Size // no holes, or only small ones
 	for off := int64(0); off < limit; {
 		start, stop, err := off, limit, error(nil)
 		if !dense {
@@ -106,8 +106,8 @@ func (c *Copier) fill(to, from *sys.File, st *sys.Stat, limit int64) (end int64,
 	return end, nil
 }
 
-// nextExtent finds data from off on. If there is none, start is limit. If the file system does not
-// know, all is data.
+// nextExtent returns the next extent of data from off on. If there is none, start is limit. If the
+// file system does not report holes, the extent ends at limit.
 func nextExtent(from *sys.File, off, limit int64) (start, stop int64, err error) {
 	start, err = from.Seek(off, unix.SEEK_DATA)
 	switch {
@@ -121,18 +121,18 @@ func nextExtent(from *sys.File, off, limit int64) (start, stop int64, err error)
 	start = min(max(start, off), limit)
 	stop, err = from.Seek(start, unix.SEEK_HOLE)
 	switch {
-	case err == unix.ENXIO || refused(err): // the file has been truncated: reading finds the end
+	case err == unix.ENXIO || refused(err): // a process has truncated the file: a read finds the end
 		return start, limit, nil
 	case err != nil:
 		return 0, 0, err
-	case stop <= start: // invalid: reading finds the end
+	case stop <= start: // invalid: a read finds the end
 		return start, limit, nil
 	}
 	return start, min(stop, limit), nil
 }
 
-// copyExtent copies from off to stop. It returns where it ended: before stop only if the source
-// ends there.
+// copyExtent copies the bytes from off to stop. It returns the offset that it reached. Without an
+// error that is less than stop only if the source ends there.
 func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (int64, error) {
 	for off < stop && !c.noCopyRange.has(dev) {
 		n, err := to.CopyRange(from, off, off, int(min(stop-off, copyChunk)))
@@ -140,7 +140,7 @@ func (c *Copier) copyExtent(to, from *sys.File, dev uint64, off, stop int64) (in
 			c.noCopyRange.add(dev)
 			break
 		}
-		if refused(err) || (err == nil && n == 0) { // some file systems return 0 where reading finds data
+		if refused(err) || (err == nil && n == 0) { // some file systems return 0 where a read finds data
 			break
 		}
 		if err != nil {
@@ -178,15 +178,15 @@ func copyThroughMemory(to, from *sys.File, off, stop int64) (int64, error) {
 	return off, nil
 }
 
-// refusedForAll reports whether the kernel does not do this between the two file systems, whatever
+// refusedForAll reports whether the kernel refuses the call between the two file systems, whatever
 // the file.
 func refusedForAll(err error) bool {
 	return err == unix.EXDEV || err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.ENOTTY
 }
 
-// refused reports whether the kernel does not do this here, so that a simpler call is tried, whose
-// error counts. EPERM comes from seccomp filters and for immutable sources, ETXTBSY for swap files.
-// Errors of the disk are not among them.
+// refused reports whether the kernel refuses the call here. Then the caller tries a simpler call,
+// and returns the error of that one. EPERM comes from seccomp filters and for immutable sources,
+// ETXTBSY for swap files. Errors of the disk are not refusals.
 func refused(err error) bool {
 	return refusedForAll(err) || err == unix.EINVAL || err == unix.EPERM || err == unix.ETXTBSY
 }

@@ -59,8 +59,8 @@ func sameData(t *testing.T, a, b string) {
 	}
 }
 
-// Holes stay holes on every way by which data is copied, and without a way to see holes the data is
-// right.
+// TestHoles checks that a copy has the holes of its source, with every call that copies data. If
+// the kernel does not report holes, the copy must have the right data.
 func TestHoles(t *testing.T) {
 	const mib = 1 << 20
 	files := []struct {
@@ -104,7 +104,8 @@ func TestHoles(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// A file of more than 4 GiB, with data on both sides of 4 GiB, within one copy_file_range and not.
+// TestLarge copies a file of more than 4 GiB. It has data on both sides of 4 GiB, so one
+// copy_file_range crosses that offset.
 func TestLarge(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -127,7 +128,8 @@ func TestLarge(t *testing.T) {
 	}
 }
 
-// On a file system that can, data is shared, and cut to the size that is wanted.
+// TestReflink checks that a copy shares the data of its source if the file system can clone, and
+// that it has the size of its amount.
 func TestReflink(t *testing.T) {
 	base := mountFS(t, "xfs", "")
 	s := newSite(t, base, base)
@@ -157,8 +159,8 @@ func TestReflink(t *testing.T) {
 	}
 	s.wantEmptyWork(t)
 
-	// Of a source that has been truncated since, the copy has what is left; of one that has grown,
-	// the first size.
+	// If the source has shrunk since Stat, the copy has its new size. If it has grown, the copy has
+	// the size of Stat.
 	for _, now := range []int64{100, 8 << 20} {
 		must(t, os.Truncate(filepath.Join(s.lowerPath, "f"), now))
 		staged, err := c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
@@ -172,8 +174,8 @@ func TestReflink(t *testing.T) {
 	}
 }
 
-// A refusal that is about the file systems is remembered, and one that may be about the file is
-// not. Each source device has its own.
+// TestRefusalsAreRemembered checks that a Copier remembers a refusal for all files of a source
+// device. It must not remember a refusal that may depend on the file.
 func TestRefusalsAreRemembered(t *testing.T) {
 	other := t.TempDir()
 	s := newSite(t, mountFS(t, "tmpfs", ""), other)
@@ -213,8 +215,8 @@ func TestRefusalsAreRemembered(t *testing.T) {
 	}
 }
 
-// If copy_file_range returns 0 before the end (for files of /proc, or on broken file systems), no
-// data is lost.
+// TestCopyRangeThatStops checks that the copy has all data if copy_file_range returns 0 before the
+// end of the file. It does so for files of /proc, and on broken file systems.
 func TestCopyRangeThatStops(t *testing.T) {
 	src, err := os.ReadFile("/proc/self/status")
 	must(t, err)
@@ -225,7 +227,7 @@ func TestCopyRangeThatStops(t *testing.T) {
 	defer proc.Close()
 	var st sys.Stat
 	must(t, proc.At("status").Stat(&st))
-	st.Size = 1 << 20 // of a file of /proc it is 0
+	st.Size = 1 << 20 // a file of /proc has size 0
 	c := s.copier()
 	staged, err := c.Stage(asIs(proc.At("status")), &st, Data{Amount: Whole()})
 	must(t, err)
@@ -238,8 +240,8 @@ func TestCopyRangeThatStops(t *testing.T) {
 	}
 }
 
-// A lower file that is cut or that grows at any moment of the copy: no hang, no error, at most what
-// it was said to have, and no zeros in place of data that it never lost.
+// TestSourceChanges changes the size of the source before each call of a copy-up. The copy-up must
+// end without an error. The copy must have at most the size in st, and no zeros in place of data.
 func TestSourceChanges(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -270,7 +272,8 @@ func TestSourceChanges(t *testing.T) {
 				must(t, err)
 				staged.Discard()
 				if int64(n) > st.Size || int64(n) < min(newSize, st.Size) || !bytes.Equal(got[:n], data[:n]) {
-					t.Fatalf("refusing %q, size set to %d before call %d: %d bytes, not the data that was there", refuse, newSize, at, n)
+					t.Fatalf("refusing %q, size set to %d before call %d: %d bytes, not the data that was there",
+						refuse, newSize, at, n)
 				}
 			}
 		}
@@ -278,7 +281,7 @@ func TestSourceChanges(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// A disk that is really full.
+// TestFullDisk copies a file up to a full file system.
 func TestFullDisk(t *testing.T) {
 	s := newSite(t, t.TempDir(), mountFS(t, "tmpfs", "size=1m"))
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(4<<20), 0o600))
@@ -292,7 +295,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// Different files come up side by side.
+// TestSideBySide copies different files up at the same time.
 func TestSideBySide(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -321,8 +324,9 @@ func TestSideBySide(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// The disk is kept busy while a large file is copied, unless volatile.
-func TestWriteBackAlongTheCopy(t *testing.T) {
+// TestWriteBackStarts checks that a copy-up starts the writeback of each chunk of a large file.
+// With option volatile it must not.
+func TestWriteBackStarts(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), bytes.Repeat(pattern(1<<20), 40), 0o600))
@@ -332,7 +336,7 @@ func TestWriteBackAlongTheCopy(t *testing.T) {
 		c.Sync = sync
 		want := 0
 		if sync {
-			want = 3 // two whole chunks, and the wait
+			want = 3 // two whole chunks, and the final wait
 		}
 		if got := count(calls(func() { must(t, s.copyUp(c, st, "f")) }), call("sync_file_range")); got != want {
 			t.Errorf("sync %v: %d times sync_file_range, want %d", sync, got, want)
@@ -342,9 +346,10 @@ func TestWriteBackAlongTheCopy(t *testing.T) {
 	}
 	for _, c := range []struct{ err, want error }{{unix.EIO, unix.EIO}, {unix.EPERM, nil}} {
 		first := true
-		failing(func(op sys.Op) bool { is := op.Call == "sync_file_range" && first; first = first && !is; return is }, c.err, func() {
+		match := func(op sys.Op) bool { is := op.Call == "sync_file_range" && first; first = first && !is; return is }
+		failing(match, c.err, func() {
 			if err := s.copyUp(s.copier(), st, "f"); err != c.want {
-				t.Errorf("write-back fails with %v: %v", c.err, err)
+				t.Errorf("writeback fails with %v: %v", c.err, err)
 			}
 		})
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// Which file systems are trusted with what, as the host describes them.
+// TestTrustIn checks the trust for the types and options that the host reports.
 func TestTrustIn(t *testing.T) {
 	none, unnamed, all := trust{}, trust{tmpfile: true}, trust{ordered: true, tmpfile: true}
 	for _, c := range []struct {
@@ -44,7 +44,7 @@ func TestTrustIn(t *testing.T) {
 	}
 }
 
-// Real file systems are trusted as their options allow.
+// TestTrustInRealFileSystems checks the trust for file systems that the test makes and mounts.
 func TestTrustInRealFileSystems(t *testing.T) {
 	unnamed, all := trust{tmpfile: true}, trust{ordered: true, tmpfile: true}
 	ext4 := func(options string, args ...string) func(t *testing.T) string {
@@ -84,15 +84,15 @@ func externalJournal(t *testing.T) string {
 	return testkit.MountImage(t, "ext4", "", "-b", "4096", "-J", "device="+device)
 }
 
-// What the host does not show, or does not let us do, is not trusted.
+// TestTrustNeedsTheHost checks that a file system is not trusted if the host does not describe it,
+// or if the kernel refuses a call.
 func TestTrustNeedsTheHost(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
 	hidden := func(name string) trust {
 		var w *Work
-		failing(func(op sys.Op) bool { return op.Call == "open" && strings.HasPrefix(op.Name, name) }, unix.EACCES, func() {
-			w = OpenWork(s.work.Dir())
-		})
+		match := func(op sys.Op) bool { return op.Call == "open" && strings.HasPrefix(op.Name, name) }
+		failing(match, unix.EACCES, func() { w = OpenWork(s.work.Dir()) })
 		return w.trust
 	}
 	for _, name := range []string{"/proc/self/mountinfo", "/proc/fs/ext4"} {
@@ -112,11 +112,12 @@ func TestTrustNeedsTheHost(t *testing.T) {
 	}
 }
 
-// What is published is whole on the disk first, in the way of its file system: the data sync of
-// either kind comes last before the publication. Volatile waits for nothing.
+// TestCallOrder checks the order of the calls of a copy-up. The sync that the file system needs
+// must be the last call before the publication. With option volatile there must be none.
 func TestCallOrder(t *testing.T) {
-	for _, base := range []string{mountFS(t, "ext4", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""),
-		mountFS(t, "tmpfs", "")} {
+	for _, base := range []string{
+		mountFS(t, "ext4", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal"), mountFS(t, "xfs", ""), mountFS(t, "tmpfs", ""),
+	} {
 		for _, k := range kinds() {
 			s := newSite(t, subdir(t, base), subdir(t, base))
 			k.build(t, filepath.Join(s.lowerPath, k.name))
@@ -138,7 +139,7 @@ func TestCallOrder(t *testing.T) {
 	}
 }
 
-// wantedSync is the call that a copy-up must wait with, if any.
+// wantedSync returns the call that must sync a copy before its publication; empty: none.
 func wantedSync(in trust, st *sys.Stat, amount Amount) string {
 	kind := st.Mode & unix.S_IFMT
 	switch {
@@ -150,8 +151,8 @@ func wantedSync(in trust, st *sys.Stat, amount Amount) string {
 	return ""
 }
 
-// copyUpCalls copies up, names the system calls, and removes the copy again. The capability is
-// noted with its name.
+// copyUpCalls copies an object up and removes the copy. It returns the names of the system calls,
+// and for the attribute security.capability also the name of the attribute.
 func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, amount Amount) []string {
 	t.Helper()
 	ops := calls(func() {
@@ -173,13 +174,13 @@ func (s *site) copyUpCalls(t *testing.T, c *Copier, st *sys.Stat, name string, a
 	return names
 }
 
-// publishing is where the call is that publishes.
+// publishing returns the index of the call that publishes.
 func publishing(names []string) int {
 	return slices.IndexFunc(names, func(n string) bool { return n == "renameat" || n == "renameat2" || n == "linkat" })
 }
 
-// checkSync checks that exactly the wanted sync is made, and nothing but a look at the parent
-// between it and the publication.
+// checkSync checks that the wanted sync is the only one. Between it and the publication there may
+// only be the fstatat of the parent.
 func checkSync(t *testing.T, what string, names []string, want string) {
 	t.Helper()
 	var syncs []string
@@ -207,11 +208,12 @@ func checkSync(t *testing.T, what string, names []string, want string) {
 	}
 }
 
-// checkSteps checks the order of the metadata.
+// checkSteps checks the order of the calls that set metadata.
 func checkSteps(t *testing.T, what string, names []string) {
 	t.Helper()
 	last := -1
-	for _, n := range []string{"fchownat", "fchmodat2", "setxattr " + ondisk.Capability, "utimensat", names[publishing(names)]} {
+	order := []string{"fchownat", "fchmodat2", "setxattr " + ondisk.Capability, "utimensat", names[publishing(names)]}
+	for _, n := range order {
 		i := slices.Index(names, n)
 		if i < 0 {
 			continue
@@ -223,12 +225,16 @@ func checkSteps(t *testing.T, what string, names []string) {
 	}
 }
 
-// An ordinary file comes up with no call too many, and what it begins with is not set again.
+// TestFewCalls checks the calls of the copy-up of common objects. A copy-up must not set the owner
+// or mode that the copy was made with.
 func TestFewCalls(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
 	c := s.copier()
-	usual := []string{"openat", "getflags", "listxattr", "openat", "copy_file_range", "utimensat", "sync_file_range", "fstatat", "linkat", "utimensat"}
+	usual := []string{
+		"openat", "getflags", "listxattr", "openat", "copy_file_range", "utimensat", "sync_file_range", "fstatat", "linkat",
+		"utimensat",
+	}
 	for _, f := range []struct {
 		name  string
 		mode  uint32
@@ -255,7 +261,7 @@ func TestFewCalls(t *testing.T) {
 		want := describe(t, path)
 		ops := calls(func() { must(t, s.copyUp(c, s.stat(t, f.name), f.name)) })
 		var names []string
-		for _, op := range ops[1:] { // the first is the test's own look
+		for _, op := range ops[1:] { // the first is s.stat of the test
 			names = append(names, op.Call)
 		}
 		if !slices.Equal(names, f.want) {
@@ -281,23 +287,25 @@ func TestFewCalls(t *testing.T) {
 		}
 	}
 
-	// A umask hides what a file would begin with: all is set then, and right.
+	// With a umask the owner and mode of new objects are not known, so a copy-up sets both.
 	unix.Umask(0o077)
 	s.work = OpenWork(s.work.Dir())
 	unix.Umask(0)
 	if s.work.known {
-		t.Error("made with a umask, and taken for what was asked for")
+		t.Error("the mode of new objects is known in spite of a umask")
 	}
 	must(t, os.Remove(filepath.Join(s.upperPath, "usual")))
 	names := s.copyUpCalls(t, s.copier(), s.stat(t, "usual"), "usual", Whole())
 	if !slices.Contains(names, "fchownat") || !slices.Contains(names, "fchmodat2") {
-		t.Errorf("not known what it was made with, and not set: %v", names)
+		t.Errorf("owner and mode are not known, and not set: %v", names)
 	}
 }
 
-// A failing write-back is a failing copy-up, and the old state.
+// TestSyncFails checks that a copy-up fails if its sync fails. The upper must not change.
 func TestSyncFails(t *testing.T) {
-	for _, c := range []struct{ fstype, call string }{{"ext4", "sync_file_range"}, {"xfs", "sync_file_range"}, {"tmpfs", "fsync"}} {
+	for _, c := range []struct{ fstype, call string }{
+		{"ext4", "sync_file_range"}, {"xfs", "sync_file_range"}, {"tmpfs", "fsync"},
+	} {
 		base := mountFS(t, c.fstype, "")
 		s := newSite(t, base, base)
 		must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o644))
@@ -316,8 +324,8 @@ func TestSyncFails(t *testing.T) {
 	}
 }
 
-// Slow is called before a wait for the disk and before a large copy, and otherwise not: the call
-// takes time too.
+// TestSlowIsCalledBeforeWaits checks that a copy-up calls Slow before it waits for the disk and
+// before a large copy. It must not call it otherwise, because the call takes time too.
 func TestSlowIsCalledBeforeWaits(t *testing.T) {
 	for _, c := range []struct {
 		name  string

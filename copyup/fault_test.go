@@ -11,7 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
 )
 
-// A plan fails one system call, or that one and all after it, which is a kill.
+// plan fails one system call. With kill it fails all later ones too, as if the daemon were killed.
 type plan struct {
 	name string
 	kill bool
@@ -25,9 +25,9 @@ var plans = []plan{
 	{"disk full from then on", true, unix.ENOSPC},
 }
 
-// Every system call of a copy-up fails once, and every call is the last one, for every kind of
-// object and every way of copying data: afterwards the upper has either nothing or the whole, the
-// next sweep empties the work directory, and another try succeeds.
+// TestEveryFault fails each system call of a copy-up, for every kind of object and every call that
+// copies data. It also makes each call the last one. Afterwards the upper must have the whole copy
+// or nothing. The next sweep must empty the work directory, and the next copy-up must succeed.
 func TestEveryFault(t *testing.T) {
 	memory, bare := mountFS(t, "tmpfs", ""), testkit.MountImage(t, "ext4", "", "-O", "^has_journal")
 	ext4, xfs := mountFS(t, "ext4", ""), mountFS(t, "xfs", "")
@@ -43,7 +43,7 @@ func TestEveryFault(t *testing.T) {
 	} {
 		for _, k := range kinds() {
 			if layout.lower != layout.upper && k.name != "regular" && k.name != "sparse" {
-				continue // only data knows the difference
+				continue // the file system of the lower matters for data only
 			}
 			for _, p := range plans {
 				t.Run(layout.name+"/"+k.name+"/"+p.name, func(t *testing.T) {
@@ -68,7 +68,7 @@ func subdir(t *testing.T, base string) string {
 	return dir
 }
 
-// faultAt runs one copy-up in which call i fails, and reports whether there was such a call.
+// faultAt copies up while call i fails, and reports whether there was such a call.
 func faultAt(t *testing.T, s *site, name string, p plan, i int) (fired bool) {
 	t.Helper()
 	lower, upper := filepath.Join(s.lowerPath, name), filepath.Join(s.upperPath, name)
@@ -111,7 +111,7 @@ func faultAt(t *testing.T, s *site, name string, p plan, i int) (fired bool) {
 		s.wantEmptyWork(t)
 	}
 
-	// the next mount
+	// The next mount.
 	s.work = OpenWork(s.work.Dir())
 	must(t, s.work.Sweep())
 	s.wantEmptyWork(t)
@@ -125,7 +125,7 @@ func faultAt(t *testing.T, s *site, name string, p plan, i int) (fired bool) {
 	return fired
 }
 
-// A sweep that fails anywhere is finished by the next one.
+// TestEveryFaultOfSweep fails each system call of a sweep. The next sweep must remove the rest.
 func TestEveryFaultOfSweep(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)

@@ -6,14 +6,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// copiedFlags are the inode flags that a copy gets. The kernel copies them too, except for
-// FlagNodump (ovl_copy_fileattr). FlagImmutable and FlagAppend become an extended attribute, see
-// [Copier].
+// copiedFlags are the inode flags of the source that its copy gets. The kernel copies them too,
+// except for FlagNodump (ovl_copy_fileattr). For FlagImmutable and FlagAppend the copy gets an
+// extended attribute, see [Copier].
 const copiedFlags = sys.FlagSync | sys.FlagNoatime | sys.FlagNodump
 
-// noFlags are the errors of a file system that has no inode flags, and of a source or copy that the
-// daemon may not open. Then the copy has no flags.
-var noFlags = []unix.Errno{
+// noFlagErrors are the errors of a file system that has no inode flags, and of a source or copy
+// that the daemon may not open. The copy then has no flags.
+var noFlagErrors = []unix.Errno{
 	unix.ENOTTY, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOSYS, unix.EACCES, unix.EPERM, unix.ENXIO,
 }
 
@@ -23,13 +23,13 @@ func (m *metadata) findFlags() (err error) {
 	case unix.S_IFREG, unix.S_IFDIR:
 		m.flags, err = m.src.Inode().InodeFlags()
 	}
-	if err != nil && passes(err, noFlags) {
+	if err != nil && isOneOf(err, noFlagErrors) {
 		m.flags, err = 0, nil
 	}
 	return err
 }
 
-// copyFlags sets copiedFlags on the copy. It leaves the flags that the upper's file system has set.
+// copyFlags adds copiedFlags to the flags that the upper's file system has set on the copy.
 func (m *metadata) copyFlags() error {
 	if m.flags&copiedFlags == 0 {
 		return nil
@@ -39,7 +39,7 @@ func (m *metadata) copyFlags() error {
 	if err == nil {
 		err = dst.SetInodeFlags(flags | m.flags&copiedFlags)
 	}
-	if err != nil && passes(err, noFlags) {
+	if err != nil && isOneOf(err, noFlagErrors) {
 		return nil
 	}
 	return err

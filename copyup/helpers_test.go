@@ -30,14 +30,14 @@ var (
 	call    = systest.Call
 )
 
-// site is one lower, one upper and a work directory.
+// site is a lower, an upper and a work directory.
 type site struct {
 	lowerPath, upperPath, workPath string
 	lower, upper                   *sys.Dir
 	work                           *Work
 }
 
-// newSite makes the layers; the lower below one directory, upper and work below another.
+// newSite makes and opens the layers: the lower below lowerBase, upper and work below upperBase.
 func newSite(t *testing.T, lowerBase, upperBase string) *site {
 	t.Helper()
 	s := &site{
@@ -74,7 +74,7 @@ func (s *site) stat(t *testing.T, name string) *sys.Stat {
 	return &st
 }
 
-// copyUp stages and publishes, and closes what it got.
+// copyUp stages and publishes a copy, and closes its file.
 func (s *site) copyUp(c *Copier, st *sys.Stat, name string) error {
 	staged, err := c.Stage(asIs(s.lower.At(name)), st, Data{Amount: Whole()})
 	if err != nil {
@@ -90,7 +90,7 @@ func (s *site) copyUp(c *Copier, st *sys.Stat, name string) error {
 	return nil
 }
 
-// left lists the work directory.
+// left returns the names in the work directory.
 func (s *site) left(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir(s.workPath)
@@ -109,7 +109,7 @@ func (s *site) wantEmptyWork(t *testing.T) {
 	}
 }
 
-// describe returns as text all of an object that its copy has as well.
+// describe returns as text the data and metadata of an object that its copy must have too.
 func describe(t *testing.T, path string) string {
 	t.Helper()
 	var st unix.Stat_t
@@ -165,7 +165,8 @@ func setXattr(t *testing.T, path, name, value string) {
 	}
 }
 
-// aclValue is an ACL that gives user 1234 read access and the group class at most read and execute.
+// aclValue returns an ACL. It gives user 1234 read access, and the group class at most read and
+// execute.
 func aclValue() string {
 	const none = ^uint32(0)
 	b := binary.LittleEndian.AppendUint32(nil, 2)
@@ -180,7 +181,7 @@ func aclValue() string {
 	return string(b)
 }
 
-// capabilityValue is cap_net_raw+ep.
+// capabilityValue returns the value of security.capability for cap_net_raw+ep.
 func capabilityValue() string {
 	b := binary.LittleEndian.AppendUint32(nil, 0x02000001)
 	b = binary.LittleEndian.AppendUint32(b, 1<<13)
@@ -227,7 +228,7 @@ func kinds() []kind {
 			"user.a": "1", "trusted.note": "t", "system.posix_acl_access": aclValue(), "system.posix_acl_default": aclValue(),
 		})},
 		{"symlink", finish(func(t *testing.T, path string) {
-			must(t, os.Symlink("../"+strings.Repeat("x", 1000), path)) // xfs takes 1023 bytes
+			must(t, os.Symlink("../"+strings.Repeat("x", 1000), path)) // xfs allows 1023 bytes
 		}, 0, anywhere)},
 		{"fifo", finish(mknod(unix.S_IFIFO|0o600, 0), 0o4621, anywhere)},
 		{"socket", finish(mknod(unix.S_IFSOCK|0o600, 0), 0o755, anywhere)},
@@ -236,7 +237,7 @@ func kinds() []kind {
 	}
 }
 
-// pattern is data in which every block differs.
+// pattern returns size bytes of data. Every block of it differs.
 func pattern(size int) []byte {
 	b := make([]byte, size)
 	for i := range b {
@@ -256,11 +257,11 @@ func makeSparse(t *testing.T, path string, size int64, at ...int64) {
 		must(t, err)
 	}
 	must(t, f.Truncate(size))
-	must(t, f.Sync()) // the file system reports extents only once they are on disk
+	must(t, f.Sync()) // the file system reports an extent when it is on disk
 }
 
-// mountFS mounts a fresh file system: "tmpfs", "ramfs", or one on a loop device. The ext4 does not
-// report the type of an entry in its listings.
+// mountFS mounts a new file system: "tmpfs", "ramfs", or one on a loop device. Its ext4 reports no
+// types of entries in listings.
 func mountFS(t *testing.T, fstype, options string) string {
 	t.Helper()
 	switch fstype {
@@ -287,5 +288,5 @@ func count(ops []sys.Op, match func(sys.Op) bool) int {
 	return n
 }
 
-// asIs is an object of a layer without a scheme.
+// asIs returns an object of a layer without a scheme.
 func asIs(r sys.Ref) owner.Ref { return (*owner.Scheme)(nil).On(r) }

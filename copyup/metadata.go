@@ -11,18 +11,18 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The metadata of an object, in the order in which it is copied. Only errors of xattrTable are
-// ignored, and no error of a disk is among them.
+// steps copy the metadata of an object, in this order. They ignore only the errors in xattrTable
+// and noFlagErrors. No error of a disk is among these.
 //
 //	step                why here
 //	xattrs              after the data; before the owner, while the daemon owns the copy
 //	inode flags         before the owner for the same reason
 //	owner               clears set-user-id, set-group-id and security.capability. Left out if the
-//	                    copy has it already. If the upper keeps owner and mode in an attribute,
+//	                    copy has it already. If the upper stores owner and mode in an attribute,
 //	                    this step writes both
 //	mode                after the owner for that reason; after the ACL, which changes the group
-//	                    bits and set-group-id. A symbolic link has none. Left out if the copy was
-//	                    made with it
+//	                    bits and set-group-id. A symbolic link has none. Left out if the daemon
+//	                    made the copy with it
 //	security.capability after data and owner, which clear it
 //	times               last: the data changed mtime
 var steps = []func(*metadata) error{
@@ -55,57 +55,57 @@ var steps = []func(*metadata) error{
 	func(m *metadata) error { return m.dst.Utimes(m.st.Atim, m.st.Mtim) },
 }
 
-// xattrTable lists the errors that are ignored when an attribute is read (get) and written (set),
-// by the longest prefix of its name. The copy then lacks that attribute. Compare ovl_copy_xattr and
-// ovl_must_copy_xattr in fs/overlayfs.
+// xattrTable lists the errors that a copy-up ignores when it reads (get) and writes (set) an
+// attribute. The row with the longest prefix of its name counts. The copy then lacks the attribute.
+// Compare ovl_copy_xattr and ovl_must_copy_xattr in fs/overlayfs.
 var xattrTable = []struct {
 	prefix   string
 	get, set []unix.Errno
 }{
-	// The upper has no such namespace: the file is copied all the same, as by the kernel.
+	// The upper has no such namespace. The kernel copies the file too.
 	{prefix: "", set: []unix.Errno{unix.EOPNOTSUPP}},
 	// Only root of the first user namespace reads and writes these.
 	{prefix: ondisk.TrustedPrefix, set: []unix.Errno{unix.EOPNOTSUPP, unix.EPERM}},
-	// Without its ACL an object could be open to more users: the copy-up fails, on an upper without
-	// ACLs too.
+	// Without its ACL a copy could be open to more users, so the copy-up fails. It also fails if the
+	// upper has no ACLs.
 	{prefix: ondisk.ACLPrefix},
-	// No security attribute of unknown meaning is left out, as by the kernel.
+	// The package does not know what such an attribute means, so the copy-up fails, as in the kernel.
 	{prefix: ondisk.SecurityPrefix},
 	// EOVERFLOW: the capability has no meaning in this user namespace.
 	{prefix: ondisk.Capability, get: []unix.Errno{unix.EOVERFLOW}},
 	// Labels and hashes of the kernel's security modules. The kernel labels the copy itself, and
 	// may refuse another label. The mount does not show them.
-	{prefix: ondisk.SELinux, get: moduleRefuses, set: moduleRefuses},
-	{prefix: ondisk.SMACK, get: moduleRefuses, set: moduleRefuses},
-	{prefix: ondisk.AppArmor, get: moduleRefuses, set: moduleRefuses},
-	{prefix: ondisk.IMA, get: moduleRefuses, set: moduleRefuses},
-	{prefix: ondisk.EVM, get: moduleRefuses, set: moduleRefuses},
+	{prefix: ondisk.SELinux, get: labelErrors, set: labelErrors},
+	{prefix: ondisk.SMACK, get: labelErrors, set: labelErrors},
+	{prefix: ondisk.AppArmor, get: labelErrors, set: labelErrors},
+	{prefix: ondisk.IMA, get: labelErrors, set: labelErrors},
+	{prefix: ondisk.EVM, get: labelErrors, set: labelErrors},
 }
 
-// moduleRefuses: there is no such module, the daemon may not set labels, or the policy forbids or
-// does not know the label.
-var moduleRefuses = []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.EINVAL}
+// labelErrors are the errors of a label: the kernel has no such module, the daemon may not set
+// labels, or the policy forbids or does not know the label.
+var labelErrors = []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.EINVAL}
 
 // metadata is the metadata of one copy.
 type metadata struct {
 	src, dst owner.Ref
 	st       *sys.Stat
-	xattrs   []string // the attributes of src that are copied
+	xattrs   []string // the names of the attributes to copy
 	origin   Xattr    // without a name: none
 	flags    uint32   // inode flags of src
 
 	hasOverlayXattrs bool // the copy gets attributes of the overlay besides origin
 
-	// Set by begin: owner and mode with which the copy is made, if known.
+	// Set by initialMode: the owner and mode with which the daemon makes the copy, if known.
 	uid, gid, mode uint32
 	known          bool
 
-	recorded bool // the upper keeps owner and mode in an attribute, which is written
+	recorded bool // the step owner has written owner and mode to the upper's attribute for them
 }
 
-// begin returns the permission bits with which the copy is made: the final ones, unless those would
-// keep its owner from the next steps, such as writing attributes.
-func (m *metadata) begin(w *Work, upper *owner.Scheme) uint32 {
+// initialMode returns the permission bits with which the daemon makes the copy. They are the final
+// ones, unless these forbid the next steps, such as setting an attribute.
+func (m *metadata) initialMode(w *Work, upper *owner.Scheme) uint32 {
 	if upper.Overrides() {
 		return upper.Inode(m.st.Mode) & 0o7777
 	}
@@ -122,8 +122,8 @@ func (m *metadata) begin(w *Work, upper *owner.Scheme) uint32 {
 	return m.mode
 }
 
-// list sets m.xattrs.
-func (m *metadata) list(copies func(name string) bool) error {
+// listXattrs sets m.xattrs to the names for which copies returns true.
+func (m *metadata) listXattrs(copies func(name string) bool) error {
 	names, err := m.src.ListXattr()
 	if err != nil {
 		return err
@@ -136,7 +136,7 @@ func (m *metadata) list(copies func(name string) bool) error {
 	return nil
 }
 
-// copy takes all steps, for the copy at dst.
+// copy runs all steps on the copy at dst.
 func (m *metadata) copy(dst owner.Ref) error {
 	m.dst = dst
 	for _, step := range steps {
@@ -152,26 +152,26 @@ func (m *metadata) copyXattrs(which func(name string) bool) error {
 		if !which(name) {
 			continue
 		}
-		get, set := tolerated(name)
+		get, set := ignoredErrors(name)
 		value, err := m.src.GetXattr(name)
-		if err == unix.ENODATA { // removed meanwhile, or listed by mistake
+		if err == unix.ENODATA { // a process has removed it, or the list is wrong
 			continue
 		}
 		if err != nil {
-			if passes(err, get) {
+			if isOneOf(err, get) {
 				continue
 			}
 			return err
 		}
-		if err := m.dst.SetXattr(name, value, 0); err != nil && !passes(err, set) {
+		if err := m.dst.SetXattr(name, value, 0); err != nil && !isOneOf(err, set) {
 			return err
 		}
 	}
 	return nil
 }
 
-// tolerated returns the errors of xattrTable for a name.
-func tolerated(name string) (get, set []unix.Errno) {
+// ignoredErrors returns the errors that xattrTable has for an attribute.
+func ignoredErrors(name string) (get, set []unix.Errno) {
 	longest := -1
 	for _, row := range xattrTable {
 		if len(row.prefix) > longest && strings.HasPrefix(name, row.prefix) {
@@ -181,7 +181,7 @@ func tolerated(name string) (get, set []unix.Errno) {
 	return get, set
 }
 
-func passes(err error, errs []unix.Errno) bool {
+func isOneOf(err error, errs []unix.Errno) bool {
 	errno, ok := err.(unix.Errno)
 	return ok && slices.Contains(errs, errno)
 }

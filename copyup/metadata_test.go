@@ -14,7 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// check is must for other goroutines than the test's own.
+// check is must for goroutines other than that of the test.
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -22,7 +22,7 @@ func check(t *testing.T, err error) {
 	}
 }
 
-// openTo makes a folder that the plain user uid reaches.
+// openTo makes a folder that belongs to the plain user uid, and that this user can reach.
 func openTo(t *testing.T, uid int) string {
 	t.Helper()
 	base := t.TempDir()
@@ -43,28 +43,28 @@ func chownTree(t *testing.T, base string, uid int) {
 	}))
 }
 
-// names of every row of the table and of none.
+// tableNames has a name for each row of xattrTable, and for the default.
 var tableNames = []string{
 	"user.a", "trusted.a", "security.a", "security.capability", "security.selinux", "security.SMACK64EXEC",
 	"security.ima", "security.evm", "security.apparmor", "system.posix_acl_access", "system.posix_acl_default",
 	"system.nfs4_acl", "btrfs.compression",
 }
 
-// No error of a disk is ignored, for no attribute.
+// TestDiskErrorsAreNotIgnored checks that a copy-up ignores no error of a disk for any attribute.
 func TestDiskErrorsAreNotIgnored(t *testing.T) {
 	for _, name := range tableNames {
-		get, set := tolerated(name)
+		get, set := ignoredErrors(name)
 		for _, err := range []error{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.E2BIG, unix.ENOMEM} {
-			if passes(err, get) || passes(err, set) {
-				t.Errorf("%v of %s passes", err, name)
+			if isOneOf(err, get) || isOneOf(err, set) {
+				t.Errorf("%v of %s is ignored", err, name)
 			}
 		}
 	}
 }
 
-// What may pass leaves out that attribute and nothing else: data, the other attributes, owner, mode
-// and times come up.
-func TestTolerance(t *testing.T) {
+// TestIgnoredErrors checks that a copy lacks the attribute whose error the copy-up ignores. It must
+// have the data, the other attributes, the owner, the mode and the times.
+func TestIgnoredErrors(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	kinds()[0].build(t, filepath.Join(s.lowerPath, "f"))
@@ -73,7 +73,7 @@ func TestTolerance(t *testing.T) {
 	for _, c := range []struct {
 		call, name string
 		err        error
-		passes     bool
+		ignored    bool
 	}{
 		{"setxattr", "user.a", unix.EOPNOTSUPP, true},
 		{"setxattr", "user.a", unix.EPERM, false},
@@ -98,7 +98,7 @@ func TestTolerance(t *testing.T) {
 		})
 		s.wantEmptyWork(t)
 		upper := filepath.Join(s.upperPath, "f")
-		if !c.passes {
+		if !c.ignored {
 			if err != c.err {
 				t.Errorf("%s of %s returns %v: the copy-up returns %v", c.call, c.name, c.err, err)
 			}
@@ -111,7 +111,9 @@ func TestTolerance(t *testing.T) {
 			t.Errorf("%s of %s returns %v: the copy-up returns %v", c.call, c.name, c.err, err)
 			continue
 		}
-		lines := slices.DeleteFunc(strings.Split(want, "\n"), func(l string) bool { return strings.HasPrefix(l, c.name+"=") })
+		lines := slices.DeleteFunc(strings.Split(want, "\n"), func(line string) bool {
+			return strings.HasPrefix(line, c.name+"=")
+		})
 		if got := describe(t, upper); got != strings.Join(lines, "\n") {
 			t.Errorf("%s of %s returns %v: upper\n%s\nwant\n%s", c.call, c.name, c.err, got, strings.Join(lines, "\n"))
 		}
@@ -119,19 +121,20 @@ func TestTolerance(t *testing.T) {
 	}
 }
 
-// Labels belong to the security module of the machine.
+// TestLabelsMayBeRefused checks that a copy-up ignores the errors of labels: they belong to the
+// security module of the machine.
 func TestLabelsMayBeRefused(t *testing.T) {
 	for _, name := range []string{"security.selinux", "security.SMACK64", "security.ima", "security.evm"} {
-		_, set := tolerated(name)
+		_, set := ignoredErrors(name)
 		for _, err := range []error{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.EINVAL} {
-			if !passes(err, set) {
-				t.Errorf("%v of %s does not pass", err, name)
+			if !isOneOf(err, set) {
+				t.Errorf("%v of %s is not ignored", err, name)
 			}
 		}
 	}
 }
 
-// Only what belongs to the object is copied.
+// TestCopiesXattr checks that a copy gets only the attributes for which CopiesXattr returns true.
 func TestCopiesXattr(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -149,8 +152,8 @@ func TestCopiesXattr(t *testing.T) {
 	}
 }
 
-// Uppers that know less: without extended attributes notes are left out, without ACLs a file with
-// an ACL stays below.
+// TestPoorUppers copies up to an upper without extended attributes: the copy has none. A copy-up of
+// an object with an ACL must fail, because the upper has no ACLs.
 func TestPoorUppers(t *testing.T) {
 	t.Run("no attributes", func(t *testing.T) {
 		s := newSite(t, t.TempDir(), mountFS(t, "ramfs", ""))
@@ -175,8 +178,8 @@ func TestPoorUppers(t *testing.T) {
 	})
 }
 
-// A daemon of a plain user copies up the user's objects, also directories without write permission.
-// It returns the error of what it may not do.
+// TestPlainUser runs copy-ups as a plain user. The user's own objects must get a copy, directories
+// without write permission too. For other objects the copy-up must return the error of the kernel.
 func TestPlainUser(t *testing.T) {
 	base := openTo(t, 1000)
 	s := newSite(t, base, base)
@@ -220,7 +223,7 @@ func TestPlainUser(t *testing.T) {
 		}
 	}
 
-	// If the rename of a read-only directory fails, it stays staged. Otherwise it is read-only.
+	// If Publish cannot make a read-only directory writable, it stays staged.
 	st := s.stat(t, "readonly")
 	must(t, os.Remove(filepath.Join(s.upperPath, "readonly")))
 	asUser(t, 1000, func() {
@@ -238,7 +241,8 @@ func TestPlainUser(t *testing.T) {
 
 const namespaceChild = "COPYUP_TEST_NAMESPACE"
 
-// Root of a user namespace: what belongs to the first one is refused or passes, by the table.
+// TestUserNamespace copies up as root of a user namespace. xattrTable decides whether a copy-up
+// fails or ignores the error, if the kernel requires root of the first namespace.
 func TestUserNamespace(t *testing.T) {
 	if base := os.Getenv(namespaceChild); base != "" {
 		inNamespace(t, base)
@@ -292,8 +296,8 @@ func inNamespace(t *testing.T, base string) {
 	s.wantEmptyWork(t)
 }
 
-// A copy gets the inode flags of its source that are copied, and no others. If the source is
-// immutable or append-only, the copy gets an attribute.
+// TestInodeFlags checks that a copy gets copiedFlags of its source, and no other inode flag. If the
+// source is immutable or append-only, the copy must get an attribute.
 func TestInodeFlags(t *testing.T) {
 	base := mountFS(t, "ext4", "")
 	s := newSite(t, base, base)
@@ -304,7 +308,7 @@ func TestInodeFlags(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), pattern(5000), 0o600))
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "empty"), nil, 0o600))
 	must(t, os.Mkdir(filepath.Join(s.lowerPath, "d"), 0o755))
-	set := func(name string, flags uint32) { // the layer itself is read-only
+	set := func(name string, flags uint32) { // sys.Dir of the lower is read-only
 		fd, err := unix.Open(filepath.Join(s.lowerPath, name), unix.O_RDONLY, 0)
 		must(t, err)
 		must(t, unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags)))
@@ -333,13 +337,13 @@ func TestInodeFlags(t *testing.T) {
 				t.Errorf("%s with %#x: an attribute for %#x", name, flags, asked)
 			}
 			if _, err := unix.Lgetxattr(upper, protattr, nil); (err == nil) != (asked != 0) {
-				t.Errorf("%s with %#x: the mark: %v", name, flags, err)
+				t.Errorf("%s with %#x: the attribute: %v", name, flags, err)
 			}
 			must(t, os.Remove(upper))
 		}
 	}
 
-	// What has no flags is copied without.
+	// If the source or the copy has no inode flags, the copy-up succeeds.
 	for _, err := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL, unix.EACCES} {
 		failing(func(op sys.Op) bool { return op.Call == "getflags" || op.Call == "setflags" }, err, func() {
 			must(t, s.copyUp(c, s.stat(t, "f"), "f"))

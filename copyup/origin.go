@@ -6,7 +6,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// findOrigin sets the origin that the copy gets.
+// findOrigin sets m.origin.
 func (c *Copier) findOrigin(m *metadata) (err error) {
 	if c.Origin != nil {
 		m.origin, err = c.Origin(m.src.Inode(), m.st)
@@ -14,9 +14,9 @@ func (c *Copier) findOrigin(m *metadata) (err error) {
 	return err
 }
 
-// writeOrigin writes the origin, before the copy gets a mode that may forbid it. If the object
-// cannot have the attribute, that is no error, as in the kernel (ovl_set_origin_fh): the upper has
-// no extended attributes, or has user.* on regular files and directories only.
+// writeOrigin sets the attribute on the copy, before the copy gets a mode that may forbid it. It
+// returns nil if the object cannot have the attribute, as the kernel does (ovl_set_origin_fh): the
+// upper may have no extended attributes, or user.* on regular files and directories only.
 func (m *metadata) writeOrigin(dst sys.Ref) error {
 	if m.origin.Name == "" {
 		return nil

@@ -7,51 +7,51 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Copier copies objects up. Many goroutines may use it at once. It must not be copied.
+// Copier copies objects up. Many goroutines may use it at once. It must not be copied. The exported
+// fields do not change after the first copy-up.
 type Copier struct {
-	// Work is the staging area, on the mount of the upper. All exported fields are immutable.
+	// Work is the staging area, on the mount of the upper.
 	Work *Work
-	// Sync keeps a copy whole over a power cut: the copy-up waits for the disk before it publishes.
-	// False with option volatile.
+	// Sync keeps a copy whole over a power cut: the copy-up waits for the disk before it publishes
+	// the copy. It is false with option volatile.
 	Sync bool
-	// CopiesXattr reports whether an attribute, by its name in the layer, is content and copied.
-	// The others are the overlay's own. Required.
+	// CopiesXattr reports whether a copy gets the attribute with this name in the layer. It does not
+	// get those of the overlay. Required.
 	CopiesXattr func(name string) bool
-	// Origin returns the attribute that holds the handle of the source; without a name, the copy
-	// gets none. nil: no copy gets one.
+	// Origin returns the attribute with the file handle of the source. If its name is empty, the
+	// copy gets none. nil: no copy gets one.
 	Origin func(src sys.Ref, st *sys.Stat) (Xattr, error)
-	// Protattr returns the attribute of a copy whose source is immutable or append-only
-	// ([sys.FlagImmutable], [sys.FlagAppend]). ok is false if the upper has no extended attributes.
-	// nil: no copy gets one.
+	// Protattr returns the attribute that records [sys.FlagImmutable] and [sys.FlagAppend] of the
+	// source. ok is false if the upper has no extended attributes. nil: no copy gets one.
 	Protattr func(flags uint32) (x Xattr, ok bool)
-	// Slow is called before a wait for the disk, and before a copy of minSlowBytes or more. It may
-	// be nil.
+	// Slow may be nil. A copy-up calls it before it waits for the disk, and before it copies 1 MiB
+	// or more.
 	Slow func()
-	// Upper is the ownership scheme of the upper; nil: the owner is that of the inode. Set it
-	// before the first copy.
+	// Upper is the ownership scheme of the upper; nil: the owner is that of the inode.
 	Upper *owner.Scheme
 
-	// The source devices for whose files the kernel has refused a call.
+	// The source devices for whose files the kernel refuses FICLONE, and copy_file_range.
 	noClone, noCopyRange deviceSet
 }
 
-// Staged is a complete copy in the work directory. Publish, Orphan or Discard ends it. Discard
-// after one of the others does nothing, so that it can be deferred.
+// Staged is a complete copy in the work directory. Publish, Orphan or Discard ends it. After one of
+// the others Discard does nothing, so callers defer it.
 type Staged struct {
 	work    *Work
 	pending bool      // until Publish, Orphan or Discard
 	name    string    // in the work directory; empty for an O_TMPFILE file
 	file    *sys.File // of a regular file
-	dir     *sys.Dir  // of a directory that is to be synced
-	kind    uint32    // S_IFMT
+	dir     *sys.Dir  // a directory to fsync
+	kind    uint32    // the file type of the source (S_IFMT)
 	mode    uint32    // the permission bits of the source
-	hasData bool      // data was written into file
+	hasData bool      // the copy-up has written data to file
 }
 
-// Data is the data that the copy of a regular file gets. If the source shrinks or grows meanwhile,
-// that is no error: the copy has the data that was read, at most the size in st.
+// Data is the data that the copy of a regular file gets. It is no error if the source shrinks or
+// grows during the copy-up. Then the copy has the data that the copy-up has read, at most the size
+// in st.
 type Data struct {
-	// Amount of data. [First](0) and [Hole] do not open the source.
+	// Amount is how much data. For First(0) and [Hole] the copy-up does not open the source.
 	Amount Amount
 	// From is the file with the data; nil: the source.
 	From *sys.File
@@ -65,9 +65,9 @@ type Xattr struct {
 	Value []byte
 }
 
-// Stage makes a complete copy of the object at src, of any type, in the work directory; of a
-// directory, without its entries. st are the attributes of src. The copy gets the attributes of the
-// overlay in xattrs as well.
+// Stage makes a complete copy of the object at src in the work directory. The object is of any
+// type; the copy of a directory has no entries. st are the attributes of src. xattrs are attributes
+// of the overlay that the copy gets besides those of src.
 //
 // After an error Stage removes the copy. If that fails too, [Work.Sweep] removes it.
 func (c *Copier) Stage(src owner.Ref, st *sys.Stat, data Data, xattrs ...Xattr) (*Staged, error) {
@@ -81,7 +81,7 @@ func (c *Copier) Stage(src owner.Ref, st *sys.Stat, data Data, xattrs ...Xattr) 
 
 func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs []Xattr) error {
 	switch {
-	case s.kind != unix.S_IFREG || data.Amount.isNothing() || st.Size == 0:
+	case s.kind != unix.S_IFREG || data.Amount.readsNothing() || st.Size == 0:
 		data.From = nil
 	case data.From == nil:
 		from, err := openSource(src.Inode())
@@ -106,7 +106,7 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs
 		}
 	}
 	m.hasOverlayXattrs = len(xattrs) > 0
-	if err := m.list(c.CopiesXattr); err != nil {
+	if err := m.listXattrs(c.CopiesXattr); err != nil {
 		return err
 	}
 	if err := c.findOrigin(m); err != nil {
@@ -118,7 +118,7 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs
 	if err := m.writeOrigin(s.ref()); err != nil {
 		return err
 	}
-	for _, x := range xattrs { // here for the same reason
+	for _, x := range xattrs { // before the mode, as the origin
 		if err := s.ref().SetXattr(x.Name, x.Value, 0); err != nil {
 			return err
 		}
@@ -134,10 +134,10 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs
 	return c.makeDurable(s)
 }
 
-// create makes the object, without data, where no process can reach it.
+// create makes the object without data, in the work directory, where no other process reaches it.
 func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	dir := c.Work.Dir()
-	mode, kind := m.begin(c.Work, c.Upper), c.Upper.Inode(s.kind)&unix.S_IFMT
+	mode, kind := m.initialMode(c.Work, c.Upper), c.Upper.Inode(s.kind)&unix.S_IFMT
 	if s.kind == unix.S_IFREG && c.Work.trust.tmpfile {
 		s.file, err = c.Work.dir.CreateTmpfile(mode)
 		return err
@@ -146,7 +146,7 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	switch kind {
 	case unix.S_IFREG:
 		s.file, err = dir.CreateFile(s.name, mode)
-		if err == nil && s.kind != kind { // a regular file stands for a device, fifo or socket
+		if err == nil && s.kind != kind { // the file stands for a device, fifo or socket
 			s.file.Close()
 			s.file = nil
 		}
@@ -155,7 +155,7 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 		if err := dir.Mkdir(s.name, mode); err != nil || !c.syncs() {
 			return err
 		}
-		s.dir, err = dir.OpenDir(s.name) // now: the final mode may forbid it
+		s.dir, err = dir.OpenDir(s.name) // here, because the final mode may forbid it
 		return err
 	case unix.S_IFLNK:
 		target, err := m.src.Readlink()
@@ -171,9 +171,8 @@ func (c *Copier) create(s *Staged, m *metadata) (err error) {
 	return unix.EINVAL
 }
 
-// openSource opens a file of a lower for reading. If the daemon is the owner or root, reading does
-// not change the access time: copies that other programs make of the layer must not differ
-// afterwards.
+// openSource opens a file of a lower for reading. If the daemon is the owner or root, the reads do
+// not change the access time: a program that copies the layer must not see a difference.
 func openSource(src sys.Ref) (*sys.File, error) {
 	f, err := src.OpenFile(unix.O_RDONLY | unix.O_NOATIME)
 	if err == unix.EPERM {
@@ -194,9 +193,9 @@ func (s *Staged) ref() sys.Ref {
 // After Publish the caller closes it.
 func (s *Staged) File() *sys.File { return s.file }
 
-// Publish brings the copy to its place: the entry name of parent, which must not exist. It resets
-// parent's access and modification times, because the merged view has not changed. An error of that
-// is dropped, as in ovl_copy_up_one: the copy is in its place.
+// Publish puts the copy in its place: the entry name of parent, which must not exist. It restores
+// parent's access and modification times, because the merged view has not changed. It ignores an
+// error of that, as ovl_copy_up_one does: the copy is in its place.
 //
 // After an error the copy is still staged.
 //
@@ -210,7 +209,7 @@ func (s *Staged) Publish(parent *sys.Dir, name string) error {
 		return err
 	}
 	_ = parent.Ref().Utimes(before.Atim, before.Mtim)
-	s.leave()
+	s.unstage()
 	return nil
 }
 
@@ -225,9 +224,9 @@ func (s *Staged) put(parent *sys.Dir, name string) error {
 	return err
 }
 
-// publishReadOnly publishes a directory without write permission for its owner, for a daemon that
-// has no more rights than the owner: the kernel moves only a writable directory to another parent.
-// A kill between the calls leaves the owner the permission.
+// publishReadOnly publishes a directory that its owner may not write to. The kernel moves only a
+// writable directory to another parent. The daemon has no more rights than the owner, so it adds
+// the permission for the call. If the daemon is killed in between, the owner keeps the permission.
 func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
 	if err := s.ref().Chmod(s.mode | 0o200); err != nil {
 		return err
@@ -235,13 +234,13 @@ func (s *Staged) publishReadOnly(parent *sys.Dir, name string) error {
 	if err := s.work.dir.RenameNew(s.name, parent, name); err != nil {
 		return err
 	}
-	_ = parent.At(name).Chmod(s.mode) // the copy is in its place
+	_ = parent.At(name).Chmod(s.mode) // not an error of the copy-up: the copy is in its place
 	return nil
 }
 
 // Orphan removes the name of the staged copy of a regular file and returns the file, which the
-// caller closes: it is the copy of a lower's file that is unlinked and still in use. After an error
-// the copy is still staged.
+// caller closes. Such a file is the copy of a lower's file that is unlinked and still open. After
+// an error the copy is still staged.
 func (s *Staged) Orphan() (*sys.File, error) {
 	if s.file == nil {
 		return nil, unix.EINVAL
@@ -251,12 +250,12 @@ func (s *Staged) Orphan() (*sys.File, error) {
 			return nil, err
 		}
 	}
-	s.leave()
+	s.unstage()
 	return s.file, nil
 }
 
-// leave notes that the copy is no longer staged. Its file is the caller's.
-func (s *Staged) leave() {
+// unstage ends the staging. It does not close file.
+func (s *Staged) unstage() {
 	s.pending = false
 	if s.dir != nil {
 		s.dir.Close()
@@ -276,5 +275,5 @@ func (s *Staged) Discard() {
 		s.file.Close()
 		s.file = nil
 	}
-	s.leave()
+	s.unstage()
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Every kind of object comes up with all it has, its parent keeps its times, and nothing else is
-// left.
+// TestKinds copies every kind of object up, and compares data and metadata. The parent must keep
+// its times, and nothing else may be left.
 func TestKinds(t *testing.T) {
 	for _, k := range kinds() {
 		t.Run(k.name, func(t *testing.T) {
@@ -49,8 +49,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// A copy of limited size has that size and no more data than needed, and truncation to 0 does not
-// open the source.
+// TestSize checks the size and the data of a copy for different amounts. For First(0) the copy-up
+// must not open the source.
 func TestSize(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -58,7 +58,9 @@ func TestSize(t *testing.T) {
 	data := pattern(full)
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "f"), data, 0o600))
 	st, c := s.stat(t, "f"), s.copier()
-	for _, amount := range []Amount{Whole(), First(0), First(1), First(4096), First(full - 1), First(full), First(full + 5000)} {
+	for _, amount := range []Amount{
+		Whole(), First(0), First(1), First(4096), First(full - 1), First(full), First(full + 5000),
+	} {
 		var staged *Staged
 		ops := calls(func() {
 			var err error
@@ -76,14 +78,15 @@ func TestSize(t *testing.T) {
 		if !slices.Equal(got[:n], want) {
 			t.Errorf("%+v: %d bytes, not what was wanted", amount, n)
 		}
-		if opened := count(ops, func(op sys.Op) bool { return op == sys.Op{Call: "openat", Name: "f"} }); amount == First(0) && opened > 0 {
+		opened := count(ops, func(op sys.Op) bool { return op == sys.Op{Call: "openat", Name: "f"} })
+		if amount == First(0) && opened > 0 {
 			t.Errorf("size 0 opened the source")
 		}
 		staged.Discard()
 	}
 	s.wantEmptyWork(t)
 
-	// An empty source is not opened either, and grows.
+	// The copy-up does not open an empty source either: it has no permissions here.
 	must(t, os.WriteFile(filepath.Join(s.lowerPath, "e"), nil, 0o000))
 	staged, err := c.Stage(asIs(s.lower.At("e")), s.stat(t, "e"), Data{Amount: First(77)})
 	must(t, err)
@@ -96,13 +99,14 @@ func TestSize(t *testing.T) {
 }
 
 func TestPublish(t *testing.T) {
-	t.Run("nameless", func(t *testing.T) { publish(t, mountFS(t, "ext4", ""), "linkat", nil) })
-	// Without the flags of renameat2, too.
-	t.Run("by name", func(t *testing.T) { publish(t, mountFS(t, "tmpfs", ""), "renameat2", nil, unix.EINVAL, unix.ENOSYS) })
+	t.Run("O_TMPFILE", func(t *testing.T) { publish(t, mountFS(t, "ext4", ""), "linkat", nil) })
+	t.Run("by name", func(t *testing.T) {
+		publish(t, mountFS(t, "tmpfs", ""), "renameat2", nil, unix.EINVAL, unix.ENOSYS) // also without its flags
+	})
 }
 
-// publish publishes on a file system where it is done by one call; once as it is, and with each of
-// the first call's errors.
+// publish publishes copies on a file system where the call named by does it. refusals are the
+// errors of the first such call; nil: it succeeds.
 func publish(t *testing.T, base, by string, refusals ...error) {
 	s := newSite(t, base, base)
 	c := s.copier()
@@ -113,7 +117,7 @@ func publish(t *testing.T, base, by string, refusals ...error) {
 		return staged
 	}
 
-	// The file belongs to the caller, and a deferred Discard leaves it and its name alone.
+	// After Publish, Discard neither closes the file nor removes its name.
 	staged := stage()
 	ops := calls(func() { must(t, staged.Publish(s.upper, "f")) })
 	if count(ops, call(by)) != 1 {
@@ -127,7 +131,7 @@ func publish(t *testing.T, base, by string, refusals ...error) {
 		t.Errorf("published %q, %v", data, err)
 	}
 
-	// Nothing is replaced.
+	// Publish does not replace an object.
 	for _, refuse := range refusals {
 		first := func() func(sys.Op) bool {
 			seen := false
@@ -148,9 +152,9 @@ func publish(t *testing.T, base, by string, refusals ...error) {
 	s.wantEmptyWork(t)
 }
 
-// The copy of a file that is unlinked while in use has no name and works.
+// TestOrphan checks that an orphan has no name, and that a process can read and write it.
 func TestOrphan(t *testing.T) {
-	t.Run("nameless", func(t *testing.T) { orphan(t, mountFS(t, "ext4", "")) })
+	t.Run("O_TMPFILE", func(t *testing.T) { orphan(t, mountFS(t, "ext4", "")) })
 	t.Run("by name", func(t *testing.T) {
 		s := orphan(t, mountFS(t, "tmpfs", ""))
 		staged, err := s.copier().Stage(asIs(s.lower.At("f")), s.stat(t, "f"), Data{Amount: Whole()})
@@ -198,7 +202,7 @@ func orphan(t *testing.T, base string) *site {
 	return s
 }
 
-// If an object cannot be copied, Stage returns the error and leaves nothing.
+// TestStageErrors checks that Stage returns the error, and leaves nothing in the work directory.
 func TestStageErrors(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -216,7 +220,7 @@ func TestStageErrors(t *testing.T) {
 	_, err := c.Stage(asIs(s.lower.At("gone")), st, Data{Amount: Whole()})
 	check("source removed", err, unix.ENOENT)
 	_, err = c.Stage(asIs(s.lower.At("../f")), st, Data{Amount: Whole()})
-	check("name that leads out", err, unix.EINVAL)
+	check("name with a slash", err, unix.EINVAL)
 
 	must(t, os.Remove(f))
 	must(t, unix.Mkfifo(f, 0o600))
@@ -225,7 +229,7 @@ func TestStageErrors(t *testing.T) {
 
 	st.Mode = 0o644
 	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})
-	check("object without a kind", err, unix.EINVAL)
+	check("object without a type", err, unix.EINVAL)
 
 	st.Mode = unix.S_IFLNK | 0o777
 	_, err = c.Stage(asIs(s.lower.At("f")), st, Data{Amount: Whole()})

@@ -6,10 +6,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// A volatile mount, which waits for no disk, makes work/incompat/volatile/dirty in the work
-// directory, as the kernel's overlayfs does (ovl_create_volatile_dirty). It stays when the mount
-// ends: the next mount of the directories refuses them, because a power cut may have damaged the
-// upper. Every entry of incompat is such a reason.
+// A volatile mount does not wait for the disk. It makes incompat/volatile/dirty in the staging
+// area, as the kernel's overlayfs does (ovl_create_volatile_dirty). The directory stays when the
+// mount ends. Then the next mount refuses the upper, because a power cut may have damaged it. Every
+// entry of incompat is a reason to refuse it.
 const (
 	incompatName = "incompat"
 	volatileName = "volatile"
@@ -22,14 +22,14 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	d, err := dir.OpenDir(incompatName)
 	switch err {
 	case nil:
-	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: // there is none, or no directory
+	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: // there is no such directory
 		return "", nil
 	default:
 		return "", err
 	}
 	defer d.Close()
 	err = d.List(func(e sys.Dirent) error {
-		if reason == "" || reason == volatileName { // any other reason goes first
+		if reason == "" || reason == volatileName { // any other reason has precedence
 			reason = e.Name
 		}
 		return nil
@@ -37,21 +37,23 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	return reason, err
 }
 
-// SetVolatile notes that a power cut may damage the upper from now on. It does not wait for the
-// disk. Preconditions: [Incompat] has found no reason, and the directory has been swept.
+// SetVolatile makes the directory incompat: from now on a power cut may damage the upper. It does
+// not wait for the disk. Preconditions: [Incompat] returned no reason, and [Work.Sweep] returned
+// nil.
 func (w *Work) SetVolatile() error {
-	name := w.Name() // it is complete before the rename
+	name := w.Name() // the directory is complete before it is renamed
 	err := w.makeVolatile(name)
 	if err == nil {
 		err = w.dir.Rename(name, w.dir, incompatName, 0)
 	}
 	if err != nil {
-		_ = w.Remove(name) // the first error is returned; the next mount sweeps
+		_ = w.Remove(name) // Sweep of the next mount removes it otherwise
 	}
 	return err
 }
 
-// makeVolatile makes the directory incompat. Its owner can remove it without being root.
+// makeVolatile makes the directory under a staging name. Its owner needs no rights of root to
+// remove it.
 func (w *Work) makeVolatile(name string) error {
 	if err := w.dir.Mkdir(name, 0o700); err != nil {
 		return err
@@ -77,7 +79,7 @@ func (w *Work) makeVolatile(name string) error {
 	return nil
 }
 
-// ClearVolatile syncs the file system and removes what [Work.SetVolatile] has made.
+// ClearVolatile syncs the file system and removes the directory that [Work.SetVolatile] has made.
 func (w *Work) ClearVolatile() error {
 	if err := w.dir.SyncFS(); err != nil {
 		return err

@@ -32,7 +32,8 @@ func TestVolatile(t *testing.T) {
 	wantIncompat(t, s, "")
 }
 
-// Anything in the folder is a reason; a folder that is empty, and what is no folder, are none.
+// TestIncompat checks that every entry of incompat is a reason. An empty directory is none, and
+// neither is an object of another type.
 func TestIncompat(t *testing.T) {
 	base := t.TempDir()
 	for _, c := range []struct{ tree, want string }{
@@ -43,7 +44,7 @@ func TestIncompat(t *testing.T) {
 		s := newSite(t, subdir(t, base), subdir(t, base))
 		testkit.Build(t, s.workPath, c.tree)
 		wantIncompat(t, s, c.want)
-		if c.want == "" { // and does not hinder SetVolatile
+		if c.want == "" { // SetVolatile succeeds
 			must(t, s.work.Sweep())
 			must(t, s.work.SetVolatile())
 			testkit.Want(t, "the work directory", s.workPath, volatileTree)
@@ -51,8 +52,8 @@ func TestIncompat(t *testing.T) {
 	}
 }
 
-// After any fault the note is there whole or not at all, and what it was made of goes with the next
-// sweep.
+// TestEveryFaultOfVolatile fails each call of SetVolatile. The directory incompat must be whole or
+// absent afterwards, and the next sweep must remove the rest.
 func TestEveryFaultOfVolatile(t *testing.T) {
 	for _, p := range plans {
 		base := t.TempDir()
@@ -86,9 +87,9 @@ func TestEveryFaultOfVolatile(t *testing.T) {
 	}
 }
 
-// It is taken back after all has been written; where that fails, it stays, and so does one that
-// cannot be looked at.
-func TestFaultsOfUnmarking(t *testing.T) {
+// TestFaultsOfClearVolatile checks that incompat stays if syncfs fails. It also checks that
+// Incompat returns an error if it cannot read the directory.
+func TestFaultsOfClearVolatile(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	must(t, s.work.SetVolatile())

@@ -11,15 +11,14 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Work is the staging area: a directory on the mount of the upper that no other process uses. Its
-// methods may be called by many goroutines; they need no lock because [Work.Name] returns each name
-// once.
+// Work is the staging area: a directory on the mount of the upper that no other process uses. Many
+// goroutines may call its methods. They need no lock because [Work.Name] returns each name once.
 type Work struct {
 	dir  *sys.Dir      // immutable; the caller closes it
 	last atomic.Uint64 // the number in the last name
 
-	// Immutable. If known, an object made here belongs to uid and gid, and has the mode that it was
-	// made with.
+	// Immutable. If known is true, an object that the daemon makes here belongs to uid and gid, and
+	// has exactly the mode of the call.
 	trust    trust
 	uid, gid uint32
 	known    bool
@@ -28,11 +27,11 @@ type Work struct {
 // namePrefix begins every staging name, as in the kernel's work directory.
 const namePrefix = "#"
 
-// OpenWork makes dir the staging area, and finds out how far its file system is trusted. If an
-// earlier mount may have used dir, call [Work.Sweep] before anything is staged.
+// OpenWork makes dir the staging area, and decides how far its file system is trusted. If an
+// earlier mount may have used dir, the caller calls [Work.Sweep] before it stages a copy.
 func OpenWork(dir *sys.Dir) *Work {
 	w := &Work{dir: dir}
-	w.learn()
+	w.probe()
 	return w
 }
 
@@ -42,8 +41,9 @@ func (w *Work) Dir() *sys.Dir { return w.dir }
 // Name returns a new name, such as "#1a".
 func (w *Work) Name() string { return namePrefix + strconv.FormatUint(w.last.Add(1), 16) }
 
-// Sweep removes all that an earlier mount left, and the default ACL that the directory may have
-// inherited: every copy would inherit it (ovl_workdir_create). Precondition: nothing is staged.
+// Sweep removes all objects that an earlier mount left. It also removes the default ACL that the
+// directory may have inherited, because every copy would inherit it (ovl_workdir_create).
+// Precondition: nothing is staged.
 func (w *Work) Sweep() error {
 	if err := dropDefaultACL(w.dir); err != nil {
 		return err
@@ -52,7 +52,8 @@ func (w *Work) Sweep() error {
 	if err != nil {
 		return err
 	}
-	for _, e := range left { // first: removing a directory takes new names, which must not be among these
+	// First, because Work.remove takes new names for directories: these must not exist.
+	for _, e := range left {
 		digits, ours := strings.CutPrefix(e.Name, namePrefix)
 		if n, err := strconv.ParseUint(digits, 16, 63); ours && err == nil && n > w.last.Load() {
 			w.last.Store(n)
@@ -78,8 +79,8 @@ func dropDefaultACL(d *sys.Dir) error {
 	return d.Ref().RemoveXattr(ondisk.DefaultACL)
 }
 
-// Remove removes an entry of the staging area with everything in it. It returns nil if there is
-// none.
+// Remove removes the object with a name in the staging area, a directory with all objects in it. It
+// returns nil if there is none.
 func (w *Work) Remove(name string) error {
 	var st sys.Stat
 	switch err := w.dir.At(name).Stat(&st); err {
@@ -98,10 +99,10 @@ func (w *Work) Remove(name string) error {
 
 func (w *Work) remove(e sys.Dirent) error {
 	if e.Type != unix.DT_DIR {
-		return gone(w.dir.Unlink(e.Name))
+		return unlessMissing(w.dir.Unlink(e.Name))
 	}
-	// A directory in a directory is moved to the top and removed later. So a tree of any depth
-	// takes one descriptor, and no path.
+	// removeFlat moves a directory in a directory to the top, and the loop removes it later. So a
+	// tree of any depth takes one descriptor, and no path.
 	waiting := []string{e.Name}
 	for len(waiting) > 0 {
 		name := waiting[len(waiting)-1]
@@ -120,9 +121,9 @@ func (w *Work) remove(e sys.Dirent) error {
 func (w *Work) removeFlat(name string) (moved []string, err error) {
 	err = w.dir.Rmdir(name)
 	if err != unix.ENOTEMPTY && err != unix.EEXIST {
-		return nil, gone(err)
+		return nil, unlessMissing(err)
 	}
-	// The directory may be a copy of one whose owner has no permissions.
+	// The directory may be the copy of one without permissions for its owner.
 	if err := w.dir.At(name).Chmod(0o700); err != nil {
 		return nil, err
 	}
@@ -144,11 +145,11 @@ func (w *Work) removeFlat(name string) (moved []string, err error) {
 			moved = append(moved, out)
 			continue
 		}
-		if err := gone(d.Unlink(e.Name)); err != nil {
+		if err := unlessMissing(d.Unlink(e.Name)); err != nil {
 			return nil, err
 		}
 	}
-	return moved, gone(w.dir.Rmdir(name))
+	return moved, unlessMissing(w.dir.Rmdir(name))
 }
 
 // moveOut moves the directory name of d to the top of the staging area.
@@ -158,14 +159,14 @@ func (w *Work) moveOut(d *sys.Dir, name string) (out string, err error) {
 	if err != unix.EACCES {
 		return out, err
 	}
-	// A directory that gets another parent must be writable itself.
+	// The kernel moves only a writable directory to another parent.
 	if err := d.At(name).Chmod(0o700); err != nil {
 		return out, err
 	}
 	return out, d.Rename(name, w.dir, out, 0)
 }
 
-// list lists d, with a Type that is never DT_UNKNOWN.
+// list returns the entries of d. Their Type is never DT_UNKNOWN.
 func list(d *sys.Dir) ([]sys.Dirent, error) {
 	var entries []sys.Dirent
 	err := d.List(func(e sys.Dirent) error {
@@ -188,8 +189,8 @@ func list(d *sys.Dir) ([]sys.Dirent, error) {
 	return entries, nil
 }
 
-// gone drops ENOENT: an entry that is not there needs no removal.
-func gone(err error) error {
+// unlessMissing returns err, or nil for ENOENT: what does not exist needs no removal.
+func unlessMissing(err error) error {
 	if err == unix.ENOENT {
 		return nil
 	}

@@ -18,7 +18,7 @@ func TestNamesAreUnique(t *testing.T) {
 			for range 1000 {
 				name := w.Name()
 				if _, twice := seen.LoadOrStore(name, true); twice {
-					t.Errorf("%s was given twice", name)
+					t.Errorf("Name returned %s twice", name)
 				}
 			}
 		})
@@ -26,7 +26,7 @@ func TestNamesAreUnique(t *testing.T) {
 	all.Wait()
 }
 
-// Whatever is in the work directory goes, and what is outside stays.
+// TestSweep checks that a sweep removes every object in the work directory, and none outside.
 func TestSweep(t *testing.T) {
 	t.Run("types in listings", func(t *testing.T) { sweepAll(t, t.TempDir()) })
 	t.Run("no types in listings", func(t *testing.T) { sweepAll(t, mountFS(t, "ext4", "")) })
@@ -39,12 +39,12 @@ func sweepAll(t *testing.T, base string) {
 	must(t, os.MkdirAll(filepath.Join(outside, "d"), 0o755))
 	must(t, os.WriteFile(filepath.Join(outside, "f"), []byte("stays"), 0o600))
 
-	// names that the sweep itself would give out next
+	// The sweep itself would use these names next.
 	must(t, os.MkdirAll(in("#1/a/b"), 0o755))
 	must(t, os.MkdirAll(in("#2/a/b"), 0o755))
 	must(t, os.WriteFile(in("#3"), nil, 0o600))
 	must(t, os.WriteFile(in("#ffffffff"), nil, 0o600))
-	must(t, os.WriteFile(in("no name of ours"), nil, 0o000))
+	must(t, os.WriteFile(in("another name"), nil, 0o000))
 	must(t, os.Symlink(outside, in("#4")))
 	must(t, os.Symlink(outside, in("#1/a/link")))
 	must(t, unix.Mknod(in("#1/whiteout"), unix.S_IFCHR, 0))
@@ -61,13 +61,14 @@ func sweepAll(t *testing.T, base string) {
 		t.Error(err)
 	}
 	if name := s.work.Name(); len(name) < 9 {
-		t.Errorf("next name %s may meet one that a failing sweep has left", name)
+		t.Errorf("the next name, %s, may be that of an object that a failed sweep left", name)
 	}
 }
 
-// A tree deeper than PATH_MAX and than there are descriptors.
+// TestRemoveDeepTree removes a tree that is deeper than PATH_MAX, and deeper than the limit of
+// descriptors.
 func TestRemoveDeepTree(t *testing.T) {
-	base := mountFS(t, "tmpfs", "") // on ext4, making such a tree takes seconds
+	base := mountFS(t, "tmpfs", "") // on ext4 it takes seconds to make such a tree
 	s := newSite(t, base, base)
 	const depth = 3000
 	must(t, os.Mkdir(filepath.Join(s.workPath, "#1"), 0o755))
@@ -92,7 +93,8 @@ func TestRemoveDeepTree(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// A plain user's copies of directories without permissions for their owner can be removed.
+// TestSweepAsUser checks that a sweep of a plain user removes directories without permissions for
+// their owner.
 func TestSweepAsUser(t *testing.T) {
 	base := openTo(t, 1000)
 	s := newSite(t, base, base)
@@ -118,7 +120,7 @@ func TestSweepAsUser(t *testing.T) {
 	s.wantEmptyWork(t)
 }
 
-// A default ACL on the user's work directory does not reach the copies.
+// TestSweepDropsDefaultACL checks that copies do not inherit a default ACL of the work directory.
 func TestSweepDropsDefaultACL(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
@@ -137,7 +139,7 @@ func TestSweepDropsDefaultACL(t *testing.T) {
 	})
 }
 
-func TestRemoveTellsErrors(t *testing.T) {
+func TestRemoveReturnsErrors(t *testing.T) {
 	base := t.TempDir()
 	s := newSite(t, base, base)
 	must(t, os.MkdirAll(filepath.Join(s.workPath, "#1/d"), 0o755))
