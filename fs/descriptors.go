@@ -102,7 +102,7 @@ func (o *Overlay) outOfDescriptors(status fuse.Status, failures int) bool {
 	if waited > descriptorWait {
 		return false
 	}
-	o.handles.Shed()
+	o.handles.CloseIdle()
 	if nap > 0 {
 		o.conn.While(func() { time.Sleep(nap) })
 	}

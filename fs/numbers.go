@@ -55,7 +55,7 @@ func (u *inodeNumbers) claim(n *Node) {
 		return
 	}
 	if ino, self := n.ino.Load(), n.identity(); !u.claims.Claim(ino, n, self) {
-		n.ino.Store(u.Another(self, ino))
+		n.ino.Store(u.Alias(self, ino))
 	}
 }
 

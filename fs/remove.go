@@ -244,7 +244,7 @@ func (r *removal) unlinkLocked() error {
 	o.linkRemovedLocked(n)
 	o.detachLocked(n, placed{r.p, r.name})
 	if n == nil && r.found.State == stack.InUpper && r.found.Stat.Nlink == 1 {
-		o.numbers.Gone(keyOf(&r.found.Stat))
+		o.numbers.Forget(keyOf(&r.found.Stat))
 	}
 	return nil
 }

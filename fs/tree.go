@@ -115,7 +115,7 @@ func (t *tree) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
 	if object := rare.object; object != nil {
 		var st sys.Stat
 		if n.dir == nil && object.Ref().Stat(&st) == nil && st.Nlink == 0 {
-			t.numbers.Gone(key)
+			t.numbers.Forget(key)
 		}
 		object.Close()
 	}

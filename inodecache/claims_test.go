@@ -17,11 +17,11 @@ func TestClaims(t *testing.T) {
 	if !c.Free(7, "a") || c.Free(7, "b") || !c.Free(9, "b") {
 		t.Error("the wrong numbers are free")
 	}
-	// A number that no other object has claimed is free when its holder is forgotten.
+	// If no other object has claimed the number, it is free after the holder's Release.
 	c.Release(7, "a", first)
 	claim(7, "b", second, true)
 	claim(7, "a", first, false)
-	// A number that others have claimed stays its holder's, which gets it again by its key.
+	// If another object has claimed the number, it stays reserved for the key of the holder.
 	c.Release(7, "a", first) // not the holder
 	claim(7, "a", first, false)
 	c.Release(7, "b", second)

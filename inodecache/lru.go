@@ -2,8 +2,8 @@ package inodecache
 
 import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 
-// LRU keeps up to max handles open and closes the least recently used first. It never closes a
-// handle in use, so that there may be more for a while.
+// LRU keeps up to max handles open, and closes the least recently used first. It never closes a
+// handle in use, so it may hold more than max.
 type LRU[K comparable, V any] struct {
 	close func(V) // immutable; called with no lock held
 	max   int     // immutable
@@ -18,18 +18,19 @@ type Held[K comparable, V any] struct {
 	Value      V // immutable
 	key        K
 	refs       int
-	gone       bool // not in byKey any more: the last Release closes it
+	removed    bool // from byKey: the last Release closes the handle
 	prev, next *Held[K, V]
 }
 
-// NewLRU returns a cache of at most maximum handles, which closeHandle closes.
+// NewLRU returns a cache of at most maximum handles. It calls closeHandle to close one.
 func NewLRU[K comparable, V any](maximum int, closeHandle func(V)) *LRU[K, V] {
 	l := &LRU[K, V]{close: closeHandle, max: maximum, byKey: map[K]*Held[K, V]{}}
 	l.head.prev, l.head.next = &l.head, &l.head
 	return l
 }
 
-// Acquire returns the handle of k, in use until [LRU.Release]; nil if there is none.
+// Acquire returns the handle of k, or nil if there is none. The handle is in use until
+// [LRU.Release].
 func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -42,15 +43,15 @@ func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	return h
 }
 
-// Share adds one use of h, until one more [LRU.Release]. Precondition: h is in use.
+// Share adds one use of h, which ends with another [LRU.Release]. Precondition: h is in use.
 func (l *LRU[K, V]) Share(h *Held[K, V]) {
 	l.mu.Lock()
 	h.refs++
 	l.mu.Unlock()
 }
 
-// Add adds a handle and returns it, in use. If k has one already, Add closes v and returns that
-// one.
+// Add adds the handle v of k and returns it. If k has a handle already, Add closes v and returns
+// that handle. The handle is in use until [LRU.Release].
 func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
 	l.mu.Lock()
 	if h := l.byKey[k]; h != nil {
@@ -76,18 +77,18 @@ func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
 	return h
 }
 
-// Release ends the use of h.
+// Release ends one use of h.
 func (l *LRU[K, V]) Release(h *Held[K, V]) {
 	l.mu.Lock()
 	h.refs--
-	last := h.gone && h.refs == 0
+	last := h.removed && h.refs == 0
 	l.mu.Unlock()
 	if last {
 		l.close(h.Value)
 	}
 }
 
-// Evict removes the handle of k and closes it; a handle in use is closed by the last Release.
+// Evict removes the handle of k and closes it. If it is in use, the last Release closes it.
 func (l *LRU[K, V]) Evict(k K) {
 	l.mu.Lock()
 	h := l.byKey[k]
@@ -102,8 +103,8 @@ func (l *LRU[K, V]) Evict(k K) {
 	}
 }
 
-// Shed closes every handle that is not in use.
-func (l *LRU[K, V]) Shed() {
+// CloseIdle removes and closes every handle that is not in use.
+func (l *LRU[K, V]) CloseIdle() {
 	l.mu.Lock()
 	var old []*Held[K, V]
 	for _, h := range l.byKey {
@@ -130,7 +131,7 @@ func (l *LRU[K, V]) Clear() {
 	l.closeAll(old)
 }
 
-// Len returns the number of handles, idle and in use, except those that have been evicted.
+// Len returns the number of handles, idle and in use. Removed handles do not count.
 func (l *LRU[K, V]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -148,7 +149,7 @@ func (l *LRU[K, V]) closeAll(hs []*Held[K, V]) {
 func (l *LRU[K, V]) remove(h *Held[K, V]) {
 	delete(l.byKey, h.key)
 	l.unring(h)
-	h.gone = true
+	h.removed = true
 }
 
 func (l *LRU[K, V]) ring(h *Held[K, V]) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// fixture is a cache whose handles are strings, and the handles it has closed.
+// fixture is a cache of strings as handles, and the list of handles that it has closed.
 type fixture struct {
 	*LRU[int, string]
 	closed []string
@@ -75,14 +75,14 @@ func TestHandlesInUseAreNotClosed(t *testing.T) {
 	f.Release(a)
 	f.want(t, "over the bound until the next Add", 2)
 	c := f.Add(3, "c")
-	f.want(t, "the idle one went", 2, "a")
+	f.want(t, "the idle one is closed", 2, "a")
 	f.Release(b)
 	f.Release(c)
 	f.add(4, "d")
-	f.want(t, "back in the bound", 1, "a", "b", "c")
+	f.want(t, "within the bound again", 1, "a", "b", "c")
 }
 
-// A handle that is shared is in use until both have released it.
+// TestShare checks that a shared handle is in use until each of its users has released it.
 func TestShare(t *testing.T) {
 	f := newFixture(2)
 	h := f.Add(1, "a")
@@ -150,7 +150,7 @@ func TestClear(t *testing.T) {
 	f.want(t, "usable after Clear", 1, "idle", "used")
 }
 
-// Every handle is closed once, never while in use, and in the end none is open.
+// TestConcurrentHandles checks that the cache closes every handle once, and none in use.
 func TestConcurrentHandles(t *testing.T) {
 	type file struct{ users, closed atomic.Int64 }
 	var made []*file
@@ -189,7 +189,7 @@ func TestConcurrentHandles(t *testing.T) {
 				}
 				h.Value.users.Add(1)
 				if h.Value.closed.Load() != 0 {
-					t.Error("a closed handle was handed out")
+					t.Error("Acquire returned a closed handle")
 				}
 				h.Value.users.Add(-1)
 				l.Release(h)

@@ -6,30 +6,33 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
-// Numbers gives every object of the stack an inode number that no other object has while both
-// exist.
+// Numbers gives every object of the stack an inode number. No two objects that exist at the same
+// time have the same number.
 //
-// If all layers are on one file system, it is the number of the object's inode. Otherwise the index
-// of the file system, in the order of [NewNumbers], is in the top bits. The numbers are those of
+// If all layers are on one file system, the number is that of the object's inode. Otherwise the top
+// bits hold the index of the file system, in the order of [NewNumbers]. These are the numbers of
 // the kernel's overlayfs with xino=on (ovl_map_dev_ino in fs/overlayfs/inode.c):
 //
 //	63 ...........            | 0 | ................ 0
 //	index of the file system  |   | number of the inode
 //
-// If no inode of any layer has a number of more than 32 bits, the index begins at bit 33, and bit
-// 32 is 0, as in the kernel. Numbers have 32 bits in place of 64 with option ino32_t. If the number
-// of an inode is too large for the lower bits, or its device is not that of a layer (a mount or
-// subvolume inside a layer), the object gets a number from the top of the range, where the bit
-// after the index is 1. A copied-up object keeps the number of its lower's object.
+// If no inode of any layer has a number of more than 32 bits, the index begins at bit 33. Bit 32 is
+// 0, as in the kernel. With option ino32_t numbers have 32 bits in place of 64.
+//
+// An object gets a number from the top of the range in two cases: the number of its inode is too
+// large for the lower bits, or its device is not that of a layer. The device can be that of a mount
+// or subvolume inside a layer. In such numbers the bit after the index is 1.
+//
+// A copied-up object has the number of its lower's object.
 type Numbers struct {
 	devs  []uint64 // immutable
 	width uint     // bits of a number; immutable
-	shift uint     // where the index begins; immutable
-	room  uint     // bits of the number of an inode; immutable
+	shift uint     // the lowest bit of the index; immutable
+	room  uint     // bits for the number of an inode; immutable
 
 	mu      lock.RWMutex[lock.Leaf] // guards the rest
 	extra   map[Key]uint64
-	next    uint64 // how many numbers freshLocked has returned
+	taken   uint64 // how many numbers freshLocked has returned
 	origins map[Key]uint64
 	copies  map[uint64]Key // the inverse of origins
 	aliases map[alias]uint64
@@ -41,9 +44,9 @@ type alias struct {
 	ino    uint64
 }
 
-// NewNumbers returns the numbers of layers whose roots are on these devices, without duplicates.
-// width is the number of bits of an inode number, 64 or 32. own is the most bits that numbers of
-// the layers' inodes have: 32, or 64 if that is not known.
+// NewNumbers returns the numbers for layers whose roots are on devs, which has no duplicates. width
+// is the number of bits of an inode number, 64 or 32. own is the most bits of the numbers of the
+// layers' inodes: 32, or 64 if the caller does not know.
 func NewNumbers(devs []uint64, width, own uint) *Numbers {
 	n := &Numbers{
 		devs: devs, width: width, shift: width, room: width,
@@ -92,13 +95,13 @@ func (n *Numbers) own(k Key) uint64 {
 
 // freshLocked returns a new number from the top of the range. Precondition: n.mu is held.
 func (n *Numbers) freshLocked() uint64 {
-	n.next++
-	return ^uint64(0)>>(64-n.width) - n.next
+	n.taken++
+	return ^uint64(0)>>(64-n.width) - n.taken
 }
 
-// Another returns the number of an object that would have ino, if another object has that. It is
-// the same at each call for the same object.
-func (n *Numbers) Another(object Key, ino uint64) uint64 {
+// Alias returns a number for an object that would have ino, for the case that another object has
+// ino. Each call for the object and ino returns the same number.
+func (n *Numbers) Alias(object Key, ino uint64) uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	at := alias{object, ino}
@@ -108,25 +111,25 @@ func (n *Numbers) Another(object Key, ino uint64) uint64 {
 	return n.aliases[at]
 }
 
-// SetOrigin makes ino the number of the copied-up object k from now on.
+// SetOrigin gives ino to the copied-up object k.
 func (n *Numbers) SetOrigin(k Key, ino uint64) {
 	own := n.own(k)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.forgetOrigin(k) // of an object that had the inode before
+	n.forgetOriginLocked(k) // that of an earlier object with this inode
 	if own != ino {
 		n.origins[k], n.copies[ino] = ino, k
 	}
 }
 
 // Recall gives the object k the number of its origin, which the upper has stored. It does nothing
-// if another object has that number: a process may have copied an object of the upper with all
-// attributes. It does not change a number that SetOrigin has set.
+// if another object has that number, because a process may have copied an object of the upper with
+// all attributes. It does not change a number that SetOrigin has given.
 func (n *Numbers) Recall(k, origin Key) {
 	ino := n.own(origin)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, taken := n.copies[ino]; taken {
+	if _, used := n.copies[ino]; used {
 		return
 	}
 	if _, known := n.origins[k]; !known && k != origin {
@@ -142,16 +145,16 @@ func (n *Numbers) HasOrigin(k Key) bool {
 	return ok
 }
 
-// Gone forgets a removed object: the file system may give its inode to another.
-func (n *Numbers) Gone(k Key) {
+// Forget forgets a removed object: the file system may give its inode to another object.
+func (n *Numbers) Forget(k Key) {
 	n.mu.Lock()
-	n.forgetOrigin(k)
+	n.forgetOriginLocked(k)
 	delete(n.extra, k)
 	n.mu.Unlock()
 }
 
-// forgetOrigin gives k the number of its inode. Precondition: n.mu is held.
-func (n *Numbers) forgetOrigin(k Key) {
+// forgetOriginLocked gives k the number of its inode. Precondition: n.mu is held.
+func (n *Numbers) forgetOriginLocked(k Key) {
 	ino, ok := n.origins[k]
 	if !ok {
 		return

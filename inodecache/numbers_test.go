@@ -51,12 +51,12 @@ func TestTheFirstDeviceKeepsItsOwn(t *testing.T) {
 	}
 }
 
-// A number that does not fit is replaced by one that no other object has or will have, for any
-// number of devices.
+// TestNumbersThatDoNotFit checks the numbers of objects whose own number does not fit. No other
+// object may have such a number, now or later, for any number of devices.
 func TestNumbersThatDoNotFit(t *testing.T) {
 	for _, devs := range [][]uint64{{1}, {1, 2}, {1, 2, 3}, {1, 2, 3, 4, 5, 6, 7}} {
 		n := NewNumbers(devs, 64, 64)
-		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // devices that are no layer's
+		keys := []Key{{99, 1}, {98, 1}, {99, 2}} // no layer is on these devices
 		if len(devs) > 1 {
 			keys = append(keys, Key{1, 1 << 63}, Key{2, ^uint64(0)}, Key{2, 1 << n.room})
 		}
@@ -91,19 +91,19 @@ func TestCopyUpKeepsTheNumber(t *testing.T) {
 	if got := n.Of(upper); got != ino {
 		t.Fatalf("%#x after the copy-up, %#x before", got, ino)
 	}
-	n.SetOrigin(upper, n.own(upper)) // the inode was freed and used again, by an object without an origin
+	n.SetOrigin(upper, n.own(upper)) // a new object without an origin has the inode
 	if got := n.Of(upper); got != 20 {
 		t.Fatalf("a new object has the number %#x of an old one", got)
 	}
 }
 
-func TestGoneObjectsAreForgotten(t *testing.T) {
+func TestForgottenObjects(t *testing.T) {
 	n := NewNumbers([]uint64{1}, 64, 64)
 	k, foreign := Key{1, 20}, Key{9, 1}
 	n.SetOrigin(k, 10)
 	first := n.Of(foreign)
-	n.Gone(k)
-	n.Gone(foreign)
+	n.Forget(k)
+	n.Forget(foreign)
 	if got := n.Of(k); got != 20 {
 		t.Errorf("the inode's next object has number %d", got)
 	}
@@ -111,7 +111,7 @@ func TestGoneObjectsAreForgotten(t *testing.T) {
 		t.Error("a number was given twice, while the kernel may know the first object")
 	}
 	if len(n.origins) != 0 || len(n.extra) != 1 {
-		t.Errorf("kept: %v %v", n.origins, n.extra)
+		t.Errorf("left: %v %v", n.origins, n.extra)
 	}
 }
 
@@ -129,7 +129,7 @@ func TestConcurrentNumbers(t *testing.T) {
 				}
 				n.SetOrigin(Key{1, i}, i+1000)
 				n.Of(Key{1, i})
-				n.Gone(Key{1, i})
+				n.Forget(Key{1, i})
 			}
 		}()
 	}
@@ -139,7 +139,8 @@ func TestConcurrentNumbers(t *testing.T) {
 	}
 }
 
-// An object with an origin has the number of the origin, unless another object has the same origin.
+// TestRecall checks that an object has the number of its origin, unless another object has the same
+// origin.
 func TestRecall(t *testing.T) {
 	n := NewNumbers([]uint64{1, 2}, 64, 64)
 	lower, upper, double, other := Key{2, 7}, Key{1, 20}, Key{1, 21}, Key{1, 22}
@@ -155,15 +156,15 @@ func TestRecall(t *testing.T) {
 	n.SetOrigin(other, 99)
 	n.Recall(other, Key{2, 9})
 	if n.Of(upper) != n.Of(lower) || n.Of(other) != 99 {
-		t.Error("what was known has changed")
+		t.Error("Recall changed a known number")
 	}
-	n.Gone(upper)
+	n.Forget(upper)
 	if n.Of(upper) != upper.Ino {
 		t.Error("a new object of an old inode has the old origin")
 	}
 	n.Recall(double, lower)
 	if n.Of(double) != n.Of(lower) {
-		t.Error("the number of an object that is gone is not given again")
+		t.Error("Recall does not give the number of a removed object again")
 	}
 	n.Recall(Key{1, 5}, Key{1, 5})
 	if n.HasOrigin(Key{1, 5}) {
@@ -171,20 +172,21 @@ func TestRecall(t *testing.T) {
 	}
 }
 
-// A copy-up gives the lower's number whoever else has it: the lower's object had it all the time.
+// TestSetOriginTakesTheNumber checks that SetOrigin gives a number that another object has. The
+// mount has shown the lower's object with that number before.
 func TestSetOriginTakesTheNumber(t *testing.T) {
 	n := NewNumbers([]uint64{1}, 64, 64)
 	n.Recall(Key{1, 20}, Key{1, 7})
 	n.SetOrigin(Key{1, 30}, 7)
-	n.Gone(Key{1, 20})
+	n.Forget(Key{1, 20})
 	n.Recall(Key{1, 40}, Key{1, 7})
 	if n.Of(Key{1, 30}) != 7 || n.Of(Key{1, 40}) != 40 {
 		t.Errorf("%d, %d", n.Of(Key{1, 30}), n.Of(Key{1, 40}))
 	}
 }
 
-// Numbers of 32 bits leave the upper half to the index, as in the kernel (xino_mode 32 of
-// ovl_fill_super).
+// TestNarrowNumbers checks that the index is in the upper half if the inodes have numbers of 32
+// bits, as in the kernel (xino_mode 32 of ovl_fill_super).
 func TestNarrowNumbers(t *testing.T) {
 	n := NewNumbers([]uint64{1, 2, 3}, 64, 32)
 	for k, want := range map[Key]uint64{{1, 5}: 5, {2, 5}: 2<<32 | 5, {3, 1<<32 - 1}: 4<<32 | 1<<32 - 1} {
@@ -193,7 +195,7 @@ func TestNarrowNumbers(t *testing.T) {
 		}
 	}
 	if got := n.Of(Key{2, 1 << 32}); got != ^uint64(0)-1 {
-		t.Errorf("a number that is larger all the same is %#x", got)
+		t.Errorf("a number of more than 32 bits is %#x", got)
 	}
 	if got := NewNumbers([]uint64{1}, 64, 32).Of(Key{1, 5}); got != 5 {
 		t.Errorf("with one device: %#x", got)

@@ -18,16 +18,18 @@ type Entry struct {
 // dropped is the lookup count of an entry that is not in the table any more.
 const dropped = ^uint64(0)
 
-// renewed is the bit that the second id of a node has and its first has not. Both are in one shard.
+// renewed is the bit in which the second id of a node differs from the first. Both are in one
+// shard.
 const renewed = 1 << 63
 
-// ID returns the node id that replies give the kernel; 0 before Insert.
+// ID returns the node id for replies to the kernel: the second id, if there is one; 0 before
+// Insert.
 func (e *Entry) ID() uint64 { return e.id.Load() }
 
 // Serial returns the first id of the node, which never changes.
 func (e *Entry) Serial() uint64 { return e.id.Load() &^ renewed }
 
-// CacheEntry returns e: so the table reaches the entry of a node.
+// CacheEntry returns e. The table calls it to reach the entry of a node.
 func (e *Entry) CacheEntry() *Entry { return e }
 
 // Node is what a [Table] holds: a pointer to a struct that embeds [Entry].
@@ -39,18 +41,18 @@ type Node interface {
 // Key identifies an object of a layer: a device and an inode number.
 type Key struct{ Dev, Ino uint64 }
 
-// shards is the number of parts of the table: requests about different nodes seldom wait for one
-// mutex.
+// shards is the number of parts of the table, so that requests about different nodes seldom wait
+// for the same mutex.
 const shards = 64
 
 type shard[N Node] struct {
 	mu    lock.Mutex[lock.Leaf] // guards nodes and the Entry of each node in it
 	nodes map[uint64]N
-	_     [40]byte // one cache line each
+	_     [40]byte // each shard has a cache line of its own
 }
 
-// Table maps node ids to nodes. No id is used twice. A node may have two ids, see [Table.Renew]; it
-// has one lookup count for both.
+// Table maps node ids to nodes. It never uses an id twice. A node may have two ids, see
+// [Table.Renew], and has one lookup count for both.
 type Table[N Node] struct {
 	shard [shards]shard[N]
 	last  atomic.Uint64
@@ -62,7 +64,7 @@ type Table[N Node] struct {
 	links  map[Key]N
 }
 
-// NewTable returns an empty table. The first node to be inserted is the root.
+// NewTable returns an empty table. The first node that the caller inserts is the root.
 func NewTable[N Node]() *Table[N] {
 	t := &Table[N]{links: map[Key]N{}}
 	for i := range t.shard {
@@ -86,8 +88,8 @@ func (t *Table[N]) Insert(n N) {
 	t.count.Add(1)
 }
 
-// Renew gives n a second id, which is another inode to the kernel. The first id leads to n as
-// before. Renew does nothing if n has two ids or has been dropped.
+// Renew gives n a second id, which is another inode for the kernel. The first id still leads to n.
+// Renew does nothing if n has two ids already, or is dropped.
 func (t *Table[N]) Renew(n N) {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -108,7 +110,7 @@ func (t *Table[N]) Get(id uint64) (N, bool) {
 	return n, ok
 }
 
-// Ref adds 1 to the lookup count. It returns false if the node has been dropped.
+// Ref adds 1 to the lookup count. It returns false if n is dropped.
 func (t *Table[N]) Ref(n N) bool {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -121,8 +123,8 @@ func (t *Table[N]) Ref(n N) bool {
 	return true
 }
 
-// Unref subtracts k from the lookup count of the node with an id (FORGET), to no less than 0, and
-// reports whether it is 0.
+// Unref subtracts k from the lookup count of the node with an id (FORGET), down to 0 at most. last
+// reports whether the count is 0. If there is no such node, n is the zero value and last is false.
 func (t *Table[N]) Unref(id, k uint64) (n N, last bool) {
 	s := t.of(id)
 	s.mu.Lock()
@@ -153,7 +155,7 @@ func (t *Table[N]) Drop(n N) bool {
 	return true
 }
 
-// Dropped reports whether n has been dropped.
+// Dropped reports whether [Table.Drop] has removed n.
 func (t *Table[N]) Dropped(n N) bool {
 	e := n.CacheEntry()
 	s := t.of(e.ID())
@@ -165,8 +167,8 @@ func (t *Table[N]) Dropped(n N) bool {
 // Len returns the number of nodes.
 func (t *Table[N]) Len() int { return int(t.count.Load()) }
 
-// Sample returns up to limit nodes for which f returns true, from all shards, and others at each
-// call. f must not use the table.
+// Sample returns up to limit nodes for which f returns true. They come from all shards, and each
+// call returns others. Sample calls f under the mutex of a shard, so f must not use the table.
 func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
 	some := make([]N, 0, min(limit, t.Len()))
 	each := limit/shards + 1
@@ -192,8 +194,8 @@ func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
 	return some
 }
 
-// Linked returns the node of an object with several names and adds 1 to its lookup count. It
-// returns false if there is no node.
+// Linked returns the node of an object with several names, and adds 1 to its lookup count. It
+// returns false if the object has no node.
 func (t *Table[N]) Linked(k Key) (N, bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
@@ -205,8 +207,8 @@ func (t *Table[N]) Linked(k Key) (N, bool) {
 	return none, false
 }
 
-// Link makes n the node of the object k and returns it. If the object has another node, Link
-// returns that, adds 1 to its lookup count, and made is false.
+// Link makes n the node of the object k and returns n. If the object has another node, Link adds 1
+// to the lookup count of that node and returns it; made is false.
 func (t *Table[N]) Link(k Key, n N) (node N, made bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
@@ -217,7 +219,7 @@ func (t *Table[N]) Link(k Key, n N) (node N, made bool) {
 	return n, true
 }
 
-// Unlink forgets k if n is its node.
+// Unlink removes the node of the object k if that is n.
 func (t *Table[N]) Unlink(k Key, n N) {
 	t.linkMu.Lock()
 	if t.links[k] == n {

@@ -120,7 +120,8 @@ func TestIDsAreNeverUsedTwice(t *testing.T) {
 	}
 }
 
-// A renewed node has two ids, references in common, and goes with both.
+// TestRenew checks that a renewed node has two ids and one lookup count, and that Drop removes both
+// ids.
 func TestRenew(t *testing.T) {
 	table, _ := newTree()
 	n := &thing{}
@@ -189,7 +190,7 @@ func TestLinked(t *testing.T) {
 		t.Fatalf("Linked of a dropped node = %v, %v", n, ok)
 	}
 	table.Link(k, b)
-	table.Unlink(k, a) // late, by the node that was there before
+	table.Unlink(k, a) // for the node that k had before
 	if n, ok := table.Linked(k); !ok || n != b {
 		t.Fatalf("Linked after a late Unlink = %v, %v", n, ok)
 	}
@@ -199,8 +200,8 @@ func TestLinked(t *testing.T) {
 	}
 }
 
-// Of two that make a node of one object at the same time, the first wins, unless it has been
-// dropped.
+// TestTheFirstLinkWins checks that the second Link of an object returns the node of the first,
+// unless that node is dropped.
 func TestTheFirstLinkWins(t *testing.T) {
 	table, _ := newTree()
 	k := Key{Dev: 1, Ino: 2}
@@ -208,7 +209,7 @@ func TestTheFirstLinkWins(t *testing.T) {
 	for _, n := range []*thing{a, b, c} {
 		table.Insert(n)
 	}
-	for range 2 { // again changes nothing
+	for range 2 { // the second time changes nothing
 		if n, made := table.Link(k, a); n != a || !made {
 			t.Fatalf("the first is %v, %v", n, made)
 		}
@@ -227,12 +228,12 @@ func TestTheFirstLinkWins(t *testing.T) {
 	}
 }
 
-// Whoever gets a reference holds a node that stays until it is given back, whatever others do
-// meanwhile.
+// TestConcurrentReferences checks that a node stays in the table while a goroutine has a reference
+// on it, whatever other goroutines do.
 func TestConcurrentReferences(t *testing.T) {
 	table, _ := newTree()
 	const keys = 8
-	var inUse [keys]sync.Map // by node: how many hold a reference on it
+	var inUse [keys]sync.Map // from nodes to numbers of references
 	var dropped sync.Map
 	key := func(i int) Key { return Key{Ino: uint64(i)} }
 	var wg sync.WaitGroup
