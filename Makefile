@@ -30,7 +30,6 @@ VALE         := .tools/vale-$(VALE_VERSION)
 # PROSE_TODO, which are not clean yet. DIRS replaces them.
 PROSE_TODO := \
 	cmd/fuse-overlay \
-	copyup \
 	e2e \
 	e2e/command \
 	e2e/cost \
@@ -49,9 +48,7 @@ PROSE_TODO := \
 	fs/conn/lossprobe \
 	fs/conn/readers \
 	fs/conn/wire \
-	inodecache \
 	internal/ondisk \
-	internal/owner \
 	whiteout
 PROSE       = $(filter-out $(PROSE_TODO),.ci/run .github .golangci.yml Makefile \
 	$(wildcard *.md docs/examples/*.* docs/examples/kubernetes/*) docs/examples/fstab \
