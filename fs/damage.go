@@ -14,41 +14,43 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 )
 
-// A request that fails because a layer is damaged is worth a line in the log: the layer, the path, the reason. What callers do
-// wrong is not.
+// A request that fails because a layer is damaged is one line in the log, with the layer, the path
+// and the reason. Errors of callers are not logged.
 
-// damageLog keeps a damaged layer from filling the log.
+// damageLog limits the lines about damaged layers.
 type damageLog struct {
-	mu      lock.Mutex[lock.Leaf]    // guards the rest; a leaf
-	reasons map[string]*damageReason // by the reason's text
-	second  time.Time                // looks are counted from then on
-	looks   int
+	mu       lock.Mutex[lock.Leaf]    // guards the rest; a leaf
+	reasons  map[string]*damageReason // by the reason's text
+	second   time.Time                // examined counts from then on
+	examined int
 }
 
 type damageReason struct {
-	last time.Time // of the last line
-	more int       // failures since, which have no line
+	last     time.Time // of the last line
+	unlogged int       // failures since then
 }
 
 const (
 	damageInterval = time.Second // between two lines with one reason
-	// mostDamageLooks is how many failed requests a second are looked into: it costs some system calls each.
-	mostDamageLooks = 20
+	// maxExamined is how many failed requests a second the daemon examines. Each one costs some
+	// system calls.
+	maxExamined = 20
 )
 
-// mayLook reports whether one more failure is to be looked into.
-func (l *damageLog) mayLook(now time.Time) bool {
+// mayExamine reports whether one more failure is to be examined.
+func (l *damageLog) mayExamine(now time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if now.Sub(l.second) >= damageInterval {
-		l.second, l.looks = now, 0
+		l.second, l.examined = now, 0
 	}
-	l.looks++
-	return l.looks <= mostDamageLooks
+	l.examined++
+	return l.examined <= maxExamined
 }
 
-// due reports whether a reason may have a line, and how many failures with that reason had none since its last one.
-func (l *damageLog) due(reason string, now time.Time) (more int, due bool) {
+// due reports whether a reason may be logged. unlogged is how many failures with that reason were
+// not logged since its last line.
+func (l *damageLog) due(reason string, now time.Time) (unlogged int, due bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.reasons == nil {
@@ -59,22 +61,18 @@ func (l *damageLog) due(reason string, now time.Time) (more int, due bool) {
 		r = &damageReason{}
 		l.reasons[reason] = r
 	} else if now.Sub(r.last) < damageInterval {
-		r.more++
+		r.unlogged++
 		return 0, false
 	}
-	more, r.more, r.last = r.more, 0, now
-	return more, true
+	unlogged, r.unlogged, r.last = r.unlogged, 0, now
+	return unlogged, true
 }
 
-// noteDamage logs why a request has failed, if a layer is the reason. Precondition: none of the overlay's locks is held.
-func (o *Overlay) noteDamage(r conn.Request, status fuse.Status) {
+// logDamage logs why a request has failed, if a layer is the reason. Precondition: no lock is held.
+func (o *Overlay) logDamage(r conn.Request, status fuse.Status) {
 	errno := unix.Errno(status)
-	certain := stack.IsDamage(errno)
-	if !certain && !(looksOnly(r.Op) && (errno == unix.EPERM || errno == unix.EINVAL)) {
-		return
-	}
 	now := time.Now()
-	if !o.damage.mayLook(now) {
+	if !mayBeDamage(r.Op, errno) || !o.damage.mayExamine(now) {
 		return
 	}
 	n, err := o.node(r.NodeID)
@@ -83,32 +81,43 @@ func (o *Overlay) noteDamage(r conn.Request, status fuse.Status) {
 	}
 	damage := o.damageOf(n, string(r.Name))
 	if !damage.Found() {
-		if !certain {
+		if !stack.IsDamage(errno) {
 			return
 		}
 		damage.Reason = errno.Error()
 	}
-	more, due := o.damage.due(damage.Reason, now)
+	unlogged, due := o.damage.due(damage.Reason, now)
 	if !due {
 		return
 	}
 	o.log.Warn("an object of a layer cannot be used",
-		zap.String("layer", o.layerName(damage.Layer)), zap.String("path", damage.Path), zap.String("reason", damage.Reason),
-		zap.String("error", unix.ErrnoName(errno)), zap.String("request", r.Op.String()), zap.Int("not logged before", more))
+		zap.String("layer", o.layerName(damage.Layer)),
+		zap.String("path", damage.Path),
+		zap.String("reason", damage.Reason),
+		zap.String("error", unix.ErrnoName(errno)),
+		zap.Stringer("request", r.Op),
+		zap.Int("not logged before", unlogged))
 }
 
-// looksOnly reports whether a request only looks at what layers have: then EPERM and EINVAL cannot be the caller's fault, for
-// whose rights are checked by the kernel.
-func looksOnly(op wire.Opcode) bool {
-	switch op {
-	case wire.OpLookup, wire.OpReaddir, wire.OpReaddirplus:
+// mayBeDamage reports whether a request may have failed with errno because a layer is damaged. A
+// request that only reads cannot fail with EPERM, EINVAL, ELOOP or EXDEV by an error of its caller,
+// because the kernel checks rights and arguments.
+func mayBeDamage(op wire.Opcode, errno unix.Errno) bool {
+	if stack.IsDamage(errno) {
 		return true
+	}
+	switch op {
+	case wire.OpLookup, wire.OpGetattr, wire.OpRead, wire.OpReaddir, wire.OpReaddirplus:
+		switch errno {
+		case unix.EPERM, unix.EINVAL, unix.ELOOP, unix.EXDEV:
+			return true
+		}
 	}
 	return false
 }
 
 // damageOf returns what is damaged in n, or in a name in it. If it finds no damage, it returns
-// where to look.
+// the place alone.
 func (o *Overlay) damageOf(n *Node, name string) stack.Damage {
 	p := n.place()
 	dir := n

@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handOverWait is how long changes under way may take until the upper is handed over. The other mount waits no longer.
+// handOverWait is how long changes under way may take until the upper is handed over. The other
+// mount waits no longer.
 const handOverWait = 2 * time.Second
 
 // Reasons to keep an upper that another mount requests.
@@ -33,10 +34,10 @@ func (m *Mount) HandOver() {
 		return
 	}
 	if err := m.handOver(); err != nil {
-		o.log.Info("another mount asks for the upperdir, and does not get it", zap.Error(err))
+		o.log.Info("another mount requests the upperdir and does not get it", zap.Error(err))
 		return
 	}
-	o.log.Warn("another mount has got the upperdir: changes through what is left of this one are refused (ESTALE)")
+	o.log.Warn("another mount has got the upperdir: changes through this one are refused (ESTALE)")
 }
 
 func (m *Mount) handOver() error {
@@ -49,7 +50,7 @@ func (m *Mount) handOver() error {
 	}
 	o.flushPages()
 	o.changes.Shut(unix.ESTALE)
-	for deadline := time.Now().Add(handOverWait); o.changes.Passed() > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(handOverWait); o.changes.Running() > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			o.changes.Open()
 			return errChanges

@@ -41,8 +41,8 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 	return &Mount{Mount: attached, overlay: o}, nil
 }
 
-// serve serves what has been attached, after the work directory says that the mount is volatile, if it is. After an error
-// nothing is mounted.
+// serve serves the mount. If the mount is volatile, the work directory contains that before the
+// first request. After an error nothing is mounted.
 func (o *Overlay) serve(m *conn.Mount) error {
 	if o.marksVolatile() {
 		if err := o.stack.MarkVolatile(); err != nil {
@@ -51,7 +51,7 @@ func (o *Overlay) serve(m *conn.Mount) error {
 	}
 	o.helped = runtime.GOMAXPROCS(0) > 1 && !o.cfg.Disabled.has(SecondThread)
 	err := m.Serve(o)
-	if err == nil && o.cfg.Conn.Passthrough() { // only a mount can tell whether it can be had
+	if err == nil && o.cfg.Conn.Passthrough() { // only a mount can try it
 		err = o.passthrough.check()
 	}
 	if err != nil {
@@ -62,7 +62,7 @@ func (o *Overlay) serve(m *conn.Mount) error {
 
 func (o *Overlay) marksVolatile() bool { return o.cfg.Volatile && o.stack.Writable() }
 
-// unmarkVolatile is for a mount that has not come to be.
+// unmarkVolatile takes back MarkVolatile, for a mount that failed.
 func (o *Overlay) unmarkVolatile() error {
 	if !o.marksVolatile() {
 		return nil
@@ -70,24 +70,24 @@ func (o *Overlay) unmarkVolatile() error {
 	return o.stack.UnmarkVolatile()
 }
 
-var _ conn.FileSystem = (*Overlay)(nil)
+var _ conn.Handler = (*Overlay)(nil)
 
-// Connected notes what the kernel gets to cache, and how it is notified.
+// Connected stores the policy and the connection for notifications.
 func (o *Overlay) Connected(p conn.Policy, kernel *fuse.Server) {
 	o.policy, o.passthrough.kernel = p, kernel
 	o.kernel.server = kernel
 }
 
-// Gate is what requests pass that may change the upper.
+// Gate returns the gate of the requests that may change the upper.
 func (o *Overlay) Gate() *conn.Gate { return &o.changes }
 
-// Failed notes why a request has failed. It returns true if the request may succeed now: it had no descriptor, and some have
-// been given back.
+// Failed returns true if the request may succeed now: it had no descriptor, and Failed has closed
+// some. Otherwise it logs the failure if a layer is the reason.
 func (o *Overlay) Failed(r conn.Request, status fuse.Status) (again bool) {
 	if o.outOfDescriptors(status, r.Failures) {
 		return true
 	}
-	o.noteDamage(r, status)
+	o.logDamage(r, status)
 	return false
 }
 

@@ -12,9 +12,13 @@ import (
 // clearMountPoint detaches dead mounts of this program at the mount point. Their daemon was killed,
 // so they are of no use. After that, podman mounts over one with its next use of the container.
 func (r *request) clearMountPoint() {
+	detach := conn.DetachByHelper
+	if r.mount.Direct {
+		detach = conn.Detach
+	}
 	for isDead(r.mount.Point) {
 		dead, ok := r.ownMount()
-		if !ok || conn.Detach(dead.Point, r.mount.Direct) != nil {
+		if !ok || detach(dead.Point) != nil {
 			return // findMountPoint reports the dead mount
 		}
 		r.note("a dead mount of type %s on %q was in the way, and is detached", dead.Type, dead.Point)

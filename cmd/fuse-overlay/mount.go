@@ -26,9 +26,6 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err := namespace.Do(req.checkMountable); err != nil {
 		return nil, err
 	}
-	for _, note := range req.notes {
-		log.Info(note)
-	}
 	req.overlay.Log = log
 	wait, abandon := startLossProbe(req, log)
 	req.overlay.Conn.Loss = wait
@@ -72,8 +69,12 @@ func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
 	if !log.Core().Enabled(zap.InfoLevel) { // the report costs system calls, and the log would drop it
 		return
 	}
-	about := []zap.Field{zap.String("version", ownVersion()), zap.String("mount point", req.mount.Point)}
-	log.Info("mounted", append(about, overlay.Report()...)...)
+	fields := []zap.Field{zap.String("version", ownVersion()), zap.String("mount point", req.mount.Point)}
+	fields = append(fields, overlay.Report()...)
+	if len(req.notes) > 0 {
+		fields = append(fields, zap.Strings("notes", req.notes))
+	}
+	log.Info("mounted", fields...)
 }
 
 // mountOfOthers is a mount point /dev/fd/N. The process that has mounted it knows where, and

@@ -8,29 +8,35 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// Config says how a connection behaves. It is read by [New] and never changed.
+// Config contains the options of a connection. [New] reads it; it never changes.
 type Config struct {
 	// Timeout is how long the kernel may keep names and attributes; negative is without end.
 	Timeout time.Duration
 	// Writeback is whether the kernel collects writes (FUSE_WRITEBACK_CACHE).
 	Writeback Writeback
-	// Loss is what a probe has found about this kernel. [Conn.Attach] calls it once, if Writeback is not WritebackOn and the
-	// mount can be written; nil: lossprobe.Unknown.
+	// Loss returns what a probe has found about this kernel; nil: lossprobe.Unknown. [Conn.Attach]
+	// calls it once, if Writeback is not WritebackOn and the mount can be written.
 	Loss func() lossprobe.Result
-	// IO is how the kernel comes to the data of files. [IOPassthrough] excludes WritebackOn.
+	// IO is how the kernel gets at the data of files. [IOPassthrough] excludes WritebackOn.
 	IO IO
-	// CPUIdle is what the machine's idle CPUs do while requests come fast. [New] fails where [CPUIdlePoll] cannot be had.
+	// CPUIdle is what the machine's idle CPUs do while requests come fast. With [CPUIdlePoll], [New]
+	// fails if the process may not request that.
 	CPUIdle CPUIdle
-	// NoSpin has readers block at once if there is no request.
+	// NoSpin makes readers block at once if there is no request.
 	NoSpin bool
-	// NoDirectIO has new files written through the page cache of the mount.
+	// NoDirectIO makes new files go through the page cache of the mount.
 	NoDirectIO bool
 	// MaxWrite is the largest READ and WRITE request, in bytes; 0 is the largest the kernel takes.
 	MaxWrite int
 }
 
-// Passthrough settles io=auto: it is cached, by what was measured (docs/PERFORMANCE.md).
+// Passthrough reports whether files are passed through. io=auto is cached, by what was measured
+// (docs/PERFORMANCE.md).
 func (c *Config) Passthrough() bool { return c.IO == IOPassthrough }
+
+// defaultMaxWrite is the largest request that Linux takes without further settings
+// (FUSE_MAX_MAX_PAGES).
+const defaultMaxWrite = 1 << 20
 
 func (c *Config) maxWrite() int {
 	if c.MaxWrite == 0 {
@@ -39,15 +45,12 @@ func (c *Config) maxWrite() int {
 	return c.MaxWrite
 }
 
-// defaultMaxWrite is the largest request that Linux takes without further settings (FUSE_MAX_MAX_PAGES).
-const defaultMaxWrite = 1 << 20
-
-// IO is how the kernel comes to the data of files.
+// IO is how the kernel gets at the data of files.
 type IO int
 
 // The values of option io.
 const (
-	IOAuto        IO = iota // what is faster
+	IOAuto        IO = iota // the faster one
 	IOCached                // opens cost nothing; data goes through the page cache of the mount
 	IOPassthrough           // opens cost two requests; data goes to the layer's file directly
 )
@@ -57,16 +60,16 @@ type Writeback int
 
 // The values of option writeback.
 const (
-	WritebackAuto Writeback = iota // on where the kernel may lose appended data without it
+	WritebackAuto Writeback = iota // on if the kernel may lose appended data without it
 	WritebackOff
 	WritebackOn
 )
 
-// Traits are the properties of a file system that decide what the kernel may cache and do by itself.
+// Traits are the properties of a file system that limit what the kernel caches and does by itself.
 type Traits struct {
 	// Writable: the file system can be changed through the mount.
 	Writable bool
-	// Changing: it may change otherwise too, so the kernel must not keep anything.
+	// Changing: other processes may change it behind the mount, so the kernel must not cache it.
 	Changing bool
 	// StrictAtime: each read counts for the access time.
 	StrictAtime bool
@@ -74,20 +77,21 @@ type Traits struct {
 	ACL bool
 }
 
-// MountConfig says where and how a file system is attached.
+// MountConfig is where and how a file system is attached.
 type MountConfig struct {
-	// Point is an existing directory, or /dev/fd/N: a /dev/fuse descriptor that somebody else has mounted.
+	// Point is an existing directory, or /dev/fd/N: a /dev/fuse descriptor that another process has
+	// mounted.
 	Point string
 	// Source is the first field of /proc/self/mounts; Type is shown there as fuse.<Type>.
 	Source, Type string
-	// Context is the SELinux label of everything in the mount; without meaning on a host without SELinux.
+	// Context is the SELinux label of everything in the mount. It is ignored without SELinux.
 	Context string
 	// Flags are mount(2) flags (MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_NOATIME, ...).
 	Flags uintptr
-	// Direct calls mount(2), which takes CAP_SYS_ADMIN; else fusermount3 is asked, and knows none of MS_RELATIME,
-	// MS_NODIRATIME and MS_LAZYTIME. Without meaning for /dev/fd/N.
+	// Direct calls mount(2), which needs CAP_SYS_ADMIN. Otherwise fusermount3 mounts, which knows
+	// none of MS_RELATIME, MS_NODIRATIME and MS_LAZYTIME. Ignored for /dev/fd/N.
 	Direct bool
-	// AllowOther lets users other than the mounting one in.
+	// AllowOther lets other users than the one that mounts use the mount.
 	AllowOther bool
 	// HelperOutput gets what fusermount3 writes to stderr; nil: it is dropped.
 	HelperOutput io.Writer

@@ -8,28 +8,28 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 )
 
-// FileSystem is what a connection serves. The requests that speed depends on are decoded by the connection, the others by
-// go-fuse. All methods may be called concurrently, if they do not say otherwise.
-type FileSystem interface {
+// Handler serves the requests of a connection: the file system. The connection decodes the frequent
+// requests itself, and go-fuse the others. Several goroutines call the methods concurrently.
+type Handler interface {
 	fuse.RawFileSystem
 
 	// Connected is called once, after INIT and before any other request.
 	Connected(p Policy, kernel *fuse.Server)
-	// Gate is what requests pass that may change the file system.
+	// Gate returns the gate of the requests that may change the file system.
 	Gate() *Gate
 
-	// ReadData answers READ: it fills buf, and returns how many bytes of data there are.
+	// ReadData answers READ. It fills buf and returns how many bytes of data there are.
 	ReadData(in *fuse.ReadIn, buf []byte) (int, fuse.Status)
 	// ForgetAll answers BATCH_FORGET. list is valid during the call.
 	ForgetAll(list []wire.Forget)
 	// SyncFS answers SYNCFS, which go-fuse does not decode.
 	SyncFS() fuse.Status
 
-	// Failed is called after a request has failed and before its reply is sent. It returns whether the request is served once
-	// more.
+	// Failed is called when a request has failed, before the reply. It returns whether to serve the
+	// request again.
 	Failed(r Request, status fuse.Status) (again bool)
-	// Idle is called by a reader that finds no request. It does what may be of use for the next one, and reports whether there
-	// was anything to do.
+	// Idle is called by a reader that finds no request. It may prepare what a later request needs. It
+	// returns whether there was anything to do.
 	Idle() (done bool)
 }
 
@@ -39,21 +39,21 @@ type Request struct {
 	NodeID uint64
 	// Name is that of a LOOKUP, UNLINK or RMDIR. It is valid during the call.
 	Name []byte
-	// Failures is how often the request has failed, 1 at least.
+	// Failures is how often the request has failed, at least 1.
 	Failures int
 }
 
-// Conn is a connection to the kernel, or one that is to be.
+// Conn is a connection to the kernel. It exists before the mount.
 type Conn struct {
 	cfg    Config
 	log    *zap.Logger
 	idle   idlePoll // immutable
 	counts counter
 
-	pool *readers.Pool // set by Mount.Serve, before any request is served
+	pool *readers.Pool // set by Mount.Serve, before any request is served; nil before
 }
 
-// New prepares a connection. An error is one line; then nothing has changed.
+// New prepares a connection. An error is one line, and nothing has changed then.
 func New(cfg Config, log *zap.Logger) (*Conn, error) {
 	idle, err := newIdlePoll(cfg.CPUIdle, log)
 	if err != nil {
@@ -62,28 +62,24 @@ func New(cfg Config, log *zap.Logger) (*Conn, error) {
 	return &Conn{cfg: cfg, log: log, idle: idle}, nil
 }
 
-// Close gives back what [New] has opened. The mount must be gone.
+// Close closes what [New] has opened. Precondition: the mount is gone.
 func (c *Conn) Close() { c.idle.close() }
 
-// Counts returns how many requests of each kind have been served, by their names in linux/fuse.h without the prefix.
+// Counts returns how many requests of each kind were served, by their names in linux/fuse.h without
+// the prefix.
 func (c *Conn) Counts() map[string]uint64 { return c.counts.snapshot() }
 
-// IdleCPUs returns, for the log, what idle CPUs do while requests come fast, and why.
-func (c *Conn) IdleCPUs() string {
-	if c.idle.poll != nil {
-		return "idle CPUs poll under load"
-	}
-	return "idle CPUs sleep: " + c.idle.sleepReason
-}
+// IdleCPUs returns what idle CPUs do while requests come fast, and why, for the log.
+func (c *Conn) IdleCPUs() string { return c.idle.decision }
 
-// Slow is called by a request that may take long: another reader takes the requests that come meanwhile.
+// Slow is called by a request that may take long. Another reader takes the requests meanwhile.
 func (c *Conn) Slow() {
 	if c.pool != nil {
 		c.pool.Slow()
 	}
 }
 
-// While calls f, which waits for other requests to be answered: then there is a reader for them.
+// While calls f, which waits until other requests are answered. There is a reader for them.
 func (c *Conn) While(f func()) {
 	if c.pool == nil {
 		f()
@@ -92,6 +88,9 @@ func (c *Conn) While(f func()) {
 	c.pool.While(f)
 }
 
-// Panicked logs a panic in a goroutine that serves a request, and returns the status of that request. v is what recover has
-// returned.
-func (c *Conn) Panicked(v any) fuse.Status { return logPanic(c.log, v) }
+// Panicked logs a panic of a goroutine that serves a request, and returns the status of that
+// request. v is the result of recover.
+func (c *Conn) Panicked(v any) fuse.Status {
+	c.log.Error("panic while serving a request", zap.Any("panic", v), zap.Stack("stack"))
+	return fuse.EIO
+}

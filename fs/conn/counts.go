@@ -6,7 +6,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 )
 
-// counted are the kinds of requests that are counted, by the kind that they count as.
+// counted maps the opcodes that are counted to those they count as.
 var counted = [wire.Opcodes]wire.Opcode{
 	wire.OpLookup: wire.OpLookup, wire.OpForget: wire.OpForget, wire.OpGetattr: wire.OpGetattr,
 	wire.OpSetattr: wire.OpSetattr, wire.OpReadlink: wire.OpReadlink, wire.OpSymlink: wire.OpSymlink,
@@ -25,14 +25,14 @@ var counted = [wire.Opcodes]wire.Opcode{
 // counter counts requests by kind.
 type counter struct{ n [wire.Opcodes]atomic.Uint64 }
 
-// add counts n requests of a kind, if that is one to be counted.
+// add counts n requests of one kind. Kinds that have no counter are ignored.
 func (c *counter) add(op wire.Opcode, n uint64) {
 	if op < wire.Opcodes {
 		c.n[counted[op]].Add(n)
 	}
 }
 
-// snapshot returns the numbers by the names of the kinds.
+// snapshot returns the counters by the names of their kinds.
 func (c *counter) snapshot() map[string]uint64 {
 	m := make(map[string]uint64, len(counted))
 	for op, as := range counted {

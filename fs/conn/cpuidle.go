@@ -13,70 +13,72 @@ type CPUIdle int
 
 // The values of option cpu_idle.
 const (
-	CPUIdleAuto  CPUIdle = iota // poll where that is known to pay and may be asked for
+	CPUIdleAuto  CPUIdle = iota // poll if that is known to be faster and the process may request it
 	CPUIdlePoll                 // poll
 	CPUIdleSleep                // what they do otherwise
 )
 
-// fewCPUs is the largest machine that polls by itself: all of its idle CPUs do, for one caller and one daemon.
-const fewCPUs = 8
+// maxPollingCPUs is the largest machine that polls without an option: all of its idle CPUs poll,
+// for one caller and one daemon.
+const maxPollingCPUs = 8
 
-// sleepReason returns why idle CPUs sleep; empty if they are to poll.
-func (c CPUIdle) sleepReason() string {
-	n := host.OnlineCPUs()
+// polls reports whether idle CPUs are to poll, and why.
+func (c CPUIdle) polls() (polls bool, reason string) {
+	cpus := host.OnlineCPUs()
 	switch {
-	case c == CPUIdleSleep:
-		return "cpu_idle=sleep"
 	case c == CPUIdlePoll:
-		return ""
+		return true, "cpu_idle=poll"
+	case c == CPUIdleSleep:
+		return false, "cpu_idle=sleep"
 	case !host.PollsWhileIdle():
-		return "the hypervisor does not report dedicated CPUs (driver haltpoll)"
-	case n == 0:
-		return "the number of CPUs is unknown"
-	case n > fewCPUs:
-		return fmt.Sprintf("%d CPUs, at most %d poll by default", n, fewCPUs)
+		return false, "the hypervisor does not report dedicated CPUs (driver haltpoll)"
+	case cpus <= 0:
+		return false, "the number of CPUs is unknown"
+	case cpus > maxPollingCPUs:
+		return false, fmt.Sprintf("%d CPUs, at most %d poll by default", cpus, maxPollingCPUs)
 	}
-	return ""
+	return true, fmt.Sprintf("haltpoll, %d CPUs", cpus)
 }
 
-// idlePoll has the machine's idle CPUs poll while requests come fast. Half of what a request costs on virtual CPUs is to wake
-// the one that the caller sleeps on (docs/PERFORMANCE.md).
+// idlePoll makes the machine's idle CPUs poll while requests come fast. On virtual CPUs half of the
+// time of a request is the wake-up of the CPU that the caller sleeps on
+// (docs/PERFORMANCE.md).
 type idlePoll struct {
-	poll *host.IdlePoll // nil: idle CPUs sleep
-	// sleepReason is why they do; empty with poll.
-	sleepReason string
-	log         *zap.Logger
+	poll     *host.IdlePoll // nil: idle CPUs sleep
+	decision string         // for the log
+	log      *zap.Logger
 }
 
-// newIdlePoll opens the means; an error is for who has asked for it.
+// newIdlePoll opens what the request for polling needs. It fails with [CPUIdlePoll] only.
 func newIdlePoll(c CPUIdle, log *zap.Logger) (idlePoll, error) {
-	if why := c.sleepReason(); why != "" {
-		return idlePoll{sleepReason: why}, nil
+	polls, reason := c.polls()
+	if !polls {
+		return idlePoll{decision: "sleep: " + reason}, nil
 	}
 	poll, err := host.OpenIdlePoll()
-	if err != nil && c == CPUIdlePoll {
+	switch {
+	case err == nil:
+		return idlePoll{poll: poll, decision: "poll while requests come fast: " + reason, log: log}, nil
+	case c == CPUIdlePoll:
 		return idlePoll{}, fmt.Errorf("cpu_idle=poll: %s: %w", host.IdlePollFile, err)
 	}
-	if err != nil {
-		return idlePoll{sleepReason: fmt.Sprintf("%s: %v", host.IdlePollFile, err)}, nil
-	}
-	return idlePoll{poll: poll, log: log}, nil
+	return idlePoll{decision: fmt.Sprintf("sleep: %s: %v", host.IdlePollFile, err)}, nil
 }
 
-// ask keeps idle CPUs awake, or no longer, and answers whether they are.
-func (w *idlePoll) ask(awake bool) bool {
+// request keeps idle CPUs awake if requests come fast. It returns whether they stay awake.
+func (w *idlePoll) request(fast bool) (awake bool) {
 	if w.poll == nil {
 		return false
 	}
 	set := w.poll.LetSleep
-	if awake {
+	if fast {
 		set = w.poll.KeepAwake
 	}
 	if err := set(); err != nil {
 		w.log.Warn("idle CPUs cannot be kept awake", zap.Error(err))
 		return false
 	}
-	return awake
+	return fast
 }
 
 func (w *idlePoll) close() {

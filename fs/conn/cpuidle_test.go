@@ -1,6 +1,7 @@
 package conn
 
 import (
+	"strings"
 	"testing"
 
 	"go.uber.org/zap"
@@ -8,21 +9,21 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-func TestWhoWantsIdleCPUsToPoll(t *testing.T) {
-	small := host.OnlineCPUs() <= fewCPUs
+func TestWhichIdleCPUsPoll(t *testing.T) {
+	small := host.OnlineCPUs() <= maxPollingCPUs
 	for c, want := range map[CPUIdle]bool{
 		CPUIdleSleep: false, CPUIdlePoll: true, CPUIdleAuto: small && host.PollsWhileIdle(),
 	} {
-		if why := c.sleepReason(); (why == "") != want {
-			t.Errorf("%d: sleeps because of %q, want polling %v", c, why, want)
+		if got, reason := c.polls(); got != want || reason == "" {
+			t.Errorf("%d: %v because %q, want %v", c, got, reason, want)
 		}
 	}
 	w, err := newIdlePoll(CPUIdleSleep, zap.NewNop())
-	if err != nil || w.poll != nil || w.sleepReason != "cpu_idle=sleep" {
-		t.Errorf("sleep: %v, %v: something is to be asked for", w.poll, err)
+	if err != nil || w.poll != nil || !strings.HasPrefix(w.decision, "sleep: cpu_idle=sleep") {
+		t.Errorf("sleep: %+v, %v: polling is requested", w, err)
 	}
-	if w.ask(true) {
-		t.Error("sleep: idle CPUs are said to be awake")
+	if w.request(true) {
+		t.Error("sleep: idle CPUs count as awake")
 	}
 	w.close()
 }

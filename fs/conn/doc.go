@@ -1,5 +1,6 @@
-// Package conn is the connection to the kernel: mounting, INIT and the policy that follows from it, the decoding of requests,
-// the readers that take them, counters, and the latency of idle CPUs. It serves anything that implements [FileSystem].
+// Package conn is the connection to the kernel: mounting, INIT and its policy, the decoding of
+// requests, the readers that take them, counters, and the latency of idle CPUs. It serves anything
+// that implements [Handler].
 //
 // Its locks are leaves: none is held while the file system is called.
 //

@@ -9,15 +9,16 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
 )
 
-// Gate lets requests that may change the upper pass, or refuses them. It refuses them on a mount
-// that has handed its upper over. It also does on a mount that has the upper for reading only,
-// because mount(8) can remount that one as writable in the kernel. The zero value lets all pass.
+// Gate refuses the requests that may change the file system, while it is shut. On a read-only mount
+// it is shut, because mount(8) can make the mount writable in the kernel. On a mount that has
+// handed over its upper it is shut too. The zero value is open.
 type Gate struct {
-	errno   atomic.Int32 // what such requests are refused with; 0: they pass
-	running atomic.Int64 // how many have passed and are not done
+	errno   atomic.Int32 // the error of refused requests; 0: the gate is open
+	running atomic.Int64 // requests between Enter and Leave
 }
 
-// Enter counts a request that passes; else it returns the errno to refuse it with. A request that passes calls Leave in the end.
+// Enter begins a request, which calls Leave at its end. It returns the errno of the reply if the
+// gate is shut; then the request has not begun.
 func (g *Gate) Enter() unix.Errno {
 	g.running.Add(1)
 	errno := unix.Errno(g.errno.Load())
@@ -27,10 +28,10 @@ func (g *Gate) Enter() unix.Errno {
 	return errno
 }
 
-// Leave ends what Enter has begun.
+// Leave ends a request.
 func (g *Gate) Leave() { g.running.Add(-1) }
 
-// Shut refuses what comes from now on. Requests that have passed go on.
+// Shut refuses requests from now on. Requests that have begun go on.
 func (g *Gate) Shut(errno unix.Errno) { g.errno.Store(int32(errno)) }
 
 // Open takes Shut back.
@@ -39,8 +40,8 @@ func (g *Gate) Open() { g.errno.Store(0) }
 // IsShut reports whether requests are refused.
 func (g *Gate) IsShut() bool { return g.errno.Load() != 0 }
 
-// Passed is how many requests have passed and are not done.
-func (g *Gate) Passed() int64 { return g.running.Load() }
+// Running returns how many requests have begun and are not done.
+func (g *Gate) Running() int64 { return g.running.Load() }
 
 // mayChange reports whether a request may change the file system.
 func mayChange(h *fuse.InHeader, in []byte) bool {
@@ -49,7 +50,7 @@ func mayChange(h *fuse.InHeader, in []byte) bool {
 		wire.OpWrite, wire.OpSetxattr, wire.OpRemovexattr, wire.OpCreate, wire.OpFallocate, wire.OpRename2,
 		wire.OpCopyFileRange, wire.OpTmpfile, wire.OpCopyFileRange64:
 		return true
-	case wire.OpOpen: // with passthrough the copy-up comes at open
+	case wire.OpOpen: // with passthrough, OPEN copies up
 		a := wire.Argument[fuse.OpenIn](in)
 		return a != nil && (a.Flags&unix.O_ACCMODE != unix.O_RDONLY || a.Flags&unix.O_TRUNC != 0)
 	case wire.OpIoctl:

@@ -47,11 +47,11 @@ func TestGate(t *testing.T) {
 	if errno := g.Enter(); errno != unix.EROFS {
 		t.Errorf("shut: %v", errno)
 	}
-	if n := g.Passed(); n != 1 {
-		t.Errorf("%d are under way, want the one that has passed", n)
+	if n := g.Running(); n != 1 {
+		t.Errorf("%d are under way, want the one that has begun", n)
 	}
 	g.Leave()
-	if n := g.Passed(); n != 0 {
+	if n := g.Running(); n != 0 {
 		t.Errorf("%d are under way in the end", n)
 	}
 }

@@ -1,7 +1,9 @@
 package conn
 
 import (
+	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -9,43 +11,99 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
 )
 
-// Policy is what the kernel gets to cache and to do by itself: decided once, at mount.
+// Policy is what the kernel caches and does by itself. INIT decides it, once for each mount.
 type Policy struct {
 	// Timeout is how long the kernel keeps names and attributes.
-	Timeout   time.Duration
-	NoOpen    bool // OPEN is answered by ENOSYS
-	NoOpendir bool // OPENDIR is answered by ENOSYS
+	Timeout time.Duration
+	// NoOpen: the reply to OPEN is ENOSYS, and the kernel opens files by itself.
+	NoOpen bool
+	// NoOpendir: the reply to OPENDIR is ENOSYS, and the kernel keeps listings.
+	NoOpendir bool
+	// DirectIO: CREATE is served although OPEN is not, and may reply with FOPEN_DIRECT_IO.
+	DirectIO bool
+	// Passthrough: OPEN is served, with a backing file if the kernel takes the file of the layer.
+	Passthrough bool
+	// Writeback: the kernel collects writes in its page cache.
+	Writeback bool
+	// StrictAtime: each read counts for the access time. OPEN is served, and drops the pages.
+	StrictAtime bool
+	// ChecksFlags: the daemon checks the right to change inode flags, because the kernel does not.
+	ChecksFlags bool
+	// Offered are the flags of INIT that the kernel has.
+	Offered uint64
 
-	DirectIO    bool // CREATE is answered, OPEN is not
-	Passthrough bool // OPEN is answered, with a backing file where that can be
-	Writeback   bool // the kernel collects writes
-
-	StrictAtime bool // each reading counts for the access time, so that opens are answered and pages are dropped at each
-
-	Offered     uint64 // the flags of INIT that the kernel has
-	ChecksFlags bool   // the daemon checks the right to change inode flags, not the kernel
+	writeback writebackChoice
 }
 
 // Endless is as good as no timeout: 68 years.
 const Endless = math.MaxInt32 * time.Second
 
-// capabilities are the INIT flags that are asked for besides go-fuse's own choice. A kernel without one does it in its
-// older way, and so does the policy:
+// String returns the I/O policy for the log.
+func (p *Policy) String() string {
+	words := []string{"cached"}
+	if p.Passthrough {
+		words[0] = "passthrough"
+	}
+	if text := p.writeback.String(); text != "" {
+		words = append(words, text)
+	}
+	if p.DirectIO {
+		words = append(words, "direct I/O for new files")
+	}
+	if p.Timeout < Endless {
+		words = append(words, fmt.Sprintf("timeout=%v", p.Timeout.Seconds()))
+	}
+	return strings.Join(words, ", ")
+}
+
+// kernelFeatures are the flags of INIT that the daemon uses without an option, by their names in
+// linux/fuse.h.
+var kernelFeatures = []struct {
+	flag uint64
+	name string
+}{
+	{fuse.CAP_NO_OPEN_SUPPORT, "NO_OPEN_SUPPORT"},
+	{fuse.CAP_NO_OPENDIR_SUPPORT, "NO_OPENDIR_SUPPORT"},
+	{fuse.CAP_HANDLE_KILLPRIV_V2, "HANDLE_KILLPRIV_V2"},
+	{fuse.CAP_SETXATTR_EXT, "SETXATTR_EXT"},
+	{fuse.CAP_DONT_MASK, "DONT_MASK"},
+	{fuse.CAP_POSIX_ACL, "POSIX_ACL"},
+	{fuse.CAP_CACHE_SYMLINKS, "CACHE_SYMLINKS"},
+	{fuse.CAP_MAX_PAGES, "MAX_PAGES"},
+	{fuse.CAP_READDIRPLUS_AUTO, "READDIRPLUS_AUTO"},
+	{fuse.CAP_DIRECT_IO_ALLOW_MMAP, "DIRECT_IO_ALLOW_MMAP"},
+	{fuse.CAP_PASSTHROUGH, "PASSTHROUGH"},
+	{fuse.CAP_ALLOW_IDMAP, "ALLOW_IDMAP"},
+}
+
+// Missing returns the features that this kernel does not have, by their names in linux/fuse.h.
+func (p *Policy) Missing() []string {
+	var names []string
+	for _, f := range kernelFeatures {
+		if p.Offered&f.flag == 0 {
+			names = append(names, f.name)
+		}
+	}
+	return names
+}
+
+// capabilities are the INIT flags that the daemon requests in addition to those of go-fuse. If the
+// kernel lacks one, the policy is the older one:
 //
-//	WRITEBACK_CACHE      small writes are collected in the page cache
+//	WRITEBACK_CACHE      the page cache collects small writes
 //	NO_OPENDIR_SUPPORT   no OPENDIR and RELEASEDIR; the kernel keeps listings
 //	HANDLE_KILLPRIV_V2   no GETXATTR of security.capability before a write
-//	SETXATTR_EXT         tells when an ACL takes sgid away
-//	DONT_MASK            the umask comes along: a default ACL takes its place
+//	SETXATTR_EXT         SETXATTR has a flag if an ACL takes sgid away
+//	DONT_MASK            requests contain the umask, which a default ACL replaces
 //	IOCTL_DIR            lsattr and chattr of directories
-//	DIRECT_IO_ALLOW_MMAP a file can be mapped by who writes it past the page cache
-//	ATOMIC_O_TRUNC       with passthrough: OPEN says that the data is not needed, before it is copied up
+//	DIRECT_IO_ALLOW_MMAP a process can map a file that it writes by direct I/O
+//	ATOMIC_O_TRUNC       with passthrough: OPEN contains O_TRUNC, so the copy-up has no data
 //
-// PASSTHROUGH is go-fuse's own choice, and is taken away where it is not wanted (unwanted).
+// go-fuse requests PASSTHROUGH itself; unwantedCapabilities takes it away.
 func (m *Mount) capabilities() uint64 {
 	caps := uint64(fuse.CAP_NO_OPENDIR_SUPPORT | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT |
 		fuse.CAP_DONT_MASK | fuse.CAP_IOCTL_DIR | fuse.CAP_DIRECT_IO_ALLOW_MMAP)
-	if m.writeback {
+	if m.writeback.on {
 		caps |= fuse.CAP_WRITEBACK_CACHE
 	}
 	if m.conn.cfg.Passthrough() {
@@ -54,51 +112,80 @@ func (m *Mount) capabilities() uint64 {
 	return caps
 }
 
-// chooseWriteback decides whether the kernel collects writes. Without an option it does so only
-// where data would be lost otherwise: the kernel then forgets st_blocks at each close, so each
-// open, fstat and close of a cached tree costs a GETATTR. Without a result of the probe, data
-// counts as lost.
-func (c *Conn) chooseWriteback(t Traits) bool {
-	if !t.Writable || c.cfg.Passthrough() {
-		return false
-	}
-	if t.Changing { // with it the kernel would ignore the size that a layer reports
-		if c.cfg.Writeback == WritebackOn {
-			c.log.Warn("writeback=1 is ignored: with timeout=0 layers may change, which the kernel would not see")
-		}
-		return false
-	}
-	loss := lossprobe.Unknown
-	if c.cfg.Loss != nil && c.cfg.Writeback != WritebackOn {
-		loss = c.cfg.Loss()
-	}
-	switch {
-	case c.cfg.Writeback == WritebackOff && loss == lossprobe.Found:
-		c.log.Warn("writeback=0: with this kernel, data that is appended to a file while its last page is dirty by a shared mapping is lost")
-	case c.cfg.Writeback == WritebackAuto && loss == lossprobe.Found:
-		c.log.Info("writeback=1: this kernel loses data appended to mapped files without it")
-	case c.cfg.Writeback == WritebackAuto && loss == lossprobe.Unknown:
-		c.log.Info("writeback=1: whether this kernel loses data appended to mapped files without it could not be found out")
-	case c.cfg.Writeback == WritebackAuto:
-		c.log.Info("writeback=0: this kernel does not lose data appended to mapped files")
-	}
-	return c.cfg.Writeback == WritebackOn || c.cfg.Writeback == WritebackAuto && loss != lossprobe.None
-}
-
-// unwanted are the INIT flags that go-fuse would ask for. A mount with PASSTHROUGH counts as one more level of stacked file
-// systems, of which the kernel allows two.
-func (m *Mount) unwanted() uint64 {
+// unwantedCapabilities are the INIT flags that go-fuse would request. A mount with PASSTHROUGH
+// counts as one more level of stacked file systems, of which the kernel allows two.
+func (m *Mount) unwantedCapabilities() uint64 {
 	if m.conn.cfg.Passthrough() {
 		return 0
 	}
 	return fuse.CAP_PASSTHROUGH
 }
 
-// minorOfFileattr is the protocol of Linux 5.14. Since 5.13, whose protocol is that of 5.12, the kernel itself checks the caller of
-// FS_IOC_SETFLAGS (fuse_fileattr_set).
+// writebackChoice is whether the kernel collects writes, and why.
+type writebackChoice struct {
+	on     bool
+	reason string // empty: the option decides, or there is nothing to write
+}
+
+// String is the choice as a value of option writeback, for the log; empty: off and not worth a
+// word.
+func (w writebackChoice) String() string {
+	value := "writeback=0"
+	if w.on {
+		value = "writeback=1"
+	}
+	switch {
+	case w.reason != "":
+		return value + ": " + w.reason
+	case w.on:
+		return value
+	}
+	return ""
+}
+
+// lossReasons are the reasons of writeback=auto, by the result of the probe.
+var lossReasons = map[lossprobe.Result]string{
+	lossprobe.Found: "this kernel loses data appended to mapped files without it",
+	lossprobe.None:  "this kernel does not lose data appended to mapped files",
+	lossprobe.Unknown: "whether this kernel loses data appended to mapped files without it " +
+		"could not be found out",
+}
+
+// chooseWriteback decides whether the kernel collects writes. Without an option it does so only
+// where data would be lost otherwise: the kernel then forgets st_blocks at each close, so each
+// open, fstat and close of a cached tree costs a GETATTR. Without a result of the probe, data
+// counts as lost.
+func (c *Conn) chooseWriteback(t Traits) writebackChoice {
+	option := c.cfg.Writeback
+	switch {
+	case !t.Writable || c.cfg.Passthrough():
+		return writebackChoice{}
+	case t.Changing && option == WritebackOn:
+		return writebackChoice{reason: "layers may change (timeout=0), and with writeback=1 the kernel ignores their sizes"}
+	case t.Changing:
+		return writebackChoice{}
+	case option == WritebackOn:
+		return writebackChoice{on: true}
+	}
+	loss := lossprobe.Unknown
+	if c.cfg.Loss != nil {
+		loss = c.cfg.Loss()
+	}
+	if option == WritebackAuto {
+		return writebackChoice{on: loss != lossprobe.None, reason: lossReasons[loss]}
+	}
+	if loss == lossprobe.Found {
+		c.log.Warn("writeback=0: with this kernel, data that is appended to a file while its last page is dirty " +
+			"by a shared mapping is lost")
+	}
+	return writebackChoice{}
+}
+
+// minorOfFileattr is the protocol of Linux 5.14. Since 5.13, whose protocol is that of 5.12, the
+// kernel itself checks the caller of FS_IOC_SETFLAGS (fuse_fileattr_set).
 const minorOfFileattr = 34
 
-// policy settles the policy by what the kernel offers.
+// policy decides the policy by what the kernel offers.
 func (m *Mount) policy(kernel *fuse.InitIn) Policy {
 	offered := kernel.Flags64()
 	keeps := !m.traits.StrictAtime && !m.traits.Changing
@@ -107,14 +194,16 @@ func (m *Mount) policy(kernel *fuse.InitIn) Policy {
 		NoOpen:      keeps && offered&fuse.CAP_NO_OPEN_SUPPORT != 0,
 		NoOpendir:   keeps && offered&fuse.CAP_NO_OPENDIR_SUPPORT != 0,
 		Passthrough: m.conn.cfg.Passthrough() && offered&fuse.CAP_PASSTHROUGH != 0,
-		Writeback:   m.writeback,
+		Writeback:   m.writeback.on,
 		StrictAtime: m.traits.StrictAtime,
-		Offered:     offered,
 		ChecksFlags: kernel.Minor < minorOfFileattr,
+		Offered:     offered,
+		writeback:   m.writeback,
 	}
-	// Linux 6.6 offers that flag, and drops the pages of what is written past them.
-	p.DirectIO = p.NoOpen && !p.Passthrough && !p.Writeback && offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 &&
-		!m.conn.cfg.NoDirectIO
+	// Linux 6.6 is the first with this flag, and the first that drops the pages of what direct I/O
+	// writes.
+	p.DirectIO = m.traits.Writable && p.NoOpen && !p.Passthrough && !p.Writeback &&
+		offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 && !m.conn.cfg.NoDirectIO
 	switch {
 	case m.traits.Changing:
 		p.Timeout = 0

@@ -22,7 +22,7 @@ func TestWhenTheKernelCollectsWrites(t *testing.T) {
 	} {
 		for _, readOnly := range []bool{false, true} {
 			conn := newConn(t, Config{Writeback: c.asked, IO: c.io, Loss: func() lossprobe.Result { return c.loss }})
-			got := conn.chooseWriteback(Traits{Writable: !readOnly})
+			got := conn.chooseWriteback(Traits{Writable: !readOnly}).on
 			if want := c.writeback && !readOnly; got != want {
 				t.Errorf("%+v, read-only %v: collects writes: %v", c, readOnly, got)
 			}

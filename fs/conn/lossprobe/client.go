@@ -20,7 +20,7 @@ func RunClient(socket host.Socket) error {
 		defer root.Close()
 		err = socket.SendDevice(dev)
 	}
-	dev.Close() // the server's is the only one from here on: when it closes it, all that follows fails
+	dev.Close() // the server has the only descriptor now: when it closes it, all calls below fail
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,8 @@ func RunClient(socket host.Socket) error {
 	return nil
 }
 
-// appendIsLost appends to the file while its last page is dirty by a mapping and is written back before the WRITE is answered.
+// appendIsLost appends to the file while its last page is dirty by a mapping. The page is written
+// back before the server answers the WRITE.
 func appendIsLost(root *host.DetachedRoot) (bool, error) {
 	f, err := root.Map(fileName, wire.PageSize)
 	if err != nil {

@@ -21,20 +21,20 @@ const (
 	Found                 // appended data is lost
 )
 
-// timeout bounds the whole probe, which takes about a millisecond. It is that long for a machine with much else to do.
+// timeout bounds the whole probe, which takes about a millisecond on an idle machine.
 const timeout = time.Second
 
-// The file of the probe, and the names by which the client talks to the server.
+// The file of the probe, and the names by whose LOOKUP the client reports its steps.
 const (
 	fileName     = "file"   // the only file
-	nameAppended = "held"   // is looked up when the WRITE must have arrived: not answered before
-	nameFinish   = "finish" // is looked up when the page has been written back: the WRITE is answered first
+	nameAppended = "held"   // after write(2): the reply waits until the WRITE has arrived
+	nameFinish   = "finish" // after the writeback of the page: the WRITE is answered first
 	nameNone     = "kept"   // the appended bytes are there
 	nameFound    = "zeroed" // the appended bytes are zeros
 	fileID       = 2        // node id
 	oldSize      = 64       // the size of the file before the WRITE
-	appendedData = "probe"  // what is appended
-	requestSize  = 64 << 10 // room for any request
+	appendedData = "probe"
+	requestSize  = 64 << 10 // of the largest request
 	maxWrite     = wire.PageSize
 	valid        = 1_000_000 // seconds for which attributes stay valid
 )
@@ -42,7 +42,8 @@ const (
 // errClientEnded: the client has closed the socket or the file system without an answer.
 var errClientEnded = errors.New("the probe's client ended early")
 
-// Serve receives a FUSE connection over socket and serves the probe's file system on it. It closes neither.
+// Serve receives a FUSE connection over socket and serves the probe's file system on it. The caller
+// closes socket.
 func Serve(socket host.Socket) (Result, error) {
 	end := time.Now().Add(timeout)
 	dev, err := socket.ReceiveDevice(timeout)
@@ -164,7 +165,7 @@ func (s *server) wrote(unique uint64, size uint32) error {
 	return s.reply(unique, 0, wire.SizeOf(out))
 }
 
-// reply answers a request by so many bytes of data, or by an error.
+// reply answers a request with size bytes of data, or with an error.
 func (s *server) reply(unique uint64, errno unix.Errno, size int) error {
 	wire.PutHeader(s.out, unique, fuse.Status(errno), size)
 	return s.dev.Write(s.out[:wire.OutHeaderSize+size])

@@ -1,30 +1,32 @@
 package readers
 
-// A pace tells somebody when requests begin to come fast, one soon after the other, and when they no longer do. The watchdog
-// alone uses it.
+// pace reports when requests begin to come fast, one soon after the other, and when they no longer
+// do. The watchdog alone uses it.
 type pace struct {
-	tell func(fast bool)
-	fast bool
-	slow int // ticks in a row with fewer requests than that
+	changed func(fast bool)
+	fast    bool
+	slow    int // ticks in a row with fewer than fastRequests
 }
 
 const (
-	// fastRequests are as many requests in a tick as make waking up a large part of what each of them costs.
+	// fastRequests is how many requests in a tick are fast: wake-ups are then a large part of what
+	// each of them costs.
 	fastRequests = 4
-	// slowTicks is how many ticks with fewer requests end it: a caller that now and then does something else for some
-	// milliseconds is still a fast one.
+	// slowTicks is after how many ticks with fewer requests they are no longer fast. A caller that
+	// does something else for some milliseconds is still a fast one.
 	slowTicks = 10
-	// firstTicks is the same in the beginning: who mounts will use the mount soon, and its first requests find everything asleep.
+	// firstTicks is slowTicks at the start: the mount is used soon, and its first requests find all
+	// CPUs asleep.
 	firstTicks = 50
 )
 
-// begin says that requests are expected.
+// begin expects requests.
 func (p *pace) begin() {
 	p.slow = slowTicks - firstTicks
 	p.set(true)
 }
 
-// tick notes how many requests have come since the last one.
+// tick takes how many requests have come since the last tick.
 func (p *pace) tick(requests uint64) {
 	switch {
 	case requests >= fastRequests:
@@ -38,8 +40,8 @@ func (p *pace) tick(requests uint64) {
 }
 
 func (p *pace) set(fast bool) {
-	if fast != p.fast && p.tell != nil {
-		p.tell(fast)
+	if fast != p.fast && p.changed != nil {
+		p.changed(fast)
 	}
 	p.fast = fast
 }

@@ -19,7 +19,7 @@ type fake struct {
 	requests chan byte
 	end      chan struct{}
 	once     sync.Once
-	bell     chan struct{} // rung for who waits
+	bell     chan struct{} // ends a Wait
 }
 
 func newFake() *fake {
@@ -61,7 +61,7 @@ func (f *fake) Wait(limit time.Duration) (ready bool, err error) {
 	return true, nil
 }
 
-// clock is a device that is asked in vain a number of times.
+// clock is a device that has no request; every vain-th Wait is an error.
 type clock struct {
 	fake
 	limits []time.Duration
@@ -76,19 +76,19 @@ func (c *clock) Wait(limit time.Duration) (ready bool, err error) {
 	return false, nil
 }
 
-// A sleep is short at first, since whoever falls asleep while the world is being stopped keeps all others from going on.
-func TestSleepsGrow(t *testing.T) {
+// A reader blocks for a short time at first: while it blocks, it may delay a collection of garbage.
+func TestWaitsGrow(t *testing.T) {
 	c := &clock{vain: 8}
 	r := &reader{pool: &Pool{device: c}}
 	for range 2 {
-		if err := r.wait(); err != errEnded {
+		if err := r.block(); err != errEnded {
 			t.Fatal(err)
 		}
 	}
 	const ms = time.Millisecond
 	once := []time.Duration{ms, 8 * ms, 64 * ms, 512 * ms, 4096 * ms, 10000 * ms, 10000 * ms, 10000 * ms}
 	if want := append(slices.Clone(once), once...); !slices.Equal(c.limits, want) {
-		t.Errorf("slept for %v, want %v", c.limits, want)
+		t.Errorf("blocked for %v, want %v", c.limits, want)
 	}
 }
 
@@ -101,7 +101,8 @@ type served struct {
 func (s *served) Buffer() []byte { return s.buf[:] }
 func (s *served) Serve(int)      { s.do(s.buf[0]) }
 
-// start runs a pool, prepared before, that ends with the test at the latest and leaves no goroutine behind.
+// start runs a pool after prepare. The pool ends with the test at the latest and leaves no
+// goroutine.
 func start(t *testing.T, do func(*Pool, byte), prepare ...func(*Pool)) (f *fake, p *Pool, workers *atomic.Int32) {
 	t.Helper()
 	before := runtime.NumGoroutine()
@@ -156,7 +157,7 @@ func TestOneCallerNeedsOneReader(t *testing.T) {
 			t.Fatalf("request %d: answered %d", byte(i), got)
 		}
 	}
-	// A watchdog's tick may meet a reader that the machine has not let run.
+	// A tick of the watchdog may see a reader that the scheduler has not run.
 	if n := workers.Load(); n > 3 {
 		t.Errorf("%d readers for one caller", n)
 	}
@@ -186,19 +187,19 @@ func TestStuckReaderDoesNotHoldUpOthers(t *testing.T) {
 
 func TestSlowCallsAnotherAtOnce(t *testing.T) {
 	const asking, quick = 1, 2
-	atDoor := make(chan byte, 1)
+	waiting := make(chan byte, 1)
 	release, answers := make(chan struct{}), make(chan byte, 10)
 	f, _, workers := start(t, func(p *Pool, b byte) {
 		if b == asking {
 			p.Slow()
-			atDoor <- byte(p.door.Load())
+			waiting <- byte(p.waiting.Load())
 			<-release
 		}
 		answers <- b
 	})
 	f.send(asking)
-	if n := within(t, "Slow", atDoor); n != 1 {
-		t.Errorf("%d readers at the door after Slow, want 1", n)
+	if n := within(t, "Slow", waiting); n != 1 {
+		t.Errorf("%d readers wait after Slow, want 1", n)
 	}
 	f.send(quick)
 	within(t, "the other's answer", answers)
@@ -246,20 +247,20 @@ func TestManyAtOnceAllAnswered(t *testing.T) {
 			t.Errorf("caller %d: %d answers of %d", c, count[byte(c)], each)
 		}
 	}
-	if readers > most {
-		t.Errorf("%d readers, at most %d allowed", readers, most)
+	if readers > maxReaders {
+		t.Errorf("%d readers, at most %d allowed", readers, maxReaders)
 	}
 }
 
-func TestReadersAfterAStormGo(t *testing.T) {
+func TestReadersEndAfterABurst(t *testing.T) {
 	release, answers := make(chan struct{}), make(chan byte, 100)
 	f, p, _ := start(t, func(p *Pool, b byte) {
 		p.Slow()
 		<-release
 		answers <- b
 	})
-	const storm = 20
-	for range storm {
+	const burst = 20
+	for range burst {
 		f.send(0)
 	}
 	for range 1000 {
@@ -269,7 +270,7 @@ func TestReadersAfterAStormGo(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	close(release)
-	for range storm {
+	for range burst {
 		within(t, "answer", answers)
 	}
 	running := func() int {
@@ -278,27 +279,28 @@ func TestReadersAfterAStormGo(t *testing.T) {
 		return p.running
 	}
 	for range 1000 {
-		if running() <= spare+1 {
+		if running() <= maxIdle+1 {
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
-	t.Errorf("%d readers stay after a storm of %d, want at most %d", running(), storm, spare+1)
+	t.Errorf("%d readers stay after a burst of %d, want at most %d", running(), burst, maxIdle+1)
 }
 
-// The time until the next request is used, by nobody who is at the door: a request that comes meanwhile does not wait for it.
-func TestTheTimeBetweenIsUsed(t *testing.T) {
+// OnIdle runs between two requests, by a reader that does not count as waiting: a request that
+// comes meanwhile does not wait for it.
+func TestIdleTimeIsUsed(t *testing.T) {
 	answers, begun, release := make(chan byte, 1), make(chan byte), make(chan struct{})
 	var served, asked atomic.Int32
 	f, _, _ := start(t, func(_ *Pool, b byte) {
 		served.Add(1)
 		answers <- b
 	}, func(p *Pool) {
-		p.Meanwhile(func() bool {
+		p.OnIdle(func() bool {
 			if served.Load() == 0 || asked.Add(1) != 1 { // after the first request, which wakes the watchdog
 				return false
 			}
-			begun <- byte(p.door.Load())
+			begun <- byte(p.waiting.Load())
 			<-release
 			return true
 		})
@@ -306,7 +308,7 @@ func TestTheTimeBetweenIsUsed(t *testing.T) {
 	f.send(1)
 	within(t, "answer", answers)
 	if at := within(t, "the use of the time", begun); at != 0 {
-		t.Errorf("%d readers are at the door meanwhile, besides the watchdog's", at)
+		t.Errorf("%d readers wait meanwhile, besides that of the watchdog", at)
 	}
 	f.send(2)
 	if got := within(t, "the answer to a request meanwhile", answers); got != 2 {
@@ -317,10 +319,11 @@ func TestTheTimeBetweenIsUsed(t *testing.T) {
 	within(t, "answer", answers)
 }
 
-// Whoever waits for another request does not take away the reader that would serve it, however many do.
+// Workers that wait for another request do not take the reader that serves it, however many they
+// are.
 func TestReadersThatWaitForOthers(t *testing.T) {
 	const last = 0
-	served, waiting := make(chan byte, 1), make(chan byte, most)
+	served, inWhile := make(chan byte, 1), make(chan byte, maxReaders)
 	answered := make(chan struct{})
 	f, p, _ := start(t, func(p *Pool, b byte) {
 		if b == last {
@@ -328,11 +331,11 @@ func TestReadersThatWaitForOthers(t *testing.T) {
 			close(answered)
 			return
 		}
-		p.While(func() { waiting <- b; <-answered })
+		p.While(func() { inWhile <- b; <-answered })
 	})
-	for i := range most {
+	for i := range maxReaders {
 		f.send(byte(i + 1))
-		within(t, "a request that waits", waiting)
+		within(t, "a request that waits", inWhile)
 	}
 	f.send(last)
 	within(t, "the request that they wait for", served)
@@ -340,7 +343,7 @@ func TestReadersThatWaitForOthers(t *testing.T) {
 		p.mu.Lock()
 		running := p.running
 		p.mu.Unlock()
-		if running <= most {
+		if running <= maxReaders {
 			return
 		}
 		time.Sleep(time.Millisecond)
@@ -348,7 +351,7 @@ func TestReadersThatWaitForOthers(t *testing.T) {
 	t.Error("there are more readers than there may be, with nothing to do")
 }
 
-// The watchdog looks for as long as there is something to see, and no longer; the next request wakes it.
+// The watchdog sleeps when there are no requests. The next request wakes it.
 func TestWatchdogSleeps(t *testing.T) {
 	answers := make(chan byte, 1)
 	f, p, _ := start(t, func(_ *Pool, b byte) { answers <- b })
@@ -357,7 +360,7 @@ func TestWatchdogSleeps(t *testing.T) {
 		within(t, "answer", answers)
 		for looks := 0; p.watching.Load(); looks++ {
 			if looks == 1000 {
-				t.Fatal("the watchdog stays awake though nothing is asked")
+				t.Fatal("the watchdog stays awake without requests")
 			}
 			time.Sleep(tick)
 		}
@@ -385,7 +388,7 @@ func TestReadersThatAreStuck(t *testing.T) {
 		p.mu.Lock()
 		running := p.running
 		p.mu.Unlock()
-		if running <= spare+1 {
+		if running <= maxIdle+1 {
 			return
 		}
 		time.Sleep(time.Millisecond)

@@ -1,7 +1,7 @@
-// Package wire is the layout of FUSE messages in memory: numbers of requests, headers, and the fixed parts of requests and
-// replies (linux/fuse.h).
+// Package wire is the layout of FUSE messages in memory: numbers of requests, headers, and the
+// fixed parts of requests and replies (linux/fuse.h).
 //
-// It has no locks. It reads and writes no connection, and it serves no request.
+// It has no locks. It does not read or write a connection, and does not serve requests.
 package wire
 
 import (
@@ -21,10 +21,10 @@ const (
 // Forget is struct fuse_forget_one: a node, and how many lookups of it the kernel gives back.
 type Forget struct{ NodeID, Lookups uint64 }
 
-// Header is the header of a request. Precondition: in has InHeaderSize bytes at least.
+// Header returns the header of a request. Precondition: in has InHeaderSize bytes at least.
 func Header(in []byte) *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&in[0])) }
 
-// Argument is the fixed part of a request, header included; nil if the request is too short.
+// Argument returns the fixed part of a request with the header; nil if the request is too short.
 func Argument[T any](in []byte) *T {
 	if len(in) < int(unsafe.Sizeof(*new(T))) {
 		return nil
@@ -32,7 +32,7 @@ func Argument[T any](in []byte) *T {
 	return (*T)(unsafe.Pointer(&in[0]))
 }
 
-// Name is the name that follows the fixed part of a request, without the NUL that ends it.
+// Name returns the name after the fixed part of a request, without its NUL.
 func Name(in []byte, fixed int) []byte {
 	name := in[min(fixed, len(in)):]
 	if end := bytes.IndexByte(name, 0); end >= 0 {
@@ -41,13 +41,14 @@ func Name(in []byte, fixed int) []byte {
 	return name
 }
 
-// NameString is [Name] as a string in the memory of the request: it is valid until the next request.
+// NameString returns [Name] as a string in the memory of the request. It is valid until the next
+// request.
 func NameString(in []byte, fixed int) string {
 	name := Name(in, fixed)
 	return unsafe.String(unsafe.SliceData(name), len(name))
 }
 
-// Forgets is the list of a BATCH_FORGET, in the memory of the request; nil if there is none.
+// Forgets returns the list of a BATCH_FORGET, in the memory of the request; nil if there is none.
 func Forgets(in []byte) []Forget {
 	const fixed = 8 // struct fuse_batch_forget_in: count, dummy
 	if len(in) < InHeaderSize+fixed {
@@ -61,14 +62,16 @@ func Forgets(in []byte) []Forget {
 	return unsafe.Slice((*Forget)(unsafe.Pointer(&list[0])), n)
 }
 
-// Result is the fixed part of a reply after its header, cleared. Precondition: out has room for both.
+// Result clears and returns the fixed part of a reply. Precondition: out has room for it and for
+// the header.
 func Result[T any](out []byte) *T {
 	r := (*T)(unsafe.Pointer(&out[OutHeaderSize]))
 	*r = *new(T)
 	return r
 }
 
-// PutHeader writes the header of a reply with size bytes after it. Precondition: out has OutHeaderSize bytes at least.
+// PutHeader writes the header of a reply with size bytes after it. Precondition: out has
+// OutHeaderSize bytes at least.
 func PutHeader(out []byte, unique uint64, status fuse.Status, size int) {
 	*(*fuse.OutHeader)(unsafe.Pointer(&out[0])) = fuse.OutHeader{
 		Unique: unique, Status: -int32(status), Length: uint32(OutHeaderSize + size),
@@ -80,13 +83,14 @@ func SetLength(out []byte, length int) {
 	(*fuse.OutHeader)(unsafe.Pointer(&out[0])).Length = uint32(length)
 }
 
-// SizeOf is the size of the fixed part of a request or a reply.
+// SizeOf returns the size of the fixed part of a request or a reply.
 func SizeOf[T any](*T) int { return int(unsafe.Sizeof(*new(T))) }
 
-// Bytes is the memory of v.
+// Bytes returns the memory of v.
 func Bytes[T any](v *T) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)) }
 
-// ReplyBuffer is a buffer for replies with up to size bytes of data. The data begins at a page, right after the header.
+// ReplyBuffer returns a buffer for replies with up to size bytes of data. The data begins at a
+// page, right after the header.
 func ReplyBuffer(size int) []byte {
 	buf := make([]byte, size+2*PageSize)
 	skip := PageSize - int(uintptr(unsafe.Pointer(&buf[0]))%PageSize)

@@ -51,7 +51,7 @@ const (
 	OpStatx           Opcode = 52
 	OpCopyFileRange64 Opcode = 53
 
-	// Opcodes is one more than the largest of them.
+	// Opcodes is one more than the largest one.
 	Opcodes = 54
 )
 
@@ -67,7 +67,7 @@ var names = [Opcodes]string{
 	OpSyncfs: "SYNCFS", OpTmpfile: "TMPFILE", OpStatx: "STATX", OpCopyFileRange64: "COPY_FILE_RANGE_64",
 }
 
-// String is the name of linux/fuse.h without the prefix.
+// String returns the name of linux/fuse.h without the prefix.
 func (o Opcode) String() string {
 	if o < Opcodes && names[o] != "" {
 		return names[o]

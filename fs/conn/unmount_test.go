@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// The program is found on PATH, and where it usually lies when there is no PATH, as in the empty environment that
-// mount(8) gives a file system of an ordinary user.
+// The program is found on PATH. Without PATH it is found where it usually lies: mount(8) empties
+// the environment for an ordinary user.
 func TestFindMountProgram(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, mountProgram)
