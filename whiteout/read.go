@@ -89,6 +89,21 @@ func (x *DirXattrs) readOpaque(r sys.Ref, ns ondisk.Namespace) error {
 	return nil
 }
 
+// MayBe reports whether an entry with this type in a listing (DT_*) can be an in-place whiteout.
+// xattrWhiteouts is that of the directory's [DirXattrs].
+func MayBe(typ uint8, xattrWhiteouts bool) bool {
+	return typ == unix.DT_CHR || typ == unix.DT_UNKNOWN || typ == unix.DT_REG && xattrWhiteouts
+}
+
+// Is reports whether the object r, with the attributes st, is an in-place whiteout. xattrWhiteouts
+// is that of the directory's [DirXattrs].
+func Is(names ondisk.Names, r sys.Ref, st *sys.Stat, xattrWhiteouts bool) (bool, error) {
+	if IsDevice(st) || !xattrWhiteouts {
+		return IsDevice(st), nil
+	}
+	return IsXattrWhiteout(names, r, st)
+}
+
 // IsXattrWhiteout reports whether the object r, with the attributes st, is a whiteout of the xattr
 // form: an empty regular file with overlay.whiteout, whatever its value
 // (ovl_path_check_xwhiteout_xattr in fs/overlayfs/util.c). Precondition: its directory has

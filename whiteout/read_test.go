@@ -114,6 +114,14 @@ func TestIsXattrWhiteout(t *testing.T) {
 		if got, err := IsXattrWhiteout(both, d.At("f"), &st); err != nil || got != c.want {
 			t.Errorf("%+v: %v, %v", c, got, err)
 		}
+		for _, in := range []bool{false, true} {
+			if got, err := Is(both, d.At("f"), &st, in); err != nil || got != (c.want && in) {
+				t.Errorf("%+v in a directory with %v: %v, %v", c, in, got, err)
+			}
+			if typ := uint8(st.Mode >> 12); c.want && MayBe(typ, in) != in {
+				t.Errorf("an entry of type %d in a directory with %v", typ, in)
+			}
+		}
 		if c.mode == unix.S_IFDIR {
 			must(t, d.Rmdir("f"))
 		} else {

@@ -97,8 +97,7 @@ func (s *Stack) listPart(
 // does not list types.
 func (s *Stack) resolveType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, err error) {
 	shown := s.layers[p.layer].shown
-	unsure := e.Type == unix.DT_REG && (p.xattrWhiteouts || shown.Overrides())
-	if e.Type != unix.DT_CHR && e.Type != unix.DT_UNKNOWN && !unsure {
+	if !whiteout.MayBe(e.Type, p.xattrWhiteouts) && (e.Type != unix.DT_REG || !shown.Overrides()) {
 		return false, nil
 	}
 	var st sys.Stat
@@ -110,19 +109,8 @@ func (s *Stack) resolveType(h *sys.Dir, p *part, e *sys.Dirent) (absent bool, er
 		return false, err
 	}
 	e.Type = direntType(st.Mode)
-	return s.isWhiteout(h.At(e.Name), &st, p)
+	return whiteout.Is(s.names, h.At(e.Name), &st, p.xattrWhiteouts)
 }
 
 // direntType is IFTODT of libc.
 func direntType(mode uint32) uint8 { return uint8(mode & unix.S_IFMT >> 12) }
-
-// isWhiteout reports whether r, which has the attributes st, is a whiteout in a part.
-func (s *Stack) isWhiteout(r sys.Ref, st *sys.Stat, p *part) (bool, error) {
-	if whiteout.IsDevice(st) {
-		return true, nil
-	}
-	if !p.xattrWhiteouts || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
-		return false, nil
-	}
-	return whiteout.IsXattrWhiteout(s.names, r, st)
-}

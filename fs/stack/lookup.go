@@ -150,7 +150,7 @@ func (s *Stack) typeIn(o LayerDirs, p *part, name string, st *sys.Stat) (typ uin
 		}
 		return noType, err
 	}
-	absent, err := s.isWhiteout(r, st, p)
+	absent, err := whiteout.Is(s.names, r, st, p.xattrWhiteouts)
 	switch {
 	case err != nil:
 		return noType, err
