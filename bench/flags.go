@@ -52,17 +52,18 @@ func parse(args []string, usage io.Writer) (*options, error) {
 	set.IntVar(&opts.rounds, "rounds", 0, "rounds; the median counts (default 5, 3 with -quick)")
 	set.Func("run", "only the workloads that match `regexp`", regexpFlag(&opts.run))
 	set.Func("candidates", "only the candidates that match `regexp`", regexpFlag(&opts.candidates))
-	set.BoolVar(&opts.quick, "quick", false, "fewer and smaller workloads, three rounds: two minutes")
-	set.BoolVar(&opts.list, "list", false, "list the workloads")
-	set.BoolVar(&opts.rootless, "rootless", false, "run as root of a new user namespace")
-	set.BoolVar(&opts.requests, "requests", false, "also count the requests that fuse-overlay serves")
-	set.StringVar(&opts.json, "json", "", "also write every sample to `file`")
-	set.StringVar(&opts.charts, "charts", "", "also draw charts (SVG) into `directory`")
 	set.Func("from", "measure nothing, show what -json has written to `file` (repeatable: one report of several runs)",
 		func(s string) error {
 			opts.from = append(opts.from, s)
 			return nil
 		})
+	set.BoolVar(&opts.quick, "quick", false, "fewer and smaller workloads, three rounds: two minutes")
+	set.BoolVar(&opts.list, "list", false, "list the workloads")
+	set.StringVar(&opts.json, "json", "", "also write every sample to `file`")
+	set.StringVar(&opts.charts, "charts", "", "also draw charts (SVG) into `directory`")
+	set.BoolVar(&opts.rootless, "rootless", false, "run as root of a new user namespace")
+	set.BoolVar(&opts.requests, "requests", false, "also count the requests that fuse-overlay serves")
+
 	set.BoolVar(&opts.markdown, "markdown", false, "print the tables as Markdown")
 	if err := set.Parse(args); err != nil {
 		return nil, err
