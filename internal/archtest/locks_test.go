@@ -134,7 +134,7 @@ func selects(e ast.Expr, pkg string) string {
 // rankOrder reads the order of the ranks, outermost first, from internal/lock.
 func rankOrder(t *testing.T) (ranks []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "internal/lock/doc.go"), nil, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "internal/lock/order.go"), nil, parser.SkipObjectResolution)
 	if err != nil {
 		t.Fatal(err)
 	}

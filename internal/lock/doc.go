@@ -7,8 +7,8 @@
 // waits, so it is not checked, but what it takes counts as held.
 //
 // The list of all locks, with what each of them guards, is in fs/doc.go. A test in
-// internal/archtest compares it with the mutexes of the code and with [order]. The package does not
-// find deadlocks with anything but these mutexes.
+// internal/archtest compares it with the mutexes of the code and with the order of the ranks. The
+// package does not find deadlocks with anything but these mutexes.
 package lock
 
 // Ranks, outermost first. A rank is an empty type: fields of one rank have the same place in the
@@ -39,11 +39,3 @@ type (
 	// Leaf is a lock under which no other is taken.
 	Leaf struct{}
 )
-
-// order lists the ranks, outermost first.
-var order = []any{
-	Handover{}, NextFile{}, CopyUp{}, Load{}, Moves{}, Dir{}, Links{}, Opens{}, Place{}, Stores{}, Linked{}, Leaf{},
-}
-
-// nests reports whether a goroutine may hold two locks of the rank.
-func nests(rank any) bool { return rank == any(Dir{}) }
