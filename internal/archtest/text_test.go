@@ -30,7 +30,6 @@ var (
 	longFunctions = []textException{
 		{"e2e/harness/...", "scenarios of tests"},
 		{"fs/conn/serve.go", "a switch with a case for each request is a table of cases"},
-		{"fs/overlay.go", "Open"},
 	}
 	errnoFlags = []textException{}
 	xattrNames = []textException{
