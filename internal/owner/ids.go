@@ -9,13 +9,13 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Range shows Length ids of the layer, from Disk on, as those from Shown on.
+// Range maps Length ids: those of the layer from Disk on to those of the mount from Shown on.
 type Range struct{ Disk, Shown, Length uint32 }
 
 // Mapping translates the ids of users, or of groups. An empty one does not change them.
 type Mapping []Range
 
-// Squash shows one id in place of all, if On.
+// Squash is the one id that the mount shows in place of all, if On.
 type Squash struct {
 	On bool
 	ID uint32
@@ -26,10 +26,10 @@ type IDs struct {
 	UIDs, GIDs Mapping
 	// UID and GID have precedence over the mappings.
 	UID, GID Squash
-	// KeepOwn: the daemon may not give an object to a squashed id, so new objects keep the ids of
-	// the daemon on disk.
+	// KeepOwn: the daemon may not give an object to a squashed id. New objects have the ids of the
+	// daemon on disk.
 	KeepOwn bool
-	// OverflowUID and OverflowGID are the ids for those that a mapping leaves out.
+	// OverflowUID and OverflowGID are the ids in place of those that are not in a mapping.
 	OverflowUID, OverflowGID uint32
 }
 
@@ -73,8 +73,8 @@ func (m *IDs) show(c class, disk uint32) uint32 {
 	return overflow
 }
 
-// store returns the id that the upper stores for one that the mount shows; [sys.Unchanged] if the
-// stored id stays.
+// store returns the id that the upper stores for one that the mount shows. [sys.Unchanged]: the
+// daemon does not change the stored id.
 func (m *IDs) store(c class, shown uint32) uint32 {
 	mapping, squash, overflow := m.of(c)
 	switch {

@@ -68,9 +68,9 @@ func TestUnmappedIDs(t *testing.T) {
 		}
 	}
 	if got := m.store(users, sys.Unchanged); got != sys.Unchanged {
-		t.Errorf("an id that is to stay becomes %d", got)
+		t.Errorf("sys.Unchanged is stored as %d", got)
 	}
-	// One kind mapped leaves the other alone.
+	// A mapping of users does not change groups.
 	m = mapped(t, "0:5:1", "")
 	if got := m.show(groups, 77); got != 77 {
 		t.Errorf("group 77 is shown as %d without gidmapping", got)

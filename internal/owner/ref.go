@@ -6,9 +6,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// Ref is an object of a layer seen through the layer's scheme: owner, mode, type and device number,
-// and the names and values of extended attributes, are those that the mount shows. The rest is that
-// of the inode.
+// Ref is an object of a layer with the layer's scheme. Owner, mode, type, device number and
+// extended attributes are those that the mount shows. The rest is that of the inode.
 type Ref struct {
 	sys.Ref
 	scheme *Scheme
@@ -41,8 +40,8 @@ func (r Ref) form(st *sys.Stat) (*Override, error) {
 }
 
 // Chown sets owner and group; [sys.Unchanged] leaves one. If the object is a symbolic link that
-// cannot have an override, and the file system refuses, Chown returns nil: the owner of a symbolic
-// link decides nothing, and chown -R would end there.
+// cannot have an override, and the file system refuses, Chown returns nil. No permission depends on
+// the owner of a symbolic link, and chown -R would report an error.
 func (r Ref) Chown(uid, gid uint32) error {
 	uid, gid = r.scheme.Store(uid, gid)
 	if uid == sys.Unchanged && gid == sys.Unchanged {
@@ -73,7 +72,7 @@ func (r Ref) Chown(uid, gid uint32) error {
 		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return
 		}
-		st.Mode &^= unix.S_ISUID // as every file system does, setattr_should_drop_suidgid
+		st.Mode &^= unix.S_ISUID // as in the kernel (setattr_should_drop_suidgid)
 		if st.Mode&unix.S_IXGRP != 0 {
 			st.Mode &^= unix.S_ISGID
 		}

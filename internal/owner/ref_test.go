@@ -14,7 +14,7 @@ import (
 
 var must = testkit.Must
 
-// place opens an empty directory of a layer.
+// place makes an empty upper and opens it.
 func place(t *testing.T) *sys.Dir {
 	t.Helper()
 	upper, work := filepath.Join(t.TempDir(), "upper"), filepath.Join(t.TempDir(), "work")
@@ -55,7 +55,7 @@ func TestOwnerInAnAttribute(t *testing.T) {
 			wantStat(t, r, 5, 6, unix.S_IFCHR|0o666, dev.Rdev)
 			must(t, r.Chmod(0o6751))
 			wantStat(t, r, 5, 6, unix.S_IFCHR|0o6751, dev.Rdev)
-			must(t, r.Chown(8, sys.Unchanged)) // which takes suid and sgid
+			must(t, r.Chown(8, sys.Unchanged)) // clears set-user-id and set-group-id
 			wantStat(t, r, 8, 6, unix.S_IFCHR|0o751, dev.Rdev)
 			var st sys.Stat
 			must(t, r.Inode().Stat(&st))
@@ -80,15 +80,15 @@ func TestObjectsWithoutTheAttribute(t *testing.T) {
 	}
 	must(t, s.On(d.At("link")).Chown(7, 8))
 	wantStat(t, s.On(d.At("link")), 7, 8, unix.S_IFLNK|0o777, 0)
-	must(t, s.On(d.At("dir")).Chown(7, sys.Unchanged)) // gets the attribute
+	must(t, s.On(d.At("dir")).Chown(7, sys.Unchanged)) // sets the attribute
 	wantStat(t, s.On(d.At("dir")), 7, 0, unix.S_IFDIR|0o751, 0)
 	must(t, d.At("dir").SetXattr(containers.attr, []byte("nonsense"), 0))
 	var st sys.Stat
 	if err := s.On(d.At("dir")).Stat(&st); err != unix.EIO {
-		t.Errorf("an attribute without sense: %v", err)
+		t.Errorf("Stat with an invalid attribute: %v", err)
 	}
 	if err := s.On(d.At("dir")).Chmod(0o700); err != unix.EIO {
-		t.Errorf("chmod behind an attribute without sense: %v", err)
+		t.Errorf("Chmod with an invalid attribute: %v", err)
 	}
 }
 
@@ -169,13 +169,15 @@ func TestDetect(t *testing.T) {
 	}
 }
 
-// If the daemon may not change the owner of a symbolic link, Chown returns no error. It returns any
-// other one.
+// TestSymlinkThatStays checks that Chown returns nil if the daemon may not change the owner of a
+// symbolic link. It must return any other error.
 func TestSymlinkThatStays(t *testing.T) {
 	d := place(t)
 	must(t, d.Symlink("nowhere", "link"))
 	r := NewScheme(nil, containers).On(d.At("link"))
-	for errno, want := range map[unix.Errno]error{unix.EPERM: nil, unix.EINVAL: nil, unix.EIO: unix.EIO, unix.EROFS: unix.EROFS} {
+	for errno, want := range map[unix.Errno]error{
+		unix.EPERM: nil, unix.EINVAL: nil, unix.EIO: unix.EIO, unix.EROFS: unix.EROFS,
+	} {
 		sys.SetFault(func(op sys.Op) error {
 			if op.Call == "fchownat" {
 				return errno
@@ -191,7 +193,8 @@ func TestSymlinkThatStays(t *testing.T) {
 	wantStat(t, r, 0, 0, unix.S_IFLNK|0o777, 0)
 }
 
-// Without ids to map and without an attribute there is no scheme, and nothing is in the way.
+// TestNoScheme checks that there is no scheme without ids to map and without an attribute, and that
+// calls then reach the inode.
 func TestNoScheme(t *testing.T) {
 	s := NewScheme(&IDs{}, nil)
 	if s != nil || s.Overrides() || s.Inode(unix.S_IFBLK|0o4755) != unix.S_IFBLK|0o4755 {

@@ -25,8 +25,8 @@ type Override struct {
 var (
 	containers = &Override{attr: ondisk.OverrideContainers, security: ondisk.OverrideContainersPrefix}
 	privileged = &Override{attr: ondisk.OverridePrivileged, symlinks: true}
-	// older is what fuse-overlayfs up to 1.13 wrote with xattr_permissions=2. It is read, and
-	// written to an upper that has it.
+	// older is the form that fuse-overlayfs up to 1.13 wrote with xattr_permissions=2. The daemon
+	// reads it, and writes it to an upper that has it.
 	older = &Override{attr: ondisk.OverrideOlder}
 
 	forms = []*Override{containers, privileged, older}
@@ -91,15 +91,15 @@ func NewScheme(ids *IDs, form *Override) *Scheme {
 	return &Scheme{ids, form}
 }
 
-// On returns an object of the layer, seen through the scheme.
+// On returns the object r of the layer with the scheme.
 func (s *Scheme) On(r sys.Ref) Ref { return Ref{r, s} }
 
 // Overrides reports whether owner, mode and type of an object may differ from those of its inode.
 func (s *Scheme) Overrides() bool { return s != nil && s.form != nil }
 
-// Inode returns type and mode with which an inode is made for an object of this type and mode. If
-// an attribute holds those, the inode gets the permissions that the daemon needs, and a regular
-// file stands for an object that only root can make.
+// Inode returns the type and mode with which the daemon makes the inode of an object of this type
+// and mode. If an attribute holds those, the inode has the permissions that the daemon needs. A
+// regular file then stands for an object that only root can make.
 func (s *Scheme) Inode(mode uint32) uint32 {
 	if !s.Overrides() {
 		return mode
@@ -113,8 +113,8 @@ func (s *Scheme) Inode(mode uint32) uint32 {
 	return unix.S_IFREG | 0o600
 }
 
-// Store returns the ids that the layer stores for those that the mount shows; [sys.Unchanged] for
-// one that stays the daemon's.
+// Store returns the ids that the layer stores for those that the mount shows. [sys.Unchanged]: the
+// object has the id of the daemon.
 func (s *Scheme) Store(uid, gid uint32) (diskUID, diskGID uint32) {
 	if s == nil || s.ids == nil {
 		return uid, gid
@@ -147,8 +147,8 @@ func (f *Override) on(mode uint32) bool {
 	return f.symlinks || kind == unix.S_IFREG || kind == unix.S_IFDIR
 }
 
-// stored returns the name under which the layer stores an attribute that is shown as name. ok is
-// false for a name that is refused.
+// stored returns the name under which the layer stores an attribute that the mount shows as name.
+// ok is false if the name is one of the scheme.
 func (f *Override) stored(name string) (onDisk string, ok bool) {
 	switch {
 	case f.private(name):

@@ -55,16 +55,18 @@ func TestIDsInCapabilities(t *testing.T) {
 		t.Errorf("those for another are shown as % x, want % x", got, otherShown)
 	}
 	if got := translate(ondisk.Capability, v2, m.show); !bytes.Equal(got, v2) {
-		t.Errorf("those for everybody's root are shown as % x", got)
+		t.Errorf("those for the first namespace's root are shown as % x", got)
 	}
 }
 
-// What the kernel will judge is passed on as it is.
+// TestOddValues checks that translate does not change values of unknown layout: the kernel checks
+// them.
 func TestOddValues(t *testing.T) {
 	m := mapped(t, "0:1000:10", "0:1000:10")
 	for _, name := range []string{ondisk.AccessACL, ondisk.Capability, "user.x"} {
 		for _, value := range [][]byte{nil, {1}, {1, 2, 3, 4, 5, 6, 7}, bytes.Repeat([]byte{2, 0, 0, 0}, 6)[:23]} {
-			if got := translate(name, value, m.show); name != ondisk.AccessACL && !bytes.Equal(got, value) || len(got) != len(value) {
+			got := translate(name, value, m.show)
+			if name != ondisk.AccessACL && !bytes.Equal(got, value) || len(got) != len(value) {
 				t.Errorf("%s: % x became % x", name, value, got)
 			}
 		}
