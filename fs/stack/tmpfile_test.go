@@ -51,7 +51,7 @@ func TestCreateTmpfile(t *testing.T) {
 }
 
 // An unlinked file takes the default ACL of the directory that it is made in.
-func TestNamelessInheritsACL(t *testing.T) {
+func TestTmpfileInheritsACL(t *testing.T) {
 	s := newSite(t, "dir d", "")
 	must(t, unix.Setxattr(filepath.Join(s.cfg.Upper, "d"), defaultACL, []byte(aclText("u::rwx,u:7:rwx,g::r-x,m::rwx,o::---")), 0))
 	d := s.dir("d")
@@ -59,15 +59,15 @@ func TestNamelessInheritsACL(t *testing.T) {
 		o := Object{Mode: unix.S_IFREG | 0o666, Umask: 0o077, UID: uid}
 		file, err := s.CreateTmpfile(&d.Dir, d.upper(), &o)
 		must(t, err)
-		nameless, named := fmt.Sprint("nameless", i), fmt.Sprint("named", i)
-		f := d.lookup(nameless)
-		must(t, s.Link(&d.Dir, d.upper(), nameless, &f, file.Ref(), o.Mode))
+		linked, named := fmt.Sprint("linked", i), fmt.Sprint("named", i)
+		f := d.lookup(linked)
+		must(t, s.Link(&d.Dir, d.upper(), linked, &f, file.Ref(), o.Mode))
 		file.Close()
 		f = d.lookup(named)
 		file, err = s.Create(&d.Dir, d.upper(), named, &f, &o)
 		must(t, err)
 		file.Close()
-		got, want := describe(t, filepath.Join(s.cfg.Upper, "d", nameless)), describe(t, filepath.Join(s.cfg.Upper, "d", named))
+		got, want := describe(t, filepath.Join(s.cfg.Upper, "d", linked)), describe(t, filepath.Join(s.cfg.Upper, "d", named))
 		if got != want {
 			t.Errorf("owner %d: %s, named %s", uid, got, want)
 		}
@@ -75,7 +75,7 @@ func TestNamelessInheritsACL(t *testing.T) {
 }
 
 // Each call that fails is an error, and nothing stays open.
-func TestNamelessFaults(t *testing.T) {
+func TestTmpfileFaults(t *testing.T) {
 	s := newSite(t, "", "")
 	root := s.dir("")
 	root.upper()
