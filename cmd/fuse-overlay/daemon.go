@@ -14,16 +14,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// A daemon starts in two processes, because a Go program cannot fork. The first runs the program again, in a session
-// and a mount namespace (apart.go) of its own, and waits. The second mounts and reports the result
-// through a pipe. It then closes all descriptors of its caller and leaves its directory and
-// session.
-// The first then ends with the exit code its caller is waiting for.
+// A daemon starts in two processes, because a Go program cannot fork. The first runs the program
+// again, in a session and a mount namespace (apart.go) of its own, and waits. The second mounts and
+// reports the result through a pipe. It then closes all descriptors of its caller, and leaves the
+// caller's directory and session. The first ends with the exit code.
 
-// resultVariable tells the second process which descriptor is the pipe.
+// resultVariable holds the number of the pipe's descriptor in the second process.
 const resultVariable = "_FUSE_OVERLAY_RESULT_FD"
 
-// What goes up the pipe: reportOK, or reportFailed and one line, or nothing when the daemon died.
+// The pipe contains reportOK, or reportFailed and one line, or nothing if the daemon died.
 const (
 	reportOK     = "ok"
 	reportFailed = "failed: "
@@ -32,15 +31,16 @@ const (
 // standardStreams are stdin, stdout and stderr: the first descriptor after them is free for use.
 const standardStreams = 3
 
-// farDescriptor is a number that the daemon's table of descriptors has room for from the beginning, where it may have so many. The
-// kernel's table grows by doubling, and a process with threads waits for all processors each time (expand_fdtable: an RCU grace
-// period, 8 to 16 ms): the first walk of a tree would meet five of these. A table stays as large as it once was, also over an exec:
-// twice this number, for layers, cached handles and removed files in use.
+// farDescriptor is a descriptor number that the daemon's table has room for from the start, if the
+// limit of open files allows it. The kernel doubles a table that is full, and a process with
+// threads waits for an RCU grace period each time (expand_fdtable), 8 to 16 ms. Without the room,
+// the first walk of a tree would wait five times. A table keeps its size, over an exec too. The
+// room is twice this number, for layers, cached handles and removed files in use.
 const farDescriptor = 4096
 
 // startDaemon returns nil when the mount answers.
 func startDaemon(argv []string, req *request) error {
-	// The daemon checks the mount point, but a descriptor that is not there cannot even be passed to it.
+	// The daemon checks the mount point, but it cannot inherit a descriptor that is not open.
 	if fd, ok := conn.DeviceFD(req.mount.Point); ok {
 		if err := checkDeviceFD(fd); err != nil {
 			return err
@@ -48,13 +48,13 @@ func startDaemon(argv []string, req *request) error {
 	}
 	var probe *host.Socket
 	if needsLossProbe(req) && mayMount() {
-		probe = beLossClient()
+		probe = startLossClientHere()
 	}
 	return runAgain(argv, req.mount.Point, probe)
 }
 
-// runAgain runs the program again with a result pipe, and with the server's end of the probe for lost appends if there is one,
-// and waits for the result.
+// runAgain runs the program again with a result pipe and waits for the result. If probe is not nil,
+// the daemon inherits it: the server's end of the probe for lost appends.
 func runAgain(argv []string, mountPoint string, probe *host.Socket) error {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -86,13 +86,13 @@ func runAgain(argv []string, mountPoint string, probe *host.Socket) error {
 
 	report, err := io.ReadAll(r)
 	if err != nil {
-		return fmt.Errorf("cannot hear from the daemon: %w", err)
+		return fmt.Errorf("cannot read the result of the daemon: %w", err)
 	}
 	switch text := string(report); {
 	case text == reportOK:
 		return nil
 	case strings.HasPrefix(text, reportFailed):
-		_, _ = daemon.Wait() // so that nothing of the daemon is left when the caller hears of it
+		_, _ = daemon.Wait() // the daemon is gone when the caller reads the error
 		return errors.New(text[len(reportFailed):])
 	default:
 		how, err := daemon.Wait()
@@ -147,8 +147,8 @@ func joinNumbers(numbers []int) string {
 	return strings.Join(words, ",")
 }
 
-// closeOnExec keeps what this process inherited, knowingly or not, from the daemon; what it is to have is passed
-// explicitly.
+// closeOnExec keeps the daemon from inheriting the descriptors that this process has inherited. The
+// daemon gets its descriptors explicitly.
 func closeOnExec() error {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -199,7 +199,7 @@ func inheritedResult() *resultPipe {
 	return &resultPipe{os.NewFile(uintptr(fd), "result pipe")}
 }
 
-// success fails when nobody waits for the result any more.
+// success fails if the first process no longer waits for the result.
 func (p *resultPipe) success() error {
 	_, err := p.w.WriteString(reportOK)
 	return errors.Join(err, p.w.Close())
@@ -210,16 +210,17 @@ func (p *resultPipe) failure(err error) {
 	p.w.Close()
 }
 
-// letGoOfCaller gives back the last of what belongs to the caller: it may wait for the end of its pipe on stderr, or
-// want to unmount the file system it called from. stdin and stdout were never passed on: stdin is /dev/null.
-func letGoOfCaller() error {
+// releaseCaller closes the caller's stderr and leaves the caller's directory. The caller may wait
+// for the end of its pipe on stderr, or unmount the file system of its directory. The daemon has
+// not inherited stdin and stdout: stdin is /dev/null.
+func releaseCaller() error {
 	if err := syscall.Dup3(int(os.Stdin.Fd()), int(os.Stderr.Fd()), 0); err != nil {
 		return os.NewSyscallError("dup3", err)
 	}
 	return os.Chdir("/")
 }
 
-// setProcessName makes ps and pgrep show the daemon by the name of the program; it would be "exe" otherwise.
+// setProcessName sets the name that ps and pgrep show. Without it, the daemon is called "exe".
 func setProcessName(name string) {
-	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // no harm if it cannot be
+	_ = os.WriteFile("/proc/self/comm", []byte(name), 0) // the name is not needed
 }

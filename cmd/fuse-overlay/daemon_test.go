@@ -27,7 +27,7 @@ func beDaemon(argv []string, result *resultPipe) {
 	switch argv[1] {
 	case "mounts":
 		inheritedNamespace().Close()
-		if err := letGoOfCaller(); err != nil {
+		if err := releaseCaller(); err != nil {
 			result.failure(err)
 			return
 		}

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// foregroundLog goes to stderr, or to the file that was asked for.
+// foregroundLog goes to stderr, or to the file of option log.
 func foregroundLog(req *request) (*zap.Logger, error) {
 	if req.logFile != "" {
 		return fileLog(req)
@@ -17,8 +17,8 @@ func foregroundLog(req *request) (*zap.Logger, error) {
 	return newLog(req, zapcore.NewConsoleEncoder(logFields()), zapcore.Lock(os.Stderr)), nil
 }
 
-// daemonLog goes to the file that was asked for, or to the journal or syslog, or nowhere if the machine has neither:
-// a container often has not, and that is no reason not to mount.
+// daemonLog goes to the file of option log, or to the journal or syslog. If the machine has
+// neither, as a container often, it goes nowhere.
 func daemonLog(req *request) (*zap.Logger, error) {
 	if req.logFile != "" {
 		return fileLog(req)
@@ -31,12 +31,12 @@ func daemonLog(req *request) (*zap.Logger, error) {
 }
 
 func fileLog(req *request) (*zap.Logger, error) {
-	// Paths and names of all users go by here, so it is for the owner's eyes.
+	// The log contains names of files of all users, so only its owner may read it.
 	f, err := os.OpenFile(req.logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open the log: %w", err)
 	}
-	// The trace of a crash would go to stderr, which a daemon has let go of.
+	// The trace of a crash would go to stderr, which a daemon has closed.
 	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
 		return nil, fmt.Errorf("cannot use %s for the log: %w", req.logFile, err)
 	}

@@ -77,7 +77,7 @@ func TestSyslogThatDoesNotRead(t *testing.T) {
 	}
 	log := zap.New(newSyslogCore(out, zapcore.InfoLevel))
 	queue := 0 // lines the socket takes before it is full
-	for start := time.Now(); time.Since(start) < syslogPatience; queue++ {
+	for start := time.Now(); time.Since(start) < syslogTimeout; queue++ {
 		if queue > 100000 {
 			t.Fatal("the socket is never full")
 		}
@@ -86,7 +86,7 @@ func TestSyslogThatDoesNotRead(t *testing.T) {
 	}
 	start := time.Now()
 	log.Info("dropped")
-	if took := time.Since(start); took > 20*syslogPatience {
+	if took := time.Since(start); took > 20*syslogTimeout {
 		t.Errorf("a full socket held the log up for %v", took)
 	}
 }

@@ -26,13 +26,13 @@ const (
 	lossClientVariable = "_FUSE_OVERLAY_LOSS_CLIENT_FD"
 )
 
-// needsLossProbe reports whether it matters what the probe finds.
+// needsLossProbe reports whether the mount depends on the result of the probe.
 func needsLossProbe(req *request) bool {
 	o := &req.overlay
 	return o.Upper != "" && !o.ReadOnly && o.Conn.IO != conn.IOPassthrough && o.Conn.Writeback != conn.WritebackOn
 }
 
-// runLossClient is the whole life of a process that is a client and nothing else; false in all others.
+// runLossClient runs a process that is a client and nothing else. It returns false in all others.
 func runLossClient() bool {
 	fd, err := strconv.Atoi(os.Getenv(lossClientVariable))
 	if err != nil {
@@ -42,9 +42,9 @@ func runLossClient() bool {
 	return true
 }
 
-// beLossClient has this process be the client, beside what it does, and returns the server's end of the connection; nil if
-// there is none.
-func beLossClient() *host.Socket {
+// startLossClientHere runs the client in this process and returns the server's end of the
+// connection; nil on error.
+func startLossClientHere() *host.Socket {
 	server, client, err := host.NewSocketPair()
 	if err != nil {
 		return nil
@@ -56,7 +56,7 @@ func beLossClient() *host.Socket {
 	return &server
 }
 
-// inheritedLossSocket is the server's end, in a daemon whose starter is the client.
+// inheritedLossSocket returns the server's end, in a daemon whose starter is the client.
 func inheritedLossSocket() (s host.Socket, ok bool) {
 	fd, err := strconv.Atoi(os.Getenv(lossServerVariable))
 	if err != nil {
@@ -81,7 +81,7 @@ func startLossProbe(req *request, log *zap.Logger) (wait func() lossprobe.Result
 	var err error
 	if ok {
 		close(ended)
-	} else { // now: later this process may have left what the start of another one needs
+	} else { // at once: later this process may have left what the start of another one needs
 		socket, err = startLossClient(req.called, ended)
 	}
 	go func() {
@@ -97,8 +97,8 @@ func startLossProbe(req *request, log *zap.Logger) (wait func() lossprobe.Result
 	return wait, func() { wait(); <-ended }
 }
 
-// startLossClient starts a process of its own as client, and returns the server's end of the connection. ended is closed when
-// there is no such process any more.
+// startLossClient starts a client process and returns the server's end of the connection. It closes
+// ended when there is no such process any more.
 func startLossClient(name string, ended chan<- struct{}) (host.Socket, error) {
 	server, client, err := host.NewSocketPair()
 	if err != nil {

@@ -155,7 +155,7 @@ func attachDaemon(req *request) (*attached, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := letGoOfCaller(); err != nil {
+	if err := releaseCaller(); err != nil {
 		m.detach()
 		return nil, err
 	}

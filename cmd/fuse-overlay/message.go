@@ -9,14 +9,14 @@ import (
 	"unicode"
 )
 
-// hints are remedies for an errno whose text does not contain one.
+// hints are remedies for an errno.
 var hints = map[syscall.Errno]string{
-	syscall.EMFILE: "raise the limit of open files: ulimit -n",
-	syscall.ENFILE: "raise the machine's limit of open files: sysctl fs.file-max",
+	syscall.EMFILE: "increase the limit of open files: ulimit -n",
+	syscall.ENFILE: "increase the machine's limit of open files: sysctl fs.file-max",
 	syscall.EROFS:  "for a read-only mount leave out upperdir and workdir",
 }
 
-// message is an error as the user reads it: one line, with a hint if there is one for its errno.
+// message returns an error for the user: one line, with the hint of its errno.
 func message(err error) string {
 	text := err.Error()
 	var errno syscall.Errno
@@ -31,13 +31,14 @@ func oneLine(text string) string {
 	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
 }
 
-// A message keeps its beginning and its end, if it is longer than both.
+// A longer message is cut to its first and last bytes.
 const (
 	lineBegin = 1000
 	lineEnd   = 200
 )
 
-// printable leaves out the middle of a long text, and makes control characters harmless to a terminal.
+// printable cuts the middle of a long text, and replaces control characters, which a terminal would
+// obey.
 func printable(text string) string {
 	if len(text) > lineBegin+lineEnd {
 		text = strings.ToValidUTF8(text[:lineBegin], "") + " ... " + strings.ToValidUTF8(text[len(text)-lineEnd:], "")
@@ -50,14 +51,14 @@ func printable(text string) string {
 	}, text)
 }
 
-// explainColons adds to the error of a layer that is not there that its name may have been taken apart at a colon.
+// explainColons adds to the error of a missing layer that a colon may have split its name.
 func (r *request) explainColons(err error) error {
 	if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	lowers := r.overlay.Lowers
 	for i := range lowers {
-		for end := i + 2; end <= min(i+mostColons+1, len(lowers)); end++ {
+		for end := i + 2; end <= min(i+maxColons+1, len(lowers)); end++ {
 			name := strings.Join(lowers[i:end], ":")
 			if info, serr := os.Stat(name); serr == nil && info.IsDir() {
 				return &colonError{err, name}
@@ -67,10 +68,10 @@ func (r *request) explainColons(err error) error {
 	return err
 }
 
-// mostColons is how many colons are looked for in the name of one directory.
-const mostColons = 4
+// maxColons is how many colons explainColons expects in the name of one directory.
+const maxColons = 4
 
-// colonError is an error about a part of a directory's name.
+// colonError is an error about a layer whose name a colon has split.
 type colonError struct {
 	error
 	dir string

@@ -18,14 +18,14 @@ import (
 // syslogSocket is where the journal or syslog listens.
 const syslogSocket = "/dev/log"
 
-// syslogPatience is how long a log line may hold up the request that wrote it. The reader of the socket may itself be
-// waiting for a file of this mount, so there has to be an end; package log/syslog has none, hence not its Writer.
-const syslogPatience = 20 * time.Millisecond
+// syslogTimeout is how long a log line may delay the request that writes it. The reader of the
+// socket may itself wait for a file of this mount. The Writer of package log/syslog has no timeout.
+const syslogTimeout = 20 * time.Millisecond
 
 // syslogConn sends lines to the syslog socket. A line that cannot be sent is dropped.
 type syslogConn struct {
 	path, tag string
-	dir       *os.File // what path begins at; nil: the root
+	dir       *os.File // the directory that path begins at; nil: the root
 
 	mu   lock.Mutex[lock.Leaf]
 	conn net.Conn // guarded by mu
@@ -37,7 +37,7 @@ func dialSyslog(path, tag string) (*syslogConn, error) {
 		return nil, err
 	}
 	s := &syslogConn{path: path, tag: tag, conn: conn}
-	// The daemon leaves the tree that the path is of, but may have to open the socket anew.
+	// The daemon changes its root, but may have to open the socket again.
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		if s.dir, err = os.OpenFile(filepath.Dir(real), unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
 			s.path = fmt.Sprintf("/proc/thread-self/fd/%d/%s", s.dir.Fd(), filepath.Base(real))
@@ -46,7 +46,7 @@ func dialSyslog(path, tag string) (*syslogConn, error) {
 	return s, nil
 }
 
-// send is called with the severity that the receiver sorts by.
+// send sends one line. The receiver sorts lines by severity.
 func (s *syslogConn) send(severity syslog.Priority, text string) {
 	line := fmt.Appendf(nil, "<%d>%s %s[%d]: %s",
 		syslog.LOG_DAEMON|severity, time.Now().Format(time.Stamp), s.tag, os.Getpid(), text)
@@ -55,7 +55,7 @@ func (s *syslogConn) send(severity syslog.Priority, text string) {
 	if err := s.write(line); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}
-	// The receiver was restarted: its socket is a new one.
+	// The receiver has been restarted, with a new socket.
 	conn, err := net.Dial("unixgram", s.path)
 	if err != nil {
 		return
@@ -65,16 +65,16 @@ func (s *syslogConn) send(severity syslog.Priority, text string) {
 	_ = s.write(line)
 }
 
-// write sends one line. Preconditions: mu is held.
+// write sends one line. Precondition: mu is held.
 func (s *syslogConn) write(line []byte) error {
-	if err := s.conn.SetWriteDeadline(time.Now().Add(syslogPatience)); err != nil {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(syslogTimeout)); err != nil {
 		return err
 	}
 	_, err := s.conn.Write(line)
 	return err
 }
 
-// syslogCore is a zapcore.Core that leaves time and level to the receiver.
+// syslogCore is a zapcore.Core without time and level: the receiver adds them.
 type syslogCore struct {
 	zapcore.LevelEnabler
 	encoder zapcore.Encoder
