@@ -25,6 +25,7 @@ const justNow = 50 * time.Microsecond
 // the node is known. Preconditions: no directory's mu is held, the query needs the layers.
 func (l *lookup) runChanging() (done bool, err error) {
 	o, p := l.o, l.p
+	l.copies = o.sharedCopies.Load()
 	if err := o.stack.LookUpInLayers(&l.query, l.d, &l.found); err != nil {
 		return false, err
 	}

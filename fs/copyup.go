@@ -192,6 +192,7 @@ func (c *copyUp) publishSharedLocked(p *place) error {
 	if err := o.stack.PublishCopy(p.shared, c.staged); err != nil {
 		return err
 	}
+	o.sharedCopies.Add(1)
 	var now sys.Stat
 	err := o.stack.Copy(p.shared).Stat(&now)
 	key := keyOf(&now)

@@ -87,6 +87,7 @@ type lookup struct {
 
 	query  stack.Query
 	need   stack.Need // of the query
+	copies uint64     // tree.sharedCopies before the layers were read
 	known  *Node      // was the name's node, with a reference, and lay at place
 	place  place
 	unused *Node // a node with a reference that release gives back
@@ -213,6 +214,7 @@ func (l *lookup) takeKnownLocked(err error) (done bool, _ error) {
 // to finishLocked. For newDir the caller calls initDirInode. Preconditions: no directory's mu is
 // held.
 func (l *lookup) askLowers() {
+	l.copies = l.o.sharedCopies.Load()
 	switch {
 	case l.need == stack.NeedLoad: // the caller does that before it begins a new lookup
 		return

@@ -19,7 +19,7 @@ func (l *lookup) attachLocked() (done bool, err error) {
 		return true, nil
 	}
 	l.node, err = l.nodeOfFoundLocked()
-	return err == nil, err
+	return l.node != nil, err
 }
 
 // ownName is the name for a node to keep.
@@ -47,8 +47,8 @@ func (l *lookup) release() {
 }
 
 // nodeOfFoundLocked returns the node of what was found, which is not a directory, with one
-// reference more. A further link of a known object gets the known node. Preconditions: p.dir.mu is
-// held.
+// reference more. A further link of a known object gets the known node. nil: the lower object may
+// have been copied up since it was found. Preconditions: p.dir.mu is held.
 func (l *lookup) nodeOfFoundLocked() (*Node, error) {
 	o, p := l.o, l.p
 	n, known, err := o.knownObject(&l.found)
@@ -59,17 +59,20 @@ func (l *lookup) nodeOfFoundLocked() (*Node, error) {
 	name := l.ownName()
 	if !known {
 		n = o.newNode(p, name, &l.found, nil)
-		first, made, err := o.linkShared(n, &l.found)
+		first, made, err := o.linkShared(n, &l.found, l.copies)
 		if err != nil {
 			l.unused = n
 			return nil, err
 		}
-		if !made { // another of its names was looked up at the same time
+		if made {
+			o.numbers.claim(n)
+		} else {
 			o.unref(n)
 			o.nodes.Drop(n)
-			n, known = first, true
-		} else {
-			o.numbers.claim(n)
+			if first == n {
+				return nil, nil
+			}
+			n, known = first, true // another of its names was looked up at the same time
 		}
 	}
 	if known {

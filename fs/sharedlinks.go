@@ -60,17 +60,23 @@ func (t *tree) share(n *Node, x *stack.Shared) error {
 
 // linkShared is linkNode for a new node of a shared object. Its links may have changed since it was
 // found. Only a node of the object changes them, so they stay once this node is known.
-func (t *tree) linkShared(n *Node, f *stack.Found) (first *Node, made bool, err error) {
+func (t *tree) linkShared(n *Node, f *stack.Found, copies uint64) (first *Node, made bool, err error) {
 	defer n.lockLinks()()
-	if first, made = t.linkNode(n, f); made && f.Shared != nil && f.Layer == stack.Upper {
+	if first, made = t.linkNode(n, f, copies); made && f.Shared != nil && f.Layer == stack.Upper {
 		err = t.stack.Recount(f.Shared)
 	}
 	return first, made, err
 }
 
 // linkNode registers a new node as that of its object, for other names to find. If another node was
-// registered at the same time, first is that node, with one reference more.
-func (t *tree) linkNode(n *Node, f *stack.Found) (first *Node, made bool) {
+// registered at the same time, first is that node, with one reference more. If the object may have
+// been copied up since it was found in a lower, first is n and made is false: a node that was
+// dropped since may have published the copy. copies is sharedCopies before the object was found.
+func (t *tree) linkNode(n *Node, f *stack.Found, copies uint64) (first *Node, made bool) {
+	if f.Shared != nil && f.Shared.Ino != 0 && f.Layer != stack.Upper {
+		// A node that publishes a copy counts it before it can be dropped.
+		return t.nodes.LinkWhile(sharedKey(f.Shared), n, func() bool { return t.sharedCopies.Load() == copies })
+	}
 	var keys []inodecache.Key
 	if f.Shared != nil && f.Shared.Ino != 0 {
 		keys = append(keys, sharedKey(f.Shared))

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -336,52 +335,6 @@ func TestLinkOfASharedFileWithALongName(t *testing.T) {
 		}
 		s.auditLinks("linked")
 		s.remount()
-	}
-}
-
-// Names of one object are looked up, changed, linked and removed at once; they agree at any time.
-func TestSharedObjectsTogether(t *testing.T) {
-	var table strings.Builder
-	const names = 8
-	table.WriteString("file d0/f \"00000000\"\n")
-	for i := 1; i < names; i++ {
-		fmt.Fprintf(&table, "link d%d/f d0/f\n", i)
-	}
-	for range 30 {
-		s := newLinked(t, table.String())
-		fds := openFDs(t)
-		var ready atomic.Int64
-		s.together(names, func(k *kernel, worker int) {
-			p := fmt.Sprintf("d%d/f", worker)
-			for ready.Add(1); ready.Load() < names; {
-			}
-			fail := func(what string, err error) {
-				if err != nil {
-					t.Errorf("%s %s: %v", what, p, err)
-				}
-			}
-			fail("write", k.write(p, uint64(worker), "1")())
-			switch worker % 4 {
-			case 1:
-				fail("unlink", k.unlink(p)())
-			case 2:
-				fail("link", k.link(p, p+"2")())
-			case 3:
-				fail("rename", k.rename(p, p+"3", 0)())
-			}
-		})
-		for range 2 {
-			for _, p := range []string{"d0/f", "d2/f2", "d3/f3"} {
-				if text, err := s.read(p); err != nil || text != "11111111" {
-					t.Errorf("%s is %q, %v", p, text, err)
-				}
-			}
-			s.auditLinks("together")
-			s.wantConsistent(fds)
-			s.remount()
-			fds = openFDs(t)
-		}
-		s.shut()
 	}
 }
 

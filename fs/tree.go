@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"sync/atomic"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
@@ -14,6 +16,8 @@ type tree struct {
 	access
 	numbers inodeNumbers
 	pruner  pruner
+	// sharedCopies is how many copies of shared objects have been published.
+	sharedCopies atomic.Uint64
 }
 
 // newNode makes the node of what has been found under a name, with one reference. For a directory

@@ -212,6 +212,25 @@ func (t *Table[N]) Linked(k Key) (N, bool) {
 func (t *Table[N]) Link(k Key, n N) (node N, made bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
+	return t.linkLocked(k, n)
+}
+
+// LinkWhile is Link, if isValid returns true after it: otherwise the object has no node, made is
+// false and node is n. No other goroutine gets n before isValid has returned. isValid must not use
+// the table.
+func (t *Table[N]) LinkWhile(k Key, n N, isValid func() bool) (node N, made bool) {
+	t.linkMu.Lock()
+	defer t.linkMu.Unlock()
+	node, made = t.linkLocked(k, n)
+	if made && !isValid() {
+		delete(t.links, k)
+		return n, false
+	}
+	return node, made
+}
+
+// linkLocked is Link. Preconditions: linkMu is held.
+func (t *Table[N]) linkLocked(k Key, n N) (node N, made bool) {
 	if first, ok := t.links[k]; ok && first != n && t.Ref(first) {
 		return first, false
 	}

@@ -282,3 +282,26 @@ func TestConcurrentReferences(t *testing.T) {
 		t.Fatalf("%d nodes are left", n-1)
 	}
 }
+
+// TestLinkWhile checks that a node which is no longer valid does not become that of its object.
+func TestLinkWhile(t *testing.T) {
+	table, _ := newTree()
+	k := Key{Dev: 1, Ino: 2}
+	first, second := &thing{name: "first"}, &thing{name: "second"}
+	table.Insert(first)
+	table.Insert(second)
+	valid := func() bool { return true }
+	stale := func() bool { return false }
+	if n, made := table.LinkWhile(k, first, stale); n != first || made {
+		t.Fatalf("a stale node: %v, %v", n, made)
+	}
+	if n, known := table.Linked(k); known {
+		t.Fatalf("the object has the node %v", n)
+	}
+	if n, made := table.LinkWhile(k, first, valid); n != first || !made {
+		t.Fatalf("a valid node: %v, %v", n, made)
+	}
+	if n, made := table.LinkWhile(k, second, stale); n != first || made {
+		t.Fatalf("a second node: %v, %v", n, made)
+	}
+}
