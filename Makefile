@@ -26,34 +26,10 @@ LINT         := .tools/golangci-lint-$(LINT_VERSION)
 VALE_VERSION := v3.21.0
 VALE         := .tools/vale-$(VALE_VERSION)
 
-# Folders (without their subfolders) and files whose English `make lint` checks: all but those of
-# PROSE_TODO, which are not clean yet. DIRS replaces them.
-PROSE_TODO := \
-	cmd/fuse-overlay \
-	e2e \
-	e2e/command \
-	e2e/cost \
-	e2e/differential \
-	e2e/engines \
-	e2e/faults \
-	e2e/format \
-	e2e/fsx \
-	e2e/harness \
-	e2e/io \
-	e2e/lifetime \
-	e2e/rights \
-	e2e/view \
-	fs \
-	fs/conn \
-	fs/conn/lossprobe \
-	fs/conn/readers \
-	fs/conn/wire \
-	internal/ondisk \
-	whiteout
-PROSE       = $(filter-out $(PROSE_TODO),.ci/run .github .golangci.yml Makefile \
+# Folders (without their subfolders) and files whose English `make lint` checks.
+DIRS ?= .ci/run .github .golangci.yml Makefile \
 	$(wildcard *.md docs/examples/*.* docs/examples/kubernetes/*) docs/examples/fstab \
-	$(shell find * -name '*.go' -o -name '*.sh' -o -name '*.md' | grep / | xargs -n 1 dirname | sort -u))
-DIRS       ?= $(PROSE)
+	$(shell find * -name '*.go' -o -name '*.sh' -o -name '*.md' | grep / | xargs -n 1 dirname | sort -u)
 
 # All packages but the end-to-end tests, which need a built program and the right to mount.
 UNIT     = $$($(GO) list ./... | grep -v '/e2e\(/\|$$\)')

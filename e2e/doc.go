@@ -23,7 +23,7 @@
 // a leaked daemon fail the run.
 //
 //	FUSE_OVERLAY_BIN=PATH       the binary to test, instead of building ./cmd/fuse-overlay
-//	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary, to test the tests
+//	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary
 //	FUSE_OVERLAY_CACHE=DIR      where the debootstrap root is kept between runs
 //	FUSE_OVERLAY_SEED=N         first seed of the differential test
 //	FUSE_OVERLAY_SEQS=N         number of its sequences

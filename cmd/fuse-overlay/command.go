@@ -131,7 +131,7 @@ func (c *commandLine) setHelperFlag(letter byte) (known bool) {
 func (c *commandLine) mountPoint() (source, point string, err error) {
 	switch n := len(c.positionals); {
 	case n == 0:
-		return "", "", errors.New("no mount point given (--help tells how to call)")
+		return "", "", errors.New("no mount point given (see --help)")
 	case n > 2:
 		return "", "", fmt.Errorf("more than a source and a mount point given: %s%s", quotedAll(c.positionals), bareOption(c.positionals))
 	case c.positionals[n-1] == "":

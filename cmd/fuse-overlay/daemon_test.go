@@ -13,7 +13,8 @@ import (
 	"time"
 )
 
-// TestMain is also the daemon: runAgain starts this program again, and its first argument says how it is to end.
+// TestMain is also the daemon: runAgain starts this program again, and its first argument is how it
+// ends.
 func TestMain(m *testing.M) {
 	if result := inheritedResult(); result != nil {
 		beDaemon(os.Args, result)
@@ -128,7 +129,8 @@ func TestRunAgain(t *testing.T) {
 	}
 }
 
-// withoutReserved drops the pipes that go-fuse makes for itself to keep low descriptors from being a file of a mount.
+// withoutReserved drops the pipes that go-fuse makes for itself. They keep low descriptors from
+// being a file of a mount.
 func withoutReserved(report string) string {
 	var kept []string
 	for line := range strings.Lines(report) {
@@ -164,7 +166,8 @@ func TestSuccessThatNobodyWaitsFor(t *testing.T) {
 	}
 }
 
-// The namespace of the caller is passed on by further descriptors, between those whose numbers are taken.
+// The namespace of the caller is passed on by further descriptors, between those whose numbers are
+// taken.
 func TestPassedNamespace(t *testing.T) {
 	files, numbers := passedFiles([]uintptr{1, 20, 21, 22}, "/dev/fd/5")
 	if !slices.Equal(files, []uintptr{1, 20, 5, 21, 22}) {
@@ -199,7 +202,8 @@ func TestPassedFiles(t *testing.T) {
 	}
 }
 
-// The daemon's table of descriptors is large from the beginning; where it may have few, it comes up all the same.
+// The daemon's table of descriptors is large from the beginning. If the limit is low, the daemon
+// starts all the same.
 func TestRoomForDescriptors(t *testing.T) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

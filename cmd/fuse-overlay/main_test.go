@@ -72,9 +72,9 @@ func TestErrorsAreOneLineAndNameTheProgram(t *testing.T) {
 		want string
 	}{
 		{[]string{"/bin/fuse-overlay", "M"}, "fuse-overlay: no lower layer given: -o lowerdir=DIR[:DIR]... is needed\n"},
-		{[]string{"fuse-overlayfs"}, "fuse-overlayfs: no mount point given (--help tells how to call)\n"},
-		{nil, "fuse-overlay: no mount point given (--help tells how to call)\n"},
-		{[]string{""}, "fuse-overlay: no mount point given (--help tells how to call)\n"},
+		{[]string{"fuse-overlayfs"}, "fuse-overlayfs: no mount point given (see --help)\n"},
+		{nil, "fuse-overlay: no mount point given (see --help)\n"},
+		{[]string{""}, "fuse-overlay: no mount point given (see --help)\n"},
 		{[]string{"fuse-overlay", "-f", "-o", "lowerdir=/", "/proc/none"}, "fuse-overlay: mount point \"/proc/none\": no such file or directory\n"},
 	} {
 		var out, errs bytes.Buffer

@@ -110,7 +110,7 @@ func checkAnswers(point string) error {
 	}
 	var root syscall.Stat_t
 	if err := syscall.Stat(point, &root); err != nil {
-		return fmt.Errorf("the mount on %q does not tell its attributes: %w", point, err)
+		return fmt.Errorf("the mount on %q does not return its attributes: %w", point, err)
 	}
 	return nil
 }
@@ -141,7 +141,7 @@ func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger
 		}
 		return nil, fmt.Errorf("mount point %q: %s", mount.Point, said) // the text has more than the exit code
 	default:
-		log.Warn("the mount is not as asked for", zap.String("fusermount3", said))
+		log.Warn("the mount differs from what was requested", zap.String("fusermount3", said))
 		return m, nil
 	}
 }

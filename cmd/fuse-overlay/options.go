@@ -69,7 +69,7 @@ var optionTable = []optionGroup{
 	{"behaviour", []option{
 		{"volatile", noValue, flag(func(r *request) *bool { return &r.overlay.Volatile }), "never wait for the disk; a power cut may damage upperdir"},
 		{"fsync", may("0|1"), off(func(r *request) *bool { return &r.overlay.NoFsync }), "0: fsync by applications does nothing"},
-		{"writeback", may("0|1"), setWriteback, "1: the kernel collects small writes, and asks for attributes after each close (default: where data would be lost without)"},
+		{"writeback", may("0|1"), setWriteback, "1: the kernel collects small writes, and requests attributes after each close (default: where data would be lost without)"},
 		{"cache_inodes", needs("NUMBER"), setCacheInodes, "how many unused inodes the kernel may keep, and so the memory of the mount (default: as many as it wants)"},
 		{"io", needs("auto|cached|passthrough"), setIO, "passthrough: data goes to the layer's files directly, opens cost a request (root)"},
 		{"cpu_idle", needs("auto|poll|sleep"), setCPUIdle, "poll: while requests come fast, idle CPUs of the machine poll in place of sleeping (root)"},
@@ -93,7 +93,8 @@ var optionTable = []optionGroup{
 		{"xattr_whiteouts", noValue, flag(feature(func(f *fs.Features) *bool { return &f.XattrWhiteouts })), "where devices cannot be made, whiteouts are attributes"},
 	}},
 	{"ids and permissions", []option{
-		{"uidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.UIDs }), "user ids of the layers are shown as others; those left out, as the overflow id"},
+		{"uidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.UIDs }), "user ids of the layers are shown as others; those left out are the overflow id"},
+
 		{"gidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.GIDs }), "the same for groups"},
 		{"squash_to_root", noValue, squashToRoot, "everything belongs to user and group 0"},
 		{"squash_to_uid", needs("UID"), squash(func(m *owner.IDs) *owner.Squash { return &m.UID }), "everything belongs to one user"},

@@ -56,7 +56,7 @@ func serveFake(m *fakeMount, signals ...os.Signal) (took time.Duration, closed b
 	go func() {
 		for _, s := range signals {
 			time.Sleep(time.Second)
-			if s == syscall.Signal(0) { // somebody else unmounts
+			if s == syscall.Signal(0) { // another process unmounts
 				close(m.gone)
 				return
 			}
