@@ -23,7 +23,7 @@ func TestDocumentsNameFilesThatExist(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, e := range entries {
-		folders[e.Name()] = e.IsDir()
+		folders[e.Name()] = e.IsDir() && e.Name() != "bin" // of what make builds
 	}
 	named := 0
 	for _, pattern := range documents {
