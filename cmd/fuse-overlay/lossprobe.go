@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,11 +35,23 @@ func needsLossProbe(req *request) bool {
 
 // runLossClient runs a process that is a client and nothing else. It returns false in all others.
 func runLossClient() bool {
-	fd, err := strconv.Atoi(os.Getenv(lossClientVariable))
+	socket, device, inherited := strings.Cut(os.Getenv(lossClientVariable), ":")
+	fd, err := strconv.Atoi(socket)
 	if err != nil {
 		return false
 	}
-	_ = lossprobe.RunClient(host.AdoptSocket(fd)) // the server finds the connection closed
+	// On any error the server finds the connection closed.
+	var dev *host.Device
+	if !inherited {
+		dev, err = host.OpenDevice()
+	} else if number, e := strconv.Atoi(device); e == nil {
+		dev, err = host.AdoptDevice(number)
+	} else {
+		err = e
+	}
+	if err == nil {
+		_ = lossprobe.RunClient(dev, host.AdoptSocket(fd))
+	}
 	return true
 }
 
@@ -50,7 +63,9 @@ func startLossClientHere() *host.Socket {
 		return nil
 	}
 	go func() {
-		_ = lossprobe.RunClient(client)
+		if dev, err := host.OpenDevice(); err == nil {
+			_ = lossprobe.RunClient(dev, client)
+		}
 		client.Close()
 	}()
 	return &server

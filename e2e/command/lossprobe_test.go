@@ -1,8 +1,10 @@
 package command
 
 import (
+	"debug/elf"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -72,23 +74,58 @@ func TestWritebackWithoutAnAnswerOfTheProbe(t *testing.T) {
 func TestProbeInTheForeground(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "file f \"text\"")
-		cmd := exec.Command(harness.Program, "-f", "-o", o.MountOptions(), o.Point)
-		harness.Check(t, cmd.Start())
-		t.Cleanup(func() {
-			harness.Check(t, cmd.Process.Signal(syscall.SIGTERM))
-			harness.Check(t, cmd.Wait())
-		})
-		if !harness.Eventually(5*time.Second, o.IsMounted) {
-			t.Fatal("not mounted in the foreground")
-		}
-		harness.WantText(t, o.Path("f"), "text")
-		if text := harness.ReadText(t, o.Log); strings.Contains(text, logLoses) == strings.Contains(text, logKeeps) {
-			t.Errorf("the probe has found nothing:\n%s", text)
-		}
+		cmd := mountInForeground(t, e)
 		children := fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid)
 		if !harness.Eventually(time.Second, func() bool { return strings.TrimSpace(harness.ReadText(t, children)) == "" }) {
 			t.Errorf("children are left: %s", harness.ReadText(t, children))
 		}
 	})
+}
+
+// TestProbeOfASlowClient delays each program that starts. So the daemon removes the mounts of its
+// namespace before the client of the probe has done anything.
+func TestProbeOfASlowClient(t *testing.T) {
+	harness.NeedDaemon(t)
+	if needsLoader(t, harness.Program) { // the loader could not open the libraries any more
+		t.Skip("the program is not static, because it has the race detector")
+	}
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		mountInForeground(t, e, "strace", "-f", "-o", "/dev/null", "-e", "trace=execve",
+			"-e", "inject=execve:delay_exit=200000")
+	})
+}
+
+// mountInForeground mounts with -f, run by another command if there is one, and checks that the
+// probe has a result. The mount ends with the test.
+func mountInForeground(t *testing.T, e *harness.Env, by ...string) *exec.Cmd {
+	t.Helper()
+	o := e.Overlay(t, "file f \"text\"")
+	argv := append(slices.Clip(by), harness.Program, "-f", "-o", o.MountOptions(), o.Point)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	harness.Check(t, cmd.Start())
+	t.Cleanup(func() {
+		if len(by) > 0 { // a signal would end the other command alone
+			harness.Check(t, syscall.Unmount(o.Point, 0))
+		} else {
+			harness.Check(t, cmd.Process.Signal(syscall.SIGTERM))
+		}
+		harness.Check(t, cmd.Wait())
+	})
+	if !harness.Eventually(5*time.Second, o.IsMounted) {
+		t.Fatal("not mounted in the foreground")
+	}
+	harness.WantText(t, o.Path("f"), "text")
+	if text := harness.ReadText(t, o.Log); strings.Contains(text, logLoses) == strings.Contains(text, logKeeps) {
+		t.Errorf("the probe has found nothing:\n%s", text)
+	}
+	return cmd
+}
+
+// needsLoader reports whether a program is dynamically linked.
+func needsLoader(t *testing.T, program string) bool {
+	t.Helper()
+	f, err := elf.Open(program)
+	harness.Check(t, err)
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }

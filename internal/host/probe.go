@@ -68,7 +68,10 @@ const (
 )
 
 // StartProbe starts this program again, with one end of a connection as descriptor 3 and one more
-// variable in its environment.
+// variable in its environment. With [SameNamespaces] the value is "3:4", and descriptor 4 is
+// /dev/fuse: the starter may remove the mounts of the namespace before the process could open it.
+// With [OwnNamespaces] the value is "3", and the process opens it: a user namespace can mount the
+// devices alone that were opened in it.
 func StartProbe(name string, s Socket, variable string, in Namespaces) (Child, error) {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -76,11 +79,19 @@ func StartProbe(name string, s Socket, variable string, in Namespaces) (Child, e
 	}
 	defer func() { _ = null.Close() }()
 	attr := &syscall.ProcAttr{
-		Env:   append(os.Environ(), variable+"=3"),
 		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), s.Fd()},
 		Sys:   &syscall.SysProcAttr{},
 	}
-	if in == OwnNamespaces {
+	if in == SameNamespaces {
+		dev, err := OpenDevice()
+		if err != nil {
+			return Child{}, err
+		}
+		defer dev.Close()
+		attr.Files = append(attr.Files, uintptr(dev.fd))
+		attr.Env = append(os.Environ(), variable+"=3:4")
+	} else {
+		attr.Env = append(os.Environ(), variable+"=3")
 		attr.Sys.Cloneflags = unix.CLONE_NEWUSER | unix.CLONE_NEWNS
 		attr.Sys.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		attr.Sys.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}

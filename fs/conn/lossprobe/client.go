@@ -7,14 +7,10 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// RunClient is the other process of the probe. It mounts the file system and sends the
-// connection over socket. The name of its last LOOKUP reports to the server whether the appended
-// bytes were lost.
-func RunClient(socket host.Socket) error {
-	dev, err := host.OpenDevice()
-	if err != nil {
-		return err
-	}
+// RunClient is the other process of the probe. It mounts the file system of a new connection, dev,
+// and sends the connection over socket. The name of its last LOOKUP reports to the server whether
+// the appended bytes were lost.
+func RunClient(dev *host.Device, socket host.Socket) error {
 	root, err := dev.MountDetached()
 	if err == nil {
 		defer root.Close()
