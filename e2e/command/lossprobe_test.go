@@ -115,8 +115,13 @@ func mountInForeground(t *testing.T, e *harness.Env, by ...string) *exec.Cmd {
 		t.Fatal("not mounted in the foreground")
 	}
 	harness.WantText(t, o.Path("f"), "text")
-	if text := harness.ReadText(t, o.Log); strings.Contains(text, logLoses) == strings.Contains(text, logKeeps) {
-		t.Errorf("the probe has found nothing:\n%s", text)
+	// The line about the mount comes after the mount, and no process waits for it with -f.
+	found := func() bool {
+		text := harness.ReadText(t, o.Log)
+		return strings.Contains(text, logLoses) != strings.Contains(text, logKeeps)
+	}
+	if !harness.Eventually(time.Second, found) {
+		t.Errorf("the probe has found nothing:\n%s", harness.ReadText(t, o.Log))
 	}
 	return cmd
 }

@@ -129,6 +129,9 @@ func TestRenew(t *testing.T) {
 		d.close()
 		f := root.lookup("d")
 		d.Renew(f.Dirs, &root.Dir)
+		if !d.Impure() { // not loaded: another request may come now
+			t.Error("a renewed directory is known not to be impure")
+		}
 		if s.Loaded(&d.Dir, ToChange) || s.Loaded(&d.Dir, ToLookUp) {
 			t.Error("it is loaded before Load")
 		}

@@ -176,9 +176,10 @@ func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
 	return nil
 }
 
-// Impure reports whether objects of the upper in d may have an origin. Precondition: loaded.
+// Impure reports whether objects of the upper in d may have an origin. They may if d is not loaded:
+// with layers that change, another lookup may renew d at any time.
 func (d *Dir) Impure() bool {
-	return d.impure || d.parts[0].layer == Upper && d.parts[0].impure
+	return d.impure || d.parts == nil || d.parts[0].layer == Upper && d.parts[0].impure
 }
 
 // OriginHandle returns the handle of the object that the upper's object r is a copy of, by its
