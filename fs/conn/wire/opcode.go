@@ -67,9 +67,12 @@ var names = [Opcodes]string{
 	OpSyncfs: "SYNCFS", OpTmpfile: "TMPFILE", OpStatx: "STATX", OpCopyFileRange64: "COPY_FILE_RANGE_64",
 }
 
+// IsKnown reports whether o is one of the requests above.
+func (o Opcode) IsKnown() bool { return o < Opcodes && names[o] != "" }
+
 // String returns the name of linux/fuse.h without the prefix.
 func (o Opcode) String() string {
-	if o < Opcodes && names[o] != "" {
+	if o.IsKnown() {
 		return names[o]
 	}
 	return fmt.Sprintf("request %d", uint32(o))
