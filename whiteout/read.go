@@ -7,13 +7,6 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// The device form of a whiteout, to be made with mknod: character device 0/0 without permissions,
-// which needs no privilege since Linux 5.8.
-const (
-	DeviceMode uint32 = unix.S_IFCHR
-	DeviceRdev uint64 = 0
-)
-
 // Values of the attribute overlay.opaque.
 const (
 	opaqueYes       = "y" // the directory is opaque
