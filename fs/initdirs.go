@@ -45,9 +45,7 @@ func (o *Overlay) initDirs(dirs []*Node, errs []error) {
 func (o *Overlay) leavesUnlisted(n *Node) bool {
 	d := o.openDir(n)
 	defer d.release()
-	n.dir.mu.Lock()
-	defer n.dir.mu.Unlock()
-	return o.stack.LeaveUnlisted(&n.dir.Dir, d)
+	return o.stack.LeaveUnlisted(&n.dir.Dir, d) // without n.dir.mu, as initDirInode
 }
 
 // sharedInit is the initialisation of directories by two threads. Each takes part after part. The
