@@ -40,11 +40,15 @@ width() {
 }
 
 # text prints the prose of a file in a form that Vale can read, line by line: the comments of
-# scripts, Makefiles and YAML, the text of the manual page, the string literals of Go code.
+# scripts, Makefiles and YAML, the text of the manual page, the string literals of Go code. A
+# literal that the next line continues (+) is the beginning of one text, any other is the end of
+# one.
 text() {
 	case $1 in
 	*.1) sed -E 's/^\.(B|I|BR|BI|IR|RB|SH) //; s/^\.[A-Z].*//; s/\\f.//g; s/\\(-|\(aq|&)/-/g' "$1" ;;
-	*.go) perl -ne 'print join(". ", grep / /, /"((?:[^"\\]|\\.)*)"/g), "\n"' "$1" ;;
+	*.go) perl -ne '
+		my @texts = grep / /, /"((?:[^"\\]|\\.)*)"/g;
+		print join(". ", @texts), @texts && !/\+\s*$/ ? "." : "", "\n"' "$1" ;;
 	*) sed -E '/^[[:space:]]*#/!s/.*//; s/^[[:space:]]*#!?//' "$1" ;;
 	esac
 }
