@@ -89,12 +89,11 @@ var optionTable = []optionGroup{
 		{"uuid", needs("on|off|null|auto"), setUUID, "on: upperdir gets a number of its own (auto: a new one); off: file handles are kept without that of their file system"},
 		{"verity", needs("on|off|require"), setVerity, "digests of data that lies in lower layers"},
 		{"nfs_export", needs("on|off"), onOrOff(func(r *request) *bool { return &r.nfsExport }), ""},
-		{"userxattr", noValue, flag(feature(func(f *fs.Features) *bool { return &f.Names.UserOnly })), "marks are attributes user.overlay.* only"},
+		{"userxattr", noValue, flag(feature(func(f *fs.Features) *bool { return &f.Names.UserOnly })), "the extended attributes of the overlay are user.overlay.* only"},
 		{"xattr_whiteouts", noValue, flag(feature(func(f *fs.Features) *bool { return &f.XattrWhiteouts })), "where devices cannot be made, whiteouts are attributes"},
 	}},
 	{"ids and permissions", []option{
 		{"uidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.UIDs }), "user ids of the layers are shown as others; those left out are the overflow id"},
-
 		{"gidmapping", needs("DISK:SHOWN:LENGTH[:...]"), mapping(func(m *owner.IDs) *owner.Mapping { return &m.GIDs }), "the same for groups"},
 		{"squash_to_root", noValue, squashToRoot, "everything belongs to user and group 0"},
 		{"squash_to_uid", needs("UID"), squash(func(m *owner.IDs) *owner.Squash { return &m.UID }), "everything belongs to one user"},
@@ -127,7 +126,7 @@ var optionTable = []optionGroup{
 		{"async", noValue, mountFlags(0, unix.MS_SYNCHRONOUS), ""},
 		{"dirsync", noValue, mountFlags(unix.MS_DIRSYNC, 0), ""},
 		{"allow_other", noValue, flag(func(r *request) *bool { return &r.mount.AllowOther }), "all users may use the mount (default when mounted by root)"},
-		{"allow_root", noValue, flag(func(r *request) *bool { return &r.allowRoot }), "only root may use the mount; not for ordinary users"},
+		{"allow_root", noValue, flag(func(r *request) *bool { return &r.allowRoot }), "only root may use the mount; not for plain users"},
 		{"fsname", needs("NAME"), text(func(r *request) *string { return &r.mount.Source }), "the source shown in the mount table"},
 		{"subtype", needs("NAME"), text(func(r *request) *string { return &r.mount.Type }), "the type shown there, after \"fuse.\""},
 		{"context", needs("LABEL"), text(func(r *request) *string { return &r.mount.Context }), "the SELinux label of everything, where the host has SELinux"},

@@ -157,7 +157,7 @@ func (r *request) complete(euid int) error {
 	case euid != 0 && r.allowRoot:
 		// The kernel lets in one user or all. It sends too few requests for the daemon to refuse
 		// users.
-		return fmt.Errorf("option allow_root is %w for ordinary users", errUnsupported)
+		return fmt.Errorf("option allow_root is %w for plain users", errUnsupported)
 	}
 	return nil
 }

@@ -93,14 +93,14 @@ func shell(line string) []string {
 	return args
 }
 
-// ordinaryUser is a euid without rights.
-const ordinaryUser = 1000
+// plainUser is a euid without rights.
+const plainUser = 1000
 
 func parsed(line string) (*request, error) {
 	argv := shell(line)
 	r, err := parseRequest(calledBy(argv), argv)
 	if err == nil {
-		err = r.complete(ordinaryUser)
+		err = r.complete(plainUser)
 	}
 	return r, err
 }
@@ -264,7 +264,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`fuse-overlay -o lowerdir=l,upperdir=u M`, "upperdir=u needs a workdir="},
 		{`fuse-overlay -o lowerdir=l,workdir=w M`, "workdir=w is of no use without an upperdir="},
 		{`fuse-overlay -o lowerdir=l,allow_other,allow_root M`, "allow_other and allow_root exclude each other"},
-		{`fuse-overlay -o lowerdir=l,allow_root M`, "option allow_root is not supported by this version for ordinary users"},
+		{`fuse-overlay -o lowerdir=l,allow_root M`, "option allow_root is not supported by this version for plain users"},
 		{`fuse-overlay -o lowerdir=l,volatile=1 M`, `option volatile takes no value, but was given "1"`},
 		{`fuse-overlay -o lowerdir=l,fsync=yes M`, `option fsync: "yes" is neither 0 nor 1`},
 		{`fuse-overlay -o lowerdir=l,fsync= M`, `option fsync: "" is neither 0 nor 1`},
@@ -385,8 +385,8 @@ func TestComplete(t *testing.T) {
 		allowOther, roots bool
 	}{
 		{"lowerdir=l", 0, true, false},
-		{"lowerdir=l", ordinaryUser, false, false},
-		{"lowerdir=l,allow_other", ordinaryUser, true, false},
+		{"lowerdir=l", plainUser, false, false},
+		{"lowerdir=l,allow_other", plainUser, true, false},
 		{"lowerdir=l,allow_root", 0, false, true},
 	} {
 		r, err := parseRequest(ownName, []string{ownName, "-o", tt.options, "M"})

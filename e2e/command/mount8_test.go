@@ -134,7 +134,7 @@ EOF
 	})
 }
 
-// With the option user in fstab an ordinary user may mount and unmount. mount(8) then clears the
+// With the option user in fstab a plain user may mount and unmount. mount(8) then clears the
 // environment, and the program mounts through fusermount3.
 func TestMountProgramOfOrdinaryUsers(t *testing.T) {
 	harness.NeedDaemon(t)

@@ -232,7 +232,7 @@ func TestDockerRunningContainers(t *testing.T) {
 }
 
 // With --userns-remap docker shifts the owners on disk and requests no mapping. The root of the
-// user namespace is an ordinary user to the mount, but works as root.
+// user namespace is a plain user to the mount, but works as root.
 func TestDockerUserNamespace(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {

@@ -35,7 +35,7 @@ func TestRuntimes(t *testing.T) {
 		find $R/upper -mindepth 1 -printf '%P %y\n' | sort | tr '\n' ' '
 		test -z "$(find $R/upper -type c)"`
 	const enrootWrote = "A.wh.b f a f d d d/new f "
-	// apptainer gives a process of an ordinary user ambient capabilities.
+	// apptainer gives a process of a plain user ambient capabilities.
 	apptainer := await + `
 		$PROG -f -o "lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work,noacl" $R/mnt 2>$R.log &
 		pid=$!; await $R/mnt $pid

@@ -23,7 +23,7 @@ func TestThreeDeep(t *testing.T) {
 		} {
 			for _, place := range []upperPlace{uppersOutside, uppersBelow} {
 				if e.Mode == harness.ModeFusermount && slices.Contains(kinds, kernel) {
-					continue // not allowed to ordinary users
+					continue // not allowed to plain users
 				}
 				if place == uppersBelow && slices.Contains(kinds[1:], kernel) {
 					continue // the kernel refuses an upper on FUSE

@@ -14,7 +14,7 @@ import (
 
 // maxBackground is how many requests of its own (read-ahead, writeback) the kernel keeps under way.
 // If so many hang on a layer that does not answer, reads and writes through the page cache hang for
-// all processes. So it is larger than the number of readers. The mounts of an ordinary user get
+// all processes. So it is larger than the number of readers. The mounts of a plain user get
 // what the kernel derives from the machine's memory (max_user_bgreq).
 const maxBackground = 1024
 

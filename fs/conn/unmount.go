@@ -13,15 +13,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
-// mountProgram mounts and unmounts for ordinary users; it is set-user-id root. mountProgramDir is
-// where it lies if PATH does not contain it: mount(8) empties the environment for an ordinary user
+// mountProgram mounts and unmounts for plain users; it is set-user-id root. mountProgramDir is
+// where it lies if PATH does not contain it: mount(8) empties the environment for a plain user
 // (option user of fstab).
 const (
 	mountProgram    = "fusermount3"
 	mountProgramDir = "/bin"
 )
 
-// MountProgram returns the path of the program that mounts for ordinary users. The error names the
+// MountProgram returns the path of the program that mounts for plain users. The error names the
 // package that is missing.
 func MountProgram() (string, error) { return findMountProgram(mountProgramDir) }
 
@@ -33,7 +33,7 @@ func findMountProgram(otherwise string) (string, error) {
 	if path, err := exec.LookPath(filepath.Join(otherwise, mountProgram)); err == nil {
 		return path, nil
 	}
-	return "", fmt.Errorf("mounting as an ordinary user needs the program %s of the package fuse3: %w",
+	return "", fmt.Errorf("mounting as a plain user needs the program %s of the package fuse3: %w",
 		mountProgram, errors.Unwrap(err))
 }
 
@@ -92,7 +92,7 @@ func (m *Mount) unmountAt(point string) error {
 // CAP_SYS_ADMIN.
 func Detach(point string) error { return host.Detach(point) }
 
-// DetachByHelper is [Detach] for an ordinary user.
+// DetachByHelper is [Detach] for a plain user.
 func DetachByHelper(point string) error { return fusermount("-u", "-z", point) }
 
 func fusermount(args ...string) error {

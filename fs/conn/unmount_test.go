@@ -8,7 +8,7 @@ import (
 )
 
 // The program is found on PATH. Without PATH it is found where it usually lies: mount(8) empties
-// the environment for an ordinary user.
+// the environment for a plain user.
 func TestFindMountProgram(t *testing.T) {
 	dir := t.TempDir()
 	program := filepath.Join(dir, mountProgram)
