@@ -271,9 +271,8 @@ func TestContainerdRunningContainer(t *testing.T) {
 				t.Fatalf("ctr run: %v\n%s", err, out)
 			}
 			if !harness.Eventually(10*time.Second, func() bool {
-				out,
-					_ := os.ReadFile(text)
-				return strings.Contains(string(out), "changed\n")
+				written, _ := os.ReadFile(text)
+				return strings.Contains(string(written), "changed\n")
 			}) {
 				t.Fatalf("%s: the container does not answer", s)
 			}

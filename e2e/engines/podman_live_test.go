@@ -92,8 +92,7 @@ func TestPodmanPause(t *testing.T) {
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
 		size := func() int64 { return harness.Lstat(t, filepath.Join(upper, "data", "changed")).Size }
 		if !harness.Eventually(10*time.Second, func() bool {
-			_,
-				err := os.Stat(upper + "/data/changed")
+			_, err := os.Stat(upper + "/data/changed")
 			return err == nil
 		}) {
 			t.Fatal("the container does not write")
