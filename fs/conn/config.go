@@ -31,7 +31,7 @@ type Config struct {
 }
 
 // Passthrough reports whether files are passed through. io=auto is cached, by what was measured
-// (docs/PERFORMANCE.md).
+// (docs/design/passthrough.md).
 func (c *Config) Passthrough() bool { return c.IO == IOPassthrough }
 
 // defaultMaxWrite is the largest request that Linux takes without further settings

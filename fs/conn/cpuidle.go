@@ -42,7 +42,7 @@ func (c CPUIdle) polls() (polls bool, reason string) {
 
 // idlePoll makes the machine's idle CPUs poll while requests come fast. On virtual CPUs half of the
 // time of a request is the wake-up of the CPU that the caller sleeps on
-// (docs/PERFORMANCE.md).
+// (docs/design/cpu-latency.md).
 type idlePoll struct {
 	poll     *host.IdlePoll // nil: idle CPUs sleep
 	decision string         // for the log
