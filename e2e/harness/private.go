@@ -70,6 +70,10 @@ func enterPrivate() error {
 			return fmt.Errorf("mounting on %s: %w", m.target, err)
 		}
 	}
+	// As systemd has it. Elsewhere dockerd mounts its data folder on itself.
+	if err := syscall.Mount("", "/", "", syscall.MS_SHARED|syscall.MS_REC, ""); err != nil {
+		return fmt.Errorf("sharing mounts: %w", err)
+	}
 	return nil
 }
 
