@@ -46,7 +46,7 @@ FSX_OPS     ?= 10000000
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends test-clients coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -107,6 +107,9 @@ fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 appends: build ## appends to 10,000 mapped files in each mode and kind of mount (root, an hour, APPENDS=)
 	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/io/ 2>&1 | tee bin/appends.log
+
+test-clients: ## the tests of container clients in a Debian root of another release (root, an hour, SUITE=trixie)
+	scripts/clients.sh $(or $(SUITE),trixie)
 
 coverage: unit ## unit tests, and the lines that they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1

@@ -38,6 +38,8 @@ packages=(
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
+# From Debian 13 on these are packages of their own, and not a part of docker.io.
+split=(docker-buildx docker-cli)
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
 	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman runc setcap
 	setfacl setfattr setpriv strace systemd-analyze unshare useradd)
@@ -45,6 +47,7 @@ commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap do
 case "${1-}" in
 '') ;;
 bench)
+	split=()
 	packages=(btrfs-progs busybox-static conmon crun fio fuse-overlayfs git mount podman python3 util-linux xfsprogs)
 	commands=(busybox conmon crun fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount nsenter podman python3 unshare)
 	;;
@@ -69,7 +72,12 @@ missing_packages() {
 }
 
 install_packages() {
-	local missing as_root=()
+	local missing as_root=() package
+	for package in "${split[@]}"; do
+		if apt-cache show "$package" >/dev/null 2>&1; then
+			packages+=("$package")
+		fi
+	done
 	mapfile -t missing < <(missing_packages)
 	if [ "${#missing[@]}" -eq 0 ]; then
 		return

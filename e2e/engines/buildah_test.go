@@ -10,6 +10,7 @@ import (
 // buildah runs a working container, copies into it, mounts it for programs outside, and commits it.
 func TestBuildahSteps(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
+		e.tried(t, "buildah", actRun, actCommit, actCopy)
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
 		harness.Write(t, dir+"/f", "copied\n")

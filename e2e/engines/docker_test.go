@@ -85,6 +85,7 @@ func (d *docker) importTree(dir, image string) {
 func TestDockerBuildKit(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.Tried(t, "docker, BuildKit", actRun)
 		harness.NothingLeft(t)
 		context := e.Dir + "/context"
 		harness.Mkdir(t, context)
@@ -115,6 +116,7 @@ func TestDocker(t *testing.T) {
 	harness.NeedDaemon(t)
 	root := debianRoot(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.Tried(t, "docker", actBuild, actRun, actDiff, actCommit)
 		context := buildContext(t, e)
 		exports := map[string]string{}
 		diffs := map[string]string{}
@@ -189,10 +191,11 @@ func sortedLines(text string) string {
 func TestDockerRunningContainers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+		harness.Tried(t, "docker", actExec, actCopy, actMany)
 		harness.NothingLeft(t)
 		d := startDocker(t, e, ourDriver)
 		d.importTree(busyboxImage(t, e), "e2e/busybox")
-		const n = 10
+		const n = 20
 		var started sync.WaitGroup
 		for i := range n {
 			started.Go(func() {

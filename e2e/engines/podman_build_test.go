@@ -130,6 +130,7 @@ func TestPodmanBuild(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
 		for builder := range builders {
 			t.Run(builder, func(t *testing.T) {
+				e.tried(t, builder, actBuild)
 				if d := harness.DiffLines(want[builder], e.build(t, builder)); d != "" {
 					t.Errorf("an image built on the kernel's overlayfs and one built through the mount differ:\n%s", harness.Clip(d))
 				}

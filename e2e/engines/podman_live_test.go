@@ -130,6 +130,7 @@ func removeGroups(t *testing.T, name string) {
 // 20 containers of one image run at the same time, each with changes of its own.
 func TestPodmanManyContainers(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
+		e.tried(t, "podman", actMany)
 		e.need(t, imageBusybox)
 		const many = 20
 		dir := e.folder(t)

@@ -66,6 +66,7 @@ var changedDiff = []string{
 
 func TestPodmanRunDiffCommit(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
+		e.tried(t, "podman", actRun, actDiff, actCommit)
 		e.need(t, imageBusybox)
 		e.removeLater(t, "changes")
 		_, out := e.runToEnd(t, "--name", "changes", imageBusybox, "sh", "-euc", changes)
@@ -151,6 +152,7 @@ func TestPodmanOverlayVolume(t *testing.T) {
 // podman cp works in both directions, while the container runs and while it does not.
 func TestPodmanCopy(t *testing.T) {
 	eachEngine(t, func(t *testing.T, e *engine) {
+		e.tried(t, "podman", actExec, actCopy)
 		e.need(t, imageBusybox)
 		dir := e.folder(t)
 		in := filepath.Join(dir, "in")

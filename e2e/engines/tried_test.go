@@ -1,0 +1,36 @@
+package engines
+
+import (
+	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+)
+
+// The actions that a run of all clients has to try.
+const (
+	actBuild  = "build" // of 12 steps, with the tree of a build on the kernel's overlayfs
+	actRun    = "run"
+	actExec   = "exec"
+	actDiff   = "diff"
+	actCommit = "commit"
+	actCopy   = "cp"
+	actMany   = "20 at once"
+)
+
+// wantedActions are the actions of each client.
+var wantedActions = map[string][]string{
+	"podman, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
+	"podman, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
+	"buildah, root":     {actBuild, actRun, actCommit, actCopy},
+	"buildah, rootless": {actBuild, actRun, actCommit, actCopy},
+	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
+	"docker, BuildKit":  {actRun},
+}
+
+// tried records actions of a client in this engine, if it mounts by the program.
+func (e *engine) tried(t *testing.T, client string, actions ...string) {
+	t.Helper()
+	if e.name == engineRoot || e.name == engineRootless {
+		harness.Tried(t, client+", "+e.name, actions...)
+	}
+}
