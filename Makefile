@@ -46,7 +46,7 @@ FSX_OPS     ?= 10000000
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends test-clients coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -110,6 +110,10 @@ appends: build ## appends to 10,000 mapped files in each mode and kind of mount 
 
 test-clients: ## the tests of container clients in a Debian root of another release (root, an hour, SUITE=trixie)
 	scripts/clients.sh $(or $(SUITE),trixie)
+
+test-conformance: build ## the suites of others (root, hours): SUITES=FOLDER, and SUITE= MODE= CASE= for a part
+	$(GO) run ./internal/conformance -program $(PROGRAM) -suites '$(SUITES)' \
+		-suite '$(SUITE)' -mode '$(MODE)' -case '$(CASE)'
 
 coverage: unit ## unit tests, and the lines that they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1

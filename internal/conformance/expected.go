@@ -1,0 +1,86 @@
+package main
+
+import (
+	_ "embed"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+//go:embed expected.txt
+var expectedText string
+
+// An expectation is a line of expected.txt: cases that fail.
+type expectation struct {
+	line   int
+	suite  string
+	modes  []string // nil is all modes of the program
+	cases  string   // a pattern of path.Match
+	reason string   // begins with the number of a deviation, if there is one
+}
+
+// parseExpected reads expected.txt.
+func parseExpected(text string) (list []expectation, err error) {
+	for n, line := range strings.Split(text, "\n") {
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		f := strings.Fields(line)
+		if len(f) < 4 {
+			return nil, fmt.Errorf("expected.txt:%d: suite, modes, case and reason expected", n+1)
+		}
+		e := expectation{line: n + 1, suite: f[0], cases: f[2], reason: strings.Join(f[3:], " ")}
+		if f[1] != "*" {
+			e.modes = strings.Split(f[1], ",")
+		}
+		for _, m := range e.modes {
+			if _, ok := modeNamed(m); !ok {
+				return nil, fmt.Errorf("expected.txt:%d: there is no mode %s", n+1, m)
+			}
+		}
+		if _, err := path.Match(e.cases, ""); err != nil {
+			return nil, fmt.Errorf("expected.txt:%d: the case: %w", n+1, err)
+		}
+		list = append(list, e)
+	}
+	return list, nil
+}
+
+// concerns reports whether an expectation is about a suite and mode. The kernel's failures are not
+// checked: the reasons of the program's are those of the kernel's too.
+func (e *expectation) concerns(suite, name string) bool {
+	m, _ := modeNamed(name)
+	return e.suite == suite && (m.kernel || e.modes == nil || slices.Contains(e.modes, name))
+}
+
+// covers reports whether an expectation is about a case.
+func (e *expectation) covers(name string) bool {
+	ok, _ := path.Match(e.cases, name)
+	return ok
+}
+
+// surprises compares a record of the program with the list: failures that are not on it, and lines
+// of which no case failed, though one ran.
+func surprises(r *record, list []expectation) (lines []string) {
+	list = slices.DeleteFunc(slices.Clone(list), func(e expectation) bool { return !e.concerns(r.Suite, r.Mode) })
+	ran, failures := make([]bool, len(list)), make([]bool, len(list))
+	for _, c := range r.Results {
+		known := false
+		for i := range list {
+			if list[i].covers(c.Case) {
+				ran[i], known = true, true
+				failures[i] = failures[i] || c.Status == failed
+			}
+		}
+		if c.Status == failed && !known {
+			lines = append(lines, fmt.Sprintf("%s %s %s fails: %s", r.Suite, r.Mode, c.Case, c.Detail))
+		}
+	}
+	for i, e := range list {
+		if ran[i] && !failures[i] {
+			lines = append(lines, fmt.Sprintf("%s %s %s does not fail, but expected.txt:%d lists it", r.Suite, r.Mode, e.cases, e.line))
+		}
+	}
+	return lines
+}

@@ -1,0 +1,32 @@
+package main
+
+// A mode is what is mounted, and by which user.
+type mode struct {
+	name string
+	// kernel mounts the kernel's overlayfs in place of the program.
+	kernel bool
+	// userns makes the user root of a user namespace.
+	userns bool
+	opts   []string
+}
+
+// modes are the columns of the report. The default of the program is writeback=1 from Linux 6.17
+// on, and writeback=0 before. A user namespace may not use io=passthrough.
+var modes = []mode{
+	{name: "kernel", kernel: true},
+	{name: "writeback=0", opts: []string{"writeback=0"}},
+	{name: "writeback=1", opts: []string{"writeback=1"}},
+	{name: "io=passthrough", opts: []string{"io=passthrough"}},
+	{name: "userns-kernel", kernel: true, userns: true, opts: []string{"userxattr"}},
+	{name: "userns", userns: true},
+}
+
+// modeNamed returns the mode of a name.
+func modeNamed(name string) (mode, bool) {
+	for _, m := range modes {
+		if m.name == name {
+			return m, true
+		}
+	}
+	return mode{}, false
+}

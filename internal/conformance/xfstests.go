@@ -1,0 +1,120 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+func runXfstestsOverlay(s *session) ([]result, error) { return s.xfstests("overlay", "overlay/auto") }
+
+func runXfstestsGeneric(s *session) ([]result, error) { return s.xfstests("generic", "generic/quick") }
+
+// xfstests runs a group of xfstests in its configuration for overlayfs, where mount(8) finds the
+// program as the helper for the type overlay. So both sides run the same tests.
+func (s *session) xfstests(folder, group string) ([]result, error) {
+	if err := errors.Join(s.helpers("overlay"), s.addUsers(), s.showAsOverlay()); err != nil {
+		return nil, err
+	}
+	results := filepath.Join(s.Dir, "results")
+	config, err := s.xfstestsConfig(results)
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{"./check", "-overlay", "-R", "xunit-quiet"}
+	if s.Case == "" {
+		argv = append(argv, "-g", group)
+	} else {
+		tests, err := filepath.Glob(filepath.Join(s.Source, "tests", s.Case+".out"))
+		if err != nil {
+			return nil, err
+		}
+		for _, t := range tests {
+			name, _ := filepath.Rel(filepath.Join(s.Source, "tests"), strings.TrimSuffix(t, ".out"))
+			argv = append(argv, name)
+		}
+	}
+	cmd := s.command(s.Source, argv...)
+	cmd.Env = append(os.Environ(), "HOST_OPTIONS="+config)
+	runErr := cmd.Run() // fails if a test fails
+	report, err := os.Open(filepath.Join(results, "result.xml"))
+	if err != nil {
+		return nil, errors.Join(runErr, err)
+	}
+	defer report.Close()
+	return parseJUnit(report, func(_, testcase string) string { return testcase })
+}
+
+// xfstestsConfig makes the two devices and the configuration file of xfstests.
+func (s *session) xfstestsConfig(results string) (path string, err error) {
+	text := fmt.Sprintf("export FSTYP=xfs\nexport RESULT_BASE=%s\n", results)
+	for _, name := range []string{"TEST", "SCRATCH"} {
+		image := filepath.Join(s.Image, name)
+		out, err := exec.Command("bash", "-ec", `truncate -s 4G "$1"; mkfs.xfs -q -f "$1"; losetup -f --show "$1"`,
+			"bash", image).Output()
+		if err != nil {
+			return "", fmt.Errorf("making the device %s: %w", name, err)
+		}
+		point := filepath.Join(s.Dir, strings.ToLower(name))
+		if err := os.Mkdir(point, 0o755); err != nil {
+			return "", err
+		}
+		dir := map[string]string{"TEST": "TEST_DIR", "SCRATCH": "SCRATCH_MNT"}[name]
+		text += fmt.Sprintf("export %s_DEV=%s\nexport %s=%s\n", name, strings.TrimSpace(string(out)), dir, point)
+	}
+	path = filepath.Join(s.Dir, "local.config")
+	return path, os.WriteFile(path, []byte(text), 0o644)
+}
+
+// addUsers adds the users and groups that xfstests' README lists, to this mount namespace.
+func (s *session) addUsers() error {
+	add := map[string]string{"/etc/passwd": "", "/etc/group": ""}
+	for i, name := range []string{"fsgqa", "fsgqa2", "123456-fsgqa"} {
+		id := 60_001 + i
+		add["/etc/passwd"] += fmt.Sprintf("%s:x:%d:%d::%s:/bin/bash\n", name, id, id, s.Dir)
+		add["/etc/group"] += fmt.Sprintf("%s:x:%d:\n", name, id)
+	}
+	for path, lines := range add {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if strings.Contains(string(text), "\nfsgqa:") {
+			continue
+		}
+		copied := filepath.Join(s.Dir, filepath.Base(path))
+		if err := os.WriteFile(copied, append(text, lines...), 0o644); err != nil {
+			return err
+		}
+		if err := syscall.Mount(copied, path, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("adding users to %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// shownFeatures are the parameters of the kernel's overlayfs by which xfstests decides whether a
+// feature can be tested. A FUSE mount does not show its options, but does have the features.
+var shownFeatures = []string{"redirect_dir", "index", "metacopy", "xino_auto"}
+
+// showAsOverlay makes df show the type fuse.overlay as overlay, and sets shownFeatures.
+func (s *session) showAsOverlay() error {
+	if s.mode().kernel {
+		return nil
+	}
+	yes := filepath.Join(s.Dir, "Y")
+	if err := os.WriteFile(yes, []byte("Y\n"), 0o444); err != nil {
+		return err
+	}
+	for _, name := range shownFeatures {
+		if err := syscall.Mount(yes, "/sys/module/overlay/parameters/"+name, "", syscall.MS_BIND, ""); err != nil {
+			return fmt.Errorf("setting the parameter %s: %w", name, err)
+		}
+	}
+	const script = "#!/bin/bash\nset -o pipefail\n/usr/bin/df \"$@\" | sed 's/ fuse\\.overlay / overlay /'\n"
+	return s.addCommand("df", script)
+}
