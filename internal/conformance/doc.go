@@ -15,10 +15,12 @@
 // pins.txt. A run function gets a session, and returns one result for each case:
 //
 //	session.mounted  mounts an overlay, and returns a directory that a lower has too
+//	session.mountedOver  the same, with a folder of the machine as one more lower
 //	session.command  makes a command that writes to the log and ends with the session
 //	session.helpers  makes mount(8) call the program, for a suite that mounts by itself
 //	session.chosen   reports whether the user has chosen a part of the suite (CASE=)
 //	commandCases     one command for each case, and its exit status
+//	withUnit         a result for a module or package that has reported no case
 //	parseJUnit       results of TAP (by prove) and of all other tools that write JUnit's XML
 //
 // The command does not build suites, and does not know what a case tests.

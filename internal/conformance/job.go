@@ -35,7 +35,7 @@ func (o *options) jobs() (jobs []job, err error) {
 		err = errors.Join(err, sourceErr)
 		left := slices.Clone(wantModes)
 		for _, m := range modes {
-			if take(&left, m.name, o.modes) && (s.onlyRoot == "" || !m.userns) {
+			if take(&left, m.name, o.modes) && (s.onlyRoot == "" || !m.userns) && (s.plain || !m.plain) {
 				jobs = append(jobs, job{s, m, source, version})
 			}
 		}

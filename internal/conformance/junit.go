@@ -7,6 +7,9 @@ import (
 	"strings"
 )
 
+// errNoCase is the error of a suite that has not run.
+var errNoCase = errors.New("the suite has reported no case")
+
 // junitSuite is an element of JUnit's XML: testsuites, or testsuite.
 type junitSuite struct {
 	Name   string       `xml:"name,attr"`
@@ -48,7 +51,7 @@ func parseJUnit(in io.Reader, name func(suite, testcase string) string) (results
 		}
 	}
 	if len(results) == 0 {
-		return nil, errors.New("the suite has reported no case")
+		return nil, errNoCase
 	}
 	return results, nil
 }

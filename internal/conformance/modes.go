@@ -7,7 +7,10 @@ type mode struct {
 	kernel bool
 	// userns makes the user root of a user namespace.
 	userns bool
-	opts   []string
+	// plain makes a user without rights run the suite, and mount the program by fusermount3. Root
+	// mounts the kernel's overlayfs.
+	plain bool
+	opts  []string
 }
 
 // modes are the columns of the report. The default of the program is writeback=1 from Linux 6.17
@@ -19,6 +22,22 @@ var modes = []mode{
 	{name: "io=passthrough", opts: []string{"io=passthrough"}},
 	{name: "userns-kernel", kernel: true, userns: true, opts: []string{"userxattr"}},
 	{name: "userns", userns: true},
+	{name: "plain-kernel", kernel: true, plain: true},
+	{name: "plain", plain: true},
+}
+
+// plainUser is the uid and gid of the user of a plain mode. Every Debian names this user and group.
+const plainUser = 65_534
+
+// owner is the uid and gid, in the initial user namespace, of the user that runs the suite.
+func (m mode) owner() int {
+	switch {
+	case m.userns:
+		return firstSubID
+	case m.plain:
+		return plainUser
+	}
+	return 0
 }
 
 // modeNamed returns the mode of a name.

@@ -119,10 +119,8 @@ func withFileSystem(dir string, m mode, fn func(dir string) error) (err error) {
 	if err := os.Mkdir(work, 0o755); err != nil {
 		return err
 	}
-	if m.userns {
-		if err := os.Chown(work, firstSubID, firstSubID); err != nil {
-			return err
-		}
+	if err := os.Chown(work, m.owner(), m.owner()); err != nil {
+		return err
 	}
 	return fn(work)
 }

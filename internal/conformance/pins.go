@@ -34,6 +34,9 @@ func parsePins(text string) (map[string]pin, error) {
 // findSource returns the folder and the version of a suite. It fails if the suite is missing, is
 // not built, or is at another commit than its pin.
 func findSource(s *suite, folder string) (dir, version string, err error) {
+	if s.locate != nil {
+		return s.locate()
+	}
 	if s.pkg != "" {
 		if _, err := os.Stat(s.built); err != nil {
 			return "", "", fmt.Errorf("%s: install the package %s", s.name, s.pkg)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 )
@@ -29,7 +30,7 @@ func runPjdfstest(s *session) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	results, err := s.prove(o.Dir, files, func(file, assertion string) string {
+	results, err := s.prove(o.Dir, nil, files, func(file, assertion string) string {
 		number, _, _ := strings.Cut(assertion, " ")
 		return byName[file] + ":" + number
 	})
@@ -42,12 +43,13 @@ func runPjdfstest(s *session) ([]result, error) {
 // proveJobs is how many files of tests run at once. Most of their time they sleep.
 const proveJobs = "4"
 
-// prove runs files that write TAP, in a directory. Its arguments follow those of parseJUnit.
-func (s *session) prove(dir string, files []string, name func(suite, testcase string) string) ([]result, error) {
+// prove runs files that write TAP, in a directory and with further variables of the environment.
+// name is that of parseJUnit.
+func (s *session) prove(dir string, env, files []string, name func(suite, testcase string) string) ([]result, error) {
 	argv := append([]string{"prove", "-j", proveJobs, "--formatter", "TAP::Formatter::JUnit"}, files...)
 	cmd := s.command(dir, argv...)
 	// An assertion marked as TODO may pass.
-	cmd.Env = append(cmd.Environ(), "ALLOW_PASSING_TODOS=1")
+	cmd.Env = append(append(os.Environ(), "ALLOW_PASSING_TODOS=1"), env...)
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	runErr := cmd.Run() // fails if an assertion fails

@@ -50,6 +50,9 @@ func inSession(description string) error {
 		return fmt.Errorf("preparing the namespaces: %w", err)
 	}
 	syscall.Umask(0o022)
+	if err := run(exec.Command("ip", "link", "set", "lo", "up")); err != nil {
+		return err
+	}
 	results, err := row.run(&s)
 	if err != nil {
 		return err
@@ -86,17 +89,26 @@ func (s *session) choose(names []string) (chosen []string) {
 type overlay struct {
 	s      *session
 	layers string // folder of lower, upper and work
+	below  string // a folder of the machine that is one more lower, at the bottom, or empty
 	point  string
 	Dir    string // a directory of the mount that lower and upper have
 }
 
 // mounted mounts an overlay. Its Dir is empty.
-func (s *session) mounted(name string) (*overlay, error) {
+func (s *session) mounted(name string) (*overlay, error) { return s.mountedOver(name, "") }
+
+// mountedOver is mounted with one more lower at the bottom, a folder of the machine.
+func (s *session) mountedOver(name, below string) (*overlay, error) {
 	base := filepath.Join(s.Dir, name)
-	o := &overlay{s: s, layers: base, point: filepath.Join(base, "merged")}
+	o := &overlay{s: s, layers: base, below: below, point: filepath.Join(base, "merged")}
 	o.Dir = filepath.Join(o.point, "dir")
 	for _, d := range []string{"lower/dir", "upper", "work", "merged"} {
 		if err := os.MkdirAll(filepath.Join(base, d), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if s.mode().plain {
+		if err := exec.Command("chown", "-R", fmt.Sprintf("%d:%d", plainUser, plainUser), base).Run(); err != nil {
 			return nil, err
 		}
 	}
@@ -104,7 +116,11 @@ func (s *session) mounted(name string) (*overlay, error) {
 }
 
 func (o *overlay) mount() error {
-	opts := fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", o.layers)
+	lowers := filepath.Join(o.layers, "lower")
+	if o.below != "" {
+		lowers += ":" + o.below
+	}
+	opts := fmt.Sprintf("lowerdir=%[2]s,upperdir=%[1]s/upper,workdir=%[1]s/work", o.layers, lowers)
 	m := o.s.mode()
 	opts = strings.Join(append([]string{opts}, m.opts...), ",")
 	if m.kernel {
@@ -119,6 +135,9 @@ func (o *overlay) unmount() error { return syscall.Unmount(o.point, 0) }
 func (s *session) command(dir string, argv ...string) *exec.Cmd {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, os.Stdout, os.Stderr
+	if s.mode().plain {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: plainUser, Gid: plainUser}}
+	}
 	return cmd
 }
 

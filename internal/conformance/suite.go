@@ -11,10 +11,15 @@ type suite struct {
 	pkg string
 	// built is a file below the folder that exists when the suite is built, or the path of a program.
 	built string
+	// locate finds a suite that comes with the machine, and returns its place and version. It has no
+	// pin.
+	locate func() (source, version string, err error)
 	// folder is the name of the folder and pin, if several suites lie in one.
 	folder string
 	// onlyRoot names the reason why the suite does not run in a user namespace.
 	onlyRoot string
+	// plain makes the suite run as a plain user, too.
+	plain bool
 	// limit is the time for one mode.
 	limit time.Duration
 	run   func(*session) ([]result, error)
@@ -52,6 +57,18 @@ var suites = []suite{
 		name: "stress-ng", about: "the stressors of file systems, with --verify", pkg: "stress-ng",
 		built: "/usr/bin/stress-ng",
 		limit: time.Hour, run: runStressNG,
+	},
+	{
+		name: "cpython", about: "CPython's tests of modules that use files", locate: findPython, plain: true,
+		limit: time.Hour, run: runPython,
+	},
+	{
+		name: "go", about: "the tests of Go's packages that use files", locate: findGo, plain: true,
+		limit: time.Hour, run: runGo,
+	},
+	{
+		name: "git", about: "git's tests t0 to t3 and t7", built: "bin-wrappers/git",
+		limit: 4 * time.Hour, run: runGit,
 	},
 }
 
