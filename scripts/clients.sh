@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # clients.sh [SUITE [FLAG...]]: runs the tests of container clients inside a Debian root of SUITE
 # (trixie, sid, bookworm), as root. debootstrap makes that root once, and deps.sh installs the
-# clients in it. A run mounts a throwaway overlay of the root, in namespaces and a cgroup of its
-# own. A FLAG is one of the test binary, such as -test.run=TestDocker. Without flags the run prints
-# a table of clients, and fails if the table has a gap. A skipped test fails each run.
+# clients in it. A run uses a throwaway copy of the root, in namespaces and a cgroup of its own. A
+# FLAG is one of the test binary, such as -test.run=TestDocker. Without flags the run prints a table
+# of clients, and fails if the table has a gap. A skipped test fails each run.
 #
 #   FUSE_OVERLAY_CACHE=DIR  where the roots are kept between runs
 #   PACKAGES='engines ...'  the packages below e2e whose tests run
@@ -55,11 +55,11 @@ build() {
 
 # inside makes the mounts and runs the tests, as the first process of the namespaces.
 inside() {
-	local root=$1 run=$2 dir package status=0
-	shift 2
+	local run=$1 dir package status=0
+	shift
 	GOROOT=$(go env GOROOT) GOMODCACHE=$(go env GOMODCACHE) GOCACHE=$(go env GOCACHE) GOPROXY=$(go env GOPROXY)
 	export GOMODCACHE GOCACHE GOPROXY
-	mount -t overlay -o "lowerdir=$root,upperdir=$run/upper,workdir=$run/work" overlay "$run/root"
+	mount --bind "$run/root" "$run/root" # as pivot_root needs it
 	cd "$run/root"
 	mount -t proc proc proc
 	mount -t sysfs sysfs sys
@@ -70,10 +70,8 @@ inside() {
 	mount -t devpts -o newinstance,ptmxmode=666 devpts dev/pts
 	mount -t tmpfs -o mode=1777 tmpfs dev/shm
 	mount -t tmpfs -o mode=755 tmpfs run
-	mount --bind "$run/tmp" tmp
-	mount --bind "$run/vartmp" var/tmp
 	# Tests read documents, and build modules by Go.
-	for dir in "$repo" "$cache" "$GOROOT" "$GOMODCACHE" "$GOCACHE"; do
+	for dir in "$repo" "$cache" "$run" "$GOROOT" "$GOMODCACHE" "$GOCACHE"; do
 		mkdir -p ".$dir"
 		mount --bind "$dir" ".$dir"
 	done
@@ -102,6 +100,17 @@ leftovers() {
 	done
 }
 
+# clean ends the processes of the run and removes its files.
+clean() {
+	local run=$1 cgroup=$2
+	if [ -d "$cgroup" ]; then
+		echo 1 >"$cgroup/cgroup.kill"
+		while grep -qx 'populated 1' "$cgroup/cgroup.events"; do sleep 0.1; done
+		find "$cgroup" -depth -type d -exec rmdir {} \;
+	fi
+	rm -rf --one-file-system "$run"
+}
+
 # report prints the tests that failed or were skipped, and the table of clients. It fails if a test
 # was skipped.
 report() {
@@ -123,20 +132,21 @@ main() {
 	root=$cache/clients-$suite
 	log=$repo/bin/clients-$suite.log
 	make_root "$suite" "$root"
-	run=$(mktemp -d "$cache/run.XXXXXX")
-	mkdir -p bin "$run"/{bin,upper,work,root,tmp,vartmp}
-	chmod 755 "$run"
-	chmod 1777 "$run/tmp" "$run/vartmp"
-	build "$run/bin"
-
 	home=$(findmnt -n -t cgroup2 -o TARGET | head -n 1)
 	[ -n "$home" ] || die "no cgroup file system of version 2"
 	cgroup=$home/fuse-overlay-clients-$$
+	run=$(mktemp -d "$cache/run.XXXXXX")
+	# shellcheck disable=SC2064 # the values of now
+	trap "clean '$run' '$cgroup'" EXIT
+	chmod 755 "$run"
+	mkdir -p bin "$run/bin"
+	build "$run/bin"
+	cp -a --reflink=auto "$root" "$run/root"
 	mkdir "$cgroup"
 	(
 		echo "$BASHPID" >"$cgroup/cgroup.procs"
 		exec unshare --mount --propagation private --pid --ipc --cgroup --fork --kill-child \
-			"$repo/scripts/clients.sh" inside "$root" "$run" "$@"
+			"$repo/scripts/clients.sh" inside "$run" "$@"
 	) >"$log" 2>&1 </dev/null || status=1
 	report "$log" || status=1
 	left=$(leftovers "$run" "$cgroup")
@@ -144,8 +154,6 @@ main() {
 		echo "clients: left behind: $left" >&2
 		status=1
 	fi
-	find "$cgroup" -depth -type d -exec rmdir {} +
-	rm -rf --one-file-system "$run"
 	[ "$status" -eq 0 ] || die "FAILED, see $log"
 	echo "clients: passed on $suite"
 }

@@ -126,6 +126,9 @@ func wantMounted(t *testing.T, what string, n int) {
 	t.Helper()
 	if !harness.Eventually(5*time.Second, func() bool { return len(harness.ProcessesOf(harness.Program)) == n }) {
 		t.Errorf("%s: %d daemons, want %d", what, len(harness.ProcessesOf(harness.Program)), n)
+		for _, pid := range harness.ProcessesOf(harness.Program) {
+			t.Logf("%d: %.300s", pid, strings.Join(harness.Cmdline(pid), " "))
+		}
 	}
 }
 

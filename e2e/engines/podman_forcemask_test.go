@@ -35,12 +35,15 @@ owned regular file 644 1000:1000
 			harness.Equal(t, "owner on disk of "+name, int(harness.Lstat(t, path).Uid), harness.PlainUser.UID)
 		}
 
-		// podman 4.3 cannot write a FIFO to a layer of such a storage, and loses the mode bits beyond
-		// 0777.
+		// podman cannot write a FIFO to a layer of such a storage. podman 4.3 loses the mode bits beyond
+		// 0777 in it.
 		e.podman(t, "exec", id, "sh", "-c", "rm /data/new/fifo; echo x >/data/new/fifo")
 		e.podman(t, "commit", "--quiet", "--pause=false", id, "localhost/masked")
 		e.removeImageLater(t, "localhost/masked")
-		inImage := strings.NewReplacer("4751", "751", "1777", "777").Replace(want)
+		inImage := want
+		if strings.Contains(e.podman(t, "--version"), "version 4.") {
+			inImage = strings.NewReplacer("4751", "751", "1777", "777").Replace(want)
+		}
 		harness.Equal(t, "in an image of it", e.inContainer(t, "localhost/masked", look), inImage)
 	})
 }

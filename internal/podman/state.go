@@ -93,7 +93,8 @@ func (e *Engine) Layers() ([]string, error) {
 }
 
 // Temporary lists the temporary files of the engine, and the files that mounts left in their work
-// directories.
+// directories. It leaves out the folder intermediate-mountpoint-*, which podman 5 makes once and
+// keeps.
 func (e *Engine) Temporary() ([]string, error) {
 	var files []string
 	for _, pattern := range []string{
@@ -105,7 +106,9 @@ func (e *Engine) Temporary() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, found...)
+		files = append(files, slices.DeleteFunc(found, func(file string) bool {
+			return strings.HasPrefix(filepath.Base(file), "intermediate-mountpoint-")
+		})...)
 	}
 	return files, nil
 }
