@@ -20,6 +20,16 @@ func (e *engine) export(t *testing.T, image string, since time.Time) map[string]
 	t.Helper()
 	id := strings.TrimSpace(e.podman(t, "create", image, "none"))
 	defer func() { e.podman(t, "rm", id) }()
+	tree := e.exportContainer(t, id, since)
+	if len(tree) < 50 {
+		t.Fatalf("podman export of %s has %d objects only", image, len(tree))
+	}
+	return tree
+}
+
+// exportContainer is the tree of a container, as export has it.
+func (e *engine) exportContainer(t *testing.T, id string, since time.Time) map[string]string {
+	t.Helper()
 	tree := map[string]string{}
 	e.stream(t, func(r io.Reader) error {
 		for archive := tar.NewReader(r); ; {
@@ -42,9 +52,6 @@ func (e *engine) export(t *testing.T, image string, since time.Time) map[string]
 			tree[name] = name + " " + line
 		}
 	}, "bash", "-o", "pipefail", "-c", "podman export $0 | cat", id) // podman opens /dev/stdout, which is root's
-	if len(tree) < 50 {
-		t.Fatalf("podman export of %s has %d objects only", image, len(tree))
-	}
 	return tree
 }
 

@@ -14,13 +14,14 @@ const (
 	actDiff   = "diff"
 	actCommit = "commit"
 	actCopy   = "cp"
+	actSwitch = "switch" // of a storage from and to another driver
 	actMany   = "20 at once"
 )
 
 // wantedActions are the actions of each client.
 var wantedActions = map[string][]string{
-	"podman, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
-	"podman, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
+	"podman, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actSwitch},
+	"podman, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actSwitch},
 	"buildah, root":     {actBuild, actRun, actCommit, actCopy},
 	"buildah, rootless": {actBuild, actRun, actCommit, actCopy},
 	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
