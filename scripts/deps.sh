@@ -31,6 +31,7 @@ packages=(
 	podman          # containers of root and of plain users, with their root on a mount
 	procps          # ps, pgrep
 	runc            # the runtime of containerd's and docker's containers
+	skopeo          # copies of images out of a storage on the mount, and into it
 	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
 	strace          # counting system calls
 	systemd         # systemd-analyze: checks the example of a mount unit
@@ -42,7 +43,7 @@ packages=(
 split=(docker-buildx docker-cli)
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
 	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman runc setcap
-	setfacl setfattr setpriv strace systemd-analyze unshare useradd)
+	setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd)
 
 case "${1-}" in
 '') ;;

@@ -34,6 +34,12 @@ func startDocker(t *testing.T, e *harness.Env, driver string, options ...string)
 	dir, err := os.MkdirTemp(e.Dir, driver+"-")
 	harness.Check(t, err)
 	harness.Check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
+	return startDockerIn(t, e, dir, driver, options...)
+}
+
+// startDockerIn is startDocker with a folder for the data, which may have been used before.
+func startDockerIn(t *testing.T, e *harness.Env, dir, driver string, options ...string) *docker {
+	t.Helper()
 	d := &docker{t: t, dir: dir}
 	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
 		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root",
@@ -44,10 +50,7 @@ func startDocker(t *testing.T, e *harness.Env, driver string, options ...string)
 }
 
 func (d *docker) try(args ...string) (string, error) {
-	// The older builder, because the layers of BuildKit differ between versions of docker.
-	// TestDockerBuildKit uses BuildKit.
-	return harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=0", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker",
-		args...)
+	return harness.RunIn(d.dir, []string{"DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
 }
 
 func (d *docker) docker(args ...string) string {
@@ -55,6 +58,23 @@ func (d *docker) docker(args ...string) string {
 	out, err := d.try(args...)
 	if err != nil {
 		d.t.Fatalf("docker %q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// The builders of docker, as values of DOCKER_BUILDKIT.
+const (
+	olderBuilder = "0"
+	buildKit     = "1" // the default since docker 23
+)
+
+// build builds an image without a network.
+func (d *docker) build(builder, image, context string) string {
+	d.t.Helper()
+	out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=" + builder, "DOCKER_HOST=" + dockerSocket}, 5*time.Minute,
+		"docker", "build", "--network", "none", "--progress", "plain", "--no-cache", "-t", image, context)
+	if err != nil {
+		d.t.Fatalf("docker build of %s: %v\n%s", image, err, out)
 	}
 	return out
 }
@@ -104,10 +124,8 @@ RUN ["/bin/sh", "-ec", "mkdir /d; echo x >/d/gone; echo old >/d/kept; echo \"roo
 RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 `)
 		d := startDocker(t, e, ourDriver)
-		out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=1", "DOCKER_HOST=" + dockerSocket}, 3*time.Minute,
-			"docker", "build", "--network", "none", "--progress", "plain", "--no-cache", "-t", "e2e/buildkit", context)
-		if err != nil || !strings.Contains(out, "root: fuse-overlayfs / fuse.fuse-overlayfs rw") {
-			t.Fatalf("%v: %s", err, out)
+		if out := d.build(buildKit, "e2e/buildkit", context); !strings.Contains(out, "root: fuse-overlayfs / fuse.fuse-overlayfs rw") {
+			t.Errorf("the root of a step: %s", out)
 		}
 		harness.Equal(t, "the image", d.run("built", "e2e/buildkit", "cd /d; echo *; cat moved"), "moved\nnew\n")
 		d.docker("rm", "built")
@@ -124,6 +142,7 @@ func TestDocker(t *testing.T) {
 	root := debianRoot(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		harness.Tried(t, "docker", actBuild, actRun, actDiff, actCommit)
+		harness.Tried(t, "docker, BuildKit", actBuild)
 		context := buildContext(t, e)
 		exports := map[string]string{}
 		diffs := map[string]string{}
@@ -133,7 +152,13 @@ func TestDocker(t *testing.T) {
 				d := startDocker(t, e, driver)
 				harness.Equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
 				d.importTree(root, buildBase)
-				d.docker("build", "--network", "none", "--no-cache", "-t", "e2e/built", context)
+				for _, builder := range []string{buildKit, olderBuilder} {
+					d.build(builder, "e2e/built"+builder, context)
+					d.docker("create", "--name", "by"+builder, "e2e/built"+builder)
+					exports[driver+" built"+builder] = d.export("by" + builder)
+					d.docker("rm", "by"+builder)
+				}
+				d.docker("tag", "e2e/built"+olderBuilder, "e2e/built")
 				if driver == ourDriver {
 					wantMounted(t, "after the build", 0)
 				}
@@ -145,13 +170,12 @@ func TestDocker(t *testing.T) {
 				if !strings.HasSuffix(out, "r\nnew\n") {
 					t.Errorf("in the image: %s", out)
 				}
-				exports[driver+" built"] = d.export("built")
 				d.run("changed", "e2e/built", containerChanges)
 				diffs[driver] = sortedLines(d.docker("diff", "changed"))
 				d.docker("commit", "changed", "e2e/changed")
 				d.docker("save", "-o", d.dir+"/saved.tar", "e2e/changed")
 				d.docker("rm", "built", "changed")
-				d.docker("rmi", "e2e/changed", "e2e/built")
+				d.docker("rmi", "e2e/changed", "e2e/built", "e2e/built"+buildKit, "e2e/built"+olderBuilder)
 				d.docker("load", "-i", d.dir+"/saved.tar")
 				d.docker("create", "--name", "loaded", "e2e/changed")
 				exports[driver+" loaded"] = d.export("loaded")
@@ -168,7 +192,7 @@ func TestDocker(t *testing.T) {
 		// a layer below becomes a file of its own, whatever program mounts.
 		v := kernelView
 		v.Nlink = false
-		for _, what := range []string{" built", " loaded"} {
+		for _, what := range []string{" built" + buildKit, " built" + olderBuilder, " loaded"} {
 			sameTreeAs(t, "the image"+what, exports[kernelDriver+what], exports[ourDriver+what], v)
 		}
 		harness.Equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])

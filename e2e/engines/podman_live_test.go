@@ -88,8 +88,7 @@ func TestPodmanPause(t *testing.T) {
 		e.need(t, imageBusybox)
 		group := filepath.Base(harness.RunDir)
 		t.Cleanup(func() { removeGroups(t, group) })
-		id := e.start(t, imageBusybox, counter, "--cgroups=enabled", "--cgroup-parent=/"+group,
-			"--pids-limit=-1") // which needs a controller
+		id := e.start(t, imageBusybox, counter, "--cgroups=enabled", "--cgroup-parent=/"+group)
 		upper := strings.TrimSpace(e.podman(t, "inspect", "--format", "{{.GraphDriver.Data.UpperDir}}", id))
 		size := func() int64 { return harness.Lstat(t, filepath.Join(upper, "data", "changed")).Size }
 		if !harness.Eventually(10*time.Second, func() bool {

@@ -8,24 +8,27 @@ import (
 
 // The actions that a run of all clients has to try.
 const (
-	actBuild  = "build" // of 12 steps, with the tree of a build on the kernel's overlayfs
-	actRun    = "run"
-	actExec   = "exec"
-	actDiff   = "diff"
-	actCommit = "commit"
-	actCopy   = "cp"
-	actSwitch = "switch" // of a storage from and to another driver
-	actMany   = "20 at once"
+	actBuild   = "build" // of 12 steps, with the tree of a build on the kernel's overlayfs
+	actRun     = "run"
+	actExec    = "exec"
+	actDiff    = "diff"
+	actCommit  = "commit"
+	actCopy    = "cp"
+	actRemoval = "removal" // of all, without leftovers
+	actSwitch  = "switch"  // of a storage from and to another driver
+	actMany    = "20 at once"
 )
 
 // wantedActions are the actions of each client.
 var wantedActions = map[string][]string{
-	"podman, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actSwitch},
-	"podman, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actSwitch},
-	"buildah, root":     {actBuild, actRun, actCommit, actCopy},
-	"buildah, rootless": {actBuild, actRun, actCommit, actCopy},
-	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany},
-	"docker, BuildKit":  {actRun},
+	"podman, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
+	"podman, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
+	"buildah, root":     {actBuild, actRun, actCommit, actCopy, actMany, actRemoval},
+	"buildah, rootless": {actBuild, actRun, actCommit, actCopy, actMany, actRemoval},
+	"skopeo, root":      {actCopy, actRemoval},
+	"skopeo, rootless":  {actCopy, actRemoval},
+	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
+	"docker, BuildKit":  {actBuild, actRun, actRemoval},
 }
 
 // tried records actions of a client in this engine, if it mounts by the program.

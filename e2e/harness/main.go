@@ -40,14 +40,16 @@ var (
 var tools = map[string]string{
 	"apt-get": "apt", "bash": "bash", "busybox": "busybox-static", "chattr": "e2fsprogs", "cp": "coreutils",
 	"debootstrap": "debootstrap", "dpkg": "dpkg", "dpkg-deb": "dpkg", "find": "findutils", "flock": "util-linux",
-	"fusermount3": "fuse3", "getcap": "libcap2-bin", "getfacl": "acl", "getfattr": "attr", "ldd": "libc-bin", "lsattr": "e2fsprogs",
-	"make": "make", "mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs", "mkfs.xfs": "xfsprogs",
-	"mksquashfs": "squashfs-tools", "mount": "mount", "mount.fuse3": "fuse3", "mountpoint": "util-linux",
-	"newuidmap": "uidmap", "nsenter": "util-linux", "perl": "perl-base", "setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr",
-	"setpriv": "util-linux", "systemd-analyze": "systemd", "tar": "tar", "unshare": "util-linux", "useradd": "passwd",
+	"fusermount3": "fuse3", "getcap": "libcap2-bin", "getfacl": "acl", "getfattr": "attr", "ldd": "libc-bin",
+	"lsattr": "e2fsprogs", "make": "make", "mkfs.btrfs": "btrfs-progs", "mkfs.ext4": "e2fsprogs",
+	"mkfs.xfs": "xfsprogs", "mksquashfs": "squashfs-tools", "mount": "mount", "mount.fuse3": "fuse3",
+	"mountpoint": "util-linux", "newuidmap": "uidmap", "nsenter": "util-linux", "perl": "perl-base",
+	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
+	"systemd-analyze": "systemd", "tar": "tar", "unshare": "util-linux", "useradd": "passwd",
 
-	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd", "crun": "crun",
-	"ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
+	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd",
+	"crun": "crun", "ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
+	"skopeo": "skopeo",
 }
 
 // Suite is what one package of tests adds to the run.

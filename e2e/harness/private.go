@@ -50,7 +50,7 @@ func enterPrivate() error {
 			return err
 		}
 	}
-	if err := errors.Join(dropInherited(), hideOthers()); err != nil {
+	if err := errors.Join(dropInherited(), keepOther(), hideOthers()); err != nil {
 		return err
 	}
 	if err := unmountCgroups(); err != nil {
@@ -111,6 +111,21 @@ func dropInherited() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// OtherProgram is a folder in ModePrivate with the fuse-overlayfs of the distribution.
+func OtherProgram() string { return filepath.Join(RunDir, string(ModePrivate), "ns", "other") }
+
+// keepOther copies the fuse-overlayfs of the distribution to the folder OtherProgram.
+func keepOther() error {
+	if err := os.MkdirAll(OtherProgram(), 0o755); err != nil {
+		return err
+	}
+	err := CopyFile("/usr/bin/fuse-overlayfs", OtherProgram()+"/fuse-overlayfs")
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another test has
+	}
+	return err
 }
 
 // hideOthers makes every other program called fuse-overlayfs fail, so that none passes a test in

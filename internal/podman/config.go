@@ -107,6 +107,7 @@ func (e *Engine) containersConf() string {
 	return fmt.Sprintf(`[containers]
 default_ulimits = ["nofile=4096:4096", "nproc=8192:8192"]
 cgroups = "disabled"
+pids_limit = 0
 netns = "none"
 log_driver = "k8s-file"
 [network]
