@@ -22,6 +22,7 @@ type options struct {
 	program string
 	folder  string
 	out     string
+	dir     string
 	suites  string
 	modes   string
 	cases   string
@@ -47,6 +48,7 @@ func start() error {
 	flag.StringVar(&o.program, "program", "bin/fuse-overlay", "the program to test")
 	flag.StringVar(&o.folder, "suites", "", "the folder of the suites")
 	flag.StringVar(&o.out, "out", "bin/conformance", "the folder of results and logs")
+	flag.StringVar(&o.dir, "dir", "/var/tmp", "where the file systems of the layers lie, as images")
 	flag.StringVar(&o.suites, "suite", "", "run these suites only, separated by commas")
 	flag.StringVar(&o.modes, "mode", "", "run these modes only, separated by commas")
 	flag.StringVar(&o.cases, "case", "", "run these parts of a suite only: a pattern, with *")
@@ -94,7 +96,7 @@ func (o *options) run(ctx context.Context, list []expectation) (err error) {
 	if err != nil {
 		return err
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "fuse-overlay-conformance-")
+	dir, err := os.MkdirTemp(o.dir, "fuse-overlay-conformance-")
 	if err != nil {
 		return err
 	}

@@ -54,7 +54,7 @@ func (s *session) xfstestsConfig(results string) (path string, err error) {
 	text := fmt.Sprintf("export FSTYP=xfs\nexport RESULT_BASE=%s\n", results)
 	for _, name := range []string{"TEST", "SCRATCH"} {
 		image := filepath.Join(s.Image, name)
-		out, err := exec.Command("bash", "-ec", `truncate -s 4G "$1"; mkfs.xfs -q -f "$1"; losetup -f --show "$1"`,
+		out, err := exec.Command("bash", "-ec", `truncate -s 10G "$1"; mkfs.xfs -q -f "$1"; losetup -f --show "$1"`,
 			"bash", image).Output()
 		if err != nil {
 			return "", fmt.Errorf("making the device %s: %w", name, err)
@@ -75,7 +75,7 @@ func (s *session) addUsers() error {
 	add := map[string]string{"/etc/passwd": "", "/etc/group": ""}
 	for i, name := range []string{"fsgqa", "fsgqa2", "123456-fsgqa"} {
 		id := 60_001 + i
-		add["/etc/passwd"] += fmt.Sprintf("%s:x:%d:%d::%s:/bin/bash\n", name, id, id, s.Dir)
+		add["/etc/passwd"] += fmt.Sprintf("%s:*:%d:%d::%s:/bin/bash\n", name, id, id, s.Dir)
 		add["/etc/group"] += fmt.Sprintf("%s:x:%d:\n", name, id)
 	}
 	for path, lines := range add {
