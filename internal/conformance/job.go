@@ -96,15 +96,17 @@ func (j *job) run(ctx context.Context, o *options, dir, program string) (r *reco
 	return r, r.save(o.out)
 }
 
-// removeImages removes the images of a session and their loop devices.
+// removeImages removes the images of a session and their loop devices. The kernel shows the path of
+// an image as the session's mount namespace has it, from the root of its file system on.
 func removeImages(dir string) error {
 	out, err := exec.Command("losetup", "--list", "--noheadings", "--output", "NAME,BACK-FILE").Output()
 	if err != nil {
 		return err
 	}
 	var errs []error
+	tail := filepath.Join("/", filepath.Base(filepath.Dir(dir)), filepath.Base(dir)) + "/"
 	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) >= 2 && strings.HasPrefix(f[1], dir+"/") {
+		if f := strings.Fields(line); len(f) >= 2 && strings.Contains(f[1], tail) {
 			errs = append(errs, exec.Command("losetup", "--detach", f[0]).Run())
 		}
 	}

@@ -13,8 +13,8 @@ import (
 // unionKind is the type of the program's mounts in unionmount-testsuite.
 const unionKind = "fuse.fuse-overlay"
 
-// unionmountSets are the ways in which each test of unionmount-testsuite runs. As in the suite's own
-// list, some tests belong to one of them: those of renames of merged directories.
+// unionmountSets are the ways in which each test of unionmount-testsuite runs. As in the
+// list of the suite itself, the tests of renames of merged directories belong to one of them.
 var unionmountSets = []struct {
 	name   string
 	flags  []string
@@ -31,8 +31,8 @@ var unionmountSets = []struct {
 // middleLayers is how many layers a run may stack: the upper becomes a lower during the test.
 const middleLayers = "3"
 
-// syncLayers makes os.sync of the suite write the layers alone, not all file systems of the machine:
-// the suite calls it in each test.
+// syncLayers makes os.sync of the suite, which each test calls, write the layers alone, not
+// all file systems of the machine.
 const syncLayers = `import ctypes, os
 def sync():
     fd = os.open(os.environ["UNIONMOUNT_BASEDIR"], os.O_RDONLY)
