@@ -36,7 +36,7 @@ var suites = []suite{
 		limit: time.Hour, run: runUnionmount,
 	},
 	{
-		name: "xfstests-overlay", about: "group overlay/auto of xfstests", folder: "xfstests", built: "ltp/fsx",
+		name: "xfstests-overlay", about: "group overlay/quick of xfstests", folder: "xfstests", built: "ltp/fsx",
 		onlyRoot: "xfstests mounts block devices",
 		limit:    3 * time.Hour, run: runXfstestsOverlay,
 	},

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // unionKind is the type of the program's mounts in unionmount-testsuite.
@@ -59,6 +60,9 @@ func runUnionmount(s *session) (results []result, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.keepCaches(); err != nil {
+		return nil, err
+	}
 	env := append(os.Environ(), "UNIONMOUNT_BASEDIR="+base, "PYTHONPATH="+python, "PYTHONDONTWRITEBYTECODE=1")
 	for _, set := range unionmountSets {
 		var tests []string
@@ -83,6 +87,16 @@ func runUnionmount(s *session) (results []result, err error) {
 		}
 	}
 	return results, nil
+}
+
+// keepCaches replaces the file by which the suite drops all caches of the machine, after each
+// unmount. The caches of the mount end with the mount.
+func (s *session) keepCaches() error {
+	file := filepath.Join(s.Dir, "drop_caches")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		return err
+	}
+	return syscall.Mount(file, "/proc/sys/vm/drop_caches", "", syscall.MS_BIND, "")
 }
 
 // unionmountTests runs tests by one command. The suite ends with the first failure, so the tests

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-func runXfstestsOverlay(s *session) ([]result, error) { return s.xfstests("overlay", "overlay/auto") }
+func runXfstestsOverlay(s *session) ([]result, error) { return s.xfstests("overlay", "overlay/quick") }
 
 func runXfstestsGeneric(s *session) ([]result, error) { return s.xfstests("generic", "generic/quick") }
 
