@@ -36,12 +36,12 @@ var suites = []suite{
 		limit: time.Hour, run: runUnionmount,
 	},
 	{
-		name: "xfstests-overlay", about: "group overlay/quick of xfstests", folder: "xfstests", built: "ltp/fsx",
+		name: "xfstests-overlay", about: "tests of overlayfs, group quick", folder: "xfstests", built: "ltp/fsx",
 		onlyRoot: "xfstests mounts block devices",
 		limit:    3 * time.Hour, run: runXfstestsOverlay,
 	},
 	{
-		name: "xfstests-generic", about: "group generic/quick of xfstests", folder: "xfstests", built: "ltp/fsx",
+		name: "xfstests-generic", about: "tests of all file systems, group quick", folder: "xfstests", built: "ltp/fsx",
 		onlyRoot: "xfstests mounts block devices",
 		limit:    6 * time.Hour, run: runXfstestsGeneric,
 	},

@@ -6,16 +6,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
 
-func runXfstestsOverlay(s *session) ([]result, error) { return s.xfstests("overlay", "overlay/quick") }
+func runXfstestsOverlay(s *session) ([]result, error) { return s.xfstests("overlay", "quick") }
 
-func runXfstestsGeneric(s *session) ([]result, error) { return s.xfstests("generic", "generic/quick") }
+func runXfstestsGeneric(s *session) ([]result, error) { return s.xfstests("generic", "quick") }
 
-// xfstests runs a group of xfstests in its configuration for overlayfs, where mount(8) finds the
-// program as the helper for the type overlay. So both sides run the same tests.
+// xfstests runs a group of a folder of xfstests in its configuration for overlayfs, where mount(8)
+// finds the program as the helper for the type overlay. So both sides run the same tests.
 func (s *session) xfstests(folder, group string) ([]result, error) {
 	if err := errors.Join(s.helpers("overlay"), s.addUsers(), s.showAsOverlay()); err != nil {
 		return nil, err
@@ -25,19 +26,11 @@ func (s *session) xfstests(folder, group string) ([]result, error) {
 	if err != nil {
 		return nil, err
 	}
-	argv := []string{"./check", "-overlay", "-R", "xunit-quiet"}
-	if s.Case == "" {
-		argv = append(argv, "-g", group)
-	} else {
-		tests, err := filepath.Glob(filepath.Join(s.Source, "tests", s.Case+".out"))
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range tests {
-			name, _ := filepath.Rel(filepath.Join(s.Source, "tests"), strings.TrimSuffix(t, ".out"))
-			argv = append(argv, name)
-		}
+	tests, err := s.xfstestsGroup(folder, group)
+	if err != nil {
+		return nil, err
 	}
+	argv := append([]string{"./check", "-overlay", "-R", "xunit-quiet"}, tests...)
 	cmd := s.command(s.Source, argv...)
 	cmd.Env = append(os.Environ(), "HOST_OPTIONS="+config)
 	runErr := cmd.Run() // fails if a test fails
@@ -47,6 +40,22 @@ func (s *session) xfstests(folder, group string) ([]result, error) {
 	}
 	defer report.Close()
 	return parseJUnit(report, func(_, testcase string) string { return testcase })
+}
+
+// xfstestsGroup returns the chosen tests of a group. The build of xfstests makes the list, one line
+// for each test of a folder: its number and its groups.
+func (s *session) xfstestsGroup(folder, group string) (tests []string, err error) {
+	text, err := os.ReadFile(filepath.Join(s.Source, "tests", folder, "group.list"))
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) > 1 && slices.Contains(f[1:], group) && s.chosen(folder+"/"+f[0]) {
+			tests = append(tests, folder+"/"+f[0])
+		}
+	}
+	if err == nil && len(tests) == 0 {
+		err = fmt.Errorf("xfstests: no test of group %s is chosen", group)
+	}
+	return tests, err
 }
 
 // xfstestsConfig makes the two devices and the configuration file of xfstests.
