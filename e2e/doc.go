@@ -28,6 +28,7 @@
 //	FUSE_OVERLAY_SEED=N         first seed of the differential test
 //	FUSE_OVERLAY_SEQS=N         number of its sequences
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
+//	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap
 //	FUSE_OVERLAY_KEEP=1         leave the folders of the run behind
 //

@@ -34,12 +34,14 @@ make_root() {
 	cmp -s scripts/deps.sh "$root/opt/deps.sh" && return
 	echo "clients: installing packages in $root"
 	cp scripts/deps.sh "$root/opt/deps.part"
+	# A mirror may serve a state of sid that is older than its lists are valid.
+	echo 'Acquire::Check-Valid-Until "false";' >"$root/etc/apt/apt.conf.d/99clients"
 	# The namespaces end what a package starts.
 	unshare --mount --propagation private --pid --fork --kill-child bash -euc '
 		mount -t proc proc "$0/proc"
 		mount --bind /dev "$0/dev"
 		cp /etc/resolv.conf "$0/etc/resolv.conf"
-		chroot "$0" sh -ec "apt-get -q update; bash /opt/deps.part; apt-get clean"
+		chroot "$0" sh -ec "apt-get -q update; bash /opt/deps.part clients; apt-get clean"
 	' "$root" >>"$root.log" 2>&1 </dev/null || die "see $root.log"
 	mv "$root/opt/deps.part" "$root/opt/deps.sh"
 }
@@ -76,13 +78,14 @@ inside() {
 		mount --bind "$dir" ".$dir"
 	done
 	mount -o remount,bind,ro ".$repo"
+	ln -sf /proc/self/mounts etc/mtab # fusermount3 reads it
 	cp --remove-destination /etc/resolv.conf etc/resolv.conf
 	cp -L --remove-destination /etc/ssl/certs/ca-certificates.crt etc/ssl/certs/
 	# In a chroot the kernel refuses user namespaces, and nsenter leaves the root.
 	pivot_root . .
 	umount -l .
 	export PATH="$GOROOT/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	export FUSE_OVERLAY_CACHE=$cache FUSE_OVERLAY_BIN=$run/bin/fuse-overlay
+	export FUSE_OVERLAY_CACHE=$cache FUSE_OVERLAY_BIN=$run/bin/fuse-overlay FUSE_OVERLAY_CLIENTS=1
 	for package in "${packages[@]}"; do
 		cd "$repo/e2e/$package"
 		"$run/bin/$package.test" -test.v "$@" || status=1

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the packages that the tests and the demo need, or with the argument "bench" those of the
-# bench. On other systems than Debian and Ubuntu it prints which commands are missing. If nothing is
-# missing, it does nothing and needs no network.
+# bench. The argument "clients" adds those that only make test-clients needs. On other systems than
+# Debian and Ubuntu it prints which commands are missing. If nothing is missing, it does nothing and
+# needs no network.
 set -euo pipefail
 
 # Packages of Debian and Ubuntu, and what the tests need them for.
@@ -39,21 +40,25 @@ packages=(
 	util-linux      # unshare, setpriv, flock
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
-# From Debian 13 on these are packages of their own, and not a part of docker.io.
-split=(docker-buildx docker-cli)
+# Packages that some releases lack. From Debian 13 on the first two are not a part of docker.io.
+optional=(docker-buildx docker-cli)
+clients=(
+	containernetworking-plugins # networks of pods
+)
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
 	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman runc setcap
 	setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd)
 
 case "${1-}" in
 '') ;;
+clients) optional+=("${clients[@]}") ;;
 bench)
-	split=()
+	optional=()
 	packages=(btrfs-progs busybox-static conmon crun fio fuse-overlayfs git mount podman python3 util-linux xfsprogs)
 	commands=(busybox conmon crun fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount nsenter podman python3 unshare)
 	;;
 *)
-	echo "usage: deps.sh [bench]" >&2
+	echo "usage: deps.sh [bench|clients]" >&2
 	exit 1
 	;;
 esac
@@ -74,7 +79,7 @@ missing_packages() {
 
 install_packages() {
 	local missing as_root=() package
-	for package in "${split[@]}"; do
+	for package in "${optional[@]}"; do
 		if apt-cache show "$package" >/dev/null 2>&1; then
 			packages+=("$package")
 		fi

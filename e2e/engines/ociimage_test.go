@@ -12,12 +12,20 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// ociArchive writes an image as a tar file in the OCI layout. Each folder is one layer, the lowest
-// first. In it a file .wh.NAME removes NAME, and .wh..wh..opq hides the objects of lower layers in
-// its directory.
-func ociArchive(t *testing.T, path, name string, layers ...string) {
+// ociArchive writes an image as a tar file in the OCI layout. The arguments are those of ociLayout.
+func ociArchive(t *testing.T, path, name string, command []string, layers ...string) {
 	t.Helper()
 	dir := path + ".oci"
+	ociLayout(t, dir, name, command, layers...)
+	harness.Shell(t, dir, "tar -cf "+path+" oci-layout index.json blobs")
+	harness.Check(t, os.RemoveAll(dir))
+}
+
+// ociLayout writes an image as a folder in the OCI layout, with the command of its containers, and
+// returns the digest of its manifest. Each folder is one layer, the lowest first. In it a file
+// .wh.NAME removes NAME, and .wh..wh..opq hides the objects of lower layers in its directory.
+func ociLayout(t *testing.T, dir, name string, command []string, layers ...string) string {
+	t.Helper()
 	blobs := filepath.Join(dir, "blobs", "sha256")
 	harness.Mkdir(t, blobs)
 	digest := func(text []byte) string { return fmt.Sprintf("%x", sha256.Sum256(text)) }
@@ -41,7 +49,7 @@ func ociArchive(t *testing.T, path, name string, layers ...string) {
 			"digest": "sha256:" + digest(text), "size": len(text)})
 	}
 	config := store("application/vnd.oci.image.config.v1+json", object{"architecture": runtime.GOARCH, "os": "linux",
-		"config": object{"Env": []string{"PATH=/bin"}, "Cmd": []string{"/bin/sh"}},
+		"config": object{"Env": []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, "Cmd": command},
 		"rootfs": object{"type": "layers", "diff_ids": ids}})
 	manifest := store("application/vnd.oci.image.manifest.v1+json", object{"schemaVersion": 2,
 		"mediaType": "application/vnd.oci.image.manifest.v1+json", "config": config, "layers": stored})
@@ -51,8 +59,7 @@ func ociArchive(t *testing.T, path, name string, layers ...string) {
 	harness.Check(t, err)
 	harness.Write(t, filepath.Join(dir, "index.json"), string(index))
 	harness.Write(t, filepath.Join(dir, "oci-layout"), `{"imageLayoutVersion":"1.0.0"}`)
-	harness.Shell(t, dir, "tar -cf "+path+" oci-layout index.json blobs")
-	harness.Check(t, os.RemoveAll(dir))
+	return manifest["digest"].(string)
 }
 
 // imageLayers are the layers of the test image above that with busybox. Each has whiteouts or

@@ -37,16 +37,16 @@ func TestRuntimes(t *testing.T) {
 	const enrootWrote = "A.wh.b f a f d d d/new f "
 	// apptainer gives a process of a plain user ambient capabilities.
 	apptainer := await + `
-		$PROG -f -o "lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work,noacl" $R/mnt 2>$R.log &
+		$PROG -f -o "allow_other,lowerdir=$R/lower,upperdir=$R/upper,workdir=$R/work,noacl" $R/mnt 2>$R.log &
 		pid=$!; await $R/mnt $pid
 		cat $R/mnt/a; echo changed >$R/mnt/a; rm $R/mnt/b; rm -r $R/mnt/d; mkdir $R/mnt/d; stat -c '%F' $R/mnt/a $R/upper/b
 		umount $R/mnt; wait $pid`
 	// benchexec mounts a writable view of the whole system.
 	benchexec := `
 		$PROG -o lowerdir=/ -o upperdir=$R/upper -o workdir=$R/work $R/mnt
-		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt$R/lower/new; rm $R/mnt$R/lower/a
-		chroot $R/mnt /bin/cat $R/lower/b
-		umount $R/mnt; cat $R/upper$R/lower/new; cat $R/lower/a; test ! -e $R/lower/new; test ! -e /etc/new`
+		cmp /etc/passwd $R/mnt/etc/passwd; echo new >$R/mnt/etc/e2e-new; rm $R/mnt/etc/passwd
+		chroot $R/mnt /bin/cat /etc/e2e-new
+		umount $R/mnt; cat $R/upper/etc/e2e-new; stat -c %F $R/upper/etc/passwd; test -s /etc/passwd; test ! -e /etc/e2e-new`
 	// Without the right to chown, only its top can be changed, as with the kernel's overlayfs: the
 	// folders below belong to other users, and a copy-up of an object copies up its folders.
 	rootless := `
@@ -63,7 +63,7 @@ func TestRuntimes(t *testing.T) {
 			"Aregular file\ncharacter special file\n"},
 		"apptainer, fakeroot": {"as_user unshare -Um --map-root-user --map-auto", apptainer,
 			"Aregular file\ncharacter special file\n"},
-		"benchexec, root": {"unshare -m", benchexec, "Bnew\nA"},
+		"benchexec, root": {"unshare -m", benchexec, "new\nnew\ncharacter special file\n"},
 		"benchexec":       {"as_user unshare -Urm", rootless, "new\nBdir\nnew\n"},
 		"unshare -Urm, as in README": {"as_user unshare -Urm", `
 			cd $R; PATH=$(dirname $PROG):$PATH

@@ -1,10 +1,6 @@
 package engines
 
 import (
-	"encoding/json"
-	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,49 +11,22 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// snapshotterModule is containerd's snapshotter that mounts by the program fuse-overlayfs.
-const (
-	snapshotterModule  = "github.com/containerd/fuse-overlayfs-snapshotter/v2"
-	snapshotterVersion = "v2.1.7"
-)
-
-// The two programs of the module.
-func snapshotterDaemon() string {
-	return filepath.Join(harness.RunDir, "bin", "containerd-fuse-overlayfs-grpc")
-}
-
+// snapshotterSuite is the test suite of the snapshotter's module.
 func snapshotterSuite() string { return filepath.Join(harness.RunDir, "bin", "snapshotter.test") }
 
-// buildSnapshotter builds both programs once a run, from the caches of Go if possible.
+// buildSnapshotter builds the snapshotter and its test suite.
 var buildSnapshotter = sync.OnceValue(func() error {
-	if harness.InChild() {
-		return nil // the parent has: here is no network
+	if err := snapshotter.build(); err != nil || harness.InChild() {
+		return err
 	}
-	install := exec.Command("go", "install", snapshotterModule+"/cmd/containerd-fuse-overlayfs-grpc@"+snapshotterVersion)
-	install.Env = append(os.Environ(), "CGO_ENABLED=0", "GOBIN="+filepath.Dir(snapshotterDaemon()))
-	if out, err := install.CombinedOutput(); err != nil {
-		return fmt.Errorf("go install: %w\n%s", err, out)
-	}
-	download := exec.Command("go", "mod", "download", "-json", snapshotterModule+"@"+snapshotterVersion)
-	out, err := download.Output()
-	var module struct{ Dir, Error string }
-	if jsonErr := json.Unmarshal(out, &module); jsonErr != nil || err != nil || module.Error != "" {
-		return fmt.Errorf("go mod download: %v %v %s", err, jsonErr, module.Error)
-	}
-	// In the folder of the module, for the versions of its go.mod.
-	test := exec.Command("go", "test", "-c", "-mod=readonly", "-o", snapshotterSuite(), ".")
-	test.Dir, test.Env = module.Dir, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := test.CombinedOutput(); err != nil {
-		return fmt.Errorf("go test -c: %w\n%s", err, out)
-	}
-	return nil
+	return snapshotter.goRun("test", "-c", "-mod=readonly", "-o", snapshotterSuite(), ".")
 })
 
 func needSnapshotter(t *testing.T) {
 	t.Helper()
 	harness.NeedDaemon(t)
 	if err := buildSnapshotter(); err != nil {
-		t.Fatalf("%s: %v", snapshotterModule, err)
+		t.Fatal(err)
 	}
 }
 

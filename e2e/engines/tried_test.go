@@ -17,6 +17,7 @@ const (
 	actRemoval = "removal" // of all, without leftovers
 	actSwitch  = "switch"  // of a storage from and to another driver
 	actMany    = "20 at once"
+	actUserns  = "user namespace"
 )
 
 // wantedActions are the actions of each client.
@@ -29,6 +30,8 @@ var wantedActions = map[string][]string{
 	"skopeo, rootless":  {actCopy, actRemoval},
 	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
 	"docker, BuildKit":  {actBuild, actRun, actRemoval},
+	"containerd":        {actRun, actExec, actDiff, actCommit, actMany, actRemoval, actUserns},
+	"containerd, CRI":   {actRun, actExec, actMany, actRemoval, actUserns},
 }
 
 // tried records actions of a client in this engine, if it mounts by the program.
