@@ -46,10 +46,11 @@ FSX_OPS     ?= 10000000
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends test-clients test-conformance coverage bench bench-deps install uninstall clean
+.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends vm test-kernels \
+	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
 build: ## build bin/fuse-overlay, a static binary
 	@mkdir -p bin
@@ -107,6 +108,12 @@ fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 appends: build ## appends to 10,000 mapped files in each mode and kind of mount (root, an hour, APPENDS=)
 	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -v -count=1 -timeout 4h -run '^TestAppendsToMappedFiles$$' ./e2e/io/ 2>&1 | tee bin/appends.log
+
+vm: ## end-to-end tests on another kernel: KERNEL=5.10, 6.1, 6.12 or sid; TESTS= for some (root)
+	@GO=$(GO) KERNEL=$(KERNEL) TESTS='$(TESTS)' WAY=$(WAY) scripts/vm/vm.sh
+
+test-kernels: ## the same for all kernels, and a table of the results (root, hours)
+	@GO=$(GO) TESTS='$(TESTS)' WAY=$(WAY) scripts/vm/all.sh
 
 test-clients: ## the tests of container clients in a Debian root of another release (root, an hour, SUITE=trixie)
 	scripts/clients.sh $(or $(SUITE),trixie)

@@ -16,6 +16,7 @@ packages=(
 	containerd      # containerd and ctr: containers with their root on a mount
 	conmon          # the monitor of podman's containers
 	crun            # the runtime of podman's containers
+	debian-archive-keyring # the keys of the packages for another kernel
 	debootstrap     # a Debian root as a lower layer
 	docker.io       # dockerd and docker: the same for docker
 	e2fsprogs       # mkfs.ext4, lsattr, chattr
@@ -31,6 +32,7 @@ packages=(
 	passwd          # useradd: the plain user of the tests
 	podman          # containers of root and of plain users, with their root on a mount
 	procps          # ps, pgrep
+	qemu-system-x86 # a machine for another kernel
 	runc            # the runtime of containerd's and docker's containers
 	skopeo          # copies of images out of a storage on the mount, and into it
 	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
@@ -38,6 +40,7 @@ packages=(
 	systemd         # systemd-analyze: checks the example of a mount unit
 	uidmap          # newuidmap, newgidmap
 	util-linux      # unshare, setpriv, flock
+	xz-utils        # modules of other kernels
 	xfsprogs        # mkfs.xfs: an upper with reflinks
 )
 # Packages that some releases lack. From Debian 13 on the first two are not a part of docker.io.
@@ -46,8 +49,8 @@ clients=(
 	containernetworking-plugins # networks of pods
 )
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
-	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman runc setcap
-	setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd)
+	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman
+	qemu-system-x86_64 runc setcap setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd xz)
 
 case "${1-}" in
 '') ;;

@@ -7,8 +7,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
+// tools are the programs of engines, and the Debian package of each.
+var tools = map[string]string{
+	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd", "crun": "crun",
+	"ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
+	"skopeo": "skopeo",
+}
+
 func TestMain(m *testing.M) {
-	harness.Main(m, harness.Suite{Close: func() error {
+	harness.Main(m, harness.Suite{Tools: tools, Close: func() error {
 		return errors.Join(closeEngines(), harness.PrintTried(wantedActions))
 	}})
 }

@@ -36,7 +36,7 @@ var (
 	Oracle = os.Getenv(envOracle) == "kernel"
 )
 
-// tools are the programs that the tests call, and the Debian package of each.
+// tools are the programs that the tests of most packages call, and the Debian package of each.
 var tools = map[string]string{
 	"apt-get": "apt", "bash": "bash", "busybox": "busybox-static", "chattr": "e2fsprogs", "cp": "coreutils",
 	"debootstrap": "debootstrap", "dpkg": "dpkg", "dpkg-deb": "dpkg", "find": "findutils", "flock": "util-linux",
@@ -46,10 +46,6 @@ var tools = map[string]string{
 	"mountpoint": "util-linux", "newuidmap": "uidmap", "nsenter": "util-linux", "perl": "perl-base",
 	"setcap": "libcap2-bin", "setfacl": "acl", "setfattr": "attr", "setpriv": "util-linux",
 	"systemd-analyze": "systemd", "tar": "tar", "unshare": "util-linux", "useradd": "passwd",
-
-	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd",
-	"crun": "crun", "ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
-	"skopeo": "skopeo",
 }
 
 // Suite is what one package of tests adds to the run.
@@ -57,6 +53,8 @@ type Suite struct {
 	// Roles are other lives of the test binary. If the environment has a variable of this name, the
 	// process calls the function with its value, and ends.
 	Roles map[string]func(value string) error
+	// Tools are the programs that only this package calls, and the Debian package of each.
+	Tools map[string]string
 	// Prepare runs before the tests. RunDir exists then.
 	Prepare func() error
 	// Close runs after the tests, and ends what they share.
@@ -94,7 +92,7 @@ func run(m *testing.M, s Suite) int {
 			RemoveTree(RunDir)
 		}
 	}()
-	err := prepare()
+	err := prepare(s.Tools)
 	if err == nil && s.Prepare != nil {
 		err = s.Prepare()
 	}
@@ -130,7 +128,7 @@ func report(what string, err error) int {
 }
 
 // prepare finds the tools, the plain user and the program, and makes RunDir.
-func prepare() error {
+func prepare(ofSuite map[string]string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("the tests need root: they mount, and run as other users")
 	}
@@ -138,9 +136,11 @@ func prepare() error {
 		return err
 	}
 	var missing []string
-	for tool, pkg := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			missing = append(missing, tool+" (package "+pkg+")")
+	for _, some := range []map[string]string{tools, ofSuite} {
+		for tool, pkg := range some {
+			if _, err := exec.LookPath(tool); err != nil {
+				missing = append(missing, tool+" (package "+pkg+")")
+			}
 		}
 	}
 	if len(missing) > 0 {
