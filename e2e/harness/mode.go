@@ -106,12 +106,13 @@ func EachMode(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	}
 }
 
-// EachIO is EachMode, once for each way in which the kernel may handle data.
+// EachIO is EachMode, once for each way in which this kernel can handle data. That a kernel without
+// passthrough refuses the option is tested by TestWhatThisKernelHas of package command.
 func EachIO(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
 	EachMode(t, modes, func(t *testing.T, e *Env) {
 		opts := []string{"writeback=0", "writeback=1"}
-		if e.Mode == ModeRoot && !Oracle {
+		if e.Mode == ModeRoot && !Oracle && KernelHas(t, BackingFiles) {
 			opts = append(opts, Passthrough)
 		}
 		for _, opt := range opts {
@@ -123,11 +124,11 @@ func EachIO(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	})
 }
 
-// EachPolicy is EachMode, and as root once more with passthrough.
+// EachPolicy is EachMode, and as root once more with passthrough if this kernel has it.
 func EachPolicy(t *testing.T, modes []Mode, fn func(t *testing.T, e *Env)) {
 	t.Helper()
 	EachMode(t, modes, func(t *testing.T, e *Env) {
-		if e.Mode != ModeRoot || Oracle || len(e.Opts) > 0 {
+		if e.Mode != ModeRoot || Oracle || len(e.Opts) > 0 || !KernelHas(t, BackingFiles) {
 			fn(t, e)
 			return
 		}

@@ -46,6 +46,7 @@ run_suite() {
 	printf 'vm: %-12s exit %s, %s passed, %s failed, %s not applicable, %s s\n' "$name" "$code" \
 		"$(grep -c '^--- PASS' "$log")" "$(grep -c '^--- FAIL' "$log")" "$(grep -c '^ *--- SKIP' "$log")" \
 		"$((SECONDS - start))" | tee -a "$results/summary"
+	tar -C "$results" -cf "/dev/${disk}d" .
 }
 
 prepare
@@ -57,7 +58,5 @@ set +a
 while read -r name regexp; do
 	run_suite "$name" "$regexp"
 done </mnt/suites
-uname -r >"$results/release"
-tar -C "$results" -cf "/dev/${disk}d" .
 echo "vm: done"
 power_off

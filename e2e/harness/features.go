@@ -1,0 +1,27 @@
+package harness
+
+import "testing"
+
+// Feature is a flag of INIT, by its name in linux/fuse.h, and the first Linux that has it.
+type Feature struct {
+	Name         string
+	Major, Minor int
+}
+
+// The features of FUSE on which expectations of tests depend.
+var (
+	KillprivV2    = Feature{"HANDLE_KILLPRIV_V2", 5, 11}
+	SetxattrExt   = Feature{"SETXATTR_EXT", 5, 13}
+	DirectMmap    = Feature{"DIRECT_IO_ALLOW_MMAP", 6, 6}
+	BackingFiles  = Feature{"PASSTHROUGH", 6, 9}
+	IDMappedMount = Feature{"ALLOW_IDMAP", 6, 12}
+)
+
+// Features are all of them, in the order of the daemon's log.
+var Features = []Feature{KillprivV2, SetxattrExt, DirectMmap, BackingFiles, IDMappedMount}
+
+// KernelHas reports whether the running kernel has a feature.
+func KernelHas(t *testing.T, f Feature) bool {
+	t.Helper()
+	return KernelAtLeast(t, f.Major, f.Minor)
+}
