@@ -46,7 +46,7 @@ FSX_OPS     ?= 10000000
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends vm test-kernels \
+.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends vm other-kernel test-kernels \
 	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -63,7 +63,7 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint unit e2e races ## all that CI runs, with its packages (root, network, half an hour)
+test: deps vet lint unit e2e races other-kernel ## all that CI runs, with its packages (root, network, half an hour)
 	@echo
 	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
 	@echo 'All tests passed.'
@@ -111,6 +111,9 @@ appends: build ## appends to 10,000 mapped files in each mode and kind of mount 
 
 vm: ## end-to-end tests on another kernel: KERNEL=5.10, 6.1, 6.12 or sid; TESTS= for some (root)
 	@GO=$(GO) KERNEL=$(KERNEL) TESTS='$(TESTS)' WAY=$(WAY) scripts/vm/vm.sh
+
+other-kernel: ## a few end-to-end tests on a kernel of another generation than that of this machine (root)
+	@GO=$(GO) KERNEL=other TESTS=quick VM_LIMIT=600 scripts/vm/vm.sh
 
 test-kernels: ## the same for all kernels, and a table of the results (root, hours)
 	@GO=$(GO) TESTS='$(TESTS)' WAY=$(WAY) scripts/vm/all.sh

@@ -55,6 +55,7 @@ func TestDifferentialOptions(t *testing.T) {
 		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192",
 			harness.Passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, harness.Redirects} {
 			t.Run(opt, func(t *testing.T) {
+				harness.NeedPassthrough(t, opt)
 				e := harness.NewEnv(t, e.Mode)
 				e.Opts = []string{opt}
 				n := 12

@@ -1,6 +1,9 @@
 package harness
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Feature is a flag of INIT, by its name in linux/fuse.h, and the first Linux that has it.
 type Feature struct {
@@ -24,4 +27,13 @@ var Features = []Feature{KillprivV2, SetxattrExt, DirectMmap, BackingFiles, IDMa
 func KernelHas(t *testing.T, f Feature) bool {
 	t.Helper()
 	return KernelAtLeast(t, f.Major, f.Minor)
+}
+
+// NeedPassthrough skips a test that mounts with these options, if one is passthrough and the kernel
+// has none. TestPassthroughNeedsTheKernel of package command expects that the mount is refused.
+func NeedPassthrough(t *testing.T, opts ...string) {
+	t.Helper()
+	if f := BackingFiles; slices.Contains(opts, Passthrough) && !KernelHas(t, f) {
+		t.Skipf("not applicable on this kernel: FUSE has %s since Linux %d.%d", f.Name, f.Major, f.Minor)
+	}
 }

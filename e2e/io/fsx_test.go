@@ -60,6 +60,7 @@ func TestFsx(t *testing.T) {
 	ops := harness.EnvNumber(envFsxOps, fsxOps)
 	for _, c := range fsxCases {
 		t.Run(c.name, func(t *testing.T) {
+			harness.NeedPassthrough(t, c.opts...)
 			harness.EachMode(t, c.modes, func(t *testing.T, e *harness.Env) {
 				if harness.Oracle && (len(c.opts) > 0 || e.Mode == harness.ModeFusermount) {
 					t.Skip("an option of this program")
@@ -174,6 +175,7 @@ func TestFsxAppends(t *testing.T) {
 	seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))
 	for _, opt := range []string{"default", "writeback=1", "writeback=0", harness.Passthrough} {
 		t.Run(opt, func(t *testing.T) {
+			harness.NeedPassthrough(t, opt)
 			modes := harness.AllModes
 			if opt == harness.Passthrough {
 				modes = harness.OnlyRoot

@@ -211,6 +211,7 @@ func TestAppendsToMappedFiles(t *testing.T) {
 				name = fmt.Sprintf("%s,%d", name, done)
 			}
 			t.Run(name, func(t *testing.T) {
+				harness.NeedPassthrough(t, opt)
 				harness.EachMode(t, modes, func(t *testing.T, e *harness.Env) {
 					if opt != "" {
 						e.Opts = append(e.Opts, opt)

@@ -20,6 +20,7 @@ import (
 func eachPassthrough(t *testing.T, fn func(t *testing.T, e *harness.Env)) {
 	t.Helper()
 	harness.NeedDaemon(t)
+	harness.NeedPassthrough(t, harness.Passthrough)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		e.Opts = []string{harness.Passthrough}
 		fn(t, e)

@@ -41,6 +41,9 @@ func (m *Mount) connect(fsys Handler) (serve func(), err error) {
 	opts := m.initOptions()
 	served := &served{fsys, m}
 	server, err := fuse.NewServer(served, devFD+strconv.Itoa(fd), opts)
+	if err == nil {
+		err = checkProtocol(server.KernelSettings())
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -181,6 +181,19 @@ func (c *Conn) chooseWriteback(t Traits) writebackChoice {
 	return writebackChoice{}
 }
 
+// oldestMinor is the protocol of Linux 4.9, the first whose kernel checks POSIX ACLs. Before, a
+// process could open a file that the file's ACL refuses it.
+const oldestMinor = 26
+
+// checkProtocol returns an error if the kernel is too old to be served.
+func checkProtocol(kernel *fuse.InitIn) error {
+	if kernel.Major > 7 || kernel.Minor >= oldestMinor {
+		return nil
+	}
+	return fmt.Errorf("this kernel is too old: its FUSE protocol is %d.%d, which does not check POSIX ACLs; "+
+		"Linux 4.9 has 7.%d", kernel.Major, kernel.Minor, oldestMinor)
+}
+
 // minorOfFileattr is the protocol of Linux 5.14. Since 5.13, whose protocol is that of 5.12, the
 // kernel itself checks the caller of FS_IOC_SETFLAGS (fuse_fileattr_set).
 const minorOfFileattr = 34

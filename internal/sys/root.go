@@ -210,13 +210,17 @@ func restrict(tree int) error {
 
 func mountID(fd int) (uint64, error) {
 	var st unix.Statx_t
-	if err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st); err != nil {
+	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st)
+	switch {
+	case err != nil && err != unix.ENOSYS:
 		return 0, err
+	case err == nil && st.Mask&unix.STATX_MNT_ID != 0:
+		return st.Mnt_id, nil
 	}
-	if st.Mask&unix.STATX_MNT_ID == 0 { // before Linux 5.8: the device is the best there is
-		return unix.Mkdev(st.Dev_major, st.Dev_minor), nil
-	}
-	return st.Mnt_id, nil
+	// Before Linux 5.8, or a seccomp filter: the device is the best there is.
+	var plain Stat
+	err = unix.Fstat(fd, &plain)
+	return plain.Dev, err
 }
 
 func sameObject(a, b int) bool {

@@ -35,7 +35,8 @@ unpack() {
 	done
 }
 
-# get_kernel sets kernel_dir, the folder of a kernel for a way to boot: linux or vmlinuz, modules.img.
+# get_kernel sets kernel_dir, the folder of a kernel for a way to boot. It has linux or vmlinuz, and
+# modules.img.
 get_kernel() {
 	local suite
 	suite=$(suite_of "$KERNEL")
