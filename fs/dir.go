@@ -24,7 +24,8 @@ type dirState struct {
 	// suffices to read it.
 	mu lock.Mutex[lock.Dir]
 	stack.Dir
-	children map[string]*Node // nodes by name; a dropped one stays until the next lookup
+	copyFillsPage bool             // the kernel's copy of the listing is complete, or about to be, and ends with a page
+	children      map[string]*Node // nodes by name; a dropped one stays until the next lookup
 }
 
 func newDirState(d stack.Dir) *dirState {

@@ -22,6 +22,8 @@ type listing struct {
 	form listingForm
 	out  *fuse.DirEntryList
 	room int // bytes left in the reply
+	// dropCopy: the kernel's copy of the directory's listing must not be used.
+	dropCopy bool
 	// doubtful: entries may have other inode numbers than their objects in the layers.
 	doubtful bool
 
@@ -80,6 +82,9 @@ func (l *listing) collect(thread uint32, offset uint64) error {
 	}
 	l.chooseLocked(thread, offset)
 	l.n.dir.mu.Unlock()
+	if l.dropCopy {
+		l.o.kernel.dropListing(l.n.ID())
+	}
 	if len(l.pending) > 0 {
 		l.askLowers()
 		l.takeAnswers()
@@ -124,7 +129,7 @@ func (l *listing) chooseLocked(thread uint32, offset uint64) {
 	o, dir := l.o, l.n.dir
 	place, end := uint64(0), uint64(0)
 	if offset == 0 {
-		end = dir.Begin()
+		end = l.beginLocked()
 	} else {
 		place, end = dir.Resume(offset)
 	}
@@ -153,6 +158,9 @@ func (l *listing) chooseLocked(thread uint32, offset uint64) {
 		}
 		return true
 	})
+	if offset != 0 && len(l.entries) == 0 && len(l.out.Bytes()) == 0 {
+		l.endLocked(end)
+	}
 }
 
 // nameSufficesLocked reports whether the reply needs no attributes of an entry, and the layer has

@@ -44,10 +44,12 @@ func (k *notifier) dropPages(id uint64, offset, size int64) {
 	}
 }
 
-// dropListing makes the kernel drop the listing and the attributes of a directory.
+// dropListing makes the kernel drop the listing and the attributes of a directory. The kernel waits
+// for processes that it returns the listing to. Their memory may be a file of this mount, of which
+// it reads a page then.
 func (k *notifier) dropListing(id uint64) {
 	if k.connected() {
-		k.InodeNotify(id, 0, 0)
+		k.conn.While(func() { k.InodeNotify(id, 0, 0) })
 	}
 }
 

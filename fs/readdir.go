@@ -3,9 +3,6 @@ package fs
 import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"github.com/fuse-overlay/fuse-overlay/fs/stack"
-	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 // OpenDir answers OPENDIR. ENOSYS has the kernel open directories by itself and keep their listings
@@ -110,56 +107,11 @@ func (l *listing) dotsLocked(place, end uint64) {
 		place uint64
 		node  *Node
 	}{{".", placeDot, l.n}, {"..", placeDotDot, up}}
-	for _, e := range dots[:howManyDots(&l.n.dir.Dir, end)] {
+	for _, e := range dots {
 		if e.place > place && l.takes(e.name) {
 			l.add(fuse.DirEntry{Name: e.name, Mode: unix.S_IFDIR, Ino: e.node.ino.Load(), Off: l.n.dir.Offset(e.place, end)})
 		}
 	}
-}
-
-// howManyDots returns how many of "." and ".." a listing has. It has both, unless its entries would
-// fill the last page of the copy that the kernel keeps of it, and the directory has changed.
-//
-// Another listing that began before may then go on at an offset that this one does not have. The
-// kernel looks for that offset in its copy, and sends READDIR for the rest if the copy lacks it. It
-// does not do so if the copy ends with a page: it takes that for the end of the listing
-// (fuse_readdir_cached), and the listing would lack the rest of the names.
-func howManyDots(d *stack.Dir, end uint64) int {
-	const both = 2
-	if !d.Changed() {
-		return both
-	}
-	var copies [both + 1]copySize // of a listing without ".", with it, and with both
-	for dots := range copies {
-		for name := range dots {
-			copies[dots].add(name + 1)
-		}
-	}
-	d.List(placeDotDot, end, func(e *stack.Listed) bool {
-		for dots := range copies {
-			copies[dots].add(len(e.Name))
-		}
-		return true
-	})
-	for dots := both; dots > 0; dots-- {
-		if copies[dots]%copySize(host.PageSize()) != 0 {
-			return dots
-		}
-	}
-	return both
-}
-
-// copySize is the size of the kernel's copy of a listing, in bytes. No entry lies in two pages
-// (fuse_add_dirent_to_cache).
-type copySize int
-
-// add adds an entry whose name has that length.
-func (c *copySize) add(name int) {
-	page, size := copySize(host.PageSize()), copySize(direntSize+(name+7)&^7)
-	if rest := *c % page; rest+size > page {
-		*c += page - rest
-	}
-	*c += size
 }
 
 // add puts an entry into the reply and returns where its attributes go; nil in a READDIR. An entry

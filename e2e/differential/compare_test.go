@@ -94,8 +94,6 @@ var deviations = []deviation{
 		"the kernel requests none of a FUSE server", nil},
 	{"D27", "lowers may be one directory or lie inside each other, in the kernel it is ELOOP",
 		"each shows its own objects", nil},
-	{"D28", "the listing of a directory that has changed may lack ..",
-		"another listing would end early by a fault of the kernel", nil},
 	{"D34", "of two directories that lead to one of a lower the second has another number, in the kernel it is ESTALE",
 		"both can be used, and copied", nil},
 	{"D35", "an impure xattr stays, work has mode 0700, and an immutable work directory is refused",

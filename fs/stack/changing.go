@@ -32,7 +32,7 @@ func isGone(err error) bool {
 // follow gives the names of t the places that they have in the previous table. Other names come
 // behind them.
 func (t *nameTable) follow(old *nameTable) {
-	t.next, t.first, t.changed = old.next, old.first, true
+	t.next, t.first = old.next, old.first
 	t.era, t.previous, t.previousFirst = old.era, old.previous, old.previousFirst
 	for _, e := range t.order {
 		if before := old.known(e.name); before != nil {

@@ -44,8 +44,10 @@ type nameTable struct {
 	subdirs   int
 	goneCount int // entries in order that are gone
 
+	changes uint64  // counts names that have come or gone since the layers were read
+	newest  sameEnd // the listings that began last
+
 	first         uint64   // where the first listing ended; 0: none has begun
-	changed       bool     // names have come or gone since the layers were read
 	era           uint64   // counts renumberings, modulo eras
 	previous      []uint64 // the places of all entries before the last renumbering, in order
 	previousFirst uint64   // first, before the last renumbering
@@ -152,11 +154,7 @@ func (t *nameTable) mergeMarker(name string, layer uint16) {
 
 // add puts a new name at the end of the listing.
 func (t *nameTable) add(e *entry) {
-	if t.next >= maxPlace {
-		t.renumber()
-	}
-	e.place = t.next
-	t.next++
+	e.place = t.takePlace()
 	if t.byName != nil {
 		t.byName[e.name] = e
 	}
@@ -164,11 +162,20 @@ func (t *nameTable) add(e *entry) {
 	t.count(e, 1)
 }
 
+// takePlace returns the next place.
+func (t *nameTable) takePlace() uint64 {
+	if t.next >= maxPlace {
+		t.renumber()
+	}
+	t.next++
+	return t.next - 1
+}
+
 // put sets the entry of a name to e. A name that is or was in the directory keeps its place. So a
 // process that makes and removes a name over and over (a lock, a temporary file) does not move the
 // end of the listing.
 func (t *nameTable) put(e entry) {
-	t.changed = true
+	t.changes++
 	old := t.known(e.name)
 	if old == nil {
 		t.add(&e)
@@ -196,7 +203,7 @@ func (t *nameTable) count(e *entry, n int) {
 
 // drop removes a name.
 func (t *nameTable) drop(e *entry) {
-	t.changed = true
+	t.changes++
 	t.count(e, -1)
 	e.gone = true
 	t.goneCount++

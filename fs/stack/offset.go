@@ -1,6 +1,9 @@
 package stack
 
-import "sort"
+import (
+	"cmp"
+	"sort"
+)
 
 // An offset is where a READDIR goes on in a listing. A listing has no handle, and several listings
 // of one directory may be under way. So an offset holds two things: the place of the last entry
@@ -9,9 +12,11 @@ import "sort"
 // twice that was removed and made again, and it ends even if a process makes names faster than it
 // is read.
 //
-// The kernel caches the pages of one listing, and answers other listings from them if these have
-// the same offsets. So an offset depends on place and end only: all listings of a directory have
-// the same offsets as long as it gets no new names.
+// The kernel caches one listing, and answers other listings from this copy if these have the same
+// offsets. Listings with the same offsets may also make one copy in turn. So an offset depends on
+// place and end only, and all listings of a directory have the same end as long as it does not
+// change. After a change they get another end, once a listing was read to its end: its copy is
+// complete. An incomplete copy stays until a listing with the same offsets completes it.
 //
 // The three forms of an offset, distinguished by bits 62 and 30:
 //
@@ -40,17 +45,43 @@ const (
 // maxPlace is the place at which a directory numbers its names anew. Tests lower it.
 var maxPlace uint64 = placeMask
 
+// sameEnd is listings that have one end.
+type sameEnd struct {
+	end     uint64 // 0: there are none
+	changes uint64 // of the name table when the first of them began
+	read    bool   // one of them was read to its end
+}
+
 // Begin returns the end of a listing of d that begins now. Precondition: listed.
 func (d *Dir) Begin() (end uint64) {
 	t := d.table
-	if t.first == 0 {
-		t.first = t.next
+	if t.newest.read && t.newest.changes != t.changes {
+		t.takePlace() // which no name gets
 	}
+	if t.newest.end != t.next {
+		t.newest = sameEnd{end: t.next, changes: t.changes}
+	}
+	t.first = cmp.Or(t.first, t.next)
 	return t.next
 }
 
-// Changed reports whether names have come or gone since the layers were read. Precondition: listed.
-func (d *Dir) Changed() bool { return d.table.changed }
+// End records that a listing with that end was read to its end. It reports whether the names are
+// those of the moment when the first listing with this end began. Precondition: listed.
+func (d *Dir) End(end uint64) (unchanged bool) {
+	l := &d.table.newest
+	if l.end != end {
+		return false
+	}
+	l.read = true
+	return l.changes == d.table.changes
+}
+
+// EndsDiffer reports whether there have been listings of d with different ends. Precondition:
+// listed, and a listing has begun.
+func (d *Dir) EndsDiffer() bool {
+	t := d.table
+	return t.newest.end != t.first || t.previousFirst != 0
+}
 
 // Offset returns the offset of a place in a listing with that end. Preconditions: listed, and end
 // is from [Dir.Begin] or [Dir.Resume].
@@ -103,6 +134,7 @@ func (t *nameTable) renumber() {
 	t.order, t.goneCount, t.byName = live, 0, nil
 	t.previous, t.previousFirst = previous, t.first
 	t.first, t.next = firstPlace, firstPlace+uint64(len(live))
+	t.newest = sameEnd{}
 	t.era = (t.era + 1) % eras
 }
 

@@ -104,6 +104,43 @@ func TestNamesKeepTheirPlace(t *testing.T) {
 	d.wantExact("after all")
 }
 
+// Listings that begin before and after a change have different offsets if one was read to its end
+// in the meantime. A listing that was not, is continued by those after it.
+func TestEndsAfterChanges(t *testing.T) {
+	d := newSite(t, "", files(20)).dir("").withNames()
+	first := d.Begin()
+	must(t, d.remove("000"))
+	if end := d.Begin(); end != first || d.EndsDiffer() {
+		t.Errorf("no listing was read to its end: the first ends at %d, the next at %d", first, end)
+	}
+	if d.End(first) {
+		t.Error("a name was removed after the first listing began: unchanged")
+	}
+	second := d.Begin()
+	if second == first || !d.EndsDiffer() {
+		t.Errorf("listings before and after a change have the end %d", first)
+	}
+	if d.End(first) {
+		t.Error("the first listing, read again: unchanged")
+	}
+	if !d.End(second) || d.Begin() != second || !d.End(second) {
+		t.Error("no name came or went during the second listing: changed")
+	}
+	d.make("000") // at its old place
+	if d.End(second) {
+		t.Error("a removed name came back during the second listing: unchanged")
+	}
+	third := d.Begin()
+	if third == second || !d.End(third) {
+		t.Errorf("listings before and after the return of a name end at %d and %d", second, third)
+	}
+	d.make("new")
+	if end := d.Begin(); end == third || !d.End(end) {
+		t.Errorf("listings before and after a new name end at %d and %d", third, end)
+	}
+	d.wantExact("after all")
+}
+
 // 32-bit programs can list a directory that is not very large and does not grow very much.
 func TestOffsetsAreSmallWhereTheyCanBe(t *testing.T) {
 	for _, c := range []struct {
