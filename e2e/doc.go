@@ -30,6 +30,9 @@
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap
+//	FUSE_OVERLAY_UPPERS="DIR.." folders on other file systems, for uppers: TestUppersOfOtherTypes
+//	FUSE_OVERLAY_SELINUX_POLICY=FILE
+//	                            a compiled policy, which TestSELinux loads on a throwaway machine
 //	FUSE_OVERLAY_KEEP=1         leave the folders of the run behind
 //
 // The packages do not look inside the program: only the command line, the mount point, the layers

@@ -105,6 +105,10 @@ var deviations = []deviation{
 	{"D48", "a layer that does not reply stops its users, and beyond a thousand such requests all users of the mount",
 		"each occupies a thread of the daemon", nil},
 	{"D49", "an unlinked file that is open takes one of the daemon's descriptors, and beyond the hard limit removals are EMFILE", "layers are reached by descriptors", nil},
+	{"D73", "with SELinux all objects of a mount have one label",
+		"the kernel reads no labels from a FUSE server", nil},
+	{"D74", "with SELinux a new object in the upper has the label of one that the daemon makes",
+		"the daemon makes the objects", nil},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 }
 
