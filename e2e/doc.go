@@ -3,6 +3,7 @@
 // the kernel's own overlayfs. Each package below answers one question:
 //
 //	view          what does the merged tree show, and how do operations change it?
+//	posix         does each system call keep its contract: errors, times, rights?
 //	format        what lies on disk, and does the kernel's overlayfs read it?
 //	differential  do random operations have the results of the kernel's overlayfs?
 //	io            is each byte of a file what was written, however the kernel handles it?
