@@ -47,6 +47,8 @@ packages=(
 optional=(docker-buildx docker-cli)
 clients=(
 	containernetworking-plugins # networks of pods
+	systemd-container           # systemd-nspawn
+	umoci                       # images without a daemon
 )
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
 	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman

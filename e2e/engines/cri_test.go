@@ -86,7 +86,7 @@ func (c *containerd) crictl(args ...string) string {
 }
 
 func (c *containerd) tryCrictl(args ...string) (string, error) {
-	return harness.RunIn(c.dir, nil, time.Minute, program("crictl"), append([]string{"--config", "/dev/null", "--timeout", "50s",
+	return harness.RunIn(c.dir, nil, 3*time.Minute, program("crictl"), append([]string{"--config", "/dev/null", "--timeout", "170s",
 		"--runtime-endpoint", criSocket, "--image-endpoint", criSocket}, args...)...)
 }
 

@@ -32,6 +32,9 @@ var wantedActions = map[string][]string{
 	"docker, BuildKit":  {actBuild, actRun, actRemoval},
 	"containerd":        {actRun, actExec, actDiff, actCommit, actMany, actRemoval, actUserns},
 	"containerd, CRI":   {actRun, actExec, actMany, actRemoval, actUserns},
+
+	"systemd-nspawn": {actRun, actUserns, "--overlay"},
+	"umoci":          {"unpack", "repack"},
 }
 
 // tried records actions of a client in this engine, if it mounts by the program.
