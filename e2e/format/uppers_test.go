@@ -1,10 +1,13 @@
 package format
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit"
@@ -76,12 +79,30 @@ const uppersScript = `
 	mknod sock 0600 sock
 	symlink other nowhere
 	truncate long 2
-	setxattr long user.b value
 	chown new 1000 1001
 	mkdir empty 0700
 	rmdir empty
-	create swap 0644 "one"
-	exchange swap new`
+	create swap 0644 "one"`
+
+// upperFeature is something that not every file system of an upper has, or not on every kernel.
+type upperFeature struct {
+	try    func(dir string) error
+	script string // changes that need it
+}
+
+var (
+	userXattrs = upperFeature{func(dir string) error {
+		return unix.Setxattr(dir, "user.probe", []byte("x"), 0)
+	}, `
+	setxattr long user.b value`}
+	exchanges = upperFeature{func(dir string) error {
+		one, other := dir+"/one", dir+"/other"
+		err := errors.Join(os.Mkdir(one, 0o700), os.Mkdir(other, 0o700),
+			unix.Renameat2(unix.AT_FDCWD, one, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE))
+		return errors.Join(err, os.Remove(one), os.Remove(other))
+	}, `
+	exchange swap new`}
+)
 
 // Uppers of other types than those of the format matrix show the same tree as one on the file
 // system of this run, while they are mounted and afterwards.
@@ -105,17 +126,26 @@ func TestUppersOfOtherTypes(t *testing.T) {
 				got.Upper, got.Work = dir+"/upper", dir+"/work"
 				harness.Mkdir(t, got.Upper, got.Work)
 				got.Mount()
+				script, view := uppersScript, harness.FullView
+				if err := exchanges.try(dir); err == nil {
+					script += exchanges.script
+				}
+				if err := userXattrs.try(dir); err == nil {
+					script += userXattrs.script
+				} else { // tmpfs before Linux 6.6
+					view.Xattr = func(_, name string) (string, bool) { return name, !strings.HasPrefix(name, "user.") }
+				}
 				for _, o := range []*harness.Overlay{want, got} {
-					if failed := runScript(o, uppersScript); failed != "" {
+					if failed := runScript(o, script); failed != "" {
 						t.Errorf("%s: %s", o.Upper, failed)
 					}
 				}
-				harness.CompareTrees(t, "the mount", want.Point, got.Point, harness.FullView)
+				harness.CompareTrees(t, "the mount", want.Point, got.Point, view)
 				if faults := harness.IdentityFaults(got.Point); faults != "" {
 					t.Error(faults)
 				}
 				got.Remount()
-				harness.CompareTrees(t, "the mount, mounted again", want.Point, got.Point, harness.FullView)
+				harness.CompareTrees(t, "the mount, mounted again", want.Point, got.Point, view)
 				got.Unmount()
 			})
 		})
