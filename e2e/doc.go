@@ -32,6 +32,7 @@
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap
 //	FUSE_OVERLAY_UPPERS="DIR.." folders on other file systems, for uppers: TestUppersOfOtherTypes
+//	FUSE_OVERLAY_NEED_VERITY=1  fail if the kernel has no fs-verity
 //	FUSE_OVERLAY_SELINUX_POLICY=FILE
 //	                            a compiled policy, which TestSELinux loads on a throwaway machine
 //	FUSE_OVERLAY_KEEP=1         leave the folders of the run behind
