@@ -46,6 +46,7 @@ packages=(
 # Packages that some releases lack. From Debian 13 on the first two are not a part of docker.io.
 optional=(docker-buildx docker-cli)
 clients=(
+	apptainer                   # from sid on
 	containernetworking-plugins # networks of pods
 	systemd-container           # systemd-nspawn
 	umoci                       # images without a daemon

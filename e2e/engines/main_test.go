@@ -16,6 +16,9 @@ var tools = map[string]string{
 
 func TestMain(m *testing.M) {
 	harness.Main(m, harness.Suite{Tools: tools, Close: func() error {
+		if !apptainerMissing() {
+			wantedActions["apptainer, rootless"] = []string{actRun, actMany, actRemoval}
+		}
 		return errors.Join(closeEngines(), harness.PrintTried(wantedActions))
 	}})
 }
