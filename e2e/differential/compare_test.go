@@ -110,6 +110,9 @@ var deviations = []deviation{
 	{"D74", "with SELinux a new object in the upper has the label of one that the daemon makes",
 		"the daemon makes the objects", nil},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
+	{"D62", "names that change in the layers without timeout=0 are as the daemon has read them",
+		"a lookup costs no system call in each layer", nil},
+	{"D63", "an upper may lie on another overlay", "containers run containers", nil},
 }
 
 // equalise reverts what an operation has changed on one side only (D10, D11, D29), so that the

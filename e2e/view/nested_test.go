@@ -14,6 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
+// Layers and uppers lie on other overlays. The kernel refuses the latter (D63, xfstests overlay/022).
 func TestThreeDeep(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -39,7 +39,11 @@ func (s *session) xfstests(folder, group string) ([]result, error) {
 		return nil, errors.Join(runErr, err)
 	}
 	defer report.Close()
-	return parseJUnit(report, func(_, testcase string) string { return testcase })
+	all, err := parseJUnit(report, func(_, testcase string) string { return testcase })
+	if err == nil && len(all) != len(tests) {
+		err = errors.Join(runErr, fmt.Errorf("xfstests has reported %d of %d tests", len(all), len(tests)))
+	}
+	return all, err
 }
 
 // xfstestsGroup returns the chosen tests of a group. The build of xfstests makes the list, one line
