@@ -123,7 +123,7 @@ test-clients: ## the tests of container clients in a Debian root of another rele
 
 test-conformance: build ## the suites of others (root, hours): SUITES=FOLDER, and SUITE= MODE= CASE= for a part
 	$(GO) run ./internal/conformance -program $(PROGRAM) -suites '$(SUITES)' \
-		-suite '$(SUITE)' -mode '$(MODE)' -case '$(CASE)'
+		-suite '$(SUITE)' -mode '$(MODE)' -case '$(CASE)' $(CONFORMANCE)
 
 coverage: unit ## unit tests, and the lines that they do not reach: bin/coverage.html
 	$(GO) tool cover -func=$(PROFILE) | tail -n 1

@@ -113,6 +113,8 @@ var deviations = []deviation{
 	{"D62", "names that change in the layers without timeout=0 are as the daemon has read them",
 		"a lookup costs no system call in each layer", nil},
 	{"D63", "an upper may lie on another overlay", "containers run containers", nil},
+	{"D64", "with index=on a change through a second name of a linked file does not make that name a link in the upper",
+		"a FUSE server receives the file, not the name", nil},
 }
 
 // equalise reverts what an operation has changed on one side only (D10, D11, D29), so that the

@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// Layers and uppers lie on other overlays. The kernel refuses the latter (D63, xfstests overlay/022).
+// Layers and uppers lie on other overlays. The kernel refuses such uppers (D63, xfstests
+// overlay/022).
 func TestThreeDeep(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {

@@ -104,8 +104,10 @@ func (o *overlay) remountDifference() (string, error) {
 }
 
 func (o *overlay) listing() ([]byte, error) {
-	const script = `find . \( -type f -printf '%p %y %m %U %G %s ' -exec sh -c 'sha256sum <"$0"' {} \; \) -o \
-		-printf '%p %y %m %U %G %l\n' | LC_ALL=C sort`
+	const script = `{
+		find . -type f -printf '%p %y %m %U %G %s\n' -o -printf '%p %y %m %U %G %l\n'
+		find . -type f -print0 | xargs -0 -r sha256sum
+	} | LC_ALL=C sort`
 	cmd := o.s.command(o.Dir, "bash", "-o", "pipefail", "-c", script)
 	cmd.Stdout, cmd.Stderr = nil, os.Stderr
 	return cmd.Output()
