@@ -89,6 +89,8 @@ var clientLines = map[string]clientLine{
 		oneStream: true, kind: "fuse-overlayfs", owner: "200000:200000"},
 	"containerd, a view": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o " + workUpperLower +
 		",ro,dev,suid", oneStream: true, kind: "fuse-overlayfs"},
+	"BuildKit, one lower": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o workdir=S/overlay/ID/work,upperdir=S/overlay/ID/diff,lowerdir=S/overlay/l/BBB,dev,suid",
+		oneStream: true, kind: "fuse-overlayfs", merged: "file b \"B\""},
 	"mount(8)": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw," + lowersOf + "," +
 		upperWork + ",dev,suid", kind: "fuse-overlayfs"},
 	"mount(8), restrictions": {line: "fuse-overlayfs overlay S/overlay/ID/merged -o rw,nosuid,nodev,noatime," +

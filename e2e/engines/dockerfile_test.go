@@ -14,7 +14,7 @@ FROM ` + buildBase + ` AS first
 RUN rm -r /usr/share/locale /usr/share/man && rm /etc/issue /etc/issue.net
 RUN mv /usr/share/common-licenses /usr/share/licenses && mv /usr/share/doc /usr/share/documents && mkdir /usr/share/doc && echo r >/usr/share/doc/README
 RUN chmod -R go-rwx /usr/share/licenses /usr/share/zoneinfo && chmod 4711 /usr/bin/tac
-RUN chown -R 33:33 /usr/share/documents && chown -h 1:2 /etc/mtab
+RUN chown -R 33:33 /usr/share/documents && chown -h 1:2 /etc/alternatives/awk
 RUN ln /etc/passwd /etc/passwd.linked && ln /usr/bin/tac /srv/tac && ln -s ../etc /opt/etc && ln -sf nowhere /etc/os-release
 RUN cp -a /etc /etc.bak && rm /etc.bak/hostname && cp -a /usr/share/documents/apt /opt && sed -i s/root/toor/ /etc/passwd
 COPY e2e.deb list /tmp/

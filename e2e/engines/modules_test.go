@@ -24,6 +24,8 @@ var (
 	// snapshotter is containerd's snapshotter that mounts by the program fuse-overlayfs.
 	snapshotter = &module{path: "github.com/containerd/fuse-overlayfs-snapshotter/v2", version: "v2.1.7",
 		programs: []string{"./cmd/containerd-fuse-overlayfs-grpc"}}
+	buildkit = &module{path: "github.com/moby/buildkit", version: "v0.34.2",
+		programs: []string{"./cmd/buildkitd", "./cmd/buildctl"}}
 	criTools = &module{path: "sigs.k8s.io/cri-tools", version: "v1.37.0", programs: []string{"./cmd/crictl"}}
 )
 

@@ -33,8 +33,10 @@ var wantedActions = map[string][]string{
 	"containerd":        {actRun, actExec, actDiff, actCommit, actMany, actRemoval, actUserns},
 	"containerd, CRI":   {actRun, actExec, actMany, actRemoval, actUserns},
 
-	"systemd-nspawn": {actRun, actUserns, "--overlay"},
-	"umoci":          {"unpack", "repack"},
+	"BuildKit, root":     {actBuild, actRun, actMany, actRemoval},
+	"BuildKit, rootless": {actBuild, actRun, actMany, actRemoval},
+	"systemd-nspawn":     {actRun, actUserns, "--overlay"},
+	"umoci":              {"unpack", "repack"},
 }
 
 // tried records actions of a client in this engine, if it mounts by the program.
