@@ -34,6 +34,7 @@ packages=(
 	procps          # ps, pgrep
 	qemu-system-x86 # a machine for another kernel
 	runc            # the runtime of containerd's and docker's containers
+	secilc          # a policy of SELinux for the machine
 	skopeo          # copies of images out of a storage on the mount, and into it
 	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
 	strace          # counting system calls
@@ -53,7 +54,7 @@ clients=(
 )
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
 	getcap getfacl getfattr git losetup make mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman
-	qemu-system-x86_64 runc setcap setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd xz)
+	qemu-system-x86_64 runc secilc setcap setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd xz)
 
 case "${1-}" in
 '') ;;

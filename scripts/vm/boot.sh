@@ -65,7 +65,7 @@ start_qemu() {
 	done
 	exec qemu-system-x86_64 "$@" -smp 2 -m 2G -display none -serial stdio -no-reboot -nic none \
 		-kernel "$kernel_dir/vmlinuz" -initrd "$kernel_dir/initramfs" "${disks[@]}" \
-		-append 'console=ttyS0 quiet panic=-1'
+		-append "console=ttyS0 quiet panic=-1 ${lsm:+lsm=$lsm}"
 }
 
 # start_uml replaces the process by user-mode Linux, which is a process of this machine. A chroot
@@ -84,6 +84,6 @@ start_uml() {
 		mount --bind "$cache" "$host/cache"
 		exec env -i HOME=/tmp LD_PRELOAD="$run/xstate.so" "$(command -v chroot)" "$host" /linux mem=2G con=null con0=fd:0,fd:1 \
 			ubd0="$run/changes,$root" ubd1r="$run/payload.img" ubd2r="$modules" ubd3="$run/results.img" \
-			root=/dev/ubda rw init=/sbin/vm-init quiet panic=-1 lsm=yama
-	' bash "$host" "$VM_CACHE" "$run" "$root_image" "$kernel_dir/modules.img"
+			root=/dev/ubda rw init=/sbin/vm-init quiet panic=-1 lsm="$6"
+	' bash "$host" "$VM_CACHE" "$run" "$root_image" "$kernel_dir/modules.img" "${lsm:-yama}"
 }

@@ -5,7 +5,8 @@
 #	KERNEL     5.10, 6.1, 6.12 or sid: the kernel of bullseye, bookworm, trixie or sid; other: one
 #	           of another generation than that of this machine
 #	TESTS      packages of e2e, and for each a regular expression of tests: 'view=Rename cost'.
-#	           quick is the set of `make test`; the default is all that fit: see choose_tests
+#	           quick is the set of `make test`; selinux and verity are tests that need this feature of
+#	           the kernel, and fail without it; the default is all that fit: see choose_tests
 #	WAY        kvm, uml (user-mode Linux) or tcg (emulation); otherwise the first of them that boots
 #	VM_CACHE   the folder for root image and kernels, /var/cache/fuse-overlay-vm by default; they are
 #	           made once: remove it to get newer ones
@@ -49,7 +50,25 @@ choose_tests() {
 		echo 'command=^(TestWhatThisKernelHas|TestPassthroughNeedsTheKernel)$' 'view=^TestWalkInLowerInUpperInBoth$' \
 			'rights=^(TestACLs|TestIDMapping)$' 'cost=^TestRequestsCreate$'
 		;;
+	selinux) echo 'rights=^TestSELinux$' ;;
+	verity) echo 'format=^TestDigestsOfTheKernel$' ;;
 	*) echo "$1" ;;
+	esac
+}
+
+# choose_features has the machine and its tests use the feature of the kernel that a set needs. It
+# sets lsm, the security module of the machine.
+choose_features() {
+	lsm=''
+	case "$1" in
+	selinux)
+		lsm=selinux
+		export FUSE_OVERLAY_SELINUX_POLICY=/mnt/policy
+		;;
+	verity) # Debian's user-mode Linux has no fs-verity
+		export FUSE_OVERLAY_NEED_VERITY=1
+		WAY=${WAY:-kvm tcg}
+		;;
 	esac
 }
 
@@ -79,6 +98,7 @@ make_payload() {
 		CGO_ENABLED=0 "$GO" test -c -o "$dir/tests/" "${packages[@]}")
 	tar -C "$top" --exclude=./.git --exclude=./bin --exclude=./.tools -cf - . | tar -C "$dir/src" -xf -
 	env | grep '^FUSE_OVERLAY_' >"$dir/environment" || true
+	[ "$lsm" != selinux ] || secilc -c 31 -o "$dir/policy" -f /dev/null "$top/e2e/rights/testdata/selinux.cil"
 	cp "$here/guest.sh" "$dir/guest.sh"
 	make_image "$dir" "$run/payload.img" 8
 	rm -rf "$dir"
@@ -104,6 +124,7 @@ print_results() {
 [ "$(id -u)" -eq 0 ] || die "needs root: it makes a root image and mounts"
 [ "$KERNEL" != other ] || KERNEL=$(other_kernel)
 suites=$(choose_tests "$TESTS")
+choose_features "$TESTS"
 mkdir -p "$VM_CACHE"
 run=$(mktemp -d "$VM_CACHE/run-$KERNEL-XXXXXX")
 make_root
