@@ -16,7 +16,9 @@ func TestRequestsFirstVisit(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		// A directory that fits into one request needs a second one, which finds the end.
 		requests := int64(2 * 21)
-		if !harness.KernelAtLeast(t, 6, 16) { // a request has one page, which takes 25 of these files
+		// The requests of 6.18 are as large as the buffer of the caller. Those of 5.10, 6.1, 6.12 and 7.2
+		// have one page, which takes 25 of these files.
+		if !harness.KernelAtLeast(t, 6, 16) || harness.KernelAtLeast(t, 7, 0) {
 			requests = 4*20 + 2
 		}
 		setUp := harness.Counts{"STATFS": 1, "OPENDIR": 1, "GETATTR": 3} // the requests that a mount gets once

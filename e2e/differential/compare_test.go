@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 
@@ -109,6 +110,10 @@ var deviations = []deviation{
 		"the kernel reads no labels from a FUSE server", nil},
 	{"D74", "with SELinux a new object in the upper has the label of one that the daemon makes",
 		"the daemon makes the objects", nil},
+	{"D50", "before Linux 5.15 fallocate with ZERO_RANGE is EOPNOTSUPP", "the kernel does not send it",
+		func(o operation.Op, kernel, ours string) bool {
+			return o.Name == "slot-fallocate" && o.N&unix.FALLOC_FL_ZERO_RANGE != 0 && ours == "ENOTSUP" && zeroRangeMissing()
+		}},
 	{"D38", "epoll takes regular files", "as on every FUSE file system", nil},
 	{"D62", "names that change in the layers without timeout=0 are as the daemon has read them",
 		"a lookup costs no system call in each layer", nil},
@@ -311,4 +316,15 @@ func isOpaque(path string) bool {
 		}
 	}
 	return false
+}
+
+// zeroRangeMissing reports whether the kernel is older than Linux 5.15.
+func zeroRangeMissing() bool {
+	var u unix.Utsname
+	var major, minor int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return n == 2 && (major < 5 || major == 5 && minor < 15)
 }

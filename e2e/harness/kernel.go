@@ -22,6 +22,10 @@ const Redirects = "redirect_dir=on"
 // MountKernel mounts the kernel's overlayfs on the layers, with the options under which it is the
 // model of the program.
 func (o *Overlay) MountKernel() error {
+	o.T.Helper()
+	if o.Env.Mode == ModeUserns && !KernelAtLeast(o.T, 5, 11) {
+		o.T.Skip("not applicable on this kernel: a user namespace can mount overlayfs since Linux 5.11")
+	}
 	opts := o.KernelOpts
 	if opts == "" {
 		opts = kernelOptions(o.Env)
