@@ -74,6 +74,22 @@ var clientLines = map[string]clientLine{
 		cwd: "S/overlay", merged: "file c \"C\""},
 	"podman, volume :O, SELinux": {line: "PROG -o 'lowerdir=S/with\\:colon,upperdir=S/overlay/ID/diff,workdir=S/overlay/ID/work,private,context=\"a_u:b_r:c_t:s0:c1,c2\"' S/overlay/ID/merged",
 		cwd: "S/overlay", merged: "file c \"C\""},
+	"podman 5":        {line: "PROG -o " + lowersOf + "," + upperWork + ",volatile S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman 5, build": {line: "PROG -o " + lowersOf + "," + upperWork + " S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman 5, userns": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",volatile,uidmapping=:0:200000:65536,gidmapping=:0:200000:65536 S/overlay/ID/merged",
+		cwd: "S/overlay", owner: "200000:200000"},
+	"podman 5, same ids": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",volatile,uidmapping=:0:0:65536,gidmapping=:0:0:65536 S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman 5, keep-id": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",volatile,uidmapping=:0:1:1001:1001:0:1:1002:1002:64535,gidmapping=:0:1:1001:1001:0:1:1002:1002:64535 S/overlay/ID/merged",
+		cwd: "S/overlay", owner: "1:1"},
+	"podman 5, force_mask": {line: "PROG -o " + lowersOf + "," + upperWork +
+		",volatile,xattr_permissions=2 S/overlay/ID/merged", cwd: "S/overlay"},
+	"podman 5, force_mask, read-only": {line: "PROG -o lowerdir=S/overlay/one/diff:S/overlay/l/BBB,xattr_permissions=2 S/overlay/ID/merged",
+		cwd: "S/overlay"},
+	"podman 5, image as a volume": {line: "PROG -o lowerdir=S/overlay/one/diff:S/overlay/l/BBB,private S/overlay/ID/merged",
+		cwd: "S/overlay"},
 	"docker": {line: "fuse-overlayfs -o " + lowersOf + "," + upperWork + " S/overlay/ID/merged",
 		cwd: "S/overlay", kind: "fuse-overlayfs"},
 	"docker, read-only": {line: "fuse-overlayfs -o " + lowersOf + " S/overlay/ID/merged", cwd: "S/overlay",

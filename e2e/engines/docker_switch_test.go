@@ -28,7 +28,7 @@ func TestDockerSwitch(t *testing.T) {
 		root := busyboxImage(t, e)
 		dir := filepath.Join(e.Dir, "switch")
 		harness.Mkdir(t, dir)
-		kept := map[string]string{} // exports of stopped containers
+		kept := map[string]string{} // the folders /data of stopped containers
 		last := "e2e/busybox"
 		for i, by := range []string{"other", "ours", kernelDriver, "other", "ours"} {
 			t.Run(fmt.Sprint(i, by), func(t *testing.T) {
@@ -51,10 +51,10 @@ func TestDockerSwitch(t *testing.T) {
 					return
 				}
 				for name, was := range kept {
-					now := d.export(name)
+					now := d.data(name)
 					v := kernelView
 					v.Mtime = true
-					sameTreeAs(t, name, was, now, v)
+					harness.CompareTrees(t, name, was, now, v)
 					harness.Check(t, os.RemoveAll(was))
 					harness.Check(t, os.Rename(now, was))
 					out := d.docker("start", "--attach", name)
@@ -66,11 +66,11 @@ func TestDockerSwitch(t *testing.T) {
 				d.docker("commit", "making", last)
 				d.docker("rm", "making")
 				d.docker("run", "-d", "--network", "none", "--name", step, last, "/bin/sh", "-c",
-					"cat /data/only-*; test -e /data/moved && exit; rm -r /data/gone; mv /data/tree /data/moved 2>/dev/null || mkdir /data/moved; chmod 600 /etc/conf; sleep 5")
+					"cat /data/only-*; test -e /data/moved && exit; rm -r /data/gone; mv /data/tree /data/moved 2>/dev/null || mkdir /data/moved; chmod 600 /data/kept; sleep 5")
 				wantMounted(t, by, daemons)
 				d.docker("wait", step)
 				kept[step] = filepath.Join(dir, "kept-"+step)
-				harness.Check(t, os.Rename(d.export(step), kept[step]))
+				harness.Check(t, os.Rename(d.data(step), kept[step]))
 			})
 		}
 	})

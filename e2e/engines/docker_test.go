@@ -71,8 +71,9 @@ const (
 // build builds an image without a network.
 func (d *docker) build(builder, image, context string) string {
 	d.t.Helper()
-	out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=" + builder, "DOCKER_HOST=" + dockerSocket}, 5*time.Minute,
-		"docker", "build", "--network", "none", "--progress", "plain", "--no-cache", "-t", image, context)
+	out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=" + builder, "BUILDKIT_PROGRESS=plain",
+		"DOCKER_HOST=" + dockerSocket}, 5*time.Minute,
+		"docker", "build", "--network", "none", "--no-cache", "-t", image, context)
 	if err != nil {
 		d.t.Fatalf("docker build of %s: %v\n%s", image, err, out)
 	}
@@ -86,7 +87,7 @@ func (d *docker) run(name, image, script string) string {
 }
 
 // export unpacks the whole tree of a container that does not run. docker 26 leaves the mount that
-// it makes for that, with every driver (moby issue 48516).
+// it makes for that, with every driver (moby issue 48516). Such a container cannot start again.
 func (d *docker) export(container string) string {
 	d.t.Helper()
 	to := filepath.Join(d.dir, "export-"+container)
@@ -98,6 +99,15 @@ func (d *docker) export(container string) string {
 			harness.Check(d.t, syscall.Unmount(m.Point, 0))
 		}
 	}
+	return to
+}
+
+// data unpacks the folder /data of a container.
+func (d *docker) data(container string) string {
+	d.t.Helper()
+	to := filepath.Join(d.dir, "data-"+container)
+	harness.Mkdir(d.t, to)
+	harness.Shell(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" cp "+container+":/data - | tar -x --numeric-owner")
 	return to
 }
 
