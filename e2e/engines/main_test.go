@@ -15,7 +15,9 @@ var tools = map[string]string{
 }
 
 func TestMain(m *testing.M) {
-	harness.Main(m, harness.Suite{Tools: tools, Close: func() error {
+	// TestDocker builds with two builders on two drivers: a busy machine needs longer than other
+	// tests.
+	harness.Main(m, harness.Suite{Tools: tools, LimitFactor: 2, Close: func() error {
 		if !apptainerMissing() {
 			wantedActions["apptainer, rootless"] = []string{actRun, actMany, actRemoval}
 		}
