@@ -76,6 +76,9 @@ func (e *Engine) Mounts() ([]string, error) {
 	return mounts, nil
 }
 
+// noLayers are folders beside those of the layers: links, and where podman 5.8 removes layers.
+var noLayers = []string{"l", "tempdirs"}
+
 // Layers lists the folders of the layers in the storage. There is none after podman has removed all
 // images and containers.
 func (e *Engine) Layers() ([]string, error) {
@@ -85,7 +88,7 @@ func (e *Engine) Layers() ([]string, error) {
 	}
 	var layers []string
 	for _, entry := range entries {
-		if entry.IsDir() && entry.Name() != "l" {
+		if entry.IsDir() && !slices.Contains(noLayers, entry.Name()) {
 			layers = append(layers, entry.Name())
 		}
 	}
