@@ -7,13 +7,13 @@
 #
 #   FUSE_OVERLAY_CACHE=DIR  where the roots are kept between runs
 #   PACKAGES='engines ...'  the packages below e2e whose tests run
-#   MIRROR=URL              the Debian mirror
+#   MIRROR=URL              the mirror of Debian: that of mirror.sh by default
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PATH:/usr/local/go/bin:/usr/sbin:/sbin"
 repo=$PWD
 cache=${FUSE_OVERLAY_CACHE:-/var/tmp/fuse-overlay-e2e-cache}
-mirror=${MIRROR:-http://deb.debian.org/debian}
+mirror=${MIRROR:-$(scripts/mirror.sh)}
 read -ra packages <<<"${PACKAGES:-engines}"
 
 die() {

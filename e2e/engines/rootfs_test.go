@@ -1,7 +1,6 @@
 package engines
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -132,22 +131,11 @@ func cache() string {
 // mirror is the Debian mirror of this machine.
 func mirror(t *testing.T) string {
 	t.Helper()
-	files, _ := filepath.Glob("/etc/apt/sources.list.d/*")
-	for _, name := range append([]string{"/etc/apt/sources.list"}, files...) {
-		f, err := os.Open(name)
-		if err != nil {
-			continue
-		}
-		defer f.Close()
-		for in := bufio.NewScanner(f); in.Scan(); {
-			for _, word := range strings.Fields(in.Text()) {
-				if strings.Contains(word, "://") && strings.HasSuffix(strings.TrimSuffix(word, "/"), "/debian") {
-					return word
-				}
-			}
-		}
+	out, err := harness.RunIn("../..", nil, time.Minute, "scripts/mirror.sh")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
 	}
-	return "http://deb.debian.org/debian"
+	return strings.TrimSpace(out)
 }
 
 // packages are small packages with conffiles, alternatives and maintainer scripts. The test

@@ -10,7 +10,7 @@
 #	WAY        kvm, uml (user-mode Linux) or tcg (emulation); otherwise the first of them that boots
 #	VM_CACHE   the folder for root image and kernels, /var/cache/fuse-overlay-vm by default; they are
 #	           made once: remove it to get newer ones
-#	VM_MIRROR  the mirror of Debian
+#	VM_MIRROR  the mirror of Debian: scripts/mirror.sh by default
 #	VM_LIMIT   the time that the machine may take, in seconds
 #
 # This file chooses tests and prints results. root.sh makes the root image, kernel.sh gets the
@@ -28,7 +28,7 @@ KERNEL=${KERNEL-}
 TESTS=${TESTS-}
 WAY=${WAY-}
 VM_CACHE=${VM_CACHE:-/var/cache/fuse-overlay-vm}
-VM_MIRROR=${VM_MIRROR:-http://deb.debian.org/debian}
+VM_MIRROR=${VM_MIRROR:-$("$top/scripts/mirror.sh")}
 VM_LIMIT=${VM_LIMIT:-7200}
 GO=${GO:-go}
 
