@@ -131,6 +131,6 @@ make_root
 make_payload
 truncate -s 64M "$run/results.img"
 boot_machine
-print_results || die "tests failed on $KERNEL ($way); logs and console are in $run"
+print_results && grep -q '^vm: done' "$run/console" || die "tests failed on $KERNEL ($way); logs and console are in $run"
 rm -rf "$run"
 echo "vm: passed on $KERNEL ($way)"
