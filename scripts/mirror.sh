@@ -3,7 +3,7 @@
 # apt, otherwise the one that debootstrap itself uses.
 set -euo pipefail
 
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+mirror=$({ cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null || true; } |
 	awk '!/^[ \t]*#/ { for (i = 1; i <= NF; i++) if ($i ~ /:\/\/.*\/debian\/?$/ && !found++) print $i }')
 if [ -z "$mirror" ]; then
 	mirror=$(sed -n 's/^DEF_MIRROR="\(.*\)"$/\1/p' "$(command -v debootstrap)")
