@@ -32,10 +32,13 @@ find "$layers" -path '*/diff/*' -name '.wh.*' -exec sh -euc '
 	for file; do
 		name=${file##*/.wh.} dir=${file%/*}
 		time=$(stat -c %y -- "$dir")
-		rm -- "$file"
-		case $name in .wh.*) touch -d "$time" -- "$dir"; continue ;; esac # records of aufs
-		if [ -d "$dir/$name" ] && [ ! -L "$dir/$name" ]; then setfattr -n "$class.overlay.opaque" -v y -- "$dir/$name"
-		elif [ ! -e "$dir/$name" ] && [ ! -L "$dir/$name" ]; then mknod "$dir/$name" c 0 0; fi
+		case $name in
+		.wh.*) ;; # records of aufs
+		*)
+			if [ -d "$dir/$name" ] && [ ! -L "$dir/$name" ]; then setfattr -n "$class.overlay.opaque" -v y -- "$dir/$name"
+			elif [ ! -e "$dir/$name" ] && [ ! -L "$dir/$name" ]; then mknod "$dir/$name" c 0 0; fi ;;
+		esac
+		rm -- "$file" # last: an interrupted script can be repeated
 		touch -d "$time" -- "$dir"
 	done' sh {} +
 # podman looks again at its next start.
