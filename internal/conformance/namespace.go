@@ -56,16 +56,12 @@ func (s *session) start(ctx context.Context, log *os.File) (results []result, er
 	if err != nil {
 		return nil, err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return nil, err
-	}
 	read, write, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer read.Close()
-	argv := append(slices.Clone(asPID1), self)
+	argv := append(slices.Clone(asPID1), filepath.Join(filepath.Dir(s.Program), runner))
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = s.Dir, log, log, []*os.File{write}
 	cmd.Env = append(os.Environ(), envSession+"="+string(description), "HOME="+s.Dir, "TMPDIR="+s.Dir, "LC_ALL=C.UTF-8")
