@@ -19,6 +19,7 @@ import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 //  5. what is written back counts again, and the WRITE is answered.
 //
 // Step 4 waits for the writeback of the pages it drops, so that nothing of them comes after step 5.
+// Before Linux 6.16 it does not, because the kernel writes back copies of them (D75).
 //
 // A FALLOCATE that clears a range (clearRange) and an open with O_TRUNC (truncateForOpen) enter
 // themselves too: what the page cache writes back meanwhile is older than their result.
