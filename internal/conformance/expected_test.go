@@ -10,10 +10,12 @@ const someExpected = `# a comment
 fsx       *              plain      D1, of all modes
 pjdfstest userns         chmod/00:* the kernel too
 pjdfstest userns         open/01:3 D2
+pjdfstest userns         ~link/0*  depends on the machine
 `
 
 // TestSurprises compares results with the list: a failure that is not on it, one that is, a line
-// whose cases all passed, a line of another mode, and a line whose cases did not run.
+// whose cases all passed, a line of another mode, a line whose cases did not run, and one whose cases
+// may pass.
 func TestSurprises(t *testing.T) {
 	list, err := parseExpected(someExpected)
 	if err != nil {
@@ -32,6 +34,8 @@ func TestSurprises(t *testing.T) {
 		{"writeback=1", []result{{Case: "chmod/00:2", Status: failed, Detail: "got EIO"}},
 			[]string{"pjdfstest writeback=1 chmod/00:2 fails: got EIO"}},
 		{"writeback=1", []result{{Case: "chmod/00:2", Status: passed}}, nil},
+		{"userns", []result{{Case: "link/00:1", Status: passed}}, nil},
+		{"userns", []result{{Case: "link/00:1", Status: failed}}, nil},
 	} {
 		got := surprises(&record{Suite: "pjdfstest", Mode: c.mode, Results: c.results}, list)
 		if !reflect.DeepEqual(got, c.want) {
