@@ -86,6 +86,9 @@ func kernelTakes(options []string) (err error) {
 
 func TestOptionsThatConflict(t *testing.T) {
 	harness.NeedDaemon(t)
+	if !harness.KernelAtLeast(t, 6, 16) {
+		t.Skip("not applicable on this kernel: the rules are those of Linux 6.16 and later")
+	}
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		o := e.Overlay(t, "dir d", "dir d")
 		helper := filepath.Join(e.Dir, "mount.fuse-overlay") // by this name, -f checks the options and mounts nothing
