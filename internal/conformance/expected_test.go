@@ -14,8 +14,8 @@ pjdfstest userns         ~link/0*  depends on the machine
 `
 
 // TestSurprises compares results with the list: a failure that is not on it, one that is, a line
-// whose cases all passed, a line of another mode, a line whose cases did not run, and one whose cases
-// may pass.
+// whose cases all passed, a line of another mode, a line whose cases did not run, and one whose
+// cases may pass.
 func TestSurprises(t *testing.T) {
 	list, err := parseExpected(someExpected)
 	if err != nil {

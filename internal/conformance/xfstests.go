@@ -19,8 +19,8 @@ func runXfstestsGeneric(s *session) ([]result, error) { return s.xfstests("gener
 
 // xfstests runs a group of a folder of xfstests in its configuration for overlayfs, where mount(8)
 // finds the program as the helper for the type overlay. So both sides run the same tests. Each test
-// has two new file systems. Otherwise a test that leaves an immutable file, or a mount in use, makes
-// all later ones fail.
+// has two new file systems. Otherwise a test that leaves an immutable file, or a mount in use,
+// makes all later ones fail.
 func (s *session) xfstests(folder, group string) ([]result, error) {
 	if err := errors.Join(s.helpers("overlay"), s.addUsers(), s.showAsOverlay()); err != nil {
 		return nil, err
