@@ -178,6 +178,15 @@ func (e *engine) podman(t *testing.T, args ...string) string {
 	return e.run(t, append([]string{"podman"}, args...)...)
 }
 
+// podmanAtLeast reports whether podman is of this version or a later one.
+func (e *engine) podmanAtLeast(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var gotMajor, gotMinor int
+	_, err := fmt.Sscanf(e.podman(t, "--version"), "podman version %d.%d", &gotMajor, &gotMinor)
+	harness.Check(t, err)
+	return gotMajor > major || gotMajor == major && gotMinor >= minor
+}
+
 // runToEnd runs a container with these arguments of `podman run`, does not remove it, and returns
 // its output. It reads its log, because on a busy machine an attached podman loses the output of a
 // container that ends at once.

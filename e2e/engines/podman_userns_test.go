@@ -54,6 +54,10 @@ func TestPodmanUserNamespaces(t *testing.T) {
 				if fields := strings.Fields(lines[0]); len(fields) == 3 && fields[0] == "0" && fields[1] == "0" {
 					t.Errorf("the container is in no user namespace of its own: %q", lines[0])
 				}
+				if e.podmanAtLeast(t, 5, 8) {
+					// Its commit of such a container has no change of the container, whichever program mounts.
+					return
+				}
 				// In an image of the container the ids are those of the container.
 				e.podman(t, "commit", "--quiet", "owners", "localhost/owners")
 				e.removeImageLater(t, "localhost/owners")
