@@ -18,8 +18,11 @@ HELPERDIR ?= /sbin
 ALTERNATIVE ?=
 
 PROGRAM  := bin/fuse-overlay
+# The program of all commands but mount. PROGRAM executes it, from its own folder or LIBEXECDIR.
+COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
-GOBUILD  := $(GO) build -trimpath -ldflags '-X main.version=$(VERSION)'
+MODULE   := github.com/fuse-overlay/fuse-overlay
+GOBUILD  := $(GO) build -trimpath -ldflags '-X $(MODULE)/internal/version.linked=$(VERSION)'
 
 LINT_VERSION := v2.15.0
 LINT         := .tools/golangci-lint-$(LINT_VERSION)
@@ -52,9 +55,10 @@ FSX_OPS     ?= 10000000
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
 
-build: ## build bin/fuse-overlay, a static binary
+build: ## build bin/fuse-overlay and bin/fuse-overlay-commands, static binaries
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GOBUILD) -o $(PROGRAM) ./cmd/fuse-overlay
+	CGO_ENABLED=0 $(GOBUILD) -o $(COMMANDS) ./cmd/fuse-overlay-commands
 
 race-build:
 	@mkdir -p bin

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
 
 // A process keeps its mount namespace alive, and with it all mounts in it. A daemon in its caller's
@@ -107,7 +108,7 @@ func (r *request) leaveMounts() error {
 // stayWithCaller executes the program again in the caller's namespace, after an error of
 // leaveMounts. It returns only with an error.
 func (r *request) stayWithCaller(reason *apartError, result *resultPipe) error {
-	environ := append(os.Environ(), stayVariable+"="+oneLine(reason.err.Error()))
+	environ := append(os.Environ(), stayVariable+"="+message.OneLine(reason.err.Error()))
 	var inherit []int
 	if result != nil {
 		fd := int(result.w.Fd())

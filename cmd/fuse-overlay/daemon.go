@@ -206,7 +206,7 @@ func (p *resultPipe) success() error {
 }
 
 func (p *resultPipe) failure(err error) {
-	_, _ = p.w.WriteString(reportFailed + message(err))
+	_, _ = p.w.WriteString(reportFailed + userMessage(err))
 	p.w.Close()
 }
 

@@ -232,11 +232,3 @@ func TestRoomForDescriptors(t *testing.T) {
 		}
 	}
 }
-
-func TestOneLine(t *testing.T) {
-	for text, want := range map[string]string{"a": "a", "a\n": "a", "a\nb\n": "a; b"} {
-		if got := oneLine(text); got != want {
-			t.Errorf("%q: got %q, want %q", text, got, want)
-		}
-	}
-}

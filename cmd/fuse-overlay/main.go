@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
 
 // Exit codes, on which scripts rely.
@@ -28,6 +30,9 @@ const (
 )
 
 func main() {
+	if name := commandOf(os.Args); name != "" {
+		os.Exit(fail(os.Stderr, ownName+" "+name, runSecond(os.Args)))
+	}
 	serveApart(os.Args)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }
@@ -64,7 +69,7 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	for _, ignored := range req.ignored {
-		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", printable(oneLine(shortened(ignored))))
+		fmt.Fprintf(stderr, "unknown argument ignored: %s\n", message.Printable(message.OneLine(shortened(ignored))))
 	}
 	switch {
 	case req.fake:
@@ -96,7 +101,7 @@ func asMountHelper(argv []string) bool {
 
 // fail prints an error in one line, whatever characters it has.
 func fail(stderr io.Writer, called string, err error) int {
-	fmt.Fprintf(stderr, "%s: %s\n", called, message(err))
+	fmt.Fprintf(stderr, "%s: %s\n", called, userMessage(err))
 	return exitFailed
 }
 

@@ -6,7 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"unicode"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
 
 // hints are remedies for an errno.
@@ -16,39 +17,14 @@ var hints = map[syscall.Errno]string{
 	syscall.EROFS:  "for a read-only mount leave out upperdir and workdir",
 }
 
-// message returns an error for the user: one line, with the hint of its errno.
-func message(err error) string {
+// userMessage returns an error for the user: one line, with the hint of its errno.
+func userMessage(err error) string {
 	text := err.Error()
 	var errno syscall.Errno
 	if errors.As(err, &errno) && hints[errno] != "" {
 		text += " (" + hints[errno] + ")"
 	}
-	return printable(oneLine(text))
-}
-
-// oneLine joins the lines of a text.
-func oneLine(text string) string {
-	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "; ")
-}
-
-// A longer message is cut to its first and last bytes.
-const (
-	lineBegin = 1000
-	lineEnd   = 200
-)
-
-// printable cuts the middle of a long text, and replaces control characters, which a terminal would
-// obey.
-func printable(text string) string {
-	if len(text) > lineBegin+lineEnd {
-		text = strings.ToValidUTF8(text[:lineBegin], "") + " ... " + strings.ToValidUTF8(text[len(text)-lineEnd:], "")
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	return message.Printable(message.OneLine(text))
 }
 
 // explainColons adds to the error of a missing layer that a colon may have split its name.

@@ -11,6 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/message"
+	"github.com/fuse-overlay/fuse-overlay/internal/version"
 )
 
 // attach makes the mount of a request, and returns when it answers. After an error, the caller's
@@ -69,7 +71,7 @@ func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
 	if !log.Core().Enabled(zap.InfoLevel) { // the report costs system calls, and the log would drop it
 		return
 	}
-	fields := []zap.Field{zap.String("version", ownVersion()), zap.String("mount point", req.mount.Point)}
+	fields := []zap.Field{zap.String("version", version.String()), zap.String("mount point", req.mount.Point)}
 	fields = append(fields, overlay.Report()...)
 	if len(req.notes) > 0 {
 		fields = append(fields, zap.Strings("notes", req.notes))
@@ -129,7 +131,7 @@ func mountAndListen(overlay *fs.Overlay, mount conn.MountConfig, log *zap.Logger
 	mount.HelperOutput = &output
 	mount.Passing += 2 // its pipe
 	m, err := overlay.Mount(mount)
-	said := oneLine(output.String())
+	said := message.OneLine(output.String())
 	switch {
 	case said == "":
 		return m, err

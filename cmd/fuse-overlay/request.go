@@ -58,7 +58,7 @@ func parseRequest(called string, argv []string) (*request, error) {
 		mount: conn.MountConfig{Type: called},
 	}
 	c := &commandLine{helper: asMountHelper(argv)}
-	if err := c.split(argv[min(1, len(argv)):]); err != nil {
+	if err := c.split(withoutMount(argv)[min(1, len(argv)):]); err != nil {
 		return nil, err
 	}
 	req.help, req.version = c.help, c.version

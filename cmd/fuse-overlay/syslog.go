@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
+	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
 
 // syslogSocket is where the journal or syslog listens.
@@ -108,7 +109,7 @@ func (c *syslogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	if err != nil {
 		return err
 	}
-	c.out.send(severity(entry.Level), oneLine(line.String()))
+	c.out.send(severity(entry.Level), message.OneLine(line.String()))
 	line.Free()
 	return nil
 }

@@ -3,12 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
-)
 
-// version is set by the linker: -ldflags "-X main.version=1.2.3".
-var version = ""
+	"github.com/fuse-overlay/fuse-overlay/internal/version"
+)
 
 // compatVersion is the version of compatName's series that its callers see, in the first line of
 // --version. Below 1.10 they refuse to work, or leave options out. What they use up to this version
@@ -19,19 +17,7 @@ func printVersion(w io.Writer, called string) {
 	if called == compatName {
 		fmt.Fprintf(w, "%s: version %s\n", compatName, compatVersion)
 	}
-	fmt.Fprintf(w, "%s version %s\n", ownName, ownVersion())
-}
-
-// ownVersion returns the version of the linker, or that of the module that `go install` has
-// recorded.
-func ownVersion() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
+	fmt.Fprintf(w, "%s version %s\n", ownName, version.String())
 }
 
 func printUsage(w io.Writer, called string) {
