@@ -11,6 +11,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // A process keeps its mount namespace alive, and with it all mounts in it. A daemon in its caller's
@@ -71,7 +72,7 @@ func serveApart(argv []string) {
 	if os.Getenv(callerVariable) != "" || os.Getenv(resultVariable) != "" {
 		return
 	}
-	if req, err := parseRequest(calledBy(argv), argv); err != nil || !req.foreground || req.fake {
+	if req, err := parseRequest(mountargs.CalledBy(argv), argv); err != nil || !req.foreground || req.fake {
 		return
 	}
 	n := callersNamespace()

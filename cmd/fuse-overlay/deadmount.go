@@ -7,6 +7,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // clearMountPoint detaches dead mounts of this program at the mount point. Their daemon was killed,
@@ -44,7 +45,7 @@ func (r *request) ownMount() (m host.MountEntry, ok bool) {
 	}
 	for _, m := range slices.Backward(table) {
 		if m.Point == point {
-			return m, slices.Contains([]string{"fuse." + ownName, "fuse." + compatName, "fuse." + r.mount.Type}, m.Type)
+			return m, slices.Contains([]string{"fuse." + mountargs.OwnName, "fuse." + mountargs.CompatName, "fuse." + r.mount.Type}, m.Type)
 		}
 	}
 	return host.MountEntry{}, false

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/commands"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // Exit codes, on which scripts rely.
@@ -20,18 +20,9 @@ const (
 	exitFailed = 1
 )
 
-// Names that change what the program does. Callers of compatName expect the behaviour of that older
-// program, see parseRequest and printVersion.
-const (
-	ownName    = "fuse-overlay"
-	compatName = "fuse-overlayfs"
-	// helperPrefix begins the names of the programs that mount(8) calls for a type of file system.
-	helperPrefix = "mount."
-)
-
 func main() {
-	if name := commandOf(os.Args); name != "" {
-		os.Exit(fail(os.Stderr, ownName+" "+name, runSecond(os.Args)))
+	if name := mountargs.Command(os.Args); commands.InSecondProgram(name) {
+		os.Exit(fail(os.Stderr, mountargs.OwnName+" "+name, runSecond(os.Args)))
 	}
 	serveApart(os.Args)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
@@ -43,7 +34,7 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	if runLossClient() {
 		return exitOK
 	}
-	called := calledBy(argv)
+	called := mountargs.CalledBy(argv)
 	result, caller := inheritedResult(), inheritedNamespace()
 	req, err := parseRequest(called, argv)
 	if err == nil {
@@ -83,20 +74,6 @@ func run(argv []string, stdout, stderr io.Writer) int {
 		return fail(stderr, called, err)
 	}
 	return exitOK
-}
-
-// calledBy returns the NAME by which the program was called, or mount(8) has called it as
-// mount.NAME. The mount is of type fuse.NAME, and errors begin with NAME.
-func calledBy(argv []string) string {
-	if len(argv) == 0 || argv[0] == "" {
-		return ownName
-	}
-	return strings.TrimPrefix(filepath.Base(argv[0]), helperPrefix)
-}
-
-// asMountHelper reports whether mount(8) is the caller.
-func asMountHelper(argv []string) bool {
-	return len(argv) > 0 && strings.HasPrefix(filepath.Base(argv[0]), helperPrefix)
 }
 
 // fail prints an error in one line, whatever characters it has.

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 func TestVersion(t *testing.T) {
@@ -86,7 +88,7 @@ func TestErrorsAreOneLineAndNameTheProgram(t *testing.T) {
 
 func TestCallersOfTheOlderProgramAreWarned(t *testing.T) {
 	var out, errs bytes.Buffer
-	run([]string{compatName, "-f", "-o", "lowerdir=/,foo=1", "-z", "/proc/none"}, &out, &errs)
+	run([]string{mountargs.CompatName, "-f", "-o", "lowerdir=/,foo=1", "-z", "/proc/none"}, &out, &errs)
 	want := "unknown argument ignored: -z\nunknown argument ignored: foo=1\n"
 	if !strings.HasPrefix(errs.String(), want) {
 		t.Errorf("got %q", &errs)

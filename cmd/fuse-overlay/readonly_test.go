@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // With ro the upper is only read and needs no workdir, and options about changes are dropped with a
@@ -27,7 +29,7 @@ func TestUpperOfReadOnlyMount(t *testing.T) {
 		}},
 	} {
 		argv := strings.Fields(tt.line)
-		r, err := parseRequest(calledBy(argv), argv)
+		r, err := parseRequest(mountargs.CalledBy(argv), argv)
 		if err != nil {
 			t.Errorf("%s: %v", tt.line, err)
 			continue

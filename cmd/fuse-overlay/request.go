@@ -9,6 +9,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -33,7 +34,7 @@ type request struct {
 	logFile string
 	// notes are log lines about options that have no effect.
 	notes []string
-	// ignored are unknown arguments, which callers of compatName expect to be ignored.
+	// ignored are unknown arguments, which callers of CompatName expect to be ignored.
 	ignored []string
 }
 
@@ -41,7 +42,7 @@ type request struct {
 // limit.
 const withoutEnd time.Duration = -1
 
-// parseRequest interprets a command line. It ignores unknown arguments for callers of compatName
+// parseRequest interprets a command line. It ignores unknown arguments for callers of CompatName
 // and for `mount -s`. For others they are an error that names them.
 func parseRequest(called string, argv []string) (*request, error) {
 	req := &request{
@@ -50,30 +51,30 @@ func parseRequest(called string, argv []string) (*request, error) {
 			Conn: conn.Config{Timeout: withoutEnd},
 			// Callers of that program do not know the note of a volatile mount, so they do not
 			// remove it.
-			AfterVolatile: called == compatName,
+			AfterVolatile: called == mountargs.CompatName,
 			// Container engines mount the upper of a running container again to read it, sometimes
 			// without ro.
-			BesideOther: called == compatName,
+			BesideOther: called == mountargs.CompatName,
 		},
 		mount: conn.MountConfig{Type: called},
 	}
-	c := &commandLine{helper: asMountHelper(argv)}
-	if err := c.split(withoutMount(argv)[min(1, len(argv)):]); err != nil {
+	c, err := mountargs.Split(argv)
+	if err != nil {
 		return nil, err
 	}
-	req.help, req.version = c.help, c.version
+	req.help, req.version = c.Help, c.Version
 	if req.help || req.version {
 		return req, nil
 	}
 	// As in all FUSE programs, -d includes -f.
-	req.foreground = c.foreground || c.debug
-	req.mount.Debug = c.debug
-	req.fake = c.fake
+	req.foreground = c.Foreground || c.Debug
+	req.mount.Debug = c.Debug
+	req.fake = c.Fake
 
 	if err := req.applyAll(c); err != nil {
 		return nil, err
 	}
-	source, point, err := c.mountPoint()
+	source, point, err := mountPoint(c)
 	if err != nil {
 		return nil, err
 	}
@@ -85,18 +86,18 @@ func parseRequest(called string, argv []string) (*request, error) {
 		req.mount.Source = called
 	}
 	if err := req.check(); err != nil {
-		return nil, fmt.Errorf("%w%s", err, bareOption(c.positionals))
+		return nil, fmt.Errorf("%w%s", err, bareOption(c.Positionals))
 	}
 	return req, nil
 }
 
 // applyAll applies all options to the request. Unknown arguments are an error that names them all,
 // or are ignored for callers that expect that.
-func (r *request) applyAll(c *commandLine) error {
-	compat := r.called == compatName
-	unknown := &unknownArguments{flags: c.unknown}
-	for _, list := range c.optionLists {
-		for _, field := range splitFields(list) {
+func (r *request) applyAll(c *mountargs.Arguments) error {
+	compat := r.called == mountargs.CompatName
+	unknown := &unknownArguments{flags: c.Unknown}
+	for _, list := range c.OptionLists {
+		for _, field := range mountargs.Fields(list) {
 			var ignored bool
 			var err error
 			if compat {
@@ -113,7 +114,7 @@ func (r *request) applyAll(c *commandLine) error {
 		}
 	}
 	switch {
-	case compat || c.sloppy:
+	case compat || c.Sloppy:
 		r.ignored = slices.Concat(unknown.flags, unknown.options)
 	case len(unknown.flags)+len(unknown.options) > 0:
 		return unknown

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // describe writes what differs from the defaults, so a test has everything that a command line does
@@ -98,7 +99,7 @@ const plainUser = 1000
 
 func parsed(line string) (*request, error) {
 	argv := shell(line)
-	r, err := parseRequest(calledBy(argv), argv)
+	r, err := parseRequest(mountargs.CalledBy(argv), argv)
 	if err == nil {
 		err = r.complete(plainUser)
 	}
@@ -360,7 +361,7 @@ func TestSettle(t *testing.T) {
 		{"volatile,index=on,uuid=on,xattr_whiteouts", fs.RedirectsOff, 4},
 	} {
 		r := &request{}
-		for _, field := range splitFields("lowerdir=l," + tt.options) {
+		for _, field := range mountargs.Fields("lowerdir=l," + tt.options) {
 			if err := r.apply(field); err != nil {
 				t.Fatal(err)
 			}
@@ -389,7 +390,7 @@ func TestComplete(t *testing.T) {
 		{"lowerdir=l,allow_other", plainUser, true, false},
 		{"lowerdir=l,allow_root", 0, false, true},
 	} {
-		r, err := parseRequest(ownName, []string{ownName, "-o", tt.options, "M"})
+		r, err := parseRequest(mountargs.OwnName, []string{mountargs.OwnName, "-o", tt.options, "M"})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
@@ -24,7 +25,7 @@ func noEffect(*request, string) error { return nil }
 
 func text(field func(*request) *string) setter {
 	return func(r *request, value string) error {
-		*field(r) = unescape(value)
+		*field(r) = mountargs.Unescape(value)
 		return nil
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 // unknownArguments is the error that names every unknown argument.
@@ -55,7 +57,7 @@ func describeUnknown(kind string, arguments []string, hint string, near func(str
 // nearOption returns the option that an unknown field of a list may be meant for.
 func nearOption(field string) (name, said string) {
 	name, _, given := strings.Cut(field, "=")
-	if info, err := os.Stat(unescape(name)); err == nil && info.IsDir() && !given {
+	if info, err := os.Stat(mountargs.Unescape(name)); err == nil && info.IsDir() && !given {
 		return name, "" // a layer, most likely
 	}
 	if near := nearest(name, optionNames()); near != "" {
@@ -67,7 +69,7 @@ func nearOption(field string) (name, said string) {
 // nearFlag returns the flag that an unknown flag may be meant for, or the option without -o.
 func nearFlag(flag string) (name, said string) {
 	name, value, given := strings.Cut(strings.TrimLeft(flag, "-"), "=")
-	near := nearest(name, slices.Sorted(maps.Keys(longFlags)))
+	near := nearest(name, slices.Sorted(maps.Keys(mountargs.LongFlags)))
 	switch {
 	case near == name && given:
 		return flag, fmt.Sprintf(": --%s takes no value", near)

@@ -5,19 +5,20 @@ import (
 	"io"
 	"strings"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/version"
 )
 
-// compatVersion is the version of compatName's series that its callers see, in the first line of
+// compatVersion is the version of CompatName's series that its callers see, in the first line of
 // --version. Below 1.10 they refuse to work, or leave options out. What they use up to this version
 // is implemented, or refused by name.
 const compatVersion = "1.16"
 
 func printVersion(w io.Writer, called string) {
-	if called == compatName {
-		fmt.Fprintf(w, "%s: version %s\n", compatName, compatVersion)
+	if called == mountargs.CompatName {
+		fmt.Fprintf(w, "%s: version %s\n", mountargs.CompatName, compatVersion)
 	}
-	fmt.Fprintf(w, "%s version %s\n", ownName, version.String())
+	fmt.Fprintf(w, "%s version %s\n", mountargs.OwnName, version.String())
 }
 
 func printUsage(w io.Writer, called string) {

@@ -1,4 +1,4 @@
-package main
+package mountargs
 
 import (
 	"slices"
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestSplitFields(t *testing.T) {
+func TestFields(t *testing.T) {
 	for _, tt := range []struct{ list, want string }{ // fields of want are apart by blanks
 		{``, ``},
 		{`,`, ``},
@@ -29,13 +29,13 @@ func TestSplitFields(t *testing.T) {
 		{`lowerdir=/a="b",ro`, `lowerdir=/a="b" ro`},
 		{`x"=",ro`, `x"=" ro`},
 	} {
-		if got := strings.Join(splitFields(tt.list), " "); got != tt.want {
+		if got := strings.Join(Fields(tt.list), " "); got != tt.want {
 			t.Errorf("%s: got %s, want %s", tt.list, got, tt.want)
 		}
 	}
 }
 
-func TestSplitLowers(t *testing.T) {
+func TestLowers(t *testing.T) {
 	for _, tt := range []struct {
 		value      string
 		want, data []string
@@ -61,24 +61,24 @@ func TestSplitLowers(t *testing.T) {
 		{`/a::`, nil, nil, errTrailingColon},
 		{`/a::/d:`, nil, nil, errTrailingColon},
 		{`/a:::/b`, nil, nil, errThreeColons},
-		{`/a::/d:/b`, nil, nil, errLowerAfter},
-		{`/a::/d1::/d2:/b`, nil, nil, errLowerAfter},
+		{`/a::/d:/b`, nil, nil, ErrLowerAfter},
+		{`/a::/d1::/d2:/b`, nil, nil, ErrLowerAfter},
 	} {
-		got, data, err := splitLowers(tt.value)
+		got, data, err := Lowers(tt.value)
 		if err != tt.err || !slices.Equal(got, tt.want) || !slices.Equal(data, tt.data) {
 			t.Errorf("%s: got %q, %q (%v), want %q, %q (%v)", tt.value, got, data, err, tt.want, tt.data, tt.err)
 		}
 	}
 }
 
-func FuzzSplitFields(f *testing.F) {
+func FuzzFields(f *testing.F) {
 	f.Add(`lowerdir=/a\:b:/c,context="a,b",,volatile`)
 	f.Fuzz(func(t *testing.T, list string) {
-		for _, field := range splitFields(list) {
+		for _, field := range Fields(list) {
 			if field == "" {
 				t.Error("an empty field")
 			}
-			lowers, data, err := splitLowers(field)
+			lowers, data, err := Lowers(field)
 			if err == nil && (slices.Contains(lowers, "") || slices.Contains(data, "") || len(lowers) == 0) {
 				t.Errorf("an empty layer, or none, in %q and %q", lowers, data)
 			}
