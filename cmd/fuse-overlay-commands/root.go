@@ -26,8 +26,10 @@ point of such a name is written with a path: ./list`,
 	}
 	root.AddCommand(
 		newCompletion(),
+		newList(),
 		newMan(),
 		newMount(),
+		newUmount(),
 		newVersion(),
 	)
 	root.InitDefaultHelpCmd()

@@ -33,7 +33,7 @@ const (
 // callersNamespace opens the namespace of this process for a daemon in another one. nil: the daemon
 // will stay in this one, because the user may not mount, or because that has failed before.
 func callersNamespace() *host.MountNamespace {
-	if os.Getenv(stayVariable) != "" || !mayMount() {
+	if os.Getenv(stayVariable) != "" || !host.MayMount() {
 		return nil
 	}
 	n, err := host.CurrentNamespace()

@@ -47,7 +47,7 @@ func startDaemon(argv []string, req *request) error {
 		}
 	}
 	var probe *host.Socket
-	if needsLossProbe(req) && mayMount() {
+	if needsLossProbe(req) && host.MayMount() {
 		probe = startLossClientHere()
 	}
 	return runAgain(argv, req.mount.Point, probe)

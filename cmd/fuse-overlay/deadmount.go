@@ -5,7 +5,6 @@ import (
 	"slices"
 	"syscall"
 
-	"github.com/fuse-overlay/fuse-overlay/fs/conn"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
@@ -13,9 +12,9 @@ import (
 // clearMountPoint detaches dead mounts of this program at the mount point. Their daemon was killed,
 // so they are of no use. After that, podman mounts over one with its next use of the container.
 func (r *request) clearMountPoint() {
-	detach := conn.DetachByHelper
+	detach := host.DetachByHelper
 	if r.mount.Direct {
-		detach = conn.Detach
+		detach = host.Detach
 	}
 	for isDead(r.mount.Point) {
 		dead, ok := r.ownMount()

@@ -121,7 +121,7 @@ func startLossClient(name string, ended chan<- struct{}) (host.Socket, error) {
 		return server, err
 	}
 	namespaces := host.OwnNamespaces
-	if mayMount() {
+	if host.MayMount() {
 		namespaces = host.SameNamespaces
 	}
 	child, err := host.StartProbe(name, client, lossClientVariable, namespaces)

@@ -5,13 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
 const fuseDevice = "/dev/fuse"
@@ -23,7 +20,7 @@ func (r *request) checkMountable() error {
 	if fd, ok := conn.DeviceFD(r.mount.Point); ok {
 		return checkDeviceFD(fd)
 	}
-	r.mount.Direct = mayMount()
+	r.mount.Direct = host.MayMount()
 	r.clearMountPoint()
 	point, err := findMountPoint(r.mount.Point)
 	if err != nil {
@@ -86,18 +83,6 @@ func cause(err error) error {
 	return err
 }
 
-// mayMount reports whether this process may call mount(2): it is root, or root of a user namespace.
-func mayMount() bool {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return os.Geteuid() == 0
-	}
-	_, after, _ := strings.Cut(string(status), "\nCapEff:")
-	line, _, _ := strings.Cut(after, "\n")
-	capabilities, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
-	return err == nil && capabilities&(1<<unix.CAP_SYS_ADMIN) != 0
-}
-
 func checkDeviceUsable() error {
 	f, err := os.OpenFile(fuseDevice, os.O_RDWR, 0)
 	if err == nil {
@@ -124,6 +109,6 @@ func checkHelper() error {
 	if _, err := os.Stat(fuseDevice); err != nil {
 		return explainDevice(err)
 	}
-	_, err := conn.MountProgram()
+	_, err := host.MountProgram()
 	return err
 }

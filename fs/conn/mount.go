@@ -138,7 +138,7 @@ func openDevice(cfg MountConfig, maxWrite int) (*host.Device, error) {
 	}
 	escape := strings.NewReplacer(`\`, `\\`, ",", `\,`)
 	options = append(options, "fsname="+escape.Replace(cfg.Source), "subtype="+escape.Replace(cfg.Type))
-	program, err := MountProgram()
+	program, err := host.MountProgram()
 	if err != nil {
 		return nil, err
 	}

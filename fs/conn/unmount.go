@@ -3,39 +3,12 @@ package conn
 import (
 	"errors"
 	"fmt"
-	"os/exec"
-	"path/filepath"
 	"runtime/debug"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
-
-// mountProgram mounts and unmounts for plain users; it is set-user-id root. mountProgramDir is
-// where it lies if PATH does not contain it: mount(8) empties the environment for a plain user
-// (option user of fstab).
-const (
-	mountProgram    = "fusermount3"
-	mountProgramDir = "/bin"
-)
-
-// MountProgram returns the path of the program that mounts for plain users. The error names the
-// package that is missing.
-func MountProgram() (string, error) { return findMountProgram(mountProgramDir) }
-
-func findMountProgram(otherwise string) (string, error) {
-	path, err := exec.LookPath(mountProgram)
-	if err == nil {
-		return path, nil
-	}
-	if path, err := exec.LookPath(filepath.Join(otherwise, mountProgram)); err == nil {
-		return path, nil
-	}
-	return "", fmt.Errorf("mounting as a plain user needs the program %s of the package fuse3: %w",
-		mountProgram, errors.Unwrap(err))
-}
 
 // Cut ends the connection to the kernel, for a process that ends. Requests under way may hang in a
 // layer that does not answer. A thread in such a call keeps the descriptors of the process open
@@ -82,27 +55,8 @@ func (m *Mount) unmountAt(point string) error {
 		}
 		return err
 	}
-	if err := fusermount("-u", point); err == nil {
+	if err := host.UnmountByHelper(point); err == nil {
 		return nil
 	}
-	return DetachByHelper(point)
-}
-
-// Detach takes the mount at point out of the tree at once, even while it is in use. It needs
-// CAP_SYS_ADMIN.
-func Detach(point string) error { return host.Detach(point) }
-
-// DetachByHelper is [Detach] for a plain user.
-func DetachByHelper(point string) error { return fusermount("-u", "-z", point) }
-
-func fusermount(args ...string) error {
-	program, err := MountProgram()
-	if err != nil {
-		return err
-	}
-	out, err := exec.Command(program, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", mountProgram, err, strings.TrimSpace(string(out)))
-	}
-	return nil
+	return host.DetachByHelper(point)
 }

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"os"
 	"strconv"
 	"strings"
 
@@ -17,6 +16,19 @@ type MountEntry struct {
 	// Options are those of the file system, not of this mount of it, as the table has them:
 	// separated by commas, escaped ([UnescapeOctal]).
 	Options string
+	// ReadOnly: this mount of it can only be read. The file system may be read-only as well.
+	ReadOnly bool
+}
+
+// Option returns the value of an option of the file system, unescaped; "" for an option without a
+// value.
+func (m MountEntry) Option(name string) (value string, ok bool) {
+	for option := range strings.SplitSeq(m.Options, ",") {
+		if key, value, _ := strings.Cut(option, "="); key == name {
+			return UnescapeOctal(value), true
+		}
+	}
+	return "", false
 }
 
 // MountTable returns the mounts below the calling thread's root directory, in its mount namespace.
@@ -35,7 +47,7 @@ func ParseMountTable(table string) (entries []MountEntry) {
 	for line := range strings.Lines(table) {
 		mount, super, found := strings.Cut(line, " - ")
 		fields, rest := strings.Fields(mount), strings.Fields(super)
-		if !found || len(fields) < 5 || len(rest) < 1 {
+		if !found || len(fields) < 6 || len(rest) < 1 {
 			continue
 		}
 		id, err := strconv.Atoi(fields[0])
@@ -49,6 +61,7 @@ func ParseMountTable(table string) (entries []MountEntry) {
 		if len(rest) > 2 {
 			m.Options = rest[2]
 		}
+		m.ReadOnly = fields[5] == "ro" || strings.HasPrefix(fields[5], "ro,")
 		entries = append(entries, m)
 	}
 	return entries
@@ -74,14 +87,10 @@ func UnescapeOctal(s string) string {
 // RealPath returns the path of a directory without symbolic links. It sends no request to the file
 // system that the directory is the root of, because that may be a dead mount.
 func RealPath(path string) (string, error) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	p, err := OpenPoint(path)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = unix.Close(fd) }()
-	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil {
-		return "", unix.ENOENT
-	}
-	return real, nil
+	defer p.Close()
+	return p.Path()
 }

@@ -72,13 +72,30 @@ func (d *Dir) Publish(h Holder) error {
 // Holder returns what another process has published with its lock on d. ok is false if there is
 // nothing.
 func (d *Dir) Holder() (h Holder, ok bool) {
-	values := map[int]uint64{}
+	var positions []int64
 	for field := fieldDev; field <= fieldMountNamespace; field++ {
 		lock := unix.Flock_t{Type: unix.F_WRLCK, Start: int64(field) << fieldShift, Len: 1 << fieldBits}
 		if unix.FcntlFlock(uintptr(d.fd), unix.F_OFD_GETLK, &lock) != nil || lock.Type == unix.F_UNLCK {
 			return Holder{}, false
 		}
-		values[field] = uint64(lock.Start) & (1<<fieldBits - 1)
+		positions = append(positions, lock.Start)
+	}
+	return ParseHolder(positions)
+}
+
+// ParseHolder returns the Holder that the positions of byte-range locks on one directory publish.
+// ok is false if they are not those of one Holder: other processes may have locks there as well.
+func ParseHolder(positions []int64) (h Holder, ok bool) {
+	values := map[int]uint64{}
+	for _, at := range positions {
+		field := int(at >> fieldShift)
+		if field < fieldDev || field > fieldMountNamespace || uint64(at)&(1<<fieldShift-1)>>fieldBits != 0 {
+			return Holder{}, false
+		}
+		values[field] = uint64(at) & (1<<fieldBits - 1)
+	}
+	if len(values) != len(positions) || len(values) != fieldMountNamespace {
+		return Holder{}, false
 	}
 	dev := values[fieldDev]
 	return Holder{

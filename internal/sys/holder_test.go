@@ -1,8 +1,10 @@
 package sys
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +32,49 @@ func TestHolder(t *testing.T) {
 		if got, ok := b.Holder(); !ok || got != want {
 			t.Errorf("published %+v, read %+v, %v", want, got, ok)
 		}
+		if got, ok := ParseHolder(published(t, d)); !ok || got != want {
+			t.Errorf("published %+v, /proc/locks has %+v, %v", want, got, ok)
+		}
 		if _, ok := d.Holder(); ok {
 			t.Error("the holder takes itself for another one")
 		}
 		d.Close()
 		if h, ok := b.Holder(); ok {
 			t.Errorf("after its end: %+v", h)
+		}
+	}
+}
+
+// published returns the positions of the byte-range locks on a directory that /proc/locks has.
+func published(t *testing.T, d *Dir) (positions []int64) {
+	t.Helper()
+	var st unix.Stat_t
+	must(t, unix.Fstat(d.fd, &st))
+	locks, err := host.FileLocks()
+	must(t, err)
+	suffix := fmt.Sprintf(":%d", st.Ino)
+	for _, l := range locks {
+		if l.Kind == "OFDLCK" && strings.HasSuffix(l.Inode, suffix) {
+			positions = append(positions, l.Start)
+		}
+	}
+	return positions
+}
+
+// Locks that other processes have for other reasons are no Holder.
+func TestParseHolderRefuses(t *testing.T) {
+	at := func(field, value int64) int64 { return field<<fieldShift | value }
+	whole := []int64{at(1, 5), at(2, 6), at(3, 7), at(4, 8), at(5, 9)}
+	if h, ok := ParseHolder(whole); !ok || h.PID != 7 || h.Mount != 6 {
+		t.Fatalf("a Holder: %+v, %v", h, ok)
+	}
+	for what, list := range map[string][]int64{
+		"nothing": nil, "a part": whole[:4], "one twice": append([]int64{at(3, 8)}, whole...),
+		"another field": append([]int64{at(6, 1)}, whole...), "a plain lock": append([]int64{0}, whole...),
+		"a bit between": {at(1, 1<<32), whole[1], whole[2], whole[3], whole[4]},
+	} {
+		if h, ok := ParseHolder(list); ok {
+			t.Errorf("%s: %+v", what, h)
 		}
 	}
 }

@@ -1,0 +1,63 @@
+package host
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Point is a path that this process has opened without a request to the file system that is mounted
+// there. Requests to the file systems above it are possible.
+type Point struct{ fd int }
+
+// OpenPoint opens what a path leads to. Of two mounts at one place it is the upper one.
+func OpenPoint(path string) (Point, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	return Point{fd}, err
+}
+
+// Close closes the descriptor, which keeps the mount in use.
+func (p Point) Close() { _ = unix.Close(p.fd) }
+
+// Path returns the path without symbolic links.
+func (p Point) Path() (string, error) {
+	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(p.fd))
+	if err != nil {
+		return "", unix.ENOENT
+	}
+	return real, nil
+}
+
+// MountID returns the number of the mount ([MountEntry.ID]).
+func (p Point) MountID() (int, error) {
+	text, err := ReadFile("/proc/self/fdinfo/" + strconv.Itoa(p.fd))
+	if err != nil {
+		return 0, err
+	}
+	number, ok := fieldOf(text, "mnt_id:")
+	if !ok {
+		return 0, unix.ENOENT
+	}
+	return strconv.Atoi(number)
+}
+
+// Answers sends a request to the file system (statfs(2)). ENOTCONN: a FUSE file system without a
+// server. allowed is false if the kernel has not sent the request, since this process may not use
+// the FUSE file system (fuse_statfs then leaves all numbers 0).
+func (p Point) Answers() (allowed bool, err error) {
+	var st unix.Statfs_t
+	err = retry(func() error { return unix.Fstatfs(p.fd, &st) })
+	return err != nil || st.Bsize != 0, err
+}
+
+// fieldOf returns the text after a name in a file of /proc that has one field on each line.
+func fieldOf(text, name string) (value string, ok bool) {
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name); ok {
+			return strings.TrimSpace(value), true
+		}
+	}
+	return "", false
+}
