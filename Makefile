@@ -10,6 +10,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 PREFIX  ?= /usr/local
 BINDIR  ?= $(PREFIX)/bin
 MANDIR  ?= $(PREFIX)/share/man
+LIBEXECDIR ?= $(PREFIX)/libexec/fuse-overlay
+# The folders of completions: of the packages bash-completion, zsh and fish.
+BASHDIR ?= $(PREFIX)/share/bash-completion/completions
+ZSHDIR  ?= $(PREFIX)/share/zsh/site-functions
+FISHDIR ?= $(PREFIX)/share/fish/vendor_completions.d
 DESTDIR ?=
 # The folder in which mount(8) looks for the helper of `mount -t fuse-overlay`, for any PREFIX.
 HELPERDIR ?= /sbin
@@ -21,6 +26,10 @@ PROGRAM  := bin/fuse-overlay
 # The program of all commands but mount. PROGRAM executes it, from its own folder or LIBEXECDIR.
 COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
+# The commands that have a page of the manual, which COMMANDS writes.
+PAGES    := $(patsubst %,fuse-overlay-%.1,completion list mount umount version)
+# The program that writes pages and completions: one for this machine, if COMMANDS is for another.
+GENERATE ?= $(COMMANDS)
 MODULE   := github.com/fuse-overlay/fuse-overlay
 GOBUILD  := $(GO) build -trimpath -ldflags '-X $(MODULE)/internal/version.linked=$(VERSION)'
 
@@ -49,7 +58,7 @@ FSX_OPS     ?= 10000000
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build race-build demo test deps vet lint prose unit e2e races fsx appends vm other-kernel test-kernels \
+.PHONY: help build man completions race-build demo test deps vet lint prose unit e2e races fsx appends vm other-kernel test-kernels \
 	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -59,6 +68,15 @@ build: ## build bin/fuse-overlay and bin/fuse-overlay-commands, static binaries
 	@mkdir -p bin
 	CGO_ENABLED=0 $(GOBUILD) -o $(PROGRAM) ./cmd/fuse-overlay
 	CGO_ENABLED=0 $(GOBUILD) -o $(COMMANDS) ./cmd/fuse-overlay-commands
+
+# The date of the pages is that of the last commit, so that two builds are the same.
+man: build ## write the manual pages of the commands to bin/man
+	@rm -rf bin/man && mkdir -p bin/man
+	SOURCE_DATE_EPOCH=$${SOURCE_DATE_EPOCH-$$(git log -1 --format=%ct 2>/dev/null || true)} $(GENERATE) man bin/man
+
+completions: build ## write the completions of bash, zsh and fish to bin/completions
+	@rm -rf bin/completions && mkdir -p bin/completions
+	for shell in bash zsh fish; do $(GENERATE) completion $$shell >bin/completions/$$shell; done
 
 race-build:
 	@mkdir -p bin
@@ -139,14 +157,21 @@ bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' f
 bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
 	scripts/deps.sh bench
 
-# Built only if it is missing: make install runs as root, often without Go in PATH.
-$(PROGRAM):
+# Built only if it is missing: make install runs as root, often without Go in PATH. The built program
+# itself writes the pages and the completions.
+$(PROGRAM) $(COMMANDS):
 	$(MAKE) build
 
 # The link of the mount helper is absolute, because /sbin may be a link itself.
-install: $(PROGRAM) ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
+install: $(PROGRAM) $(COMMANDS) ## install below PREFIX; ALTERNATIVE=1 adds the name fuse-overlayfs
+	$(MAKE) -s -o build man completions
 	install -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/fuse-overlay
+	install -D -m 0755 $(COMMANDS) $(DESTDIR)$(LIBEXECDIR)/fuse-overlay-commands
 	install -D -m 0644 $(MANPAGE) $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
+	install -m 0644 $(addprefix bin/man/,$(PAGES)) $(DESTDIR)$(MANDIR)/man1
+	install -D -m 0644 bin/completions/bash $(DESTDIR)$(BASHDIR)/fuse-overlay
+	install -D -m 0644 bin/completions/zsh $(DESTDIR)$(ZSHDIR)/_fuse-overlay
+	install -D -m 0644 bin/completions/fish $(DESTDIR)$(FISHDIR)/fuse-overlay.fish
 	install -d -m 0755 $(DESTDIR)$(HELPERDIR)
 	ln -sfn $(BINDIR)/fuse-overlay $(DESTDIR)$(HELPERDIR)/mount.fuse-overlay
 ifneq ($(ALTERNATIVE),)
@@ -158,7 +183,10 @@ uninstall: ## remove what install has installed
 	@remove() { if [ "$$(readlink "$$1")" = "$$2" ]; then rm -f "$$1"; fi; }; set -x; \
 	remove $(DESTDIR)$(BINDIR)/fuse-overlayfs fuse-overlay; \
 	remove $(DESTDIR)$(HELPERDIR)/mount.fuse-overlay $(BINDIR)/fuse-overlay; \
-	rm -f $(DESTDIR)$(BINDIR)/fuse-overlay $(DESTDIR)$(MANDIR)/man1/fuse-overlay.1
+	rm -f $(DESTDIR)$(BINDIR)/fuse-overlay $(addprefix $(DESTDIR)$(MANDIR)/man1/,fuse-overlay.1 $(PAGES)); \
+	rm -f $(DESTDIR)$(BASHDIR)/fuse-overlay $(DESTDIR)$(ZSHDIR)/_fuse-overlay $(DESTDIR)$(FISHDIR)/fuse-overlay.fish; \
+	rm -f $(DESTDIR)$(LIBEXECDIR)/fuse-overlay-commands; \
+	rmdir $(DESTDIR)$(LIBEXECDIR) 2>/dev/null || true
 
 clean: ## remove what was built
 	rm -rf bin

@@ -18,7 +18,7 @@ type listOptions struct {
 func newList() *cobra.Command {
 	var o listOptions
 	c := &cobra.Command{
-		Use:   "list [--json]",
+		Use:   "list",
 		Short: "list the mounts of fuse-overlay",
 		Long: `Lists the mounts of fuse-overlay in the mount namespace of the caller.
 
@@ -28,10 +28,10 @@ of its layers, and the upper as it was given to the mount. A "-" is what the
 caller may not see. Layers and upper are those of the daemon's command line,
 which its user can change. The states are:
 
-  serving  the daemon answers
-  silent   the daemon has not answered within two seconds
-  dead     the daemon has ended; fuse-overlay umount removes the mount
-  hidden   another mount is on top of this one
+    serving  the daemon answers
+    silent   the daemon has not answered within two seconds
+    dead     the daemon has ended; fuse-overlay umount removes the mount
+    hidden   another mount is on top of this one
 
 Paths with blanks or special characters are quoted as by git. With --json they
 are plain, and bytes that are not UTF-8 are replaced.`,

@@ -6,6 +6,10 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// exitCodes is a part of the help, and of each page of the manual.
+const exitCodes = `Exit codes of the commands: 0 if all is well, 1 if the command has failed or has
+found what it looks for, 2 if its arguments are wrong.`
+
 // newRoot returns the tree of commands.
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -15,7 +19,9 @@ func newRoot() *cobra.Command {
 
 Without a command it mounts: fuse-overlay --help lists the options of a mount.
 A first argument that is the name of a command is always the command. A mount
-point of such a name is written with a path: ./list`,
+point of such a name is written with a path: ./list
+
+` + exitCodes,
 		Example: `  fuse-overlay -o lowerdir=a:b,upperdir=up,workdir=work merged
   fuse-overlay list
   fuse-overlay umount merged`,

@@ -20,7 +20,7 @@ const umountTimeout = 30 * time.Second
 func newUmount() *cobra.Command {
 	o := umountOptions{}
 	c := &cobra.Command{
-		Use:   "umount [--lazy] [--timeout DURATION] MOUNTPOINT...",
+		Use:   "umount [flags] MOUNTPOINT...",
 		Short: "unmount, and wait until the upper can be used again",
 		Long: `Unmounts mounts of fuse-overlay, and waits until their daemons have ended or
 have released the upper and the work directory. These can then be mounted
@@ -32,11 +32,16 @@ fusermount3. Mounts of other programs are refused.
 With --lazy a mount that is in use leaves the tree at once, and its daemon goes
 on until its last user is done. The command does not wait for that.
 
-Exit code 1: a mount is not unmounted, or its daemon has not ended in time.`,
+It is a failure if a mount stays, or if its daemon has not ended in time.`,
 		Example: `  fuse-overlay umount merged
   fuse-overlay umount --timeout 5m /srv/a /srv/b
   fuse-overlay umount --lazy merged`,
-		Args: cobra.MinimumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("no mount point given")
+			}
+			return nil
+		},
 		PreRunE: func(*cobra.Command, []string) error {
 			if o.timeout < 0 {
 				return errors.New("--timeout is negative")

@@ -15,7 +15,7 @@ type versionOptions struct {
 func newVersion() *cobra.Command {
 	var o versionOptions
 	c := &cobra.Command{
-		Use:   "version [--json]",
+		Use:   "version",
 		Short: "show the version of the program",
 		Long:  "Shows the version, the commit and the Go version of the program.",
 		Example: `  fuse-overlay version

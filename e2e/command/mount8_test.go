@@ -196,7 +196,16 @@ func TestInstall(t *testing.T) {
 		harness.Equal(t, "installed", list, `sbin/mount.fuse-overlay 777 /usr/local/bin/fuse-overlay
 usr/local/bin/fuse-overlay 755 
 usr/local/bin/fuse-overlayfs 777 fuse-overlay
+usr/local/libexec/fuse-overlay/fuse-overlay-commands 755 
+usr/local/share/bash-completion/completions/fuse-overlay 644 
+usr/local/share/fish/vendor_completions.d/fuse-overlay.fish 644 
+usr/local/share/man/man1/fuse-overlay-completion.1 644 
+usr/local/share/man/man1/fuse-overlay-list.1 644 
+usr/local/share/man/man1/fuse-overlay-mount.1 644 
+usr/local/share/man/man1/fuse-overlay-umount.1 644 
+usr/local/share/man/man1/fuse-overlay-version.1 644 
 usr/local/share/man/man1/fuse-overlay.1 644 
+usr/local/share/zsh/site-functions/_fuse-overlay 644 
 `)
 		page := harness.ReadText(t, dest+"/usr/local/share/man/man1/fuse-overlay.1")
 		if !strings.Contains(page, ".Nm fuse-overlay") {
@@ -212,7 +221,8 @@ usr/local/share/man/man1/fuse-overlay.1 644
 			done
 			PATH=/usr/local/bin:/usr/bin:/bin
 			fuse-overlayfs --version | head -n 1 | grep -q '^fuse-overlayfs: version'
-			fuse-overlayfs -o lowerdir=$L $M; expect $M "fuse.fuse-overlayfs ro,*"; umount $M`)
+			fuse-overlayfs -o lowerdir=$L $M; expect $M "fuse.fuse-overlayfs ro,*"; umount $M
+			$DIR/dest/usr/local/bin/fuse-overlay version | grep -q '^fuse-overlay version ' # by libexec`)
 		if err != nil || out != "xxx" {
 			t.Errorf("%v: %q", err, out)
 		}

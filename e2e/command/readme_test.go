@@ -212,7 +212,8 @@ func TestInstallNeedsNoGo(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
 		harness.Mkdir(t, e.Dir+"/tree/bin", e.Dir+"/tree/docs")
 		for from, to := range map[string]string{"../../Makefile": "Makefile",
-			"../../docs/fuse-overlay.1": "docs/fuse-overlay.1", harness.Program: "bin/fuse-overlay"} {
+			"../../docs/fuse-overlay.1": "docs/fuse-overlay.1", harness.Program: "bin/fuse-overlay",
+			harness.Program + "-commands": "bin/fuse-overlay-commands"} {
 			harness.Check(t, harness.CopyFile(from, e.Dir+"/tree/"+to))
 		}
 		out, err := harness.RunIn(e.Dir+"/tree", []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, harness.CommandLimit,

@@ -193,21 +193,38 @@ func prepareForeign(dir string) error {
 	return os.Chmod(path, 0o666)
 }
 
-// prepareProgram copies the program into RunDir, or builds it there. Daemons are recognised by
-// their executable, and other runs on this machine may use the same binary.
+// commandsSuffix follows the path of a program in that of the one with its other commands.
+const commandsSuffix = "-commands"
+
+// prepareProgram copies the program, and the one with its other commands, into RunDir, or builds
+// them there. Daemons are recognised by their executable, and other runs on this machine may use
+// the same binary.
 func prepareProgram() error {
 	Program = filepath.Join(RunDir, "bin", "fuse-overlay")
 	if err := os.Mkdir(filepath.Dir(Program), 0o755); err != nil {
 		return err
 	}
 	given := os.Getenv(envBin)
-	if Oracle {
-		given = "/bin/false"
+	switch {
+	case Oracle:
+		return CopyFile("/bin/false", Program)
+	case given == "":
+		return buildPrograms("fuse-overlay", "fuse-overlay"+commandsSuffix)
 	}
-	if given != "" {
-		return CopyFile(given, Program)
+	err := CopyFile(given+commandsSuffix, Program+commandsSuffix)
+	if errors.Is(err, os.ErrNotExist) { // that of make races has no other commands
+		err = buildPrograms("fuse-overlay" + commandsSuffix)
 	}
-	cmd := exec.Command("go", "build", "-o", Program, "github.com/fuse-overlay/fuse-overlay/cmd/fuse-overlay")
+	return errors.Join(err, CopyFile(given, Program))
+}
+
+// buildPrograms builds programs, which are folders of cmd, beside Program.
+func buildPrograms(names ...string) error {
+	args := []string{"build", "-o", filepath.Dir(Program) + "/"}
+	for _, name := range names {
+		args = append(args, "github.com/fuse-overlay/fuse-overlay/cmd/"+name)
+	}
+	cmd := exec.Command("go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building the program: %w\n%s", err, out)
