@@ -157,8 +157,8 @@ bench: build ## compare with the kernel's overlayfs and others; BENCH='-quick' f
 bench-deps: ## install the packages that the bench uses (Debian, Ubuntu)
 	scripts/deps.sh bench
 
-# Built only if it is missing: make install runs as root, often without Go in PATH. The built program
-# itself writes the pages and the completions.
+# Built only if it is missing: make install runs as root, often without Go in PATH. The built
+# program itself writes the pages and the completions.
 $(PROGRAM) $(COMMANDS):
 	$(MAKE) build
 

@@ -12,6 +12,7 @@
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	cost          how many requests, descriptors and cached inodes does it take?
 //	command       what does a user type and read, and are the documents true?
+//	commands      what do the commands beside mount print and do?
 //	engines       does the program work below podman, docker, containerd and dpkg?
 //
 //	harness       mounts, modes, assertions, leak checks: what all of them use

@@ -28,8 +28,8 @@ of its layers, and the upper as it was given to the mount. A "-" is what the
 caller may not see. Layers and upper are those of the daemon's command line,
 which its user can change. The states are:
 
-    serving  the daemon answers
-    silent   the daemon has not answered within two seconds
+    serving  the daemon runs
+    silent   no daemon is found, and the mount has not answered in two seconds
     dead     the daemon has ended; fuse-overlay umount removes the mount
     hidden   another mount is on top of this one
 

@@ -33,6 +33,10 @@ Example:
 Shows a over b on merged, and keeps what is changed there in up. Without
 upperdir= and workdir= the mount is read-only.
 
+Commands: fuse-overlay help lists them (list, umount, version ...). The first
+argument is a command if it has the name of one; for a directory of that name
+write ./list
+
 Flags:
   -o LIST           options, separated by commas; may be given several times
   -f, --foreground  stay in the foreground and log to stderr

@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"internal/commands":         {},
 	"internal/message":          {},
 	"internal/mountargs":        {"internal/commands"},
-	"internal/mounts":           {"internal/host", "internal/mountargs", "internal/sys"},
+	"internal/mounts":           {"internal/commands", "internal/host", "internal/mountargs", "internal/sys"},
 	"internal/quote":            {},
 	"internal/version":          {},
 	"internal/testkit":          {},

@@ -2,9 +2,9 @@ package mounts
 
 import (
 	"path/filepath"
-	"strings"
 	"time"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/commands"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
@@ -21,6 +21,8 @@ type Daemon struct {
 	Layers mountargs.Layers
 	Known  bool
 
+	// certain: the kernel itself shows that this process serves the mount.
+	certain bool
 	// inodes are the upper and the work directory that it has locked, as /proc/locks names them.
 	inodes []string
 }
@@ -42,8 +44,9 @@ func newSources() *sources {
 // daemonOf finds the process that serves a mount. It is the only place that knows how.
 func (s *sources) daemonOf(m host.MountEntry) (d Daemon) {
 	d.PID, d.inodes = s.holderOf(m)
+	d.certain = d.PID != 0
 	if d.PID == 0 {
-		d.PID = s.serverOf(m)
+		d.PID, d.certain = s.serverOf(m)
 	}
 	if d.PID == 0 {
 		return d
@@ -85,8 +88,9 @@ func runsAs(pid int, m host.MountEntry) bool {
 }
 
 // serverOf finds the process of a mount by its FUSE connection. Where the kernel does not show
-// that, it is the only process whose command line names the mount point. 0: there is none.
-func (s *sources) serverOf(m host.MountEntry) int {
+// that, it is the only process whose command line names the mount point, which is not certain. 0:
+// there is none.
+func (s *sources) serverOf(m host.MountEntry) (pid int, certain bool) {
 	var claiming []int
 	for _, pid := range s.processes {
 		if !runsAs(pid, m) {
@@ -98,33 +102,26 @@ func (s *sources) serverOf(m host.MountEntry) int {
 		}
 		serves, known := host.ServesDevice(pid, m.Dev)
 		if serves {
-			return pid
+			return pid, true
 		}
 		if !known && namesPoint(argv, m.Point) {
 			claiming = append(claiming, pid)
 		}
 	}
 	if len(claiming) != 1 {
-		return 0
+		return 0, false
 	}
-	return claiming[0]
+	return claiming[0], false
 }
 
 // namesPoint reports whether a command line may be that of the mount at a point. It compares texts
-// alone: a relative path is the end of the point.
+// alone. A relative path does not count: it may be that of another mount.
 func namesPoint(argv []string, point string) bool {
 	a, err := mountargs.Split(argv)
-	if err != nil || len(a.Positionals) == 0 {
+	if err != nil || len(a.Positionals) == 0 || commands.InSecondProgram(mountargs.Command(argv)) {
 		return false
 	}
-	path := filepath.Clean(a.Positionals[len(a.Positionals)-1])
-	if filepath.IsAbs(path) {
-		return path == point
-	}
-	for strings.HasPrefix(path, "../") {
-		path = path[len("../"):]
-	}
-	return strings.HasSuffix(point, "/"+path)
+	return filepath.Clean(a.Positionals[len(a.Positionals)-1]) == point
 }
 
 // layersOf returns the layers of the command line of a process.

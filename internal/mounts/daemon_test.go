@@ -103,17 +103,13 @@ func TestNamesPoint(t *testing.T) {
 		{"/a/m/", "/a/m", true},
 		{"/a/./m", "/a/m", true},
 		{"/m", "/a/m", false},
-		{"m", "/a/m", true},
-		{"../m", "/a/m", true},
-		{"../../b/../m", "/m", true},
-		{"m", "/a/xm", false},
-		{"a/m", "/m", false},
+		{"m", "/a/m", false},
 	} {
 		if got := namesPoint([]string{"fuse-overlay", tt.path, "-o", "lowerdir=l"}, tt.point); got != tt.want {
 			t.Errorf("%s for %s: %v", tt.path, tt.point, got)
 		}
 	}
-	for _, argv := range [][]string{{"fuse-overlay"}, {"fuse-overlay", "-o"}, nil} {
+	for _, argv := range [][]string{{"fuse-overlay"}, {"fuse-overlay", "-o"}, {"fuse-overlay", "umount", "/m"}, nil} {
 		if namesPoint(argv, "/m") {
 			t.Errorf("%q names a point", argv)
 		}

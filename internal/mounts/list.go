@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"time"
@@ -9,15 +10,15 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
-// State is whether a mount answers.
+// State is whether a mount is served.
 type State string
 
 // The states of a mount.
 const (
 	Unknown State = ""        // this process may not find out
-	Serving State = "serving" // the daemon answers
-	Dead    State = "dead"    // the daemon has ended: each access fails with ENOTCONN
-	Silent  State = "silent"  // the daemon has not answered within answerLimit
+	Serving State = "serving" // its daemon runs
+	Dead    State = "dead"    // its daemon has ended: each access fails with ENOTCONN
+	Silent  State = "silent"  // no daemon is found, and the mount has not answered within answerLimit
 )
 
 // answerLimit is how long List waits for the answers of all mounts.
@@ -38,7 +39,9 @@ type Mount struct {
 	Daemon Daemon
 }
 
-// List returns the mounts of this program in the mount table of this process, in its order.
+// List returns the mounts of this program in the mount table of this process, in its order. A mount
+// gets a request only if its daemon is not found: one that hangs with the request could keep this
+// process from ending.
 func List() ([]Mount, error) {
 	table, err := host.MountTable()
 	if err != nil {
@@ -46,36 +49,29 @@ func List() ([]Mount, error) {
 	}
 	own := slices.DeleteFunc(table, func(m host.MountEntry) bool { return !isOwn(m) })
 	s := newSources()
+	list := make([]Mount, len(own))
 	answers := make([]<-chan answer, len(own))
 	for i, m := range own {
-		answers[i] = request(m)
+		list[i] = Mount{Point: m.Point, Type: m.Type, ReadOnly: isReadOnly(m), User: userOf(m), Daemon: s.daemonOf(m)}
+		answers[i] = lookAt(m, !list[i].Daemon.certain)
 	}
-	limit := time.After(answerLimit)
-	list := make([]Mount, len(own))
-	late := false
-	for i, m := range own {
-		a := answer{state: Silent}
-		if late {
-			a = answerSoFar(answers[i])
-		} else {
-			select {
-			case a = <-answers[i]:
-			case <-limit:
-				late = true
-				a = answerSoFar(answers[i])
-			}
-		}
-		list[i] = Mount{
-			Point: m.Point, Type: m.Type, State: a.state, Hidden: a.hidden, ReadOnly: isReadOnly(m), User: userOf(m),
-		}
-		if a.state != Dead {
-			list[i].Daemon = s.daemonOf(m)
-		}
-		if a.state == Unknown && list[i].Daemon.PID != 0 {
-			list[i].State = Serving
-		}
+	limit, end := context.WithTimeout(context.Background(), answerLimit)
+	defer end()
+	for i := range list {
+		list[i].set(wait(limit, answers[i]))
 	}
 	return list, nil
+}
+
+// set stores an answer.
+func (m *Mount) set(a answer) {
+	m.State, m.Hidden = a.state, a.hidden
+	switch {
+	case m.Daemon.certain, m.State == Unknown && m.Daemon.PID != 0:
+		m.State = Serving
+	case m.State == Dead:
+		m.Daemon = Daemon{}
+	}
 }
 
 // isOwn reports whether a mount is one of this program. The program fuse-overlayfs has the type of
@@ -114,27 +110,22 @@ type answer struct {
 	hidden bool
 }
 
-// request finds out whether a mount answers. It does not wait: a daemon may hang, and a hanging
-// file system may be above the mount point.
-func request(m host.MountEntry) <-chan answer {
+// lookAt looks at a mount by its mount point. It does not wait: a file system above the mount point
+// may hang, and the mount itself if it gets a request.
+func lookAt(m host.MountEntry, request bool) <-chan answer {
 	result := make(chan answer, 1)
-	go func() { result <- lookAt(m) }()
+	go func() { result <- answerOf(m, request) }()
 	return result
 }
 
-// stateOf waits for the answer of one mount, but not longer than answerLimit.
-func stateOf(m host.MountEntry) State {
+// wait returns an answer, or that there is none within the limit.
+func wait(limit context.Context, result <-chan answer) answer {
 	select {
-	case a := <-request(m):
-		return a.state
-	case <-time.After(answerLimit):
-		return Silent
+	case a := <-result:
+		return a
+	case <-limit.Done():
 	}
-}
-
-// answerSoFar returns the answer that is there.
-func answerSoFar(result <-chan answer) answer {
-	select {
+	select { // it may have come while others were waited for
 	case a := <-result:
 		return a
 	default:
@@ -142,18 +133,20 @@ func answerSoFar(result <-chan answer) answer {
 	}
 }
 
-func lookAt(m host.MountEntry) answer {
+func answerOf(m host.MountEntry, request bool) answer {
 	p, err := host.OpenPoint(m.Point)
 	if err != nil {
 		return answer{}
 	}
 	defer p.Close()
 	id, err := p.MountID()
-	if err != nil {
+	switch {
+	case err != nil:
 		return answer{}
-	}
-	if id != m.ID {
+	case id != m.ID:
 		return answer{hidden: true}
+	case !request:
+		return answer{}
 	}
 	allowed, err := p.Answers()
 	switch {
@@ -163,4 +156,11 @@ func lookAt(m host.MountEntry) answer {
 		return answer{state: Dead}
 	}
 	return answer{state: Serving}
+}
+
+// stateOf waits for the answer of one mount.
+func stateOf(m host.MountEntry) State {
+	limit, end := context.WithTimeout(context.Background(), answerLimit)
+	defer end()
+	return wait(limit, lookAt(m, true)).state
 }

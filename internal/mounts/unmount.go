@@ -70,9 +70,10 @@ func unmountOne(path string, lazy bool) (*unmounted, error) {
 	if user := userOf(m); !direct && user != host.User() {
 		return nil, fmt.Errorf("%q was mounted by user %d; unmount it as that user, or as root", path, user)
 	}
-	u.dead = stateOf(m) == Dead
-	if !u.dead && !lazy {
+	if !lazy {
 		u.findDaemon()
+		// A request keeps the mount in use while the daemon hangs, so none is sent without need.
+		u.dead = u.daemon.PID == 0 && stateOf(m) == Dead
 	}
 	if err := unmountBy(direct, lazy)(m.Point); err != nil {
 		u.close()
