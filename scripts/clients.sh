@@ -46,10 +46,10 @@ make_root() {
 	mv "$root/opt/deps.part" "$root/opt/deps.sh"
 }
 
-# build compiles the program and the tests.
+# build compiles the programs and the tests.
 build() {
 	local package
-	CGO_ENABLED=0 go build -trimpath -o "$1/fuse-overlay" ./cmd/fuse-overlay
+	CGO_ENABLED=0 go build -trimpath -o "$1/" ./cmd/...
 	for package in "${packages[@]}"; do
 		CGO_ENABLED=0 go test -c -o "$1/$package.test" "./e2e/$package"
 	done

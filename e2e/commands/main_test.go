@@ -14,9 +14,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-func TestMain(m *testing.M) {
-	harness.Main(m, harness.Suite{Tools: map[string]string{"mandoc": "mandoc"}})
-}
+func TestMain(m *testing.M) { harness.Main(m, harness.Suite{}) }
 
 // result is what a command has printed, and its exit code.
 type result struct {

@@ -133,6 +133,9 @@ func TestCompletion(t *testing.T) {
 func TestManualPages(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		if _, err := exec.LookPath("mandoc"); err != nil { // not in the root of make vm
+			t.Fatalf("package mandoc: %v", err)
+		}
 		t.Setenv("SOURCE_DATE_EPOCH", "86400")
 		program(t, harness.Program+"-commands", "man", e.Dir).want(t, 0, "")
 		pages, err := filepath.Glob(e.Dir + "/*.1")

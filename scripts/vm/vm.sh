@@ -93,8 +93,8 @@ make_payload() {
 		*) echo "$name ." ;;
 		esac >>"$dir/suites"
 	done
-	echo "vm: building the program and the tests of $suites"
-	(cd "$top" && CGO_ENABLED=0 "$GO" build -o "$dir/fuse-overlay" ./cmd/fuse-overlay &&
+	echo "vm: building the programs and the tests of $suites"
+	(cd "$top" && CGO_ENABLED=0 "$GO" build -o "$dir/" ./cmd/... &&
 		CGO_ENABLED=0 "$GO" test -c -o "$dir/tests/" "${packages[@]}")
 	tar -C "$top" --exclude=./.git --exclude=./bin --exclude=./.tools -cf - . | tar -C "$dir/src" -xf -
 	env | grep '^FUSE_OVERLAY_' >"$dir/environment" || true
