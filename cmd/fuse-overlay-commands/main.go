@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/features"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
 
@@ -27,7 +28,12 @@ const (
 // ownName is the name by which users call the commands.
 const ownName = "fuse-overlay"
 
-func main() { os.Exit(run(os.Args, os.Stdout, os.Stderr)) }
+func main() {
+	if features.RunApart(os.Stdout) {
+		return
+	}
+	os.Exit(run(os.Args, os.Stdout, os.Stderr))
+}
 
 // run is the whole program.
 func run(argv []string, stdout, stderr io.Writer) int {

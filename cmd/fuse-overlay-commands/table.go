@@ -58,7 +58,7 @@ func (t *table) print(w io.Writer, colours bool) {
 			if colours && c.colour != plain {
 				text = fmt.Sprintf("\x1b[%dm%s\x1b[0m", c.colour, text)
 			}
-			if i < len(line)-1 {
+			if i < len(line)-1 && (i < len(line)-2 || line[i+1].text != "") {
 				text += strings.Repeat(" ", widths[i]-len(c.text)+2)
 			}
 			fmt.Fprint(w, text)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/features"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
 )
 
@@ -56,36 +57,8 @@ func (p *Policy) String() string {
 	return strings.Join(words, ", ")
 }
 
-// kernelFeatures are the flags of INIT that the daemon uses without an option, by their names in
-// linux/fuse.h.
-var kernelFeatures = []struct {
-	flag uint64
-	name string
-}{
-	{fuse.CAP_NO_OPEN_SUPPORT, "NO_OPEN_SUPPORT"},
-	{fuse.CAP_NO_OPENDIR_SUPPORT, "NO_OPENDIR_SUPPORT"},
-	{fuse.CAP_HANDLE_KILLPRIV_V2, "HANDLE_KILLPRIV_V2"},
-	{fuse.CAP_SETXATTR_EXT, "SETXATTR_EXT"},
-	{fuse.CAP_DONT_MASK, "DONT_MASK"},
-	{fuse.CAP_POSIX_ACL, "POSIX_ACL"},
-	{fuse.CAP_CACHE_SYMLINKS, "CACHE_SYMLINKS"},
-	{fuse.CAP_MAX_PAGES, "MAX_PAGES"},
-	{fuse.CAP_READDIRPLUS_AUTO, "READDIRPLUS_AUTO"},
-	{fuse.CAP_DIRECT_IO_ALLOW_MMAP, "DIRECT_IO_ALLOW_MMAP"},
-	{fuse.CAP_PASSTHROUGH, "PASSTHROUGH"},
-	{fuse.CAP_ALLOW_IDMAP, "ALLOW_IDMAP"},
-}
-
 // Missing returns the features that this kernel does not have, by their names in linux/fuse.h.
-func (p *Policy) Missing() []string {
-	var names []string
-	for _, f := range kernelFeatures {
-		if p.Offered&f.flag == 0 {
-			names = append(names, f.name)
-		}
-	}
-	return names
-}
+func (p *Policy) Missing() []string { return features.Missing(p.Offered) }
 
 // capabilities are the INIT flags that the daemon requests in addition to those of go-fuse. If the
 // kernel lacks one, the policy is the older one:

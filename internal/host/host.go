@@ -167,11 +167,16 @@ var pageSize = os.Getpagesize()
 // LinuxAtLeast reports whether the running kernel has at least this version (uname(2)). It returns
 // false for a release without numbers.
 func LinuxAtLeast(major, minor int) bool {
+	return atLeast(KernelRelease(), major, minor)
+}
+
+// KernelRelease returns the release of the running kernel (uname(2)).
+func KernelRelease() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
-		return false
+		return ""
 	}
-	return atLeast(unix.ByteSliceToString(u.Release[:]), major, minor)
+	return unix.ByteSliceToString(u.Release[:])
 }
 
 func atLeast(release string, major, minor int) bool {
