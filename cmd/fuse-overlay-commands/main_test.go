@@ -21,6 +21,8 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"version", "x"}, "fuse-overlay version: unknown command \"x\" for \"fuse-overlay version\"; see fuse-overlay version --help\n"},
 		{[]string{"completion", "tcsh"},
 			"fuse-overlay completion: invalid argument \"tcsh\" for \"fuse-overlay completion\"; see fuse-overlay completion --help\n"},
+		{[]string{"help", "none"}, "fuse-overlay help: \"none\" is no command; see fuse-overlay help --help\n"},
+		{[]string{"help", "list", "x"}, "fuse-overlay help: \"list x\" is no command; see fuse-overlay help --help\n"},
 		{[]string{"no\x1bne"}, "fuse-overlay: unknown command \"no\\x1bne\" for \"fuse-overlay\"; see fuse-overlay --help\n"},
 	} {
 		out, errs, code := runCommand(tt.args...)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -44,9 +46,18 @@ point of such a name is written with a path: ./list
 			command.Short = "show the help of a command"
 			command.Long = "Shows the help of a command, and without an argument the list of all."
 			command.Example = "  fuse-overlay help umount"
+			command.Args = checkTopic
 		}
 	}
 	return root
+}
+
+// checkTopic refuses the help of what is no command.
+func checkTopic(c *cobra.Command, args []string) error {
+	if _, rest, err := c.Root().Find(args); err != nil || len(rest) > 0 {
+		return fmt.Errorf("%q is no command", strings.Join(args, " "))
+	}
+	return nil
 }
 
 // newMount has the help of the command that the program fuse-overlay runs itself.

@@ -188,7 +188,8 @@ func TestListOfOtherUsers(t *testing.T) {
 			r := program(t, asPlainUser("mkdir", "-p", dir+"/"+sub)...)
 			r.want(t, 0, "")
 		}
-		program(t, asPlainUser(harness.Program, "-o", "lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w", dir+"/m")...).want(t, 0, "")
+		mount := asPlainUser(harness.Program, "-o", "lowerdir="+dir+"/l,upperdir="+dir+"/u,workdir="+dir+"/w", dir+"/m")
+		program(t, mount...).want(t, 0, "")
 		m := theOne(t, dir+"/m")
 		pids := harness.DaemonsOf(dir + "/m")
 		if len(pids) != 1 {
@@ -198,6 +199,14 @@ func TestListOfOtherUsers(t *testing.T) {
 		harness.Equal(t, "the user", m.User, harness.PlainUser.UID)
 		command(t, "umount", dir+"/m").want(t, 0, "")
 		harness.Equal(t, "daemons", len(harness.DaemonsOf(dir+"/m")), 0)
+
+		program(t, mount...).want(t, 0, "")
+		for _, pid := range harness.DaemonsOf(dir + "/m") {
+			harness.Kill(pid, syscall.SIGKILL)
+			harness.WaitGone(pid, harness.CommandLimit)
+		}
+		theOne(t, dir+"/m").want(t, "null", 0) // the kernel does not let root in
+		command(t, "umount", dir+"/m").want(t, 0, "")
 		harness.RemoveTree(dir)
 	})
 }

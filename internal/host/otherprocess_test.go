@@ -98,6 +98,12 @@ func TestPoint(t *testing.T) {
 	if allowed, err := p.Answers(); !allowed || err != nil {
 		t.Errorf("it answers: %v, %v", allowed, err)
 	}
+	same, err := OpenMountPoint(path)
+	must(t, err)
+	defer same.Close()
+	if other, err := same.MountID(); err != nil || other != id {
+		t.Errorf("as a mount point it is on mount %d, %v", other, err)
+	}
 	if _, err := OpenPoint("/proc/none"); err != unix.ENOENT {
 		t.Errorf("no path: %v", err)
 	}

@@ -18,6 +18,30 @@ func OpenPoint(path string) (Point, error) {
 	return Point{fd}, err
 }
 
+// OpenMountPoint is [OpenPoint] for a mount point of the mount table, and sends no request to file
+// systems above it either: the kernel keeps the names of mount points, and all above, in its cache.
+// EAGAIN: a FUSE file system above it has no valid entry. Before Linux 5.12 it may get
+// requests.
+func OpenMountPoint(path string) (Point, error) {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolveCached | unix.RESOLVE_NO_SYMLINKS}
+	for try := 1; ; try++ {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &how)
+		switch {
+		case err == unix.ENOSYS, err == unix.EINVAL, err == unix.EPERM: // EPERM: a seccomp filter
+			return OpenPoint(path)
+		case err == unix.EAGAIN && try < cachedTries: // a rename somewhere disturbs the lookup
+			continue
+		}
+		return Point{fd}, err
+	}
+}
+
+// resolveCached is RESOLVE_CACHED of linux/openat2.h: the lookup uses the kernel's cache alone.
+const resolveCached = 0x20
+
+// cachedTries is how often OpenMountPoint looks into the cache.
+const cachedTries = 10
+
 // Close closes the descriptor, which keeps the mount in use.
 func (p Point) Close() { _ = unix.Close(p.fd) }
 

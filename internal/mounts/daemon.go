@@ -59,18 +59,14 @@ func (s *sources) daemonOf(m host.MountEntry) (d Daemon) {
 // holderOf finds the process of a mount by the locks on its upper and work directory. inodes are
 // these two. 0: the mount has no upper, or the process is in another pid namespace.
 func (s *sources) holderOf(m host.MountEntry) (pid int, inodes []string) {
-	positions, owners := map[string][]int64{}, map[string]int{}
+	owners := map[string]int{}
 	for _, l := range s.locks {
-		switch l.Kind {
-		case "OFDLCK":
-			positions[l.Inode] = append(positions[l.Inode], l.Start)
-		case "FLOCK":
+		if l.Kind == "FLOCK" {
 			owners[l.Inode] = l.PID
 		}
 	}
-	for inode, list := range positions {
-		h, ok := sys.ParseHolder(list)
-		if !ok || h.Dev != m.Dev || h.KnownPID() == 0 || h.KnownPID() != owners[inode] || !runsAs(h.PID, m) {
+	for inode, h := range s.published(m) {
+		if h.KnownPID() == 0 || h.KnownPID() != owners[inode] || !runsAs(h.PID, m) {
 			continue
 		}
 		if pid != 0 && pid != h.PID { // two processes of the mount's user claim it
@@ -79,6 +75,24 @@ func (s *sources) holderOf(m host.MountEntry) (pid int, inodes []string) {
 		pid, inodes = h.PID, append(inodes, inode)
 	}
 	return pid, inodes
+}
+
+// published returns what processes publish as the holder of a mount, by the directory beside whose
+// lock they do. It is not verified.
+func (s *sources) published(m host.MountEntry) map[string]sys.Holder {
+	positions := map[string][]int64{}
+	for _, l := range s.locks {
+		if l.Kind == "OFDLCK" {
+			positions[l.Inode] = append(positions[l.Inode], l.Start)
+		}
+	}
+	holders := map[string]sys.Holder{}
+	for inode, list := range positions {
+		if h, ok := sys.ParseHolder(list); ok && h.Dev == m.Dev {
+			holders[inode] = h
+		}
+	}
+	return holders
 }
 
 // runsAs reports whether a process runs as the user of a mount.

@@ -69,6 +69,9 @@ func TestHolderIsVerified(t *testing.T) {
 	if pid := holder(entry(dev + 1)); pid != 0 {
 		t.Errorf("of another mount: %d", pid)
 	}
+	if got := newSources().published(entry(dev)); len(got) != 3 {
+		t.Errorf("%d directories are said to be of the mount, want two and a forged one", len(got))
+	}
 	others := entry(dev)
 	others.Options = "rw,user_id=12345"
 	if pid := holder(others); pid != 0 {

@@ -16,6 +16,10 @@
 //     mount's user, and no file is accessed by a path out of them: that path could lead into a
 //     mount that hangs.
 //
+// A daemon that hangs with a request keeps the process that waits for it from ending. So a mount
+// gets a request only if no lock and no connection shows its daemon, and if it is a mount of the
+// caller or of root.
+//
 // So the user of a mount can forge which of the user's own processes serves it, and which layers it
 // has. No other user can, apart from root.
 package mounts

@@ -39,9 +39,7 @@ type Mount struct {
 	Daemon Daemon
 }
 
-// List returns the mounts of this program in the mount table of this process, in its order. A mount
-// gets a request only if its daemon is not found: one that hangs with the request could keep this
-// process from ending.
+// List returns the mounts of this program in the mount table of this process, in its order.
 func List() ([]Mount, error) {
 	table, err := host.MountTable()
 	if err != nil {
@@ -53,7 +51,7 @@ func List() ([]Mount, error) {
 	answers := make([]<-chan answer, len(own))
 	for i, m := range own {
 		list[i] = Mount{Point: m.Point, Type: m.Type, ReadOnly: isReadOnly(m), User: userOf(m), Daemon: s.daemonOf(m)}
-		answers[i] = lookAt(m, !list[i].Daemon.certain)
+		answers[i] = lookAt(m, !list[i].Daemon.certain && mayRequest(m))
 	}
 	limit, end := context.WithTimeout(context.Background(), answerLimit)
 	defer end()
@@ -61,6 +59,13 @@ func List() ([]Mount, error) {
 		list[i].set(wait(limit, answers[i]))
 	}
 	return list, nil
+}
+
+// mayRequest reports whether a mount may get a request. A daemon that keeps the request can keep
+// this process from ending, so it must be that of the caller or of root.
+func mayRequest(m host.MountEntry) bool {
+	user := userOf(m)
+	return user == host.User() || user == 0
 }
 
 // set stores an answer.
@@ -110,8 +115,8 @@ type answer struct {
 	hidden bool
 }
 
-// lookAt looks at a mount by its mount point. It does not wait: a file system above the mount point
-// may hang, and the mount itself if it gets a request.
+// lookAt looks at a mount by its mount point. It does not wait: the mount may hang if it gets a
+// request.
 func lookAt(m host.MountEntry, request bool) <-chan answer {
 	result := make(chan answer, 1)
 	go func() { result <- answerOf(m, request) }()
@@ -134,7 +139,7 @@ func wait(limit context.Context, result <-chan answer) answer {
 }
 
 func answerOf(m host.MountEntry, request bool) answer {
-	p, err := host.OpenPoint(m.Point)
+	p, err := host.OpenMountPoint(m.Point)
 	if err != nil {
 		return answer{}
 	}
@@ -156,11 +161,4 @@ func answerOf(m host.MountEntry, request bool) answer {
 		return answer{state: Dead}
 	}
 	return answer{state: Serving}
-}
-
-// stateOf waits for the answer of one mount.
-func stateOf(m host.MountEntry) State {
-	limit, end := context.WithTimeout(context.Background(), answerLimit)
-	defer end()
-	return wait(limit, lookAt(m, true)).state
 }

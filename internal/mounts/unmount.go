@@ -47,7 +47,6 @@ type unmounted struct {
 	entry host.MountEntry
 	// others are the numbers of other mounts of the same file system.
 	others []int
-	dead   bool // it had no daemon any more
 	daemon Daemon
 	// process is the daemon, if its PID is known.
 	process host.Process
@@ -71,9 +70,7 @@ func unmountOne(path string, lazy bool) (*unmounted, error) {
 		return nil, fmt.Errorf("%q was mounted by user %d; unmount it as that user, or as root", path, user)
 	}
 	if !lazy {
-		u.findDaemon()
-		// A request keeps the mount in use while the daemon hangs, so none is sent without need.
-		u.dead = u.daemon.PID == 0 && stateOf(m) == Dead
+		u.findDaemon() // sends no request, which would keep the mount in use while the daemon hangs
 	}
 	if err := unmountBy(direct, lazy)(m.Point); err != nil {
 		u.close()
@@ -162,19 +159,12 @@ const (
 // waitUntil waits until the daemon has ended, or has released the upper and does not end. timeout
 // is for the message.
 func (u *unmounted) waitUntil(deadline time.Time, timeout time.Duration) error {
-	if u.dead {
-		return nil
-	}
 	if point := u.elsewhere(); point != "" {
 		return fmt.Errorf("%q is unmounted, but the same file system is mounted on %q, so its daemon goes on; unmount that as well",
 			u.entry.Point, point)
 	}
 	if u.daemon.PID == 0 {
-		if isReadOnly(u.entry) {
-			return nil
-		}
-		return fmt.Errorf("%q is unmounted, but this process cannot see its daemon, which may hold the upper for a while; "+
-			"run the command in the pid namespace of the daemon", u.entry.Point)
+		return u.waitForUnknown(deadline, timeout)
 	}
 	var released time.Time
 	for {
@@ -197,6 +187,20 @@ func (u *unmounted) waitUntil(deadline time.Time, timeout time.Duration) error {
 				u.entry.Point, timeout, u.daemon.PID)
 		}
 	}
+}
+
+// waitForUnknown waits for a daemon that is not found: it has ended, or it is in another pid
+// namespace. In the second case the locks of its upper are visible, but not its process. Any user
+// could have such locks, and make this process wait until the deadline.
+func (u *unmounted) waitForUnknown(deadline time.Time, timeout time.Duration) error {
+	for len(newSources().published(u.entry)) > 0 {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%q is unmounted, but after %v its upper is still locked by a process that is not visible here; "+
+				"look for it in other pid namespaces", u.entry.Point, timeout)
+		}
+		time.Sleep(pollTime)
+	}
+	return nil
 }
 
 // othersOf returns the numbers of other mounts of the file system of a mount.
