@@ -48,10 +48,10 @@ func (t *nameTable) follow(old *nameTable) {
 	}
 }
 
-// Renew makes d the directory that lies in the given layers now, those of a [Found]. If redirects
-// led to parts of d, Renew changes nothing.
+// Renew makes d the directory that lies in the given layers now, those of a [Found]. If a redirect
+// or a rename has decided where parts of d lie, Renew changes nothing.
 func (d *Dir) Renew(layers []uint16, parent *Dir) {
-	if len(d.moved) > 0 {
+	if len(d.moved) > 0 || d.followed {
 		return
 	}
 	d.layers, d.parts, d.above = layers, nil, parent.parts

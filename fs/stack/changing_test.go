@@ -225,6 +225,27 @@ func TestRenewKeepsRedirect(t *testing.T) {
 	}
 }
 
+// A directory whose redirect leads nowhere has no parts in lowers, whatever a lookup of its name
+// finds later.
+func TestRenewKeepsRedirectToNothing(t *testing.T) {
+	c := newFolders(t, "dir p\nxattr p "+redirectAttr+" q\nfile p/own", "file p/below")
+	c.Redirects = RedirectsOn
+	s := openSite(t, c).expectChanges()
+	root, p := s.dir(""), s.dir("p")
+	for range 2 {
+		if f := p.lookup("below"); f.Exists() {
+			t.Errorf("below: %+v", f)
+		}
+		f := root.lookup("p")
+		p.Renew(f.Dirs, &root.Dir)
+		must(t, s.Load(&p.Dir, p, ToChange))
+	}
+	must(t, p.relist())
+	if got := p.names(); !slices.Equal(got, []string{"own"}) {
+		t.Errorf("listed: %v", got)
+	}
+}
+
 // relist does what the caller does when a listing begins.
 func (m *merged) relist() error {
 	if !m.s.layersChange {

@@ -46,8 +46,11 @@ type Dir struct {
 	// redirectRead: a load has looked for a redirect. Where layers change, later loads do not
 	// follow another one.
 	redirectRead bool
-	changes      uint64 // counts changes of the names, and of where the directory lies
-	aside        *aside // nil: no copy is being loaded
+	// followed: a redirect has decided where the layers below have the directory. Perhaps nowhere:
+	// then moved is empty.
+	followed bool
+	changes  uint64 // counts changes of the names, and of where the directory lies
+	aside    *aside // nil: no copy is being loaded
 
 	defaultACL      []byte // of the upper's directory, for new entries
 	defaultACLKnown bool

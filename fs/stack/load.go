@@ -175,7 +175,8 @@ func (d *Dir) Adopt(loaded *Dir) bool {
 		loaded.table.follow(d.table)
 	}
 	d.layers, d.parts, d.table, d.lookups = loaded.layers, loaded.parts, loaded.table, loaded.lookups
-	d.redirect, d.moved, d.redirectRead = loaded.redirect, loaded.moved, loaded.redirectRead
+	d.redirect, d.moved = loaded.redirect, loaded.moved
+	d.redirectRead, d.followed = loaded.redirectRead, loaded.followed
 	if d.table != nil {
 		for i := range a.changes { // the load may have listed the upper before them
 			a.changes[i].apply(d.table)

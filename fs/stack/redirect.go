@@ -130,7 +130,7 @@ func (s *Stack) follow(d *Dir, o LayerDirs, i int, m *whiteout.DirXattrs) error 
 			layers, places = append(layers, uint16(layer)), append(places, moved{uint16(layer), where})
 		}
 	}
-	d.layers, d.moved = layers, places
+	d.layers, d.moved, d.followed = layers, places, true
 	return nil
 }
 
