@@ -131,8 +131,8 @@ func kernelDev(dev uint64) uint32 {
 	return minor&0xff | major<<8 | minor&^0xff<<12
 }
 
-// libcDev is the reverse of kernelDev.
-func libcDev(dev uint32) uint64 {
+// LibcDev returns the device number of stat(2) for one of a FUSE message, the reverse of kernelDev.
+func LibcDev(dev uint32) uint64 {
 	return unix.Mkdev(dev>>8&0xfff, dev&0xff|dev>>12&0xfff00)
 }
 
@@ -164,7 +164,7 @@ func (o *Overlay) statxOut(n *Node, out *fuse.StatxOut) error {
 		return err
 	}
 	out.AttrValid, out.AttrValidNsec = a.AttrValid, a.AttrValidNsec
-	rdev := libcDev(a.Rdev)
+	rdev := LibcDev(a.Rdev)
 	out.Statx = fuse.Statx{
 		Mask: unix.STATX_BASIC_STATS, Blksize: a.Blksize, Nlink: a.Nlink, Uid: a.Uid, Gid: a.Gid,
 		Mode: uint16(a.Mode), Ino: a.Ino,

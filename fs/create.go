@@ -36,7 +36,7 @@ func (o *Overlay) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *f
 	if whiteout.IsDevice(&sys.Stat{Mode: in.Mode, Rdev: uint64(in.Rdev)}) {
 		return fuse.EPERM // it would be a whiteout
 	}
-	return o.make(&in.InHeader, name, out, &stack.Object{Mode: in.Mode, Umask: in.Umask, Rdev: libcDev(in.Rdev)})
+	return o.make(&in.InHeader, name, out, &stack.Object{Mode: in.Mode, Umask: in.Umask, Rdev: LibcDev(in.Rdev)})
 }
 
 // Mkdir answers MKDIR.

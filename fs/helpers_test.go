@@ -174,7 +174,7 @@ func (k *kernel) describe(id uint64) (*testkit.Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &testkit.Object{Mode: a.Mode, UID: a.Uid, GID: a.Gid, Rdev: libcDev(a.Rdev), Xattrs: map[string]string{}}
+	o := &testkit.Object{Mode: a.Mode, UID: a.Uid, GID: a.Gid, Rdev: LibcDev(a.Rdev), Xattrs: map[string]string{}}
 	h, buf := k.header(id), make([]byte, 4096)
 	n, s := k.o.ListXAttr(nil, &h, buf)
 	if err := errorOf(s); err != nil {

@@ -24,7 +24,7 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 		return nil, err
 	}
 	attached, err := o.conn.Attach(cfg, conn.Traits{
-		Writable: o.stack.Writable(), Changing: o.cfg.LayersChange, ACL: !o.cfg.NoACL && !o.cfg.NoXattrs,
+		Writable: o.stack.Writable(), Changing: o.cfg.LayersChange, ACL: o.ShowsACLs(),
 		StrictAtime: o.cfg.AccessTimes.Strict() && o.stack.Writable(),
 	})
 	if err != nil {

@@ -166,6 +166,9 @@ func (o *Overlay) Close() {
 // String returns the name of the file system for go-fuse.
 func (o *Overlay) String() string { return "fuse-overlay" }
 
+// ShowsACLs reports whether POSIX ACLs of the layers are visible.
+func (o *Overlay) ShowsACLs() bool { return !o.cfg.NoACL && !o.cfg.NoXattrs }
+
 // Counts returns how many requests of each kind have been served, see [conn.Conn.Counts].
 func (o *Overlay) Counts() map[string]uint64 { return o.conn.Counts() }
 
