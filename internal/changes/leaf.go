@@ -103,25 +103,22 @@ func (w *walk) followFile(d *openDir, p *pair, name string, c *Change) (lacksDat
 	return true, nil
 }
 
-// lacksData reports a metacopy of an upper without lowers, which cannot be shown. Only its redirect
-// is known.
-func (w *walk) lacksData(d *openDir, p *pair, name string) (done bool, err error) {
-	r := d.up.At(name)
-	x, err := readMetacopy(w.names, r)
+// lacksData returns the change of a metacopy in an upper without lowers; nil: it is none. A metacopy
+// cannot be shown then. Only its redirect is known.
+func (w *walk) lacksData(d *openDir, p *pair, name string) (*Change, error) {
+	x, err := readMetacopy(w.names, d.up.At(name))
 	if err != nil || !x.Metacopy || w.filter.place(p.path) != inside {
-		return false, err
+		return nil, err
 	}
-	c := Change{Kind: Modified, Path: p.path}
-	if x.Redirect != "" {
-		from, _, err := p.source(d, x.Redirect)
-		if err != nil {
-			return true, err
-		}
-		if from != p.wasPath {
-			c.Kind, c.From = Renamed, from
-		}
+	c := &Change{Kind: Modified, Path: p.path}
+	if x.Redirect == "" {
+		return c, nil
 	}
-	return true, w.visitor.Change(&c)
+	from, _, err := p.source(d, x.Redirect)
+	if from != p.wasPath {
+		c.Kind, c.From = Renamed, from
+	}
+	return c, err
 }
 
 // readMetacopy is [ondisk.Names.ReadFile] for an object of any type, or none.

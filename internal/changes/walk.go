@@ -209,8 +209,12 @@ func (w *walk) name(d *openDir, name string) error {
 		return nil
 	}
 	if !w.HasLowers() {
-		if done, err := w.lacksData(d, &p, name); done || err != nil {
+		c, err := w.lacksData(d, &p, name)
+		if err != nil {
 			return at(p.path, err)
+		}
+		if c != nil {
+			return w.visitor.Change(c)
 		}
 	}
 	var err error

@@ -90,7 +90,7 @@ func TestViewShowsTheMergedTree(t *testing.T) {
 		file d/gone
 		file marked
 		file meta "data"
-		dir empty 01777
+		dir empty 1777
 	`, "file old/x \"moved\"\nfifo p 0600\nfile d/c")
 	root, err := v.Root()
 	must(t, err)
@@ -104,7 +104,7 @@ func TestViewShowsTheMergedTree(t *testing.T) {
 		file d/c
 		file moved/x "moved"
 		file meta 0600 "data"
-		dir empty 01777
+		dir empty 1777
 		fifo p 0600
 		symlink l target
 		char null 1/3
