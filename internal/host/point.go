@@ -76,6 +76,16 @@ func (p Point) Answers() (allowed bool, err error) {
 	return err != nil || st.Bsize != 0, err
 }
 
+// Sync writes back what is cached of the file system of a directory (syncfs(2)).
+func (p Point) Sync() error {
+	fd, err := unix.Openat(p.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	return retry(func() error { return unix.Syncfs(fd) })
+}
+
 // fieldOf returns the text after a name in a file of /proc that has one field on each line.
 func fieldOf(text, name string) (value string, ok bool) {
 	for line := range strings.Lines(text) {

@@ -17,9 +17,11 @@ type Daemon struct {
 	// Age is how long ago it has begun. 0: not known.
 	Age time.Duration
 	// Layers are those that it was called with, as its user has typed them: a relative path begins at
-	// a directory that is not known. Known is false if this process may not read them.
-	Layers mountargs.Layers
-	Known  bool
+	// a directory that is not known. OptionLists are the arguments of each -o. Known is false if this
+	// process may not read them.
+	Layers      mountargs.Layers
+	OptionLists []string
+	Known       bool
 
 	// certain: the kernel itself shows that this process serves the mount.
 	certain bool
@@ -52,7 +54,8 @@ func (s *sources) daemonOf(m host.MountEntry) (d Daemon) {
 		return d
 	}
 	d.Age, _ = host.ProcessAge(d.PID)
-	d.Layers, d.Known = layersOf(d.PID)
+	d.OptionLists, d.Known = optionsOf(d.PID)
+	d.Layers = mountargs.ParseLayers(d.OptionLists)
 	return d
 }
 
@@ -138,15 +141,15 @@ func namesPoint(argv []string, point string) bool {
 	return filepath.Clean(a.Positionals[len(a.Positionals)-1]) == point
 }
 
-// layersOf returns the layers of the command line of a process.
-func layersOf(pid int) (l mountargs.Layers, known bool) {
+// optionsOf returns the arguments of each -o of the command line of a process.
+func optionsOf(pid int) (lists []string, known bool) {
 	argv, err := host.CommandLine(pid)
 	if err != nil {
-		return l, false
+		return nil, false
 	}
 	a, err := mountargs.Split(argv)
 	if err != nil {
-		return l, false
+		return nil, false
 	}
-	return mountargs.ParseLayers(a.OptionLists), true
+	return a.OptionLists, true
 }

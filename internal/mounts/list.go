@@ -79,6 +79,36 @@ func (m *Mount) set(a answer) {
 	}
 }
 
+// At returns the mount of this program whose root a path leads to; nil: there is none.
+func At(path string) (*Mount, error) {
+	p, err := host.OpenPoint(path)
+	if err != nil {
+		return nil, err
+	}
+	defer p.Close()
+	real, err := p.Path()
+	if err != nil {
+		return nil, err
+	}
+	list, err := List()
+	for i := range list {
+		if m := &list[i]; m.Point == real && !m.Hidden {
+			return m, nil
+		}
+	}
+	return nil, err
+}
+
+// Sync writes back what is cached of a mount, so that it is in the upper.
+func (m *Mount) Sync() error {
+	p, err := host.OpenPoint(m.Point)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	return p.Sync()
+}
+
 // isOwn reports whether a mount is one of this program. The program fuse-overlayfs has the type of
 // CompatName as well, but does not limit the size of a READ, as this one always does.
 func isOwn(m host.MountEntry) bool {
