@@ -25,7 +25,7 @@ type Comparison struct {
 func Open(cfg fs.Config) (*Comparison, error) {
 	cfg.IDs = nil
 	below := cfg
-	below.Upper, below.Permissions = "", nil
+	below.Upper = ""
 	if len(cfg.Lowers) == 0 {
 		cfg.Lowers, cfg.DataOnly, cfg.Upper = []string{cfg.Upper}, nil, ""
 	}

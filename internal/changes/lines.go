@@ -8,6 +8,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 )
 
 // everywhere walks through all directories.
@@ -28,9 +30,9 @@ func (l *Lines) Change(c *Change) error {
 	if c.Kind == Unchanged {
 		return nil
 	}
-	line := string(c.Kind) + " " + Quote(c.Path)
+	line := string(c.Kind) + " " + quote.Path(c.Path)
 	if c.From != "" {
-		line += "\t" + Quote(c.From)
+		line += "\t" + quote.Path(c.From)
 	}
 	if c.Aspects != 0 {
 		line += "\t" + c.Aspects.String()
@@ -50,7 +52,7 @@ func (n *Names) Change(c *Change) error {
 	if c.Kind == Unchanged {
 		return nil
 	}
-	_, err := io.WriteString(n.W, Quote(c.Path)+"\n")
+	_, err := io.WriteString(n.W, quote.Path(c.Path)+"\n")
 	return err
 }
 

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/ondisk"
+	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 	"github.com/fuse-overlay/fuse-overlay/internal/view"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
@@ -49,7 +50,7 @@ func at(p string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", Quote(p), err)
+	return fmt.Errorf("%s: %w", quote.Path(p), err)
 }
 
 // dir reports a directory of the upper, which up opens, and what is below it. parent is nil for the

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/changes"
+	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/view"
 	"github.com/fuse-overlay/fuse-overlay/whiteout"
 )
@@ -184,5 +185,5 @@ func failed(p string, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s: %w", changes.Quote(p), err)
+	return fmt.Errorf("%s: %w", quote.Path(p), err)
 }
