@@ -21,11 +21,16 @@ const (
 // wantsColour reports whether the output is a terminal that shows colours, and the user has not
 // turned them off (https://no-color.org).
 func wantsColour(w io.Writer) bool {
+	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+}
+
+// isTerminal reports whether the output is a terminal.
+func isTerminal(w io.Writer) bool {
 	if o, ok := w.(*output); ok {
 		w = o.w
 	}
 	f, ok := w.(*os.File)
-	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // cell is one field of a table. Its text is ASCII.
