@@ -10,6 +10,7 @@
 //	rights        which rights do users have, and which has the owner of a layer not?
 //	faults        what happens when a layer, the daemon or the machine fails?
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
+//	changes       does fuse-overlay diff report what was done, and write it as a layer?
 //	cost          how many requests, descriptors and cached inodes does it take?
 //	command       what does a user type and read, and are the documents true?
 //	commands      what do the commands beside mount print and do?

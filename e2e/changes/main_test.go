@@ -1,0 +1,9 @@
+package changes
+
+import (
+	"testing"
+
+	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m, harness.Suite{}) }
