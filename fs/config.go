@@ -20,7 +20,8 @@ type Config struct {
 	// Upper is the writable layer; empty for a read-only overlay.
 	Upper string
 	// Work is a directory on the file system of Upper, for what is not yet published. Open makes it if
-	// it is missing. Upper requires it unless ReadOnly; without Upper it has no meaning.
+	// it is missing. Upper requires it unless ReadOnly: then only its index is read, with
+	// Features.Index. Without Upper it has no meaning.
 	Work string
 	// ReadOnly uses Upper read only, as the topmost layer. Another mount may use it too, and may
 	// write.

@@ -31,7 +31,12 @@ var (
 // useless entries (ovl_get_indexdir). If the layers cannot have an index, openIndex adds a warning
 // and there is none, as in the kernel.
 func (s *Stack) openIndex(c Config) error {
-	if !c.Features.Index || !s.Writable() {
+	switch {
+	case !c.Features.Index:
+		return nil
+	case !s.Writable() && c.ReadOnly && c.Upper != "" && c.Work != "":
+		return s.openIndexForReading(c)
+	case !s.Writable():
 		return nil
 	}
 	first, why, err := s.rootHandle(Upper + 1)
@@ -65,6 +70,41 @@ func (s *Stack) openIndex(c Config) error {
 		return nil
 	}
 	return s.useIndex(c, first, upper)
+}
+
+// openIndexForReading opens the index that another mount keeps, if there is one. It changes nothing.
+func (s *Stack) openIndexForReading(c Config) error {
+	index, _, err := sys.OpenLower(filepath.Join(c.Work, indexName))
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return &Error{roleWork, c.Work, err}
+	}
+	s.index = index
+	for _, owner := range []struct {
+		r          sys.Ref
+		layer      int
+		role, path string
+		other      error
+	}{
+		{s.layers[Upper].root.Ref(), Upper + 1, roleUpper, c.Upper, errOtherLower},
+		{index.Ref(), Upper, roleWork, c.Work, errOtherUpper},
+	} {
+		to, _, err := s.rootHandle(owner.layer)
+		if err != nil {
+			return s.layerError(c, owner.layer, err)
+		}
+		to.Upper = owner.layer == Upper
+		switch err := s.belongs(owner.r, to); err {
+		case nil, unix.ENODATA:
+		case unix.ESTALE:
+			return &Error{owner.role, owner.path, owner.other}
+		default:
+			return &Error{owner.role, owner.path, err}
+		}
+	}
+	return nil
 }
 
 // tryClosed finds out whether the daemon can set the link count xattr of a file of mode 0. A daemon

@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Lowers      []string // topmost first
 	DataOnly    []string // data-only layers, below them
-	Upper, Work string   // both or neither; with ReadOnly, Work is not used
+	Upper, Work string   // both or neither; with ReadOnly, only the index in Work is used
 	// ReadOnly opens the upper as the topmost layer of a read-only mount, without a lock: another
 	// mount may hold the upper, or take it later.
 	ReadOnly bool
