@@ -28,6 +28,7 @@ type diffOptions struct {
 	exitCode                  bool
 	mountOptions              []string
 	dataOnly                  []string
+	work                      string
 
 	layers []string // UPPER and LOWERs, or the mount point
 	paths  []string // relative to the root of the tree
@@ -65,6 +66,7 @@ func (o *diffOptions) addFlags(c *cobra.Command) {
 	flags.BoolVar(&o.exitCode, "exit-code", false, "exit with 1 if there are changes")
 	flags.StringArrayVarP(&o.mountOptions, "options", "o", nil,
 		"options of the mount that decide what the layers mean: "+strings.Join(layerconfig.Names(), ", "))
+	flags.StringVar(&o.work, "workdir", "", "the work directory of the upper, which is read with -o index=on")
 	flags.StringArrayVar(&o.dataOnly, "datadir", nil, "a data-only layer, below all LOWERs; may be repeated")
 }
 
@@ -92,6 +94,9 @@ flags are not compared.
 Without a LOWER the upper is compared with nothing: what it has is added, and
 each whiteout is a deletion, whatever a lower might have. A file whose data is
 in a lower is "M path", since no more is known of it.
+
+With -o index=on a linked file of a lower that was changed has changed under all
+its names. If the upper does not have all of them, the whole tree is read.
 
 PATHs select objects with all that is below them. The rest is not read.
 
@@ -154,7 +159,7 @@ func (o *diffOptions) run(c *cobra.Command) error {
 
 // config returns which layers are compared, and what they mean.
 func (o *diffOptions) config() (cfg fs.Config, err error) {
-	l := mountargs.Layers{Upper: o.layers[0], Lowers: o.layers[1:], DataOnly: o.dataOnly}
+	l := mountargs.Layers{Upper: o.layers[0], Lowers: o.layers[1:], DataOnly: o.dataOnly, Work: o.work}
 	if len(l.Lowers) == 0 && len(l.DataOnly) == 0 {
 		m, err := mounts.At(o.layers[0])
 		if err != nil {
@@ -169,6 +174,9 @@ func (o *diffOptions) config() (cfg fs.Config, err error) {
 		if err := layerconfig.Set(&cfg, list); err != nil {
 			return cfg, err
 		}
+	}
+	if cfg.Features.Index && o.work == "" {
+		return cfg, errors.New("option index=on needs --workdir: the index is in the work directory")
 	}
 	return cfg, nil
 }

@@ -17,19 +17,21 @@ type Comparison struct {
 	names  ondisk.Names
 	merged *view.View
 	lowers *view.View // nil: they are not known
+	index  bool       // linked files of lowers have copies in the index
+	work   string     // the work directory, if index
 }
 
 // Open opens the layers. cfg is that of a mount of them. It needs an upper, but no lowers. Without
 // lowers everything in the upper is compared with nothing. An error is one line that names the
-// directory and the reason. Ids are not mapped.
+// directory and the reason. Ids are not mapped. With Features.Index the work directory is read too.
 func Open(cfg fs.Config) (*Comparison, error) {
 	cfg.IDs = nil
 	below := cfg
-	below.Upper = ""
+	below.Upper, below.Features.Index = "", false
 	if len(cfg.Lowers) == 0 {
-		cfg.Lowers, cfg.DataOnly, cfg.Upper = []string{cfg.Upper}, nil, ""
+		cfg.Lowers, cfg.DataOnly, cfg.Upper, cfg.Features.Index = []string{cfg.Upper}, nil, "", false
 	}
-	c := &Comparison{names: cfg.Features.Names}
+	c := &Comparison{names: cfg.Features.Names, index: cfg.Features.Index, work: cfg.Work}
 	err := c.open(cfg, below)
 	if err != nil {
 		c.Close()
@@ -96,5 +98,10 @@ func (c *Comparison) Walk(paths []string, v Visitor) error {
 		return err
 	}
 	defer up.Close()
+	if c.index {
+		if err := w.findLinked(c.work, up); err != nil {
+			return err
+		}
+	}
 	return w.dir(root, up, nil)
 }

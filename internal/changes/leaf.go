@@ -18,9 +18,12 @@ type firstName struct {
 // leaf reports an object of the upper that is not a directory.
 func (w *walk) leaf(d *openDir, p pair, name string) error {
 	c := Change{Kind: Added, Path: p.path, Now: p.now}
-	lacksData, err := w.followFile(d, &p, name, &c)
-	if err != nil {
-		return at(p.path, err)
+	lacksData := false
+	var err error
+	if !d.lowerOnly[name] {
+		if lacksData, err = w.followFile(d, &p, name, &c); err != nil {
+			return at(p.path, err)
+		}
 	}
 	if c.Kind == Renamed {
 		defer p.was.Forget()
@@ -40,6 +43,9 @@ func (w *walk) leaf(d *openDir, p pair, name string) error {
 		}
 	}
 	if c.Kind == Modified && c.Aspects == 0 {
+		if d.lowerOnly[name] {
+			return nil
+		}
 		c.Kind = Unchanged
 	}
 	if p.now.Nlink > 1 {

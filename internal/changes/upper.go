@@ -17,8 +17,11 @@ type upperDir struct {
 	marked map[string]bool
 }
 
-// readUpper reads a directory of the upper.
+// readUpper reads a directory of the upper. Without one there is nothing in it.
 func readUpper(names ondisk.Names, d *sys.Dir) (*upperDir, error) {
+	if d == nil {
+		return &upperDir{}, nil
+	}
 	xattrs, err := whiteout.ReadDirXattrs(names, d)
 	if err != nil {
 		return nil, err

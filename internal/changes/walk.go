@@ -21,6 +21,9 @@ type walk struct {
 	visitor Visitor
 	filter  filter
 	links   map[uint64]*firstName // of files with several names, by their inode numbers
+	// linked are names that only lowers have, and that lead to copies in the index or to directories
+	// with such names, by directory.
+	linked map[string][]string
 }
 
 // pair is an object of the merged tree, and the one of the lowers that it is compared with.
@@ -39,8 +42,10 @@ func (p *pair) child(name string) pair {
 // openDir is a directory of the upper that is walked through.
 type openDir struct {
 	pair
-	up  *sys.Dir
+	up  *sys.Dir // nil: the upper does not have it
 	raw *upperDir
+	// lowerOnly are names of walk.linked that the upper does not have.
+	lowerOnly map[string]bool
 	// merges: what the lowers have in the directory shows.
 	merges bool
 }
@@ -53,8 +58,8 @@ func at(p string, err error) error {
 	return fmt.Errorf("%s: %w", quote.Path(p), err)
 }
 
-// dir reports a directory of the upper, which up opens, and what is below it. parent is nil for the
-// root.
+// dir reports a directory, and what is below it. up is the directory in the upper; nil: the upper
+// does not have it. parent is nil for the root.
 func (w *walk) dir(p pair, up *sys.Dir, parent *openDir) error {
 	raw, err := readUpper(w.names, up)
 	if err != nil {
@@ -83,6 +88,7 @@ func (w *walk) dir(p pair, up *sys.Dir, parent *openDir) error {
 	}
 	out := Dir{Path: p.path, Now: p.now, Renamed: renamed, Selected: selected}
 	out.Replaces = (renamed || !d.merges) && (!w.HasLowers() || p.was.IsDir())
+	w.addLinked(&d)
 	if err := w.chooseNames(&d); err != nil {
 		return at(p.path, err)
 	}
@@ -230,6 +236,9 @@ func (w *walk) name(d *openDir, name string) error {
 		defer p.was.Forget()
 	}
 	if p.now.IsDir() {
+		if d.lowerOnly[name] {
+			return w.dir(p, nil, d)
+		}
 		up, err := d.up.OpenDir(name)
 		if err != nil {
 			return at(p.path, err)

@@ -13,7 +13,7 @@ import (
 // redirects are followed, as nothing else can be shown of them. The caller sets Log.
 func New(l *mountargs.Layers) fs.Config {
 	return fs.Config{
-		Lowers: l.Lowers, DataOnly: l.DataOnly, Upper: l.Upper, ReadOnly: true,
+		Lowers: l.Lowers, DataOnly: l.DataOnly, Upper: l.Upper, Work: l.Work, ReadOnly: true,
 		Redirects: fs.RedirectsFollow, Features: fs.Features{MetaCopy: true},
 	}
 }
@@ -37,6 +37,12 @@ var options = []option{
 	{"redirect_dir", []string{"on", "off", "follow", "nofollow"}, func(c *fs.Config, value string) {
 		if value == "nofollow" {
 			c.Redirects = fs.RedirectsNoFollow
+		}
+	}},
+	{"index", []string{"off", "on"}, func(c *fs.Config, value string) { c.Features.Index = value == "on" }},
+	{"uuid", []string{"on", "off", "null", "auto"}, func(c *fs.Config, value string) {
+		if value == "off" {
+			c.Features.UUID = fs.UUIDOff
 		}
 	}},
 	{"verity", []string{"off", "on", "require"}, func(c *fs.Config, value string) {

@@ -13,9 +13,10 @@ import (
 type View struct{ overlay *fs.Overlay }
 
 // Open opens the layers for reading. Of cfg the layers count, and what decides how their objects
-// look; Work has no meaning. An error is one line that names the directory and the reason.
+// look. Work is read for its index, with Features.Index. An error is one line that names the
+// directory and the reason.
 func Open(cfg fs.Config) (*View, error) {
-	cfg.Work, cfg.ReadOnly, cfg.BesideOther = "", true, false
+	cfg.ReadOnly, cfg.BesideOther = true, false
 	cfg.LayersChange = true // a lookup lists no directory
 	cfg.StaticNlink = true  // the link count of a directory would need its listing
 	overlay, err := fs.Open(cfg)
