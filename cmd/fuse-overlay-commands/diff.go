@@ -95,8 +95,8 @@ Without a LOWER the upper is compared with nothing: what it has is added, and
 each whiteout is a deletion, whatever a lower might have. A file whose data is
 in a lower is "M path", since no more is known of it.
 
-With -o index=on a linked file of a lower that was changed has changed under all
-its names. If the upper does not have all of them, the whole tree is read.
+With -o index=on a linked file of a lower that was changed has changed under
+all its names. If the upper does not have all of them, the whole tree is read.
 
 PATHs select objects with all that is below them. The rest is not read.
 

@@ -148,6 +148,32 @@ func TestLayerGivesTheTreeOfTheMount(t *testing.T) {
 	}
 }
 
+// Files whose data lies in a data-only layer, and that were copied up or not, are written with their
+// data.
+func TestDataOnlyLayers(t *testing.T) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
+		lower := ""
+		for i, name := range []string{"a", "b", "dir/c", "dir/d"} {
+			lower += fmt.Sprintf("file %s\nsize %[1]s 4\nxattr %[1]s trusted.overlay.metacopy \"\"\n"+
+				"xattr %[1]s trusted.overlay.redirect /pool/%d\n", name, i+1)
+		}
+		s := newSite(t, e, form{mount: []string{"metacopy=on", "redirect_dir=on"}}, lower)
+		data := e.Dir + "/data"
+		harness.Mkdir(t, data)
+		harness.Build(t, e, data, "file pool/1 \"one.\"\nfile pool/2 \"two.\"\nfile pool/3 \"tri.\"\nfile pool/4 \"four\"")
+		s.Data = []string{data}
+		s.copyLowers()
+		s.Mount()
+		harness.Shell(t, s.Point, "chmod 600 a; echo more >>b; mv dir moved; mv moved/c moved/e; touch -d @5000 moved/d")
+		s.Unmount()
+		if got, want := s.diff("--name-only"), ".\na\nb\ndir\nmoved\nmoved/c\nmoved/d\nmoved/e\n"; got != want {
+			t.Errorf("changed:\n%swant:\n%s", got, want)
+		}
+		s.wantApplied("data-only")
+	})
+}
+
 // The layer and the lines are the same while the upper is mounted, and by the name of the mount
 // point, as long as nothing is written.
 func TestMountedUpper(t *testing.T) {

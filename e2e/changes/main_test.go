@@ -6,4 +6,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m, harness.Suite{}) }
+// tools are the programs that apply layers, and the Debian package of each.
+var tools = map[string]string{"buildah": "buildah", "skopeo": "skopeo"}
+
+func TestMain(m *testing.M) { harness.Main(m, harness.Suite{Tools: tools}) }
