@@ -15,8 +15,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// apply applies a layer to a tree as the image specification says (image-spec, layer.md, "Applying
-// changesets"). It is for layers of this program only, which are not hostile.
+// apply applies a layer to a tree by the rules of the image specification (image-spec, layer.md,
+// "Applying changesets"). It is for layers of this program only, which are not hostile.
 func apply(t *testing.T, archive, tree string) {
 	t.Helper()
 	f, err := os.Open(archive)

@@ -148,8 +148,8 @@ func TestLayerGivesTheTreeOfTheMount(t *testing.T) {
 	}
 }
 
-// Files whose data lies in a data-only layer, and that were copied up or not, are written with their
-// data.
+// Files whose data lies in a data-only layer, and that were copied up or not, are written with
+// their data.
 func TestDataOnlyLayers(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {

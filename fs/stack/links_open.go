@@ -72,7 +72,8 @@ func (s *Stack) openIndex(c Config) error {
 	return s.useIndex(c, first, upper)
 }
 
-// openIndexForReading opens the index that another mount keeps, if there is one. It changes nothing.
+// openIndexForReading opens the index that another mount keeps, if there is one. It changes
+// nothing.
 func (s *Stack) openIndexForReading(c Config) error {
 	index, _, err := sys.OpenLower(filepath.Join(c.Work, indexName))
 	if err == unix.ENOENT {

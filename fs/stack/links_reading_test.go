@@ -11,7 +11,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/testkit/systest"
 )
 
-// A stack that only reads an upper finds the copies in its index, while another mount has the upper.
+// A stack that only reads an upper finds the copies in its index, while another mount has the
+// upper.
 func TestIndexIsRead(t *testing.T) {
 	s := newLinked(t)
 	s.copyUp("d/f")

@@ -69,9 +69,9 @@ func hasLowerNames(names ondisk.Names, work string) (bool, error) {
 	return some, err
 }
 
-// findLinkedIn finds names in the directory now and below it, and reports whether there are any. was
-// is what the lowers have under its path; nil: no directory. up is the directory in the upper; nil:
-// the upper does not have it.
+// findLinkedIn finds names in the directory now and below it, and reports whether there are any.
+// was is what the lowers have under its path; nil: no directory. up is the directory in the upper;
+// nil: the upper does not have it.
 func (w *walk) findLinkedIn(dir string, now, was *view.Node, up *sys.Dir) (found bool, err error) {
 	names, err := now.Names()
 	if err != nil {

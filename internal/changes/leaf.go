@@ -109,8 +109,8 @@ func (w *walk) followFile(d *openDir, p *pair, name string, c *Change) (lacksDat
 	return true, nil
 }
 
-// lacksData returns the change of a metacopy in an upper without lowers; nil: it is none. A metacopy
-// cannot be shown then. Only its redirect is known.
+// lacksData returns the change of a metacopy in an upper without lowers; nil: it is none. A
+// metacopy cannot be shown then. Only its redirect is known.
 func (w *walk) lacksData(d *openDir, p *pair, name string) (*Change, error) {
 	x, err := readMetacopy(w.names, d.up.At(name))
 	if err != nil || !x.Metacopy || w.filter.place(p.path) != inside {
