@@ -28,8 +28,8 @@ func Hole() Amount { return Amount{extent: hole} }
 // readsNothing reports whether the copy needs no data from the source.
 func (a Amount) readsNothing() bool { return a.extent == hole || a == Amount{} }
 
-// of returns how many bytes the copy takes from a source of size bytes.
-func (a Amount) of(size int64) int64 {
+// Of returns how many bytes the copy takes from a source of size bytes.
+func (a Amount) Of(size int64) int64 {
 	if a.extent == first {
 		return min(size, a.size)
 	}

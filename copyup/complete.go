@@ -59,7 +59,7 @@ func removeXattrOfReadOnly(to *sys.File, name string, mode uint32) error {
 // completeData copies the data and truncates to to its final size. before and st are the attributes
 // of to and from.
 func (c *Copier) completeData(to, from *sys.File, before, st *sys.Stat, amount Amount) error {
-	final := amount.of(before.Size)
+	final := amount.Of(before.Size)
 	if final > 0 {
 		if _, err := c.fill(to, from, st, min(final, st.Size)); err != nil {
 			return err

@@ -40,7 +40,7 @@ func (c *Copier) copyData(s *Staged, st *sys.Stat, data Data) error {
 		return s.file.Truncate(amount.size)
 	}
 	s.hasData = true
-	end, err := c.fill(s.file, from, data.st, amount.of(st.Size))
+	end, err := c.fill(s.file, from, data.st, amount.Of(st.Size))
 	if err != nil {
 		return err
 	}

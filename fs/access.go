@@ -18,7 +18,8 @@ type access struct {
 	parts        int                                // of one directory that a request keeps open; immutable
 	layersChange bool                               // [Config.LayersChange]; immutable
 
-	walked atomic.Pointer[Node] // if layers change: the directory whose parts were looked up last
+	walked   atomic.Pointer[Node] // if layers change: the directory whose parts were looked up last
+	dirLoads atomic.Uint64        // directories that were read for their name tables
 
 	// movesMu is held while a directory moves in the upper. It is held over calls on the upper, never
 	// over one on a lower. A goroutine that holds it may hold the mu of directories that do not lie in

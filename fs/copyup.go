@@ -158,6 +158,7 @@ func (c *copyUp) publishLocked(p *place) (published bool, err error) {
 	if err := c.staged.Publish(up, p.name); err != nil {
 		return false, err
 	}
+	o.copied.add(c)
 	o.stack.CopiedUp(&dir.Dir, p.name)
 	if n.dir != nil {
 		n.dir.mu.Lock()
@@ -192,6 +193,7 @@ func (c *copyUp) publishSharedLocked(p *place) error {
 	if err := o.stack.PublishCopy(p.shared, c.staged); err != nil {
 		return err
 	}
+	o.copied.add(c)
 	o.sharedCopies.Add(1)
 	var now sys.Stat
 	err := o.stack.Copy(p.shared).Stat(&now)
@@ -220,6 +222,7 @@ func (c *copyUp) keepUnlinkedLocked() error {
 	if err != nil {
 		return err
 	}
+	o.copied.add(c)
 	object, err := file.Ref().Open()
 	if err != nil {
 		file.Close()
@@ -271,6 +274,7 @@ func (o *Overlay) copyUpData(n *Node, amount copyup.Amount) error {
 		to.Close()
 		return err
 	}
+	o.copied.bytes.Add(uint64(amount.Of(data.Size)))
 	o.keepCopy(n, to, nil)
 	return nil
 }

@@ -52,8 +52,10 @@ func (a *access) load(n *Node, use stack.Use) error {
 		return nil
 	case use != stack.ToListAnew && dir.OnlyUpper(): // what is made in it meanwhile would be missed
 		defer dir.mu.Unlock()
+		a.dirLoads.Add(1)
 		return a.stack.Load(&dir.Dir, d, use)
 	}
+	a.dirLoads.Add(1)
 	loaded := dir.Aside()
 	dir.mu.Unlock()
 	d.aside = &loaded

@@ -17,6 +17,7 @@ func (t *tree) initDirInode(n *Node) error {
 	// comes before it.
 	from := n.dir.Top()
 	if n.dir.MayMerge() || t.stack.MayBeRedirected(from) {
+		t.dirLoads.Add(1)
 		if err := t.stack.Load(&n.dir.Dir, d, stack.ToLookUp); err != nil {
 			return err
 		}

@@ -30,6 +30,7 @@ type Overlay struct {
 	changes     conn.Gate // for requests that change the upper
 	damage      damageLog
 	pins        pins // if layers change
+	copied      copyUpCounts
 
 	// Immutable:
 	cfg        Config

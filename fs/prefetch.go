@@ -24,8 +24,9 @@ const (
 
 // prefetcher has the file that is likely to be read next.
 type prefetcher struct {
-	disabled bool        // immutable
-	pending  atomic.Bool // a file has been read since the last readNext
+	disabled bool          // immutable
+	pending  atomic.Bool   // a file has been read since the last readNext
+	taken    atomic.Uint64 // READs that were answered from data
 
 	mu         lock.Mutex[lock.NextFile] // guards the rest; tried, never waited for
 	last       placed                    // the last small file that was read; without a name: a directory that was listed since
@@ -50,6 +51,7 @@ func (f *prefetcher) take(n *Node, buf []byte) (got int, ok bool) {
 	}
 	if ok = f.next == n && f.filled && p.layer == f.layer; ok {
 		got = copy(buf, f.data[:f.got])
+		f.taken.Add(1)
 	}
 	switch {
 	case f.next == n:

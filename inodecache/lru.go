@@ -11,6 +11,7 @@ type LRU[K comparable, V any] struct {
 	mu    lock.Mutex[lock.Leaf] // guards the rest and the fields of each Held
 	byKey map[K]*Held[K, V]
 	head  Held[K, V] // ring: head.next is the most recent
+	uses  Uses       // without Open
 }
 
 // Held is a handle in use.
@@ -36,6 +37,7 @@ func (l *LRU[K, V]) Acquire(k K) *Held[K, V] {
 	defer l.mu.Unlock()
 	h := l.byKey[k]
 	if h != nil {
+		l.uses.Found++
 		h.refs++
 		l.unring(h)
 		l.ring(h)
@@ -54,6 +56,7 @@ func (l *LRU[K, V]) Share(h *Held[K, V]) {
 // that handle. The handle is in use until [LRU.Release].
 func (l *LRU[K, V]) Add(k K, v V) *Held[K, V] {
 	l.mu.Lock()
+	l.uses.Added++
 	if h := l.byKey[k]; h != nil {
 		h.refs++
 		l.mu.Unlock()
@@ -136,6 +139,24 @@ func (l *LRU[K, V]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.byKey)
+}
+
+// Uses counts how a cache of handles was used.
+type Uses struct {
+	// Open is [LRU.Len].
+	Open uint64
+	// Found is how many calls of [LRU.Acquire] had a handle, Added how many handles were opened
+	// because there was none.
+	Found, Added uint64
+}
+
+// Uses returns the counters of the cache.
+func (l *LRU[K, V]) Uses() Uses {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	u := l.uses
+	u.Open = uint64(len(l.byKey))
+	return u
 }
 
 func (l *LRU[K, V]) closeAll(hs []*Held[K, V]) {

@@ -52,6 +52,21 @@ func TestAcquire(t *testing.T) {
 	f.want(t, "in use and released", 1)
 }
 
+func TestUses(t *testing.T) {
+	f := newFixture(2)
+	f.touch(1)
+	f.add(1, "a")
+	f.touch(1)
+	f.add(2, "b")
+	f.add(2, "again")
+	f.add(3, "c")
+	f.touch(2)
+	f.touch(9)
+	if got, want := f.Uses(), (Uses{Open: 2, Found: 2, Added: 4}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 func TestTheLeastRecentlyUsedGoesFirst(t *testing.T) {
 	f := newFixture(3)
 	f.add(1, "a")

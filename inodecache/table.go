@@ -167,6 +167,9 @@ func (t *Table[N]) Dropped(n N) bool {
 // Len returns the number of nodes.
 func (t *Table[N]) Len() int { return int(t.count.Load()) }
 
+// Made returns the number of nodes that were ever inserted.
+func (t *Table[N]) Made() uint64 { return t.last.Load() }
+
 // Sample returns up to limit nodes for which f returns true. They come from all shards, and each
 // call returns others. Sample calls f under the mutex of a shard, so f must not use the table.
 func (t *Table[N]) Sample(limit int, f func(N) bool) []N {

@@ -50,6 +50,8 @@ type Conn struct {
 	idle   idlePoll // immutable
 	counts counter
 
+	latencies *latencies
+
 	pool *readers.Pool // set by Mount.Serve, before any request is served; nil before
 }
 
@@ -59,7 +61,7 @@ func New(cfg Config, log *zap.Logger) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Conn{cfg: cfg, log: log, idle: idle}, nil
+	return &Conn{cfg: cfg, log: log, idle: idle, latencies: &latencies{}}, nil
 }
 
 // Close closes what [New] has opened. Precondition: the mount is gone.

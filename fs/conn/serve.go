@@ -80,15 +80,18 @@ func (w *Worker) Serve(n int) {
 		return
 	}
 	h := wire.Header(w.in)
+	op, start := wire.Opcode(h.Opcode), now()
 	size, status, replies := w.answer(h, w.in[:n])
-	if !replies {
-		return
+	if replies {
+		if status != fuse.OK {
+			size = 0
+		}
+		wire.PutHeader(w.out, h.Unique, status, size)
+		w.send(wire.OutHeaderSize + size)
 	}
-	if status != fuse.OK {
-		size = 0
+	if op != wire.OpForget && op != wire.OpBatchForget {
+		w.conn.latencies.add(op, now()-start)
 	}
-	wire.PutHeader(w.out, h.Unique, status, size)
-	w.send(wire.OutHeaderSize + size)
 }
 
 // send writes a reply. ENOENT: the kernel no longer waits for the reply (fuse_dev_do_write).
