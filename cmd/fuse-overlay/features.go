@@ -31,9 +31,14 @@ func oneOf[T any](field func(*request) *T, choices ...choice[T]) setter {
 	}
 }
 
-// onOrOff returns the setter of an option of the kernel that is on or off.
+// onOrOff returns the setter of an option that is on or off.
 func onOrOff(field func(*request) *bool) setter {
 	return oneOf(field, choice[bool]{"on", true}, choice[bool]{"off", false})
+}
+
+// offOrOn is onOrOff for a field that has the opposite meaning.
+func offOrOn(field func(*request) *bool) setter {
+	return oneOf(field, choice[bool]{"on", false}, choice[bool]{"off", true})
 }
 
 var redirectChoices = []choice[fs.Redirects]{

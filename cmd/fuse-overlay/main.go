@@ -92,7 +92,7 @@ func runForeground(req *request) error {
 	if err != nil {
 		return orStay(req, err, nil)
 	}
-	m.serve(signals)
+	m.serveControlled(signals)
 	return nil
 }
 
@@ -122,7 +122,7 @@ func runDaemon(req *request, result *resultPipe) int {
 		m.detach()
 		return exitFailed
 	}
-	m.serve(signals)
+	m.serveControlled(signals)
 	return exitOK
 }
 

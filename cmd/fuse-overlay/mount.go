@@ -41,16 +41,20 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err != nil {
 		return nil, req.explainColons(err)
 	}
+	control := prepareControl(req, overlay, log)
 	if err := req.leaveMounts(); err != nil {
+		control.close()
 		overlay.Close()
 		return nil, err
 	}
 	m, err := mountAndListen(overlay, req.mount, log)
 	if err != nil {
+		control.close()
 		overlay.Close()
 		return nil, err
 	}
-	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log}
+	control.mounted(m.Place())
+	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log, control: control}
 	if _, ok := conn.DeviceFD(req.mount.Point); ok {
 		a.mount = mountOfOthers{m}
 	} else {

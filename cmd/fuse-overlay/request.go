@@ -32,6 +32,8 @@ type request struct {
 	allowRoot bool
 	// logFile is where the log goes. Empty: stderr or the journal.
 	logFile string
+	// noControl: there is no control socket.
+	noControl bool
 	// notes are log lines about options that have no effect.
 	notes []string
 	// ignored are unknown arguments, which callers of CompatName expect to be ignored.

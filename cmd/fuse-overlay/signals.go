@@ -25,6 +25,8 @@ type attached struct {
 	counts func() map[string]uint64
 	close  func()
 	log    *zap.Logger
+
+	control *controlled
 }
 
 // detachGrace is how long the clients of a busy mount have after a signal. They may finish their
@@ -42,6 +44,14 @@ func catchSignals() <-chan os.Signal {
 	// A line to a log without a reader must not end the process, which would leave a dead mount.
 	signal.Ignore(syscall.SIGPIPE)
 	return signals
+}
+
+// serveControlled is serve, with a control socket. The caller of the program has been told that the
+// mount is there.
+func (a *attached) serveControlled(signals <-chan os.Signal) {
+	a.control.listen()
+	a.serve(signals)
+	a.control.close()
 }
 
 // serve returns when the mount is gone, or detachGrace after a signal.

@@ -48,3 +48,16 @@ func (c Child) Wait() (how string, err error) {
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
+
+// ResidentMemory returns how many bytes of memory the process has mapped and in use (proc_pid_statm(5)).
+func ResidentMemory() (uint64, error) {
+	text, err := ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, err
+	}
+	var size, resident uint64
+	if _, err := fmt.Sscan(text, &size, &resident); err != nil {
+		return 0, unix.EIO
+	}
+	return resident * uint64(pageSize), nil
+}

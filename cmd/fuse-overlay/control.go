@@ -1,0 +1,139 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime/metrics"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/internal/control"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
+	"github.com/fuse-overlay/fuse-overlay/internal/version"
+)
+
+// controlled is the control socket of a mount, which no mount fails for.
+type controlled struct {
+	req     *request
+	overlay *fs.Overlay
+	dev     uint64 // device number of the mount
+	started time.Time
+	log     *zap.Logger
+
+	place  *control.Place // nil: there will be no socket
+	server *control.Server
+}
+
+// prepareControl opens the runtime directory, before the daemon leaves the mounts of its caller. A
+// mount point /dev/fd/N has no socket: the process that has mounted it knows its device number, and
+// the daemon does not.
+func prepareControl(req *request, overlay *fs.Overlay, log *zap.Logger) *controlled {
+	c := &controlled{req: req, overlay: overlay, log: log}
+	if _, external := conn.DeviceFD(req.mount.Point); external || req.noControl {
+		return c
+	}
+	place, err := control.OpenPlace()
+	if err != nil {
+		c.missing(err)
+		return c
+	}
+	c.place = place
+	return c
+}
+
+func (c *controlled) missing(err error) { c.log.Debug("no control socket", zap.Error(err)) }
+
+// mounted notes the mount. Its device number is that of the socket.
+func (c *controlled) mounted(place host.Place) {
+	c.dev, c.started = place.Mount.Dev, time.Now()
+}
+
+// listen makes the socket. The caller of the program does not wait for it any more.
+func (c *controlled) listen() {
+	if c.place == nil {
+		return
+	}
+	var err error
+	c.server, err = c.place.Listen(c.dev, uint32(os.Geteuid()), control.Source{
+		Mount: c.describe, Stats: c.stats,
+		Failed: func(err error) { c.log.Error("control socket", zap.Error(err)) },
+	})
+	if err != nil {
+		c.missing(err)
+	}
+	c.place.Close()
+	c.place = nil
+}
+
+// close removes the socket.
+func (c *controlled) close() {
+	if c.place != nil {
+		c.place.Close()
+	}
+	if c.server == nil {
+		return
+	}
+	if err := c.server.Close(); err != nil {
+		c.log.Debug("cannot remove the control socket", zap.Error(err))
+	}
+}
+
+func (c *controlled) describe() control.Mount {
+	layers := c.overlay.Layers()
+	return control.Mount{
+		Version: version.String(), PID: os.Getpid(), Started: c.started,
+		Point: c.req.mount.Point, Device: fmt.Sprintf("%d:%d", unix.Major(c.dev), unix.Minor(c.dev)),
+		Mode: string(c.overlay.Mode()), IO: c.overlay.IO(),
+		Upper: layers.Upper, Lowers: layers.Lowers, DataOnly: layers.DataOnly,
+	}
+}
+
+func (c *controlled) stats() control.Stats {
+	s := c.overlay.Stats()
+	return control.Stats{
+		Mount: c.describe(), Uptime: time.Since(c.started).Seconds(),
+		Requests: requestsOf(s.Requests),
+		CopyUps:  control.CopyUps{Objects: s.CopyUps, Bytes: s.CopyUpBytes},
+		Inodes:   control.Inodes{Known: s.Inodes, Made: s.InodesMade},
+		Caches: control.Caches{
+			HandlesOpen: s.Handles.Open, HandlesFound: s.Handles.Found, HandlesOpened: s.Handles.Added,
+			DirLoads: s.DirLoads, PrefetchedReads: s.PrefetchedReads,
+		},
+		Process: processNumbers(),
+	}
+}
+
+func requestsOf(list []conn.RequestStats) []control.Request {
+	requests := make([]control.Request, len(list))
+	for i, r := range list {
+		requests[i] = control.Request{Kind: r.Kind, Count: r.Count, Seconds: r.Total.Seconds()}
+		for _, b := range r.Latency {
+			requests[i].Latency = append(requests[i].Latency, control.Bucket{Below: int64(b.End), Count: b.Count})
+		}
+	}
+	return requests
+}
+
+// heapMetric is the memory of objects on the heap, those included that the garbage collector has
+// not freed yet (package runtime/metrics).
+const heapMetric = "/memory/classes/heap/objects:bytes"
+
+// processNumbers returns what this process uses. What cannot be read is 0.
+func processNumbers() (p control.Process) {
+	if n, err := host.OpenFiles(); err == nil {
+		p.OpenDescriptors = uint64(n)
+	}
+	if n, err := host.ResidentMemory(); err == nil {
+		p.ResidentBytes = n
+	}
+	heap := []metrics.Sample{{Name: heapMetric}}
+	metrics.Read(heap)
+	if heap[0].Value.Kind() == metrics.KindUint64 {
+		p.HeapBytes = heap[0].Value.Uint64()
+	}
+	return p
+}

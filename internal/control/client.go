@@ -1,0 +1,155 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
+)
+
+// Errors of clients.
+var (
+	// ErrNoSocket: the daemon has no control socket, or is dead.
+	ErrNoSocket = errors.New("the daemon has no control socket")
+	// ErrNotPermitted: the socket is another user's.
+	ErrNotPermitted = errors.New("only the user who has mounted it, and root, may use the control socket")
+)
+
+// clientTime is how long a client waits for a daemon, in all.
+const clientTime = 10 * time.Second
+
+// Info asks the daemon of a mount what it has mounted. m is the mount's entry in a mount table. The
+// daemon is asked by its socket: no request is sent to the mount, which may hang. Errors are
+// [ErrNoSocket], [ErrNotPermitted], or those of a daemon that does not answer as it should.
+func Info(m host.MountEntry) (*Mount, error) {
+	r, err := call(m, requestInfo)
+	if err == nil && r.Mount == nil {
+		err = errMalformed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.Mount, nil
+}
+
+// ReadStats asks the daemon of a mount for its numbers. It has the errors of [Info].
+func ReadStats(m host.MountEntry) (*Stats, error) {
+	r, err := call(m, requestStats)
+	if err == nil && r.Stats == nil {
+		err = errMalformed
+	}
+	if err != nil {
+		return nil, err
+	}
+	return r.Stats, nil
+}
+
+var errMalformed = errors.New("the daemon has sent a malformed reply")
+
+// call sends one request to the daemon of a mount.
+func call(m host.MountEntry, request string) (*reply, error) {
+	name, err := socketName(m.Dev)
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range runtimeDirs(m) {
+		r, err := callIn(d, name, request)
+		switch {
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
+			continue // a socket that nobody listens on is left by a daemon that was killed
+		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+			return nil, fmt.Errorf("%w: %w", ErrNotPermitted, err)
+		}
+		return r, err
+	}
+	return nil, ErrNoSocket
+}
+
+// runtimeDirs returns where the socket of a mount may be: in a directory of this user, or in that
+// of the user who has mounted it.
+func runtimeDirs(m host.MountEntry) []host.RuntimeDir {
+	dirs := host.RuntimeDirs()
+	for option := range strings.SplitSeq(m.Options, ",") {
+		id, ok := strings.CutPrefix(option, "user_id=")
+		if !ok {
+			continue
+		}
+		if user, err := strconv.ParseUint(id, 10, 32); err == nil {
+			dirs = append(dirs, host.RuntimeDirOf(uint32(user)))
+		}
+	}
+	return dirs
+}
+
+// callIn sends one request to the socket of a name in a runtime directory.
+func callIn(d host.RuntimeDir, name, request string) (*reply, error) {
+	parent, err := d.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer parent.Close()
+	folder, err := parent.Enter(folderName, d.Owner)
+	if err != nil {
+		return nil, err
+	}
+	defer folder.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), clientTime)
+	defer cancel()
+	return exchange(ctx, folder, name, d.Owner, request)
+}
+
+// exchange connects, sends a request and reads the reply. owner is the user of the daemon.
+func exchange(ctx context.Context, folder *host.Folder, name string, owner uint32, request string) (*reply, error) {
+	const retry = 20 * time.Millisecond
+	c, err := folder.Dial(ctx, name)
+	for errors.Is(err, unix.EAGAIN) && ctx.Err() == nil { // other clients wait already
+		time.Sleep(retry)
+		c, err = folder.Dial(ctx, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	if deadline, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(deadline); err != nil {
+			return nil, err
+		}
+	}
+	switch user, err := host.PeerUser(c); {
+	case err != nil:
+		return nil, err
+	case user != owner:
+		return nil, fmt.Errorf("user %d listens on the socket of user %d: %w", user, owner, unix.EPERM)
+	}
+	if _, err := io.WriteString(c, request+"\n"); err != nil {
+		return nil, err
+	}
+	return readReply(c)
+}
+
+// readReply reads a reply, which is not trusted.
+func readReply(from io.Reader) (*reply, error) {
+	text, err := io.ReadAll(io.LimitReader(from, maxReply+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(text) > maxReply:
+		return nil, fmt.Errorf("the reply of the daemon has more than %d bytes", maxReply)
+	}
+	var r reply
+	if err := json.Unmarshal(text, &r); err != nil {
+		return nil, errMalformed
+	}
+	if r.Error != "" {
+		return nil, fmt.Errorf("the daemon refuses the request: %s", r.Error)
+	}
+	return &r, nil
+}

@@ -1,0 +1,68 @@
+package host
+
+import (
+	"context"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Listen makes a socket of a name in the folder, for the owner alone, that at most backlog clients
+// wait for. The name must be free.
+func (f *Folder) Listen(name string, backlog int) (*net.UnixListener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		// bind(2) gives the name the mode of the socket (unix_bind_bsd), so it never has another one.
+		return onDescriptor(c, func(fd int) error { return unix.Fchmod(fd, 0o600) })
+	}}
+	l, err := config.Listen(context.Background(), "unix", f.at(name))
+	if err != nil {
+		return nil, err
+	}
+	u := l.(*net.UnixListener)
+	u.SetUnlinkOnClose(false) // the name may be another socket's then
+	raw, err := u.SyscallConn()
+	if err == nil {
+		err = onDescriptor(raw, func(fd int) error { return unix.Listen(fd, backlog) })
+	}
+	if err != nil {
+		_ = u.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+// Dial connects to the socket of a name in the folder. ENOENT: there is none. ECONNREFUSED: nobody
+// listens. EAGAIN: too many clients wait for it.
+func (f *Folder) Dial(ctx context.Context, name string) (*net.UnixConn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "unix", f.at(name))
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.UnixConn), nil
+}
+
+// PeerUser returns the user of the process at the other end when it connected, or began to listen
+// (SO_PEERCRED). A user without an id in this user namespace is the overflow user.
+func PeerUser(c *net.UnixConn) (uid uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	err = onDescriptor(raw, func(fd int) error {
+		cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+		if err == nil {
+			uid = cred.Uid
+		}
+		return err
+	})
+	return uid, err
+}
+
+// onDescriptor calls f with the descriptor of a socket, and returns its error.
+func onDescriptor(c syscall.RawConn, f func(fd int) error) (err error) {
+	if controlled := c.Control(func(fd uintptr) { err = f(int(fd)) }); controlled != nil {
+		return controlled
+	}
+	return err
+}
