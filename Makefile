@@ -27,7 +27,7 @@ PROGRAM  := bin/fuse-overlay
 COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
 # The commands that have a page of the manual, which COMMANDS writes.
-PAGES    := $(patsubst %,fuse-overlay-%.1,completion list mount umount version)
+PAGES    := $(patsubst %,fuse-overlay-%.1,completion diff list mount stats umount version)
 # The program that writes pages and completions: one for this machine, if COMMANDS is for another.
 GENERATE ?= $(COMMANDS)
 MODULE   := github.com/fuse-overlay/fuse-overlay

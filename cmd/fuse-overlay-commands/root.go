@@ -38,6 +38,7 @@ point of such a name is written with a path: ./list
 		newList(),
 		newMan(),
 		newMount(),
+		newStats(),
 		newUmount(),
 		newVersion(),
 	)

@@ -21,8 +21,11 @@ const (
 // wantsColour reports whether the output is a terminal that shows colours, and the user has not
 // turned them off (https://no-color.org).
 func wantsColour(w io.Writer) bool {
-	return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(w)
+	return os.Getenv("NO_COLOR") == "" && obeysEscapes(w)
 }
+
+// obeysEscapes reports whether the output is a terminal that obeys escape sequences.
+func obeysEscapes(w io.Writer) bool { return os.Getenv("TERM") != "dumb" && isTerminal(w) }
 
 // isTerminal reports whether the output is a terminal.
 func isTerminal(w io.Writer) bool {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"errors"
 	"net"
 	"syscall"
 
@@ -9,18 +10,49 @@ import (
 )
 
 // Listen makes a socket of a name in the folder, for the owner alone, that at most backlog clients
-// wait for. The name must be free.
+// wait for. The name must be free, and stays when the socket is closed.
 func (f *Folder) Listen(name string, backlog int) (*net.UnixListener, error) {
+	l, err := listenPrivately(f.at(name), backlog)
+	if err == nil {
+		l.SetUnlinkOnClose(false) // the name may be another socket's then
+	}
+	return l, err
+}
+
+// ListenPrivately is [Folder.Listen] for a path that the user has chosen. A socket there that no
+// process listens on is replaced. The path goes when the socket is closed. EADDRINUSE: something
+// else is there.
+func ListenPrivately(path string, backlog int) (*net.UnixListener, error) {
+	l, err := listenPrivately(path, backlog)
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return l, err
+	}
+	if c, dialed := net.Dial("unix", path); !errors.Is(dialed, unix.ECONNREFUSED) {
+		if dialed == nil {
+			_ = c.Close()
+		}
+		return nil, err
+	}
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK { // connect(2) refuses files too
+		return nil, err
+	}
+	if err := unix.Unlink(path); err != nil {
+		return nil, err
+	}
+	return listenPrivately(path, backlog)
+}
+
+func listenPrivately(path string, backlog int) (*net.UnixListener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		// bind(2) gives the name the mode of the socket (unix_bind_bsd), so it never has another one.
 		return onDescriptor(c, func(fd int) error { return unix.Fchmod(fd, 0o600) })
 	}}
-	l, err := config.Listen(context.Background(), "unix", f.at(name))
+	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, err
 	}
 	u := l.(*net.UnixListener)
-	u.SetUnlinkOnClose(false) // the name may be another socket's then
 	raw, err := u.SyscallConn()
 	if err == nil {
 		err = onDescriptor(raw, func(fd int) error { return unix.Listen(fd, backlog) })

@@ -60,7 +60,11 @@ func (u *unmounted) close() {
 
 // unmountOne unmounts what is mounted at a path.
 func unmountOne(path string, lazy bool) (*unmounted, error) {
-	m, err := mountAt(path)
+	m, err := EntryAt(path)
+	var foreign *foreignError
+	if errors.As(err, &foreign) {
+		err = fmt.Errorf("%w; use umount", err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +83,8 @@ func unmountOne(path string, lazy bool) (*unmounted, error) {
 	return u, nil
 }
 
-// mountAt returns the mount of this program that a path leads to.
-func mountAt(path string) (m host.MountEntry, err error) {
+// EntryAt returns the line of the mount table of the mount of this program that a path leads to.
+func EntryAt(path string) (m host.MountEntry, err error) {
 	p, err := host.OpenPoint(path)
 	if err != nil {
 		return m, fmt.Errorf("cannot open %q: %w; fuse-overlay list shows the mounts", path, err)
@@ -103,9 +107,16 @@ func mountAt(path string) (m host.MountEntry, err error) {
 	case i < 0:
 		return m, fmt.Errorf("nothing is mounted on %q; fuse-overlay list shows the mounts", path)
 	case !isOwn(table[i]):
-		return m, fmt.Errorf("the mount on %q is of type %s and not of this program; use umount", path, table[i].Type)
+		return m, &foreignError{path, table[i].Type}
 	}
 	return table[i], nil
+}
+
+// foreignError is the error of a mount that another program has made.
+type foreignError struct{ path, kind string }
+
+func (e *foreignError) Error() string {
+	return fmt.Sprintf("the mount on %q is of type %s and not of this program", e.path, e.kind)
 }
 
 // findDaemon finds the process of the mount and opens it.
