@@ -210,7 +210,7 @@ func printReport(out io.Writer, m host.MountEntry, r stats.Report) {
 
 // shortTime writes a latency with two or three digits, in ASCII. 0 is none.
 func shortTime(seconds float64) string {
-	const longest = 69 // the daemon does not tell longer ones apart
+	const longest = 69 // the daemon does not distinguish longer ones
 	if seconds > longest {
 		return ">69s"
 	}

@@ -46,8 +46,8 @@ func catchSignals() <-chan os.Signal {
 	return signals
 }
 
-// serveControlled is serve, with a control socket. The caller of the program has been told that the
-// mount is there.
+// serveControlled is serve, with a control socket. The mount has been reported to the caller of the
+// program.
 func (a *attached) serveControlled(signals <-chan os.Signal) {
 	a.control.listen()
 	a.serve(signals)

@@ -26,8 +26,8 @@ var (
 // clientTime is how long a client waits for a daemon, in all.
 const clientTime = 10 * time.Second
 
-// Info asks the daemon of a mount what it has mounted. m is the mount's entry in a mount table. The
-// daemon is asked by its socket: no request is sent to the mount, which may hang. Errors are
+// Info requests from the daemon of a mount what it has mounted. m is the mount's entry in a mount
+// table. The request goes to the control socket, and none to the mount, which may hang. Errors are
 // [ErrNoSocket], [ErrNotPermitted], or those of a daemon that does not answer as it should.
 func Info(m host.MountEntry) (*Mount, error) {
 	r, err := call(m, requestInfo)
@@ -40,7 +40,7 @@ func Info(m host.MountEntry) (*Mount, error) {
 	return r.Mount, nil
 }
 
-// ReadStats asks the daemon of a mount for its numbers. It has the errors of [Info].
+// ReadStats requests the numbers of the daemon of a mount. It has the errors of [Info].
 func ReadStats(m host.MountEntry) (*Stats, error) {
 	r, err := call(m, requestStats)
 	if err == nil && r.Stats == nil {
@@ -64,7 +64,7 @@ func call(m host.MountEntry, request string) (*reply, error) {
 		r, err := callIn(d, name, request)
 		switch {
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
-			continue // a socket that nobody listens on is left by a daemon that was killed
+			continue // a daemon that was killed leaves its socket
 		case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 			return nil, fmt.Errorf("%w: %w", ErrNotPermitted, err)
 		}

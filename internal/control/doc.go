@@ -1,5 +1,5 @@
-// Package control is the control socket of a daemon: where it is, what it replies, and how a client
-// asks.
+// Package control is the control socket of a daemon: where it is, what the daemon replies, and how
+// a client sends requests.
 //
 // The socket is a unix stream socket in the folder fuse-overlay of the runtime directory of the
 // user who mounts ([host.RuntimeDirs]). Its name is the minor device number of the mount, so a

@@ -22,7 +22,8 @@ const (
 	requestTime = time.Second
 	replyTime   = 2 * time.Second
 	// pause is how long the place of a client stays taken after the reply. It bounds what clients
-	// that ask without end take from the CPUs that the mount needs: maxClients requests in a pause.
+	// that send requests without end take from the CPUs that the mount needs: maxClients requests
+	// in a pause.
 	pause = 20 * time.Millisecond
 	// noDescriptorPause is how long the daemon waits when it has no descriptor for a client.
 	noDescriptorPause = 100 * time.Millisecond
@@ -31,7 +32,7 @@ const (
 	minDescriptors = 256
 )
 
-// Source returns what clients ask for. Several goroutines call its functions at once, also after
+// Source returns what clients request. Several goroutines call its functions at once, also after
 // [Server.Close].
 type Source struct {
 	Mount func() Mount
@@ -189,7 +190,7 @@ func (s *Server) reply(request string) []byte {
 var (
 	errTooLong = fmt.Errorf("a request has at most %d bytes", maxRequest)
 	errNoLine  = errors.New("a request is one line")
-	// errOtherUser is that of a client who is neither the user of the daemon nor root.
+	// errOtherUser is that of a client that is neither the user of the daemon nor root.
 	errOtherUser = errors.New("not permitted")
 )
 

@@ -49,7 +49,8 @@ func (c Child) Wait() (how string, err error) {
 	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
 
-// ResidentMemory returns how many bytes of memory the process has mapped and in use (proc_pid_statm(5)).
+// ResidentMemory returns how many bytes of memory the process has mapped and in use
+// (proc_pid_statm(5)).
 func ResidentMemory() (uint64, error) {
 	text, err := ReadFile("/proc/self/statm")
 	if err != nil {

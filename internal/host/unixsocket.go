@@ -64,8 +64,8 @@ func listenPrivately(path string, backlog int) (*net.UnixListener, error) {
 	return u, nil
 }
 
-// Dial connects to the socket of a name in the folder. ENOENT: there is none. ECONNREFUSED: nobody
-// listens. EAGAIN: too many clients wait for it.
+// Dial connects to the socket of a name in the folder. ENOENT: there is none. ECONNREFUSED: no
+// process listens. EAGAIN: too many clients wait for it.
 func (f *Folder) Dial(ctx context.Context, name string) (*net.UnixConn, error) {
 	c, err := new(net.Dialer).DialContext(ctx, "unix", f.at(name))
 	if err != nil {

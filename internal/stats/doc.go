@@ -26,7 +26,7 @@ var (
 	ErrEnded     = errors.New("its daemon has ended")
 )
 
-// Read returns the numbers of the daemon of a mount. Its errors say why there are none.
+// Read returns the numbers of the daemon of a mount. Its errors have the reason why there are none.
 func Read(m host.MountEntry) (*control.Stats, error) {
 	s, err := control.ReadStats(m)
 	for range tries - 1 {
