@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -23,14 +24,18 @@ var (
 	ErrNotPermitted = errors.New("only the user who has mounted it, and root, may use the control socket")
 )
 
-// clientTime is how long a client waits for a daemon, in all.
-const clientTime = 10 * time.Second
+// How long a client waits for a daemon, in all. The list of all mounts does not wait long for one of
+// them.
+const (
+	infoTime  = 2 * time.Second
+	statsTime = 10 * time.Second
+)
 
 // Info requests from the daemon of a mount what it has mounted. m is the mount's entry in a mount
 // table. The request goes to the control socket, and none to the mount, which may hang. Errors are
 // [ErrNoSocket], [ErrNotPermitted], or those of a daemon that does not answer as it should.
 func Info(m host.MountEntry) (*Mount, error) {
-	r, err := call(m, requestInfo)
+	r, err := call(m, requestInfo, infoTime)
 	if err == nil && r.Mount == nil {
 		err = errMalformed
 	}
@@ -42,7 +47,7 @@ func Info(m host.MountEntry) (*Mount, error) {
 
 // ReadStats requests the numbers of the daemon of a mount. It has the errors of [Info].
 func ReadStats(m host.MountEntry) (*Stats, error) {
-	r, err := call(m, requestStats)
+	r, err := call(m, requestStats, statsTime)
 	if err == nil && r.Stats == nil {
 		err = errMalformed
 	}
@@ -52,16 +57,22 @@ func ReadStats(m host.MountEntry) (*Stats, error) {
 	return r.Stats, nil
 }
 
-var errMalformed = errors.New("the daemon has sent a malformed reply")
+// Errors of daemons.
+var (
+	errMalformed = errors.New("the daemon has sent a malformed reply")
+	errSilent    = errors.New("the daemon does not answer on its control socket")
+)
 
-// call sends one request to the daemon of a mount.
-func call(m host.MountEntry, request string) (*reply, error) {
+// call sends one request to the daemon of a mount, and waits no longer than limit.
+func call(m host.MountEntry, request string, limit time.Duration) (*reply, error) {
 	name, err := socketName(m.Dev)
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
 	for _, d := range runtimeDirs(m) {
-		r, err := callIn(d, name, request)
+		r, err := callIn(ctx, d, name, request)
 		switch {
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ECONNREFUSED):
 			continue // a daemon that was killed leaves its socket
@@ -74,7 +85,7 @@ func call(m host.MountEntry, request string) (*reply, error) {
 }
 
 // runtimeDirs returns where the socket of a mount may be: in a directory of this user, or in that
-// of the user who has mounted it.
+// of another user who has mounted it.
 func runtimeDirs(m host.MountEntry) []host.RuntimeDir {
 	dirs := host.RuntimeDirs()
 	for option := range strings.SplitSeq(m.Options, ",") {
@@ -82,7 +93,7 @@ func runtimeDirs(m host.MountEntry) []host.RuntimeDir {
 		if !ok {
 			continue
 		}
-		if user, err := strconv.ParseUint(id, 10, 32); err == nil {
+		if user, err := strconv.ParseUint(id, 10, 32); err == nil && uint32(user) != host.User() {
 			dirs = append(dirs, host.RuntimeDirOf(uint32(user)))
 		}
 	}
@@ -90,7 +101,7 @@ func runtimeDirs(m host.MountEntry) []host.RuntimeDir {
 }
 
 // callIn sends one request to the socket of a name in a runtime directory.
-func callIn(d host.RuntimeDir, name, request string) (*reply, error) {
+func callIn(ctx context.Context, d host.RuntimeDir, name, request string) (*reply, error) {
 	parent, err := d.Open()
 	if err != nil {
 		return nil, err
@@ -101,9 +112,11 @@ func callIn(d host.RuntimeDir, name, request string) (*reply, error) {
 		return nil, err
 	}
 	defer folder.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), clientTime)
-	defer cancel()
-	return exchange(ctx, folder, name, d.Owner, request)
+	r, err := exchange(ctx, folder, name, d.Owner, request)
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return nil, errSilent
+	}
+	return r, err
 }
 
 // exchange connects, sends a request and reads the reply. owner is the user of the daemon.
@@ -148,7 +161,11 @@ func readReply(from io.Reader) (*reply, error) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		return nil, errMalformed
 	}
-	if r.Error != "" {
+	switch r.Error {
+	case "":
+	case errOtherUser.Error():
+		return nil, ErrNotPermitted
+	default:
 		return nil, fmt.Errorf("the daemon refuses the request: %s", r.Error)
 	}
 	return &r, nil

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -26,11 +27,11 @@ func TestRequests(t *testing.T) {
 	if err != nil || m == nil || m.PID != os.Getpid() || m.Point != "/mnt" || len(m.Lowers) != 2 {
 		t.Errorf("info: %+v, %v", m, err)
 	}
-	r, err := callIn(s.dir, testName, requestStats)
+	r, err := callIn(t.Context(), s.dir, testName, requestStats)
 	if err != nil || r.Stats == nil || !reflect.DeepEqual(*r.Stats, want) {
 		t.Errorf("stats: %+v, %v", r, err)
 	}
-	if r, err := callIn(s.dir, testName, "shutdown"); err == nil || !strings.Contains(err.Error(), `unknown request "shutdown"`) {
+	if r, err := callIn(t.Context(), s.dir, testName, "shutdown"); err == nil || !strings.Contains(err.Error(), `unknown request "shutdown"`) {
 		t.Errorf("an unknown request: %+v, %v", r, err)
 	}
 }
@@ -193,13 +194,13 @@ func TestWhereClientsLook(t *testing.T) {
 		}
 		return false
 	}
-	if dirs := runtimeDirs(host.MountEntry{Options: "rw,user_id=1000,group_id=1000"}); !has(dirs, host.RuntimeDir{Path: "/run/user/1000", Owner: 1000}) {
-		t.Errorf("a mount of user 1000: %v", dirs)
+	other := uint32(os.Geteuid() + 1000)
+	options := fmt.Sprintf("rw,user_id=%d,group_id=0", other)
+	if dirs := runtimeDirs(host.MountEntry{Options: options}); !has(dirs, host.RuntimeDirOf(other)) || len(dirs) != len(host.RuntimeDirs())+1 {
+		t.Errorf("a mount of another user: %v", dirs)
 	}
-	if dirs := runtimeDirs(host.MountEntry{Options: "rw,user_id=0"}); !has(dirs, host.RuntimeDir{Path: "/run", Owner: 0}) {
-		t.Errorf("a mount of root: %v", dirs)
-	}
-	for _, options := range []string{"rw", "rw,user_id=", "rw,user_id=-1", "rw,user_id=99999999999"} {
+	own := fmt.Sprintf("rw,user_id=%d", os.Geteuid())
+	for _, options := range []string{"rw", own, "rw,user_id=", "rw,user_id=-1", "rw,user_id=99999999999"} {
 		if dirs := runtimeDirs(host.MountEntry{Options: options}); len(dirs) != len(host.RuntimeDirs()) {
 			t.Errorf("%s: %v", options, dirs)
 		}

@@ -73,7 +73,7 @@ func (s *site) connect() net.Conn {
 }
 
 func (s *site) info() (*Mount, error) {
-	r, err := callIn(s.dir, testName, requestInfo)
+	r, err := callIn(s.t.Context(), s.dir, testName, requestInfo)
 	if err != nil {
 		return nil, err
 	}

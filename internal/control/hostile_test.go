@@ -2,11 +2,14 @@ package control
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"math"
 	"net"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -127,7 +130,7 @@ func TestRateOfReplies(t *testing.T) {
 // A fault in the daemon's own numbers is an error of one client.
 func TestPanic(t *testing.T) {
 	s := newSite(t).listen(func() Stats { panic("a fault") })
-	_, err := callIn(s.dir, testName, requestStats)
+	_, err := callIn(t.Context(), s.dir, testName, requestStats)
 	if err == nil || !strings.Contains(err.Error(), "internal error") {
 		t.Errorf("%v", err)
 	}
@@ -193,6 +196,20 @@ func FuzzReply(f *testing.F) {
 			t.Fatalf("%+v, %v", r, err)
 		}
 	})
+}
+
+// A daemon that is stopped takes the connection, and sends nothing.
+func TestSilentDaemon(t *testing.T) {
+	s := newSite(t)
+	must(t, os.Mkdir(filepath.Dir(s.socket()), 0o700))
+	l, err := net.Listen("unix", s.socket())
+	must(t, err)
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if r, err := callIn(ctx, s.dir, testName, requestInfo); !errors.Is(err, errSilent) {
+		t.Errorf("%+v, %v", r, err)
+	}
 }
 
 // endless is a daemon that does not stop.

@@ -31,18 +31,19 @@ func Serve(ctx context.Context, path string, read func() (*control.Stats, error)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %q: %w", path, cause(err))
 	}
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
+	ended := make(chan error, maxScrapes)
 	server := &http.Server{
-		Handler:           pages(read, end),
+		Handler:           pages(read, ended),
 		ReadHeaderTimeout: scrapeTime, ReadTimeout: scrapeTime, WriteTimeout: scrapeTime, IdleTimeout: scrapeTime,
 		MaxHeaderBytes: maxHeader,
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
+	var reason error
 	select {
 	case err := <-failed:
 		return fmt.Errorf("cannot serve on %q: %w", path, err)
+	case reason = <-ended:
 	case <-ctx.Done():
 	}
 	limit, stop := context.WithTimeout(context.Background(), endTime)
@@ -50,14 +51,11 @@ func Serve(ctx context.Context, path string, read func() (*control.Stats, error)
 	if err := server.Shutdown(limit); err != nil { // scrapers that are too slow are cut off
 		_ = server.Close()
 	}
-	if reason := context.Cause(ctx); reason != ctx.Err() {
-		return reason
-	}
-	return nil
+	return reason
 }
 
-// pages answers scrapers. It calls ended when there will be no more numbers.
-func pages(read func() (*control.Stats, error), ended func(error)) http.Handler {
+// pages answers scrapers. It sends the error after which there will be no more numbers to ended.
+func pages(read func() (*control.Stats, error), ended chan<- error) http.Handler {
 	slots := make(chan struct{}, maxScrapes)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
@@ -72,7 +70,10 @@ func pages(read func() (*control.Stats, error), ended func(error)) http.Handler 
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			if errors.Is(err, ErrUnmounted) || errors.Is(err, ErrEnded) {
-				ended(err)
+				select {
+				case ended <- err:
+				default: // the end has been requested already
+				}
 			}
 			return
 		}
