@@ -24,8 +24,7 @@ var (
 	ErrNotPermitted = errors.New("only the user who has mounted it, and root, may use the control socket")
 )
 
-// How long a client waits for a daemon, in all. The list of all mounts does not wait long for one of
-// them.
+// How long a client waits for a daemon, in all. A list of all mounts does not wait long for one.
 const (
 	infoTime  = 2 * time.Second
 	statsTime = 10 * time.Second
