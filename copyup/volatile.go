@@ -11,15 +11,17 @@ import (
 // mount ends. Then the next mount refuses the upper, because a power cut may have damaged it. Every
 // entry of incompat is a reason to refuse it.
 const (
-	incompatName = "incompat"
-	volatileName = "volatile"
-	dirtyName    = "dirty"
+	// IncompatDir is the directory of these entries in the staging area.
+	IncompatDir = "incompat"
+	// Volatile is the reason of a volatile mount.
+	Volatile  = "volatile"
+	dirtyName = "dirty"
 )
 
 // Incompat returns the name of a reason why the staging area must not be used; empty: there is
 // none. Call it before [Work.Sweep].
 func Incompat(dir *sys.Dir) (reason string, err error) {
-	d, err := dir.OpenDir(incompatName)
+	d, err := dir.OpenDir(IncompatDir)
 	switch err {
 	case nil:
 	case unix.ENOENT, unix.ENOTDIR, unix.ELOOP: // there is no such directory
@@ -29,7 +31,7 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	}
 	defer d.Close()
 	err = d.List(func(e sys.Dirent) error {
-		if reason == "" || reason == volatileName { // any other reason has precedence
+		if reason == "" || reason == Volatile { // any other reason has precedence
 			reason = e.Name
 		}
 		return nil
@@ -44,7 +46,7 @@ func (w *Work) SetVolatile() error {
 	name := w.Name() // the directory is complete before it is renamed
 	err := w.makeVolatile(name)
 	if err == nil {
-		err = w.dir.Rename(name, w.dir, incompatName, 0)
+		err = w.dir.Rename(name, w.dir, IncompatDir, 0)
 	}
 	if err != nil {
 		_ = w.Remove(name) // Sweep of the next mount removes it otherwise
@@ -63,10 +65,10 @@ func (w *Work) makeVolatile(name string) error {
 		return err
 	}
 	defer incompat.Close()
-	if err := incompat.Mkdir(volatileName, 0o700); err != nil {
+	if err := incompat.Mkdir(Volatile, 0o700); err != nil {
 		return err
 	}
-	volatile, err := incompat.OpenDir(volatileName)
+	volatile, err := incompat.OpenDir(Volatile)
 	if err != nil {
 		return err
 	}
@@ -84,5 +86,5 @@ func (w *Work) ClearVolatile() error {
 	if err := w.dir.SyncFS(); err != nil {
 		return err
 	}
-	return w.Remove(incompatName)
+	return w.Remove(IncompatDir)
 }

@@ -119,5 +119,5 @@ func TestFaultsOfClearVolatile(t *testing.T) {
 		}
 		sys.SetFault(nil)
 	}
-	must(t, os.RemoveAll(filepath.Join(s.workPath, incompatName)))
+	must(t, os.RemoveAll(filepath.Join(s.workPath, IncompatDir)))
 }

@@ -13,6 +13,9 @@ const (
 	MarkerPrefix = ".wh."
 	// OpaqueMarker is the name of the marker that makes its directory opaque.
 	OpaqueMarker = ".wh..wh..opq"
+	// OlderOpaqueMarker is the name of a marker that fuse-overlayfs makes beside [OpaqueMarker].
+	// Alone it does not make its directory opaque.
+	OlderOpaqueMarker = ".wh..opq"
 )
 
 // IsMarker reports whether name is that of a marker. The mount does not show such a name, and it

@@ -33,6 +33,7 @@ point of such a name is written with a path: ./list
 		DisableAutoGenTag: true,
 	}
 	root.AddCommand(
+		newCheck(),
 		newCompletion(),
 		newDiff(),
 		newList(),

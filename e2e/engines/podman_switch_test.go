@@ -83,6 +83,7 @@ func (s *storage) use(t *testing.T, d driver, options []string, fn func(t *testi
 			t.Errorf("left: %v", e.left())
 		}
 	})
+	s.checkLayers(t)
 }
 
 // make makes an image from the last one and a stopped container of it. Each step removes, replaces

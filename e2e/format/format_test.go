@@ -156,6 +156,9 @@ func (c *cell) run(d direction, damage func(o *harness.Overlay) error) (sights [
 			last, fault = c.look(o)
 		}
 		o.Unmount()
+		if fault == "" {
+			fault = c.check(o)
+		}
 		if fault != "" {
 			return sights, fmt.Sprintf("%s, script: %s", by, fault)
 		}

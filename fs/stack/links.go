@@ -34,11 +34,11 @@ func (s *Stack) KeepsLinks() bool { return s.index != nil }
 // Warnings are the options that could not be satisfied, for the log.
 func (s *Stack) Warnings() []string { return s.warnings }
 
-// linksOf returns the link count of an object by the nlink xattr of its copy r. The copy has copied
+// LinksOf returns the link count of an object by the nlink xattr of its copy r. The copy has copied
 // links, the lower's object has lower links. Without a usable xattr the count is copied
 // (ovl_get_nlink). recorded: the xattr is relative to the copy's own link count.
-func (s *Stack) linksOf(r sys.Ref, copied, lower int) (links int, recorded bool, err error) {
-	l, ok, err := s.xattrs.LinkCount(r)
+func LinksOf(ns ondisk.Namespace, r sys.Ref, copied, lower int) (links int, recorded bool, err error) {
+	l, ok, err := ns.LinkCount(r)
 	if err != nil {
 		return 0, false, err
 	}
@@ -102,7 +102,7 @@ func (s *Stack) lookForCopy(parts []part, o LayerDirs, name string, layer int, f
 // countLinks replaces the link count of a copy by that of the object.
 func (s *Stack) countLinks(r sys.Ref, f *Found) error {
 	copied := int(f.Stat.Nlink)
-	links, recorded, err := s.linksOf(r, copied, f.Shared.links)
+	links, recorded, err := LinksOf(s.xattrs, r, copied, f.Shared.links)
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (s *Stack) Recount(x *Shared) error {
 		return err
 	}
 	copied := int(st.Nlink)
-	links, recorded, err := s.linksOf(r, copied, x.links)
+	links, recorded, err := LinksOf(s.xattrs, r, copied, x.links)
 	if err == nil {
 		x.Diff, x.Recorded = links-copied, recorded
 	}

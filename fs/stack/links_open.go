@@ -97,7 +97,7 @@ func (s *Stack) openIndexForReading(c Config) error {
 			return s.layerError(c, owner.layer, err)
 		}
 		to.Upper = owner.layer == Upper
-		switch err := s.belongs(owner.r, to); err {
+		switch err := s.belongs(s.xattrs, owner.r, to); err {
 		case nil, unix.ENODATA:
 		case unix.ESTALE:
 			return &Error{owner.role, owner.path, owner.other}
@@ -151,7 +151,7 @@ func (s *Stack) rootHandle(layer int) (h ondisk.Handle, why string, err error) {
 // useIndex opens the index, or makes one. It checks everything before it changes anything.
 func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	root := s.layers[Upper].root.Ref()
-	known := s.belongs(root, first)
+	known := s.belongs(s.xattrs, root, first)
 	if known == unix.ESTALE {
 		return &Error{roleUpper, c.Upper, errOtherLower}
 	} else if known != nil && known != unix.ENODATA {
@@ -167,7 +167,7 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 	mine := error(unix.ENODATA)
 	if err == nil {
 		s.index = dir
-		if mine = s.belongs(dir.Ref(), upper); mine != nil && mine != unix.ENODATA {
+		if mine = s.belongs(s.xattrs, dir.Ref(), upper); mine != nil && mine != unix.ENODATA {
 			return fail(mine)
 		}
 	} else if err != unix.ENOENT {
@@ -208,13 +208,13 @@ func (s *Stack) useIndex(c Config, first, upper ondisk.Handle) error {
 
 // belongs is ondisk.Namespace.VerifyHandle for handles that may lack the UUID. It returns ENODATA
 // for such a handle, so that the caller writes it anew.
-func (s *Stack) belongs(r sys.Ref, to ondisk.Handle) error {
-	err := s.xattrs.VerifyHandle(r, to)
+func (s *Stack) belongs(ns ondisk.Namespace, r sys.Ref, to ondisk.Handle) error {
+	err := ns.VerifyHandle(r, to)
 	if err != unix.ESTALE || s.omitUUIDs {
 		return err
 	}
 	to.UUID = sys.UUID{}
-	switch bare := s.xattrs.VerifyHandle(r, to); bare {
+	switch bare := ns.VerifyHandle(r, to); bare {
 	case nil:
 		return unix.ENODATA
 	case unix.ESTALE:
@@ -350,6 +350,6 @@ func (s *Stack) uselessEntry(name string) (bool, error) {
 	case err != nil:
 		return false, err
 	}
-	links, _, err := s.linksOf(r, int(st.Nlink), int(origin.Nlink))
+	links, _, err := LinksOf(s.xattrs, r, int(st.Nlink), int(origin.Nlink))
 	return links == 0, err
 }

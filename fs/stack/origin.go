@@ -228,11 +228,20 @@ func (s *Stack) findOrigin(q *Query, o LayerDirs, h *ondisk.Handle, src *source,
 		return true, nil
 	case mayNotOpen(err):
 		return s.originByName(q, o, h, st)
-	case err == unix.ESTALE, err == unix.EINVAL, err == unix.EOPNOTSUPP, err == unix.ENOTDIR, err == unix.ENOENT:
+	case isStale(err):
 		return false, nil
 	default:
 		return false, err
 	}
+}
+
+// isStale reports whether err means that no object has a handle.
+func isStale(err error) bool {
+	switch err {
+	case unix.ESTALE, unix.EINVAL, unix.EOPNOTSUPP, unix.ENOTDIR, unix.ENOENT:
+		return true
+	}
+	return false
 }
 
 // sourceOf returns the file system of a handle; nil: none of the lowers', or an unknown one.

@@ -80,6 +80,18 @@ func (n Names) Parse(onDisk string) (ns Namespace, a Attr, ok bool) {
 	return NoXattrs, 0, false
 }
 
+// Unknown reports whether an attribute of a layer has the kernel's prefix of private attributes,
+// and is none of those that this program knows.
+func (n Names) Unknown(onDisk string) bool {
+	for _, ns := range Written {
+		if strings.HasPrefix(onDisk, prefixes[ns]) {
+			_, _, known := n.Parse(onDisk)
+			return n.Private(onDisk) && !known
+		}
+	}
+	return false
+}
+
 // Private reports whether an attribute of a layer is the overlay's own: the mount does not show it,
 // and a copy-up leaves it out. An escaped name is not private: it is content, of an inner overlay.
 func (n Names) Private(onDisk string) bool {

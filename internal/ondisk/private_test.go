@@ -65,3 +65,19 @@ func TestUserNamesOnly(t *testing.T) {
 		t.Errorf("stored as %q, %v", stored, ok)
 	}
 }
+
+// Names of the kernel's format that are not known, and no others, are unknown.
+func TestUnknownNames(t *testing.T) {
+	for name, want := range map[string]bool{
+		"trusted.overlay.none": true, "user.overlay.": true, "trusted.overlay.opaque": false, "user.overlay.origin": false,
+		"trusted.overlay.overlay.none": false, "user.overlay": false, "user.fuseoverlayfs.origin": false, "user.none": false,
+	} {
+		if got := both.Unknown(name); got != want {
+			t.Errorf("Unknown(%q) = %v", name, got)
+		}
+	}
+	user := Names{UserOnly: true}
+	if user.Unknown("trusted.overlay.none") || !user.Unknown("user.overlay.none") {
+		t.Error("with userxattr trusted.overlay.* is content")
+	}
+}

@@ -12,7 +12,7 @@ import (
 // SetUUID writes the UUID of the upper whose root is d, unless the upper has one. EINVAL: the upper
 // has an invalid one. EOPNOTSUPP: the upper has no extended attributes.
 func (ns Namespace) SetUUID(d *sys.Dir, uuid [16]byte) error {
-	if has, err := ns.hasUUID(d); has || err != nil {
+	if has, err := ns.HasUUID(d); has || err != nil {
 		return err
 	}
 	return d.Ref().SetXattr(ns.Name(UUID), uuid[:], 0)
@@ -21,7 +21,7 @@ func (ns Namespace) SetUUID(d *sys.Dir, uuid [16]byte) error {
 // SetUUIDOfNew is [Namespace.SetUUID] for an upper that may be new. It does nothing if a mount has
 // used the upper without a UUID: that has made the root impure.
 func (ns Namespace) SetUUIDOfNew(d *sys.Dir, uuid [16]byte) error {
-	if has, err := ns.hasUUID(d); has || err != nil {
+	if has, err := ns.HasUUID(d); has || err != nil {
 		return err
 	}
 	if _, err := d.Ref().GetXattr(ns.Name(Impure)); err != unix.ENODATA {
@@ -30,7 +30,9 @@ func (ns Namespace) SetUUIDOfNew(d *sys.Dir, uuid [16]byte) error {
 	return d.Ref().SetXattr(ns.Name(UUID), uuid[:], 0)
 }
 
-func (ns Namespace) hasUUID(d *sys.Dir) (bool, error) {
+// HasUUID reports whether the upper whose root is d has a UUID. EINVAL: it has an invalid one.
+// EOPNOTSUPP: the upper has no extended attributes.
+func (ns Namespace) HasUUID(d *sys.Dir) (bool, error) {
 	if ns == NoXattrs {
 		return false, unix.EOPNOTSUPP
 	}
