@@ -41,6 +41,7 @@ point of such a name is written with a path: ./list
 		newMount(),
 		newStats(),
 		newUmount(),
+		newVacuum(),
 		newVersion(),
 	)
 	root.InitDefaultHelpCmd()

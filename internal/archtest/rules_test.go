@@ -29,7 +29,7 @@ var bans = []ban{
 	{
 		imports: "go.uber.org/zap/...",
 		except:  []string{"fs", "fs/conn", "cmd/...", "internal/layerconfig"},
-		inTests: []string{"internal/view", "internal/changes", "internal/check", "internal/ocilayer"},
+		inTests: []string{"internal/view", "internal/changes", "internal/check", "internal/ocilayer", "internal/vacuum"},
 		reason:  "rooms below fs return errors; fs decides what is worth a line in the log, once",
 	},
 	{
@@ -85,6 +85,7 @@ var allowed = map[string][]string{
 	"internal/ocilayer":         {"whiteout", "internal/changes", "internal/quote", "internal/view"},
 	"internal/stats":            {"internal/control", "internal/host", "internal/mounts"},
 	"internal/check":            {"copyup", "fs", "fs/stack", "whiteout", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
+	"internal/vacuum":           {"fs", "fs/stack", "whiteout", "internal/changes", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
 	"internal/version":          {},
 	"internal/testkit":          {},
 	"internal/testkit/systest":  {"internal/sys", "internal/testkit"},
@@ -103,7 +104,7 @@ var allowed = map[string][]string{
 	"fs/conn":                   {"fs/conn/...", "internal/host"},
 	"fs":                        {"fs/conn/...", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
 	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sys", "internal/version"},
-	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/version"},
+	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/vacuum", "internal/version"},
 	"bench/...":                 {"bench/...", "internal/podman"},
 	"e2e/...":                   {"e2e/...", "internal/podman", "internal/testkit"},
 }
@@ -124,6 +125,7 @@ var reasons = map[string]string{
 	"internal/ocilayer":         "a layer is written of changes, however they were found",
 	"internal/stats":            "what is shown of a daemon's numbers does not depend on how they were counted",
 	"internal/check":            "what is damaged does not depend on how it is printed",
+	"internal/vacuum":           "what adds nothing is what two views show alike",
 	"internal/version":          "the version is that of the build",
 	"internal/testkit":          "what a test compares with must not depend on what it tests",
 	"internal/testkit/systest":  "it opens layers and uses the fault seam, and needs no other room for that",
