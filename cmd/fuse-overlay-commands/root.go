@@ -34,6 +34,7 @@ point of such a name is written with a path: ./list
 	}
 	root.AddCommand(
 		newCheck(),
+		newApply(),
 		newCompletion(),
 		newDiff(),
 		newList(),

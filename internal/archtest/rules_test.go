@@ -45,7 +45,7 @@ var bans = []ban{
 	},
 	{
 		imports: "os",
-		except:  []string{"fs/...", "cmd/...", "internal/sys", "internal/host", "internal/testkit", "internal/podman", "internal/conformance", "bench/...", "e2e/..."},
+		except:  []string{"fs/...", "cmd/...", "internal/sys", "internal/host", "internal/testkit", "internal/podman", "internal/conformance", "internal/unpack", "bench/...", "e2e/..."},
 		inTests: []string{"..."},
 		reason:  osReason,
 	},
@@ -59,6 +59,11 @@ var bans = []ban{
 		imports: "github.com/spf13/...",
 		except:  []string{"cmd/fuse-overlay-commands"},
 		reason:  "a mount must not pay for the start of this library, and the work of a command is tested without it",
+	},
+	{
+		imports: "github.com/opencontainers/umoci/...",
+		except:  []string{"internal/unpack"},
+		reason:  "umoci makes system calls by paths: only a directory that no other process knows may be reached so",
 	},
 	{
 		imports: "unsafe",
@@ -86,6 +91,7 @@ var allowed = map[string][]string{
 	"internal/stats":            {"internal/control", "internal/host", "internal/mounts"},
 	"internal/check":            {"copyup", "fs", "fs/stack", "whiteout", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
 	"internal/vacuum":           {"fs", "fs/stack", "whiteout", "internal/changes", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
+	"internal/unpack":           {"copyup", "whiteout", "internal/host", "internal/ondisk", "internal/quote", "internal/sys"},
 	"internal/version":          {},
 	"internal/testkit":          {},
 	"internal/testkit/systest":  {"internal/sys", "internal/testkit"},
@@ -104,7 +110,7 @@ var allowed = map[string][]string{
 	"fs/conn":                   {"fs/conn/...", "internal/host"},
 	"fs":                        {"fs/conn/...", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
 	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sys", "internal/version"},
-	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/vacuum", "internal/version"},
+	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/unpack", "internal/vacuum", "internal/version"},
 	"bench/...":                 {"bench/...", "internal/podman"},
 	"e2e/...":                   {"e2e/...", "internal/podman", "internal/testkit"},
 }
@@ -126,6 +132,7 @@ var reasons = map[string]string{
 	"internal/stats":            "what is shown of a daemon's numbers does not depend on how they were counted",
 	"internal/check":            "what is damaged does not depend on how it is printed",
 	"internal/vacuum":           "what adds nothing is what two views show alike",
+	"internal/unpack":           "a layer that is unpacked is not merged with others",
 	"internal/version":          "the version is that of the build",
 	"internal/testkit":          "what a test compares with must not depend on what it tests",
 	"internal/testkit/systest":  "it opens layers and uses the fault seam, and needs no other room for that",
@@ -186,6 +193,8 @@ var callRules = []callRule{
 	{imports: osPath, room: "fs/...", functions: []string{"Getegid", "Getenv", "Geteuid"}},
 	// At mount, by the trusted paths of the command line, before there is a sys.Dir.
 	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Remove", "Stat"}},
+	// The target of a layer and the staging directory beside it, before there is a sys.Dir.
+	{imports: osPath, room: "internal/unpack", functions: []string{"Lstat", "MkdirTemp", "ReadDir", "Remove"}},
 }
 
 // processControl are the calls by which the command controls its own process and its inherited
