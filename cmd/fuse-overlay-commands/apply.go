@@ -27,8 +27,8 @@ func newApply() *cobra.Command {
 		Short: "unpack a layer of an image as a lower",
 		Long: `Unpacks a layer of an OCI image as the directory DIR, which can then be a
 lower of an overlay. DIR must not exist, or be empty. The layer is a tar
-archive, plain or compressed by gzip or zstd, which its first bytes show; "-" is
-stdin.
+archive, plain or compressed by gzip or zstd, which its first bytes show; "-"
+is stdin.
 
 What the layer hides is written as a mount would write it: character devices
 0/0 and the xattr trusted.overlay.opaque, for a plain user or in a user
@@ -48,8 +48,8 @@ whole layer is refused, with the name of the entry, if it has
 
 and if its end is missing. Attributes trusted.overlay.* and user.overlay.* are
 stored under escaped names: the mount shows them as the archive has them, and
-does not obey them. The attributes security.selinux and system.nfs4_acl are left
-out, and names of AUFS (".wh..wh.*") as well. Symbolic links in a path are
+does not obey them. The attributes security.selinux and system.nfs4_acl are
+left out, and names of AUFS (".wh..wh.*") as well. Symbolic links in a path are
 followed inside DIR.
 
 Root keeps owners, devices, set-user-id bits and capabilities. In a user

@@ -25,7 +25,7 @@ func TestApply(t *testing.T) {
 	}
 	dir := t.TempDir()
 	good, bad, target := filepath.Join(dir, "good.tar"), filepath.Join(dir, "bad.tar"), filepath.Join(dir, "lower")
-	for path, data := range map[string][]byte{good: layer.Bytes(), bad: layer.Bytes()[:700]} {
+	for path, data := range map[string][]byte{good: layer.Bytes(), bad: layer.Bytes()[:layer.Len()-1024]} {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			t.Fatal(err)
 		}

@@ -56,6 +56,12 @@ func report(stderr io.Writer, command *cobra.Command, err error) int {
 	if errors.As(err, &work) {
 		code = exitFailed
 	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		if code, err = exit.code, exit.error; err == nil {
+			return code
+		}
+	}
 	switch {
 	case err == nil:
 		return exitOK
@@ -89,6 +95,12 @@ var errFinding = errors.New("found")
 type workError struct{ error }
 
 func (e *workError) Unwrap() error { return e.error }
+
+// exitError ends the program with an exit code of its own, without a message if it has no error.
+type exitError struct {
+	code int
+	error
+}
 
 // work makes the errors of a function that does the work of a command workErrors.
 func work(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {

@@ -39,13 +39,13 @@ var bans = []ban{
 	},
 	{
 		imports: "syscall",
-		except:  []string{"fs/...", "cmd/...", "internal/host", "internal/conformance", "bench", "e2e/harness"},
+		except:  []string{"fs/...", "cmd/...", "internal/host", "internal/tryout", "internal/conformance", "bench", "e2e/harness"},
 		inTests: []string{"..."},
 		reason:  "golang.org/x/sys/unix is the one spelling of an errno; fs needs syscall's types for go-fuse alone",
 	},
 	{
 		imports: "os",
-		except:  []string{"fs/...", "cmd/...", "internal/sys", "internal/host", "internal/testkit", "internal/podman", "internal/conformance", "internal/unpack", "bench/...", "e2e/..."},
+		except:  []string{"fs/...", "cmd/...", "internal/sys", "internal/host", "internal/testkit", "internal/podman", "internal/conformance", "internal/tryout", "internal/unpack", "bench/...", "e2e/..."},
 		inTests: []string{"..."},
 		reason:  osReason,
 	},
@@ -91,6 +91,7 @@ var allowed = map[string][]string{
 	"internal/stats":            {"internal/control", "internal/host", "internal/mounts"},
 	"internal/check":            {"copyup", "fs", "fs/stack", "whiteout", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
 	"internal/vacuum":           {"fs", "fs/stack", "whiteout", "internal/changes", "internal/ondisk", "internal/quote", "internal/sys", "internal/view"},
+	"internal/tryout":           {"internal/host", "internal/mounts", "internal/ondisk", "internal/sys"},
 	"internal/unpack":           {"copyup", "whiteout", "internal/host", "internal/ondisk", "internal/quote", "internal/sys"},
 	"internal/version":          {},
 	"internal/testkit":          {},
@@ -110,7 +111,7 @@ var allowed = map[string][]string{
 	"fs/conn":                   {"fs/conn/...", "internal/host"},
 	"fs":                        {"fs/conn/...", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
 	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sys", "internal/version"},
-	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/unpack", "internal/vacuum", "internal/version"},
+	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/tryout", "internal/unpack", "internal/vacuum", "internal/version"},
 	"bench/...":                 {"bench/...", "internal/podman"},
 	"e2e/...":                   {"e2e/...", "internal/podman", "internal/testkit"},
 }
@@ -132,6 +133,7 @@ var reasons = map[string]string{
 	"internal/stats":            "what is shown of a daemon's numbers does not depend on how they were counted",
 	"internal/check":            "what is damaged does not depend on how it is printed",
 	"internal/vacuum":           "what adds nothing is what two views show alike",
+	"internal/tryout":           "the copy of a system is made of mounts, whatever changes in it",
 	"internal/unpack":           "a layer that is unpacked is not merged with others",
 	"internal/version":          "the version is that of the build",
 	"internal/testkit":          "what a test compares with must not depend on what it tests",
@@ -193,6 +195,9 @@ var callRules = []callRule{
 	{imports: osPath, room: "fs/...", functions: []string{"Getegid", "Getenv", "Geteuid"}},
 	// At mount, by the trusted paths of the command line, before there is a sys.Dir.
 	{imports: osPath, room: "fs/stack", functions: []string{"Mkdir", "Remove", "Stat"}},
+	// The temporary directory of the overlays, which holds no layer yet or no longer.
+	{imports: osPath, room: "internal/tryout", functions: []string{"Getwd", "Lstat", "Mkdir", "MkdirTemp", "NewFile", "Pipe", "Remove", "RemoveAll", "Rename", "Stat"}},
+	{imports: syscallPath, room: "internal/tryout", functions: []string{"CloseOnExec"}},
 	// The target of a layer and the staging directory beside it, before there is a sys.Dir.
 	{imports: osPath, room: "internal/unpack", functions: []string{"Lstat", "MkdirTemp", "ReadDir", "Remove"}},
 }
