@@ -27,7 +27,8 @@ PROGRAM  := bin/fuse-overlay
 COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
 # The commands that have a page of the manual, which COMMANDS writes.
-PAGES    := $(patsubst %,fuse-overlay-%.1,completion diff list mount stats umount version)
+PAGES    := $(patsubst %,fuse-overlay-%.1,apply check completion diff list mount \
+	stats try umount vacuum version)
 # The program that writes pages and completions: one for this machine, if COMMANDS is for another.
 GENERATE ?= $(COMMANDS)
 MODULE   := github.com/fuse-overlay/fuse-overlay

@@ -33,8 +33,8 @@ point of such a name is written with a path: ./list
 		DisableAutoGenTag: true,
 	}
 	root.AddCommand(
-		newCheck(),
 		newApply(),
+		newCheck(),
 		newCompletion(),
 		newDiff(),
 		newList(),
