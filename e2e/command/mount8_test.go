@@ -199,10 +199,16 @@ usr/local/bin/fuse-overlayfs 777 fuse-overlay
 usr/local/libexec/fuse-overlay/fuse-overlay-commands 755 
 usr/local/share/bash-completion/completions/fuse-overlay 644 
 usr/local/share/fish/vendor_completions.d/fuse-overlay.fish 644 
+usr/local/share/man/man1/fuse-overlay-apply.1 644 
+usr/local/share/man/man1/fuse-overlay-check.1 644 
 usr/local/share/man/man1/fuse-overlay-completion.1 644 
+usr/local/share/man/man1/fuse-overlay-diff.1 644 
 usr/local/share/man/man1/fuse-overlay-list.1 644 
 usr/local/share/man/man1/fuse-overlay-mount.1 644 
+usr/local/share/man/man1/fuse-overlay-stats.1 644 
+usr/local/share/man/man1/fuse-overlay-try.1 644 
 usr/local/share/man/man1/fuse-overlay-umount.1 644 
+usr/local/share/man/man1/fuse-overlay-vacuum.1 644 
 usr/local/share/man/man1/fuse-overlay-version.1 644 
 usr/local/share/man/man1/fuse-overlay.1 644 
 usr/local/share/zsh/site-functions/_fuse-overlay 644 
