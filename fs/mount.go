@@ -20,7 +20,12 @@ type Mount struct {
 
 // Mount attaches the overlay and serves it. It returns when the mount answers.
 func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
-	if err := checkDescriptors(cfg.Passing); err != nil {
+	err := checkDescriptors(cfg.Passing)
+	if err != nil && o.cfg.Conn.Loss != nil {
+		_ = o.cfg.Conn.Loss() // the probe has descriptors until it ends
+		err = checkDescriptors(cfg.Passing)
+	}
+	if err != nil {
 		return nil, err
 	}
 	attached, err := o.conn.Attach(cfg, conn.Traits{

@@ -332,6 +332,12 @@ func TestStatsWatch(t *testing.T) {
 	})
 }
 
+// listens reports whether a process listens on a socket. The socket has its name a moment before.
+func listens(path string) bool {
+	c, err := net.Dial("unix", path)
+	return err == nil && c.Close() == nil
+}
+
 // --listen serves scrapers until it is interrupted, or until the mount has gone.
 func TestStatsListen(t *testing.T) {
 	harness.NeedDaemon(t)
@@ -358,7 +364,7 @@ func TestStatsListen(t *testing.T) {
 			cmd := exec.Command(harness.Program, "stats", "--listen", "unix:"+socket, o.Point)
 			cmd.Stderr = &errs
 			harness.Check(t, cmd.Start())
-			if !harness.Eventually(harness.CommandLimit, func() bool { _, err := os.Lstat(socket); return err == nil }) {
+			if !harness.Eventually(harness.CommandLimit, func() bool { return listens(socket) }) {
 				t.Fatalf("it does not listen: %s", &errs)
 			}
 			if status, page := scrape(); status != http.StatusOK || !strings.Contains(page, "\nfuse_overlay_requests_total{") {
