@@ -15,7 +15,8 @@ import (
 // RELEASE, so a process that has it open still reads it when the name leads elsewhere.
 //
 // A file that is open for writing is written past the page cache, as with passthrough, because
-// there is no writeback cache (docs/design/mapped-append.md). A file of a lower that reports size 0
+// there is no writeback cache (docs/design/mapped-append.md). Kernels on which that is not safe
+// lose nothing through the page cache. A file of a lower that reports size 0
 // is read past the page cache too: the kernel reads up to the size it knows, and files of proc and
 // cgroup2 have data nevertheless.
 func (o *Overlay) openChanging(n *Node, flags uint32, out *fuse.OpenOut) error {
@@ -30,7 +31,7 @@ func (o *Overlay) openChanging(n *Node, flags uint32, out *fuse.OpenOut) error {
 	}
 	switch {
 	case flags&unix.O_ACCMODE != unix.O_RDONLY:
-		if o.policy.Offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 {
+		if o.policy.DirectIOSafe {
 			n.flags.set(flagDirectIO)
 			out.OpenFlags, out.Fh = out.OpenFlags|fuse.FOPEN_DIRECT_IO, directHandle
 		}

@@ -86,9 +86,10 @@ func (t *passthrough) count(n *Node, id uint64, flags uint32) (backing, error) {
 func (t *passthrough) answer(n *Node, b backing, flags uint32, out *fuse.OpenOut) (unseen bool) {
 	writes := opensForWriting(flags)
 	switch {
-	case b.id == throughCache && writes:
+	case b.id == throughCache && writes && t.o.policy.DirectIOSafe:
 		// There is no writeback cache with passthrough. Without it some kernels lose what is appended to
-		// mapped files through the page cache (docs/design/mapped-append.md).
+		// mapped files through the page cache (docs/design/mapped-append.md). Those on which direct I/O
+		// is not safe are older.
 		n.flags.set(flagDirectIO)
 		*out = fuse.OpenOut{OpenFlags: fuse.FOPEN_DIRECT_IO | t.o.pagesOf(n), Fh: directHandle}
 		return false

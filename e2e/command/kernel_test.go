@@ -54,7 +54,7 @@ func TestWhatThisKernelHas(t *testing.T) {
 			t.Errorf("not in this kernel: %q, want %q", line.Missing, missing)
 		}
 		wantWord(t, "direct I/O", strings.Contains(line.IO, "direct I/O for new files"),
-			harness.KernelHas(t, harness.DirectMmap) && !e.Has(harness.Passthrough))
+			harness.DirectIO(t) && !e.Has(harness.Passthrough))
 		wantWord(t, "clones of mounts", !strings.Contains(strings.Join(line.Without, "\n"), "private read-only clones"),
 			e.Mode != harness.ModeFusermount && harness.KernelAtLeast(t, 5, 12))
 		wantNoOpens(t, o)

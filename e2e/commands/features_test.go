@@ -38,7 +38,7 @@ func TestFeatures(t *testing.T) {
 			"opening a file costs no request": true,
 			"killpriv v2":                     harness.KernelHas(t, harness.KillprivV2),
 			"an ACL can take sgid away":       harness.KernelHas(t, harness.SetxattrExt),
-			"direct I/O for new files":        harness.KernelHas(t, harness.DirectMmap),
+			"direct I/O for new files":        harness.DirectIO(t),
 			"passthrough (for root)":          harness.KernelHas(t, harness.BackingFiles),
 			"id-mapped mounts of the tree":    harness.KernelHas(t, harness.IDMappedMount),
 			"clones of the lowers' mounts":    harness.KernelAtLeast(t, 5, 12),

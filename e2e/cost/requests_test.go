@@ -93,7 +93,7 @@ func TestRequestsCreate(t *testing.T) {
 				got := o.During(func() { harness.Write(t, o.Path("d/second"), "text") })
 				atMost := harness.Counts{"SETATTR": 1}
 				maps.Copy(atMost, harness.ByKernel)
-				if !harness.KernelHas(t, harness.DirectMmap) { // there is no direct I/O, so OPEN and CREATE are not served
+				if !harness.DirectIO(t) { // there is no direct I/O, so OPEN and CREATE are not served
 					maker = "MKNOD"
 				}
 				harness.WantCounts(t, "create and write", got, harness.Counts{"LOOKUP": 1, maker: 1, "WRITE": 1}, atMost)

@@ -120,6 +120,12 @@ var deviations = []deviation{
 	{"D63", "an upper may lie on another overlay", "containers run containers", nil},
 	{"D64", "with index=on a change through a second name of a linked file does not make that name a link in the upper",
 		"a FUSE server receives the file, not the name", nil},
+	{"D75", "before Linux 6.16 a range of a page that fallocate clears can get its old bytes back beside a mapping",
+		"the kernel writes back copies of pages", nil},
+	{"D76", "with writeback=1 st_ctime grows when the kernel writes back, and a time is limited to what the upper holds later",
+		"the kernel keeps the times of such files itself", nil},
+	{"D77", "a handle of a file is stale when the kernel has dropped the inode",
+		"it contains the number of the daemon's node", nil},
 	{"D65", "umount returns before the daemon has closed the layers",
 		"the kernel does not wait for a FUSE server", nil},
 }

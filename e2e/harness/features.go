@@ -23,6 +23,12 @@ var (
 // Features are all of them, in the order of the daemon's log.
 var Features = []Feature{KillprivV2, SetxattrExt, DirectMmap, BackingFiles, IDMappedMount}
 
+// DirectIO reports whether new files are written past the page cache without the writeback cache.
+func DirectIO(t *testing.T) bool {
+	t.Helper()
+	return KernelAtLeast(t, 6, 16) // FUSE 7.44, whose kernel writes back pages and not copies of them
+}
+
 // KernelHas reports whether the running kernel has a feature.
 func KernelHas(t *testing.T, f Feature) bool {
 	t.Helper()

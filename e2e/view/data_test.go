@@ -2,7 +2,6 @@ package view
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -73,56 +72,6 @@ func TestTimeOfAWriteLasts(t *testing.T) {
 		for name, before := range shown {
 			harness.Equal(t, name+": st_mtime", harness.Lstat(t, o.Path(name)).Mtim, before)
 		}
-	})
-}
-
-// Bytes that fallocate clears stay zeros in the upper, even if a mapping changes the bytes beside
-// them and the kernel writes the page back in the meantime.
-func TestClearedBytesBesideAMapping(t *testing.T) {
-	harness.NeedDaemon(t)
-	if !harness.KernelAtLeast(t, 6, 16) {
-		t.Skip("not applicable on this kernel: FUSE writes copies of pages back before Linux 6.16 (D75)")
-	}
-	harness.EachIO(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		o := e.Overlay(t, "")
-		o.Mount()
-		f := harness.Open(t, o.Path("f"), os.O_RDWR|os.O_CREATE)
-		defer f.Close()
-		const cleared, size = 11, 4096
-		harness.Check(t, f.Truncate(size))
-		m, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		harness.Check(t, err)
-		defer func() { harness.Check(t, unix.Munmap(m)) }()
-		stop, done := make(chan struct{}), make(chan struct{})
-		go func() { // as other users of the file and the flusher do
-			defer close(done)
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					m[cleared]++
-					_ = unix.SyncFileRange(int(f.Fd()), 0, size, unix.SYNC_FILE_RANGE_WRITE)
-				}
-			}
-		}()
-		lost := 0
-		for range 300 {
-			_, err := f.WriteAt(bytes.Repeat([]byte("x"), cleared), 0)
-			harness.Check(t, err)
-			harness.Check(t, unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 0, cleared))
-			harness.Check(t, f.Sync())
-			got := make([]byte, cleared)
-			up := harness.Open(t, filepath.Join(o.Upper, "f"), os.O_RDONLY)
-			_, err = up.ReadAt(got, 0)
-			harness.Check(t, errors.Join(err, up.Close()))
-			if !bytes.Equal(got, make([]byte, cleared)) {
-				lost++
-			}
-		}
-		close(stop)
-		<-done
-		harness.Equal(t, "times that the upper had the old bytes", lost, 0)
 	})
 }
 

@@ -22,6 +22,8 @@ type Policy struct {
 	NoOpendir bool
 	// DirectIO: CREATE is served although OPEN is not, and may reply with FOPEN_DIRECT_IO.
 	DirectIO bool
+	// DirectIOSafe: the reply to OPEN may be FOPEN_DIRECT_IO for files that others map.
+	DirectIOSafe bool
 	// Passthrough: OPEN is served, with a backing file if the kernel takes the file of the layer.
 	Passthrough bool
 	// Writeback: the kernel collects writes in its page cache.
@@ -185,11 +187,10 @@ func (m *Mount) policy(kernel *fuse.InitIn) Policy {
 		ChecksFlags: kernel.Minor < minorOfFileattr,
 		Offered:     offered,
 		writeback:   m.writeback,
+
+		DirectIOSafe: features.DirectIO(offered, kernel.Minor),
 	}
-	// Linux 6.6 is the first with this flag, and the first that drops the pages of what direct I/O
-	// writes.
-	p.DirectIO = m.traits.Writable && p.NoOpen && !p.Passthrough && !p.Writeback &&
-		offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 && !m.conn.cfg.NoDirectIO
+	p.DirectIO = m.traits.Writable && p.NoOpen && !p.Passthrough && !p.Writeback && p.DirectIOSafe && !m.conn.cfg.NoDirectIO
 	switch {
 	case m.traits.Changing:
 		p.Timeout = 0

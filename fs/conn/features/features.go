@@ -45,6 +45,7 @@ func Find() Kernel {
 	for _, f := range Flags {
 		k.add(f.Name, f.Without, tried.Flags&f.Bit != 0, tried.FuseError)
 	}
+	k.add("direct I/O for new files", "new files are cached twice", DirectIO(tried.Flags, tried.Minor), tried.FuseError)
 	k.add("clones of the lowers' mounts", "lowers are not read-only to the daemon, and keep their mounts", tried.Clones, tried.Error)
 	k.add("whiteouts are devices", "removed names are files .wh.NAME", tried.Whiteouts, tried.WhiteoutError)
 	return k
@@ -63,6 +64,7 @@ func (k *Kernel) add(name, without string, here bool, reason string) {
 // that has started it.
 type trial struct {
 	Protocol string
+	Minor    uint32 // of the protocol
 	Flags    uint64 // of INIT
 	Clones   bool
 	// Error is why clones could not be tried, FuseError why INIT could not be read.
@@ -102,7 +104,7 @@ func tryMounts() (t trial) {
 	if err != nil {
 		t.FuseError = err.Error()
 	} else {
-		t.Protocol, t.Flags = fmt.Sprintf("%d.%d", in.Major, in.Minor), in.Flags64()
+		t.Protocol, t.Flags, t.Minor = fmt.Sprintf("%d.%d", in.Major, in.Minor), in.Flags64(), in.Minor
 	}
 	err = host.InTemporaryFolder(func(dir string) error { // without mounts inside, as a layer
 		d, cloned, err := sys.OpenLower(dir)

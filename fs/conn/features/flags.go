@@ -12,6 +12,18 @@ type Flag struct {
 	Name, Without string
 }
 
+// MinorOfPageWriteback is the protocol of Linux 6.16, the first whose kernel writes back the pages
+// themselves. Before, it writes back copies of them, and dropping a page does not wait for its copy
+// (fuse_writepages_fill). So old bytes could come back over what a process has written past the
+// page cache, if a mapping changes the same page at the same time.
+const MinorOfPageWriteback = 44
+
+// DirectIO reports whether files can be written past the page cache while others map them. Linux
+// 6.6 is the first with the flag, and the first that drops the pages of what direct I/O writes.
+func DirectIO(offered uint64, minor uint32) bool {
+	return offered&fuse.CAP_DIRECT_IO_ALLOW_MMAP != 0 && minor >= MinorOfPageWriteback
+}
+
 // Flags are all of them, in the order of the log.
 var Flags = []Flag{
 	{fuse.CAP_NO_OPEN_SUPPORT, "NO_OPEN_SUPPORT", "opening a file costs no request", "each open costs a request"},
@@ -23,7 +35,7 @@ var Flags = []Flag{
 	{fuse.CAP_CACHE_SYMLINKS, "CACHE_SYMLINKS", "the kernel keeps symbolic links", "each READLINK is a request"},
 	{fuse.CAP_MAX_PAGES, "MAX_PAGES", "large requests", "a request has at most 128 KiB"},
 	{fuse.CAP_READDIRPLUS_AUTO, "READDIRPLUS_AUTO", "listings with attributes", "attributes cost a request each"},
-	{fuse.CAP_DIRECT_IO_ALLOW_MMAP, "DIRECT_IO_ALLOW_MMAP", "direct I/O for new files", "new files are cached twice"},
+	{fuse.CAP_DIRECT_IO_ALLOW_MMAP, "DIRECT_IO_ALLOW_MMAP", "maps of what is written directly", "new files are cached twice"},
 	{fuse.CAP_PASSTHROUGH, "PASSTHROUGH", "passthrough (for root)", "io=passthrough is refused"},
 	{fuse.CAP_ALLOW_IDMAP, "ALLOW_IDMAP", "id-mapped mounts of the tree", "the kernel refuses to map the mount's ids"},
 }
