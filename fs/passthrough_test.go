@@ -48,7 +48,7 @@ func (b *backings) UnregisterBackingFd(id int32) syscall.Errno {
 // passing makes an overlay answer as one mounted with passthrough.
 func (s *site) passing() *backings {
 	b := &backings{open: map[int32]bool{}}
-	s.o.passthrough.kernel, s.o.policy.Passthrough = b, true
+	s.o.passthrough.kernel, s.o.policy.Passthrough, s.o.policy.DirectIOSafe = b, true, true
 	return b
 }
 
@@ -169,6 +169,20 @@ func TestCreateOpens(t *testing.T) {
 		t.Errorf("left: %v; closed twice: %d", b.open, b.closed)
 	}
 	s.wantView("after creations", "file new 0640\nfile suid 4755\nfile there")
+}
+
+// A file that is open through the cache is written through it where direct I/O is not safe.
+func TestNoDirectIOWhereItIsNotSafe(t *testing.T) {
+	s := newSite(t, "", "file low")
+	s.passing()
+	s.o.policy.DirectIOSafe = false
+	low := s.wantOpen("low", unix.O_RDONLY, 0)
+	out := must1(s.openNode(low, unix.O_RDWR))
+	if out.OpenFlags&(fuse.FOPEN_DIRECT_IO|fuse.FOPEN_PASSTHROUGH) != 0 || out.Fh&directHandle != 0 {
+		t.Errorf("opened with flags %#x and handle %d", out.OpenFlags, out.Fh)
+	}
+	s.release(low)
+	s.release(low)
 }
 
 // A file that the kernel does not take is opened through the cache; an open that fails leaves

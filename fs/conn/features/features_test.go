@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"slices"
 	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
 func TestMissing(t *testing.T) {
@@ -58,5 +60,23 @@ func TestRunApart(t *testing.T) {
 	t.Setenv(apartVariable, "1")
 	if !RunApart(&out) || !bytes.HasPrefix(out.Bytes(), []byte(`{"Protocol":`)) {
 		t.Errorf("the process prints %s", &out)
+	}
+}
+
+// Direct I/O needs the flag, and a kernel that writes back the pages themselves.
+func TestDirectIO(t *testing.T) {
+	const flag = fuse.CAP_DIRECT_IO_ALLOW_MMAP
+	for _, tt := range []struct {
+		offered uint64
+		minor   uint32
+		want    bool
+	}{
+		{flag, MinorOfPageWriteback, true},
+		{flag, MinorOfPageWriteback - 1, false},
+		{0, MinorOfPageWriteback, false},
+	} {
+		if DirectIO(tt.offered, tt.minor) != tt.want {
+			t.Errorf("flags %#x, protocol 7.%d: want %v", tt.offered, tt.minor, tt.want)
+		}
 	}
 }
