@@ -189,8 +189,8 @@ func (o *diffOptions) configOf(m *mounts.Mount) (cfg fs.Config, err error) {
 	switch user := os.Geteuid(); {
 	case len(o.mountOptions) > 0:
 		return cfg, errors.New("the options are those of the mount: leave -o out")
-	case user != 0 && uint32(user) != m.User:
-		return cfg, fmt.Errorf("the mount on %q is one of user %d: only that user and root can compare its layers", m.Point, m.User)
+	case uint32(user) != m.User: // nor root: that user's process names the layers, and root can read every directory
+		return cfg, fmt.Errorf("the mount on %q is one of user %d, whose process alone names its layers: %s", m.Point, m.User, instead)
 	case m.State != mounts.Serving:
 		return cfg, fmt.Errorf("the mount on %q does not answer: %s", m.Point, instead)
 	case !m.Daemon.Known:

@@ -13,8 +13,9 @@
 //     as the user of the mount. The kernel itself writes the process of an flock.
 //   - The FUSE connection in /proc/PID/fdinfo is the kernel's.
 //   - Every process chooses its name and its command line. They count only for processes of the
-//     mount's user, and no file is accessed by a path out of them: that path could lead into a
-//     mount that hangs.
+//     mount's user. This package accesses no file by a path out of them, which could lead into a
+//     mount that hangs. fuse-overlay diff opens such paths, but only for the mount's own user: root
+//     could be led to any directory.
 //
 // A daemon that hangs with a request keeps the process that waits for it from ending. So a mount
 // gets a request only if no lock and no connection shows its daemon, and if it is a mount of the
