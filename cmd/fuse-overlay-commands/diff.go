@@ -16,6 +16,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/internal/changes"
+	"github.com/fuse-overlay/fuse-overlay/internal/control"
 	"github.com/fuse-overlay/fuse-overlay/internal/layerconfig"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/mounts"
@@ -185,7 +186,6 @@ func (o *diffOptions) config() (cfg fs.Config, err error) {
 func (o *diffOptions) configOf(m *mounts.Mount) (cfg fs.Config, err error) {
 	const instead = "give the layers: fuse-overlay diff UPPER LOWER..."
 	l := m.Daemon.Layers
-	relative := func(dir string) bool { return !filepath.IsAbs(dir) }
 	switch user := os.Geteuid(); {
 	case len(o.mountOptions) > 0:
 		return cfg, errors.New("the options are those of the mount: leave -o out")
@@ -197,14 +197,46 @@ func (o *diffOptions) configOf(m *mounts.Mount) (cfg fs.Config, err error) {
 		return cfg, fmt.Errorf("the layers of the mount on %q are not known: %s", m.Point, instead)
 	case l.Upper == "":
 		return cfg, fmt.Errorf("the mount on %q has no upperdir, so nothing can have changed", m.Point)
-	case slices.ContainsFunc(slices.Concat([]string{l.Upper}, l.Lowers, l.DataOnly), relative):
-		return cfg, fmt.Errorf("the mount on %q was given relative paths of its layers: %s", m.Point, instead)
+	}
+	if anyRelative(l) {
+		if err := findLayers(m, &l); err != nil {
+			return cfg, fmt.Errorf("the mount on %q was given relative paths of its layers (%w): %s", m.Point, err, instead)
+		}
 	}
 	if err := m.Sync(); err != nil {
 		return cfg, fmt.Errorf("cannot write back what is cached of the mount on %q: %w", m.Point, err)
 	}
 	cfg = layerconfig.New(&l)
-	return cfg, layerconfig.SetKnown(&cfg, m.Daemon.OptionLists)
+	if err := layerconfig.SetKnown(&cfg, m.Daemon.OptionLists); err != nil {
+		return cfg, err
+	}
+	if cfg.Features.Index && !filepath.IsAbs(l.Work) {
+		return cfg, fmt.Errorf("the mount on %q has index=on and a relative path of its work directory: %s", m.Point, instead)
+	}
+	return cfg, nil
+}
+
+// anyRelative reports whether the path of a layer begins at a directory that is not known.
+func anyRelative(l mountargs.Layers) bool {
+	return slices.ContainsFunc(slices.Concat([]string{l.Upper}, l.Lowers, l.DataOnly),
+		func(path string) bool { return !filepath.IsAbs(path) })
+}
+
+// findLayers requests the paths of the layers from the daemon.
+func findLayers(m *mounts.Mount, l *mountargs.Layers) error {
+	entry, err := mounts.EntryAt(m.Point)
+	if err != nil {
+		return err
+	}
+	info, err := control.Info(entry)
+	if err != nil {
+		return err
+	}
+	l.Upper, l.Lowers, l.DataOnly = info.Upper, info.Lowers, info.DataOnly
+	if anyRelative(*l) {
+		return errors.New("its daemon does not know where they begin")
+	}
+	return nil
 }
 
 // visitor returns what writes the output of a walk, and what ends it.

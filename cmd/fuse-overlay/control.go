@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/metrics"
 	"time"
 
@@ -21,6 +22,7 @@ type controlled struct {
 	req     *request
 	overlay *fs.Overlay
 	dev     uint64 // device number of the mount
+	dir     string // the directory of the caller, where relative paths begin; empty: not known
 	started time.Time
 	log     *zap.Logger
 
@@ -42,6 +44,7 @@ func prepareControl(req *request, overlay *fs.Overlay, log *zap.Logger) *control
 		return c
 	}
 	c.place = place
+	c.dir, _ = os.Getwd() // without it, relative paths stay as they are
 	return c
 }
 
@@ -88,8 +91,24 @@ func (c *controlled) describe() control.Mount {
 		Version: version.String(), PID: os.Getpid(), Started: c.started,
 		Point: c.req.mount.Point, Device: fmt.Sprintf("%d:%d", unix.Major(c.dev), unix.Minor(c.dev)),
 		Mode: string(c.overlay.Mode()), IO: c.overlay.IO(),
-		Upper: layers.Upper, Lowers: layers.Lowers, DataOnly: layers.DataOnly,
+		Upper: c.absolute(layers.Upper), Lowers: c.allAbsolute(layers.Lowers), DataOnly: c.allAbsolute(layers.DataOnly),
 	}
+}
+
+// absolute returns the path of a layer from the root, if it is known.
+func (c *controlled) absolute(path string) string {
+	if path == "" || c.dir == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(c.dir, path)
+}
+
+func (c *controlled) allAbsolute(paths []string) []string {
+	all := make([]string, len(paths))
+	for i, path := range paths {
+		all[i] = c.absolute(path)
+	}
+	return all
 }
 
 func (c *controlled) stats() control.Stats {

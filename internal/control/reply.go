@@ -25,7 +25,8 @@ type Mount struct {
 	// IO is what the kernel caches and does by itself, in words.
 	IO string `json:"io"`
 
-	// Upper is empty if there is none. Lowers and DataOnly begin with the topmost.
+	// Upper is empty if there is none. Lowers and DataOnly begin with the topmost. The paths are
+	// absolute, unless the daemon could not find out in which directory its caller was.
 	Upper    string   `json:"upperdir,omitempty"`
 	Lowers   []string `json:"lowerdirs"`
 	DataOnly []string `json:"datadirs,omitempty"`
