@@ -16,7 +16,7 @@ func (s *storage) checkLayers(t *testing.T) {
 	overlay := filepath.Join(s.dir, "graph", "overlay")
 	diffs, err := filepath.Glob(overlay + "/*/diff")
 	harness.Check(t, err)
-	if len(diffs) == 0 {
+	if len(diffs) == 0 && len(s.images) > 0 {
 		t.Error("the storage has no layers")
 	}
 	for _, diff := range diffs {

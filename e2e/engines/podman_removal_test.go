@@ -27,6 +27,7 @@ func TestPodmanRemoval(t *testing.T) {
 				e.run(t, "buildah", "run", "--network=none", working, "rm", "-r", "/data/dir")
 				e.run(t, "buildah", "commit", "--quiet", working, "localhost/built")
 				harness.Check(t, e.empty())
+				s.images = nil
 			})
 		})
 	}
