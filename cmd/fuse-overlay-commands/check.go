@@ -11,14 +11,13 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/check"
-	"github.com/fuse-overlay/fuse-overlay/internal/layerconfig"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
 
 type checkOptions struct {
+	layerFlags
 	work                     string
 	json, notes, repair, yes bool
-	mountOptions, dataOnly   []string
 }
 
 func newCheck() *cobra.Command {
@@ -68,9 +67,7 @@ and has not been repaired, or after an error, 2 if the arguments are wrong.
 	flags.BoolVarP(&o.yes, "yes", "y", false, "repair without questions")
 	addJSON(c, &o.json)
 	c.MarkFlagsMutuallyExclusive("json", "repair")
-	flags.StringArrayVarP(&o.mountOptions, "options", "o", nil,
-		"options of the mount that decide what the layers mean: "+strings.Join(layerconfig.Names(), ", "))
-	flags.StringArrayVar(&o.dataOnly, "datadir", nil, "a data-only layer, below all LOWERs; may be repeated")
+	o.layerFlags.add(c)
 	return c
 }
 
@@ -96,15 +93,9 @@ func kindsHelp() string {
 }
 
 func (o *checkOptions) config(args []string) (check.Config, error) {
-	l := mountargs.Layers{Upper: args[0], Lowers: args[1:], DataOnly: o.dataOnly}
-	cfg := check.Config{Layers: layerconfig.New(&l), Work: o.work, Notes: o.notes}
-	cfg.Layers.Log = zap.NewNop() // what a mount would log of damage is a finding
-	for _, list := range o.mountOptions {
-		if err := layerconfig.Set(&cfg.Layers, list); err != nil {
-			return cfg, err
-		}
-	}
-	return cfg, nil
+	layers, err := o.layerFlags.config(mountargs.Layers{Upper: args[0], Lowers: args[1:]})
+	layers.Log = zap.NewNop() // what a mount would log of damage is a finding
+	return check.Config{Layers: layers, Work: o.work, Notes: o.notes}, err
 }
 
 func (o *checkOptions) run(c *cobra.Command, args []string) error {

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
@@ -25,10 +24,9 @@ import (
 )
 
 type diffOptions struct {
+	layerFlags
 	nameOnly, stat, json, tar bool
 	exitCode                  bool
-	mountOptions              []string
-	dataOnly                  []string
 	work                      string
 
 	layers []string // UPPER and LOWERs, or the mount point
@@ -65,10 +63,8 @@ func (o *diffOptions) addFlags(c *cobra.Command) {
 	flags.Lookup("json").Usage = "print a JSON object a line, for programs"
 	c.MarkFlagsMutuallyExclusive("name-only", "stat", "json", "tar")
 	flags.BoolVar(&o.exitCode, "exit-code", false, "exit with 1 if there are changes")
-	flags.StringArrayVarP(&o.mountOptions, "options", "o", nil,
-		"options of the mount that decide what the layers mean: "+strings.Join(layerconfig.Names(), ", "))
+	o.layerFlags.add(c)
 	flags.StringVar(&o.work, "workdir", "", "the work directory of the upper, which is read with -o index=on")
-	flags.StringArrayVar(&o.dataOnly, "datadir", nil, "a data-only layer, below all LOWERs; may be repeated")
 }
 
 const diffHelp = `Shows what an upper changes in the tree of its lowers (the topmost first), or
@@ -160,8 +156,8 @@ func (o *diffOptions) run(c *cobra.Command) error {
 
 // config returns which layers are compared, and what they mean.
 func (o *diffOptions) config() (cfg fs.Config, err error) {
-	l := mountargs.Layers{Upper: o.layers[0], Lowers: o.layers[1:], DataOnly: o.dataOnly, Work: o.work}
-	if len(l.Lowers) == 0 && len(l.DataOnly) == 0 {
+	l := mountargs.Layers{Upper: o.layers[0], Lowers: o.layers[1:], Work: o.work}
+	if len(l.Lowers) == 0 && len(o.dataOnly) == 0 {
 		m, err := mounts.At(o.layers[0])
 		if err != nil {
 			return cfg, fmt.Errorf("upperdir %q: %w", o.layers[0], err)
@@ -170,11 +166,8 @@ func (o *diffOptions) config() (cfg fs.Config, err error) {
 			return o.configOf(m)
 		}
 	}
-	cfg = layerconfig.New(&l)
-	for _, list := range o.mountOptions {
-		if err := layerconfig.Set(&cfg, list); err != nil {
-			return cfg, err
-		}
+	if cfg, err = o.layerFlags.config(l); err != nil {
+		return cfg, err
 	}
 	if cfg.Features.Index && o.work == "" {
 		return cfg, errors.New("option index=on needs --workdir: the index is in the work directory")

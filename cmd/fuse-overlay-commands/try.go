@@ -35,8 +35,8 @@ that as a directory, or throw it away.
 
 The command runs as the calling user with the same rights, environment, working
 directory and terminal. A plain user needs fusermount3 and user namespaces; in
-them set-user-id programs such as sudo have no effect, and the owners of other
-users' files show as nobody. All processes that the command leaves behind are
+them set-user-id programs such as sudo have no effect, and the files of other
+users show the owner id 65534. All processes that the command leaves behind are
 killed.
 
 What the overlays do not catch:

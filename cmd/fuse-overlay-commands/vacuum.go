@@ -5,20 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/fuse-overlay/fuse-overlay/internal/layerconfig"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/vacuum"
 )
 
 type vacuumOptions struct {
-	work                   string
-	dryRun, yes, json      bool
-	mountOptions, dataOnly []string
+	layerFlags
+	work              string
+	dryRun, yes, json bool
 }
 
 func newVacuum() *cobra.Command {
@@ -67,21 +65,16 @@ are wrong.`,
 	flags.BoolVarP(&o.yes, "yes", "y", false, "drop without a question")
 	addJSON(c, &o.json)
 	c.MarkFlagsMutuallyExclusive("dry-run", "yes")
-	flags.StringArrayVarP(&o.mountOptions, "options", "o", nil,
-		"options of the mount that decide what the layers mean: "+strings.Join(layerconfig.Names(), ", "))
-	flags.StringArrayVar(&o.dataOnly, "datadir", nil, "a data-only layer, below all LOWERs; may be repeated")
+	o.layerFlags.add(c)
 	return c
 }
 
 func (o *vacuumOptions) open(c *cobra.Command, args []string) (*vacuum.Vacuum, error) {
-	l := mountargs.Layers{Upper: args[0], Lowers: args[1:], DataOnly: o.dataOnly}
-	cfg := layerconfig.New(&l)
-	cfg.Log = warnings(c)
-	for _, list := range o.mountOptions {
-		if err := layerconfig.Set(&cfg, list); err != nil {
-			return nil, err
-		}
+	cfg, err := o.layerFlags.config(mountargs.Layers{Upper: args[0], Lowers: args[1:]})
+	if err != nil {
+		return nil, err
 	}
+	cfg.Log = warnings(c)
 	if o.dryRun {
 		return vacuum.OpenToRead(cfg)
 	}

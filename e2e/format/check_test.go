@@ -8,8 +8,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// check returns what fuse-overlay check finds in the layers, which are not mounted: nothing may be
-// damaged, whoever has written them, and whatever the format.
+// check returns what fuse-overlay check finds in the layers, which are not mounted. Nothing may be
+// damaged, for each program that has written the layers and for each format.
 func (c *cell) check(o *harness.Overlay) (fault string) {
 	c.t.Helper()
 	if harness.Oracle {
