@@ -217,11 +217,7 @@ func anyRelative(l mountargs.Layers) bool {
 
 // findLayers requests the paths of the layers from the daemon.
 func findLayers(m *mounts.Mount, l *mountargs.Layers) error {
-	entry, err := mounts.EntryAt(m.Point)
-	if err != nil {
-		return err
-	}
-	info, err := control.Info(entry)
+	info, err := control.Info(m.Entry)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ const answerLimit = 2 * time.Second
 
 // Mount is a mount of this program.
 type Mount struct {
+	Entry host.MountEntry // its line of the mount table
 	Point string
 	Type  string
 	State State
@@ -45,12 +46,18 @@ func List() ([]Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := slices.DeleteFunc(table, func(m host.MountEntry) bool { return !isOwn(m) })
+	return describe(slices.DeleteFunc(table, func(m host.MountEntry) bool { return !isOwn(m) })), nil
+}
+
+// describe finds out what is known of mounts.
+func describe(own []host.MountEntry) []Mount {
 	s := newSources()
 	list := make([]Mount, len(own))
 	answers := make([]<-chan answer, len(own))
 	for i, m := range own {
-		list[i] = Mount{Point: m.Point, Type: m.Type, ReadOnly: isReadOnly(m), User: userOf(m), Daemon: s.daemonOf(m)}
+		list[i] = Mount{
+			Entry: m, Point: m.Point, Type: m.Type, ReadOnly: isReadOnly(m), User: userOf(m), Daemon: s.daemonOf(m),
+		}
 		answers[i] = lookAt(m, !list[i].Daemon.certain && mayRequest(m))
 	}
 	limit, end := context.WithTimeout(context.Background(), answerLimit)
@@ -58,7 +65,7 @@ func List() ([]Mount, error) {
 	for i := range list {
 		list[i].set(wait(limit, answers[i]))
 	}
-	return list, nil
+	return list
 }
 
 // mayRequest reports whether a mount may get a request. A daemon that keeps the request can keep
@@ -90,13 +97,17 @@ func At(path string) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := List()
+	table, err := host.MountTable()
+	if err != nil {
+		return nil, err
+	}
+	list := describe(slices.DeleteFunc(table, func(m host.MountEntry) bool { return !isOwn(m) || m.Point != real }))
 	for i := range list {
-		if m := &list[i]; m.Point == real && !m.Hidden {
+		if m := &list[i]; !m.Hidden {
 			return m, nil
 		}
 	}
-	return nil, err
+	return nil, nil
 }
 
 // Sync writes back what is cached of a mount, so that it is in the upper.
