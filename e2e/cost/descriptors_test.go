@@ -113,7 +113,7 @@ func TestFewDescriptors(t *testing.T) {
 	t.Run("too few", func(t *testing.T) {
 		harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 			o := e.Overlay(t, "file f")
-			for _, limit := range []int{12, 16, 18} {
+			for limit := 10; limit <= 18; limit++ { // with less, go-fuse does not begin
 				limitFiles(o, t, limit)
 				out, err := o.TryMount()
 				if err == nil || !strings.Contains(out, "ulimit -n") || strings.Count(out, "\n") != 1 {

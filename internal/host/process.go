@@ -14,7 +14,8 @@ type Child struct{ pid int }
 // RunAgain starts this program again, with at least one file in attr.Files. The child's descriptor
 // table begins with room for that many descriptors. The kernel enlarges a table at once only if one
 // thread alone uses it, and a child gets a copy. So a thread with a table of its own forks. If it
-// may not have one (a seccomp filter), the child's table begins small.
+// may not have one (a seccomp filter), the child's table begins small. The files have to be open.
+// The error is EMFILE if the limit of open files is too low for the child.
 func RunAgain(argv []string, attr *syscall.ProcAttr, room int) (child Child, err error) {
 	done := make(chan struct{})
 	go func() {
@@ -33,6 +34,9 @@ func RunAgain(argv []string, attr *syscall.ProcAttr, room int) (child Child, err
 		child.pid, err = syscall.ForkExec("/proc/self/exe", argv, attr)
 	}()
 	<-done
+	if err == unix.EBADF { // dup3(2): the new number is not below the limit
+		err = unix.EMFILE
+	}
 	return child, err
 }
 
