@@ -25,7 +25,7 @@ func TestCallersOfTheOlderProgramGiveValues(t *testing.T) {
 		{"redirect_dir", ignored}, {"lowerdir", ignored}, {"upperdir", ignored}, {"workdir", ignored}, {"plugins=", ignored},
 		{"max_write=5", ignored}, {"max_write=x", ignored}, {"max_write", ignored}, {"metacopy", ignored}, {"metacopy=1", ignored},
 		{"index=1", ignored}, {"xino=1", ignored}, {"uuid=x", ignored}, {"verity=1", ignored}, {"nfs_export=on", ignored}, {"io=x", ignored},
-		{"cache_inodes=x", ignored}, {"cpu_idle=x", ignored}, {"disable=x", ignored}, {"remount", ignored}, {"fsname", ignored}, {"fsname=", ignored},
+		{"cache_inodes=x", ignored}, {"cpu_idle=x", ignored}, {"disable=x", ignored}, {"fsname", ignored}, {"fsname=", ignored},
 		{"subtype=", ignored}, {"ino32_t=x", ignored}, {"lowerdir+=k", ignored}, {"datadir+=k", ignored}, {"mountopt=nodev", ignored},
 
 		{"sync", "sync"}, {"volatile", "volatile"}, {"noacl", "noacl"}, {"static_nlink", "static_nlink"}, {"noxattrs=1", "noxattrs"},

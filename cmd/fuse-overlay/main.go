@@ -65,6 +65,8 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	switch {
 	case req.fake:
 		return exitOK
+	case req.remount:
+		err = req.changeFlags()
 	case req.foreground:
 		err = runForeground(req)
 	default:

@@ -132,7 +132,7 @@ var optionTable = []optionGroup{
 		{"subtype", needs("NAME"), text(func(r *request) *string { return &r.mount.Type }), "the type shown there, after \"fuse.\""},
 		{"context", needs("LABEL"), text(func(r *request) *string { return &r.mount.Context }), "the SELinux label of everything, where the host has SELinux"},
 		{"private", noValue, noEffect, ""},
-		{"remount", noValue, refuseRemount, ""},
+		{remountOption, noValue, noEffect, "changes flags such as ro of a mount that exists; all other options are ignored"},
 		{"user", may("NAME"), noEffect, ""},
 		{"nouser", noValue, noEffect, ""},
 		{"users", noValue, noEffect, ""},

@@ -21,6 +21,8 @@ type request struct {
 	help, version, foreground bool
 	// fake: do everything but mount.
 	fake bool
+	// remount: change the flags of a mount that exists. Only mount.Flags and mount.Point count.
+	remount bool
 
 	overlay fs.Config
 	mount   conn.MountConfig
@@ -67,6 +69,9 @@ func parseRequest(called string, argv []string) (*request, error) {
 	req.help, req.version = c.Help, c.Version
 	if req.help || req.version {
 		return req, nil
+	}
+	if wantsRemount(c) {
+		return req, req.parseRemount(c)
 	}
 	// As in all FUSE programs, -d includes -f.
 	req.foreground = c.Foreground || c.Debug
@@ -149,6 +154,9 @@ func (r *request) check() error {
 
 // complete sets what follows from the options and the user.
 func (r *request) complete(euid int) error {
+	if r.remount {
+		return nil
+	}
 	if r.overlay.Upper == "" {
 		r.mount.Flags |= syscall.MS_RDONLY
 	}

@@ -247,7 +247,7 @@ func TestCommandLinesThatAreRefused(t *testing.T) {
 		{`mount.fuse-overlay overlay M -N /proc/1/fd/4 -o lowerdir=l`, `unknown flag "-N"`},
 		{`mount.fuse-overlay --foreground overlay M -o lowerdir=l`, `unknown flag "--foreground"`},
 		{`mount.fuse-overlay overlay M -o lowerdir=l,volatil`, `unknown option "volatil"`},
-		{`fuse-overlay overlay M -o rw,remount,lowerdir=l`, "mount -i -o remount"},
+		{`fuse-overlay -o ro,remount`, "no mount point given"},
 		{`fuse-overlay -o lowerdir=l a b c`, "more than a source and a mount point"},
 		{`fuse-overlay -o lowerdir=l ''`, "the mount point is an empty string"},
 		{`fuse-overlay M`, "no lower layer given"},

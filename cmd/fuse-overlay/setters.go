@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -14,12 +13,6 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
-
-// refuseRemount refuses remount, which mount(8) passes to this program: the process of the running
-// mount is another one.
-func refuseRemount(*request, string) error {
-	return errors.New("a mount cannot be changed by this program (mount -i -o remount,... changes flags such as ro)")
-}
 
 func noEffect(*request, string) error { return nil }
 

@@ -87,14 +87,28 @@ func TestMountProgram(t *testing.T) {
 				done
 				cat $L/f $L/f`,
 			"remounting": `
-				mount -t fuse-overlay overlay $M -o lowerdir=$L,upperdir=$U,workdir=$W
-				fails mount -o remount,ro $M 2>$DIR/said; grep -q 'mount -i -o remount' $DIR/said
-				mount -i -o remount,ro $M; expect $M "fuse.fuse-overlay ro,*"; fails touch $M/f 2>/dev/null
-				mount -i -o remount,rw $M; expect $M "fuse.fuse-overlay rw,*"; echo new >$M/new; rm $M/new
-				cat $M/f; umount $M
-				mount -t fuse-overlay overlay $M -o lowerdir=$L
-				mount -i -o remount,rw $M; fails touch $M/new 2>$DIR/said; grep -q 'Read-only file system' $DIR/said
-				cat $M/f; umount $M`,
+				for type in fuse.fuse-overlay fuse.fuse-overlayfs fuse-overlay; do
+					mount -t $type overlay $M -o lowerdir=$L,upperdir=$U,workdir=$W; rw=$(mounted $M)
+					mount -o remount,ro,nosuid,noexec $M; expect $M "fuse.fuse-overlay* ro,nosuid,noexec,*"
+					fails touch $M/f 2>$DIR/said; grep -q 'Read-only file system' $DIR/said
+					mount -o remount,rw,suid,exec $M; expect $M "$rw"; echo new >$M/new; rm $M/new
+					mount.fuse-overlay overlay $M -f -o remount,ro; expect $M "$rw"
+					umount $M
+				done
+				for options in lowerdir=$L ro,lowerdir=$L,upperdir=$U,workdir=$W; do
+					mount -t fuse-overlay overlay $M -o $options; ro=$(mounted $M)
+					fails mount -o remount,rw $M 2>$DIR/said; grep -q 'its upper layer cannot be written' $DIR/said
+					expect $M "$ro"; umount $M
+				done
+				echo "overlay $M fuse-overlay lowerdir=$L,upperdir=$U,workdir=$W,nodev,x-any 0 0" >$DIR/fstab
+				mount --fstab $DIR/fstab $M
+				mount --fstab $DIR/fstab -o remount,ro $M; expect $M "fuse.fuse-overlay ro,nodev,*"
+				umount $M
+				mkdir $DIR/other; mount -t tmpfs none $DIR/other; other=$(mounted $DIR/other)
+				fails mount.fuse-overlay overlay $DIR/other -o remount,ro 2>$DIR/said
+				grep -q 'no mount of this program' $DIR/said; expect $DIR/other "$other"
+				fails fuse-overlay overlay $M -o remount,ro 2>$DIR/said; grep -q 'no mount of this program' $DIR/said
+				cat $L/f $L/f`,
 			"fstab": `
 				mkdir "$DIR/with blank" $DIR/third; cp -a $L "$DIR/odd:a,b c"
 				cat >$DIR/fstab <<EOF

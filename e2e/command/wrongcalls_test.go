@@ -107,7 +107,7 @@ var wrongCalls = []wrongCall{
 	wrong(`fuse-overlay -o lowerdir=l,uidmapping=1000 m`, "uidmapping", "DISK:SHOWN:LENGTH"),
 	wrong(`fuse-overlay -o lowerdir=l,squash_to_uid=root m`, "squash_to_uid", `"root"`),
 	wrong(`fuse-overlay -o lowerdir=l,log=none/log m`, "none/log", "no such file"),
-	wrong(`fuse-overlay -o lowerdir=l,remount,ro m`, "mount -i -o remount"),
+	wrong(`fuse-overlay -o lowerdir=l,remount,ro m`, "no mount of this program"),
 	wrong(`fuse-overlay -o lowerdir=l,nfs_export=on m`, "nfs_export"),
 	wrong(`fuse-overlay -o lowerdir=l,userxattr,metacopy=on m`, "userxattr,metacopy=on"),
 	wrong(`fuse-overlay -o lowerdir=l,noxattrs,index=on,upperdir=u,workdir=w m`, "noxattrs,index=on"),

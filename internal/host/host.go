@@ -137,6 +137,17 @@ func Unmount(path string) error { return unix.Unmount(path, 0) }
 // Detach unmounts what is mounted at path, even while it is in use (umount2 with MNT_DETACH).
 func Detach(path string) error { return unix.Unmount(path, unix.MNT_DETACH) }
 
+// Remount gives the mount at path, and its file system, the flags of mount(2).
+func Remount(path string, flags uintptr) error {
+	return unix.Mount("", path, "", unix.MS_REMOUNT|flags, "")
+}
+
+// RefusesChanges reports whether the file system at path refuses all changes (EROFS). On a mount
+// that can be written that is what its server does. Nothing changes.
+func RefusesChanges(path string) bool {
+	return unix.Removexattr(path, "user.fuse-overlay.none") == unix.EROFS
+}
+
 // SyncMount writes back the dirty pages of the file system at path (syncfs).
 func SyncMount(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
