@@ -19,7 +19,9 @@ type expectation struct {
 	cases string   // a pattern of path.Match
 	// sometimes: the cases depend on the machine or on timing, so they may pass.
 	sometimes bool
-	reason    string // begins with the number of a deviation, if there is one
+	// asKernel: the cases fail exactly where they fail with the kernel's overlayfs.
+	asKernel bool
+	reason   string // begins with the number of a deviation, if there is one
 }
 
 // parseExpected reads expected.txt.
@@ -34,6 +36,7 @@ func parseExpected(text string) (list []expectation, err error) {
 		}
 		e := expectation{line: n + 1, suite: f[0], reason: strings.Join(f[3:], " ")}
 		e.cases, e.sometimes = strings.CutPrefix(f[2], "~")
+		e.cases, e.asKernel = strings.CutPrefix(e.cases, "=")
 		if f[1] != "*" {
 			e.modes = strings.Split(f[1], ",")
 		}
@@ -63,17 +66,33 @@ func (e *expectation) covers(name string) bool {
 	return ok
 }
 
-// surprises compares a record of the program with the list: failures that are not on it, and lines
-// of which no case failed, though one ran and must fail.
-func surprises(r *record, list []expectation) (lines []string) {
+// surprises compares a record of the program with the list: failures that are not on it, lines of
+// which no case failed, though one ran and must fail, and cases of an asKernel line that differ
+// from the kernel's record. That is nil if there is none.
+func surprises(r, kernels *record, list []expectation) (lines []string) {
 	list = slices.DeleteFunc(slices.Clone(list), func(e expectation) bool { return !e.concerns(r.Suite, r.Mode) })
 	ran, failures := make([]bool, len(list)), make([]bool, len(list))
+	failsInKernel := map[string]bool{}
+	if kernels != nil {
+		for _, c := range kernels.Results {
+			failsInKernel[c.Case] = c.Status == failed
+		}
+	}
 	for _, c := range r.Results {
 		known := false
 		for i := range list {
-			if list[i].covers(c.Case) {
-				ran[i], known = true, true
-				failures[i] = failures[i] || c.Status == failed
+			if !list[i].covers(c.Case) {
+				continue
+			}
+			ran[i], known = true, true
+			failures[i] = failures[i] || c.Status == failed
+			expected, some := failsInKernel[c.Case]
+			switch {
+			case !list[i].asKernel || some && expected == (c.Status == failed):
+			case some:
+				lines = append(lines, fmt.Sprintf("%s %s %s: %s, but not with the kernel's overlayfs", r.Suite, r.Mode, c.Case, c.Status))
+			default:
+				known = false
 			}
 		}
 		if c.Status == failed && !known {
@@ -81,7 +100,7 @@ func surprises(r *record, list []expectation) (lines []string) {
 		}
 	}
 	for i, e := range list {
-		if ran[i] && !failures[i] && !e.sometimes {
+		if ran[i] && !failures[i] && !e.sometimes && !e.asKernel {
 			lines = append(lines, fmt.Sprintf("%s %s %s does not fail, but expected.txt:%d lists it", r.Suite, r.Mode, e.cases, e.line))
 		}
 	}

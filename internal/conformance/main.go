@@ -133,7 +133,11 @@ func (o *options) run(ctx context.Context, list []expectation) (err error) {
 		fmt.Printf(" %d passed, %d failed, %d not applicable, %v\n", r.count(passed), r.count(failed),
 			r.count(notApplicable), r.Took.Round(time.Second))
 		if !j.mode.kernel {
-			wrong = append(wrong, surprises(r, list)...)
+			records, err := readRecords(o.out)
+			if err != nil {
+				return err
+			}
+			wrong = append(wrong, surprises(r, find(records, j.suite.name, j.mode.beside().name), list)...)
 		}
 	}
 	if err := o.print(list); err != nil {

@@ -40,6 +40,16 @@ func (m mode) owner() int {
 	return 0
 }
 
+// beside returns the mode of the kernel's overlayfs with the same user as a mode of the program.
+func (m mode) beside() mode {
+	for _, k := range modes {
+		if k.kernel && k.userns == m.userns && k.plain == m.plain {
+			return k
+		}
+	}
+	return mode{}
+}
+
 // modeNamed returns the mode of a name.
 func modeNamed(name string) (mode, bool) {
 	for _, m := range modes {

@@ -168,5 +168,5 @@ func (s *session) showAsOverlay() error {
 		}
 	}
 	const script = "#!/bin/bash\nset -o pipefail\n/usr/bin/df \"$@\" | sed 's/ fuse\\.overlay / overlay /'\n"
-	return s.addCommand("df", script)
+	return s.addCommands(map[string]string{"df": script})
 }
