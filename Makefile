@@ -56,10 +56,12 @@ E2E_RACE    ?=
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 # The number of operations of `make fsx`.
 FSX_OPS     ?= 10000000
+# The time of each fuzz test of `make fuzz`.
+FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions race-build demo test deps vet lint prose unit e2e races fsx appends vm other-kernel test-kernels \
+.PHONY: help build man completions race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
 	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -127,6 +129,11 @@ races: race-build ## the end-to-end tests that call harness.Raced, on a daemon w
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
+
+fuzz: ## each fuzz test for FUZZTIME (root, two hours by default)
+	grep -r '^func Fuzz' --include='*_test.go' . | sed -E 's,/[^/]*:func (Fuzz[A-Za-z]*).*, \1,' | sort | while read -r dir name; do \
+		echo "$$dir $$name"; \
+		$(GO) test -run '^$$' -fuzz "^$$name$$" -fuzzminimizetime 10x -fuzztime $(FUZZTIME) "$$dir"; done
 
 appends: build ## appends to 10,000 mapped files in each mode and kind of mount (root, an hour, APPENDS=)
 	FUSE_OVERLAY_APPEND_FILES=$(or $(APPENDS),10000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \

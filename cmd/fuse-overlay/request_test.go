@@ -97,8 +97,9 @@ func shell(line string) []string {
 // plainUser is a euid without rights.
 const plainUser = 1000
 
-func parsed(line string) (*request, error) {
-	argv := shell(line)
+func parsed(line string) (*request, error) { return parsedArguments(shell(line)) }
+
+func parsedArguments(argv []string) (*request, error) {
 	r, err := parseRequest(mountargs.CalledBy(argv), argv)
 	if err == nil {
 		err = r.complete(plainUser)

@@ -43,7 +43,7 @@ func MainInMemory(m *testing.M) {
 }
 
 // Must ends the test if err is not nil.
-func Must(t *testing.T, err error) {
+func Must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ func (o object) with(name, value string) object {
 var testTime = time.Unix(1e9, 123)
 
 // archive makes an archive of entries.
-func archive(t *testing.T, objects ...object) []byte {
+func archive(t testing.TB, objects ...object) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
