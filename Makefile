@@ -61,7 +61,7 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions site race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
 	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -81,6 +81,9 @@ completions: build ## write the completions of bash, zsh and fish to bin/complet
 	@rm -rf bin/completions && mkdir -p bin/completions
 	for shell in bash zsh fish; do $(GENERATE) completion $$shell >bin/completions/$$shell; done
 
+site: man ## write the documents as a site with search to bin/site
+	scripts/site.sh
+
 race-build:
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GOBUILD) -race -o $(PROGRAM)-race ./cmd/fuse-overlay
@@ -88,7 +91,7 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint unit e2e races other-kernel ## all that CI runs, with its packages (root, network, half an hour)
+test: deps vet lint site unit e2e races other-kernel ## all that CI runs, with its packages (root, network, half an hour)
 	@echo
 	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
 	@echo 'All tests passed.'

@@ -29,6 +29,8 @@ packages=(
 	libcap2-bin     # setcap, getcap
 	make            # make install, tested
 	mandoc          # a check of the manual pages
+	mkdocs          # the documents as a site
+	mkdocs-material # its theme
 	mount           # mount, umount, losetup
 	passwd          # useradd: the plain user of the tests
 	podman          # containers of root and of plain users, with their root on a mount
@@ -54,7 +56,7 @@ clients=(
 	umoci                       # images without a daemon
 )
 commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
-	getcap getfacl getfattr git losetup make mandoc mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman
+	getcap getfacl getfattr git losetup make mandoc mkdocs mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman
 	qemu-system-x86_64 runc secilc setcap setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd xz)
 
 case "${1-}" in
