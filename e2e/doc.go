@@ -12,7 +12,8 @@
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	changes       does fuse-overlay diff report what was done, and write it as a layer?
 //	cost          how many requests, descriptors and cached inodes does it take?
-//	command       what does a user type and read, and are the documents true?
+//	command       what does a user type and read?
+//	documents     are the documents true, and do their commands work?
 //	commands      what do the commands beside mount print and do?
 //	engines       does the program work below podman, docker, containerd and dpkg?
 //

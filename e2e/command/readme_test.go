@@ -14,7 +14,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// The tests of this file run the blocks of README.md and docs/CONTAINERS.md.
+// The tests of this file use the blocks of README.md that need a preparation. Package documents
+// runs the others.
 
 // document is a copy of a document in RunDir, which every user can read.
 func document(name string) string { return filepath.Join(harness.RunDir, "documents", name) }
@@ -32,84 +33,16 @@ func prepareDocuments() error {
 	return nil
 }
 
-// block is a fenced block of a document.
-type block struct{ kind, text string }
-
-// blocks are the fenced blocks of a document, in order.
-func blocks(t *testing.T, path string) (list []block) {
-	t.Helper()
-	for _, m := range regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$").FindAllStringSubmatch(harness.ReadText(t, path),
-		-1) {
-		list = append(list, block{m[1], m[2]})
-	}
-	return list
-}
-
 // blockWith is the block of a document that holds a word.
 func blockWith(t *testing.T, path, kind, word string) string {
 	t.Helper()
-	for _, b := range blocks(t, path) {
-		if b.kind == kind && strings.Contains(b.text, word) {
-			return b.text
+	for _, b := range harness.Blocks(t, path) {
+		if b.Kind == kind && strings.Contains(b.Text, word) {
+			return b.Text
 		}
 	}
 	t.Fatalf("%s has no block of kind %q with %q", path, kind, word)
 	return ""
-}
-
-// promised is the output of the lines with cat and tail in a block, by the comments of the block.
-func promised(text string) (words []string) {
-	for line := range strings.Lines(text) {
-		command, comment, found := strings.Cut(line, "# ")
-		if found && regexp.MustCompile(`\b(cat|tail) `).MatchString(command) {
-			words = append(words, strings.TrimSpace(comment))
-		}
-	}
-	return words
-}
-
-// Each shell block of README runs as root, in a user namespace and as a plain user, with the PATH
-// that each has. Its output is that of its comments.
-func TestReadmeBlocks(t *testing.T) {
-	harness.NeedDaemon(t)
-	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		harness.Mkdir(t, e.Dir+"/rootfs/bin")
-		harness.Check(t, harness.CopyFile("/bin/busybox", e.Dir+"/rootfs/bin/sh"))
-		path := filepath.Dir(harness.Program) + ":/usr/local/bin:/usr/bin:/bin"
-		if e.Mode == harness.ModeRoot {
-			path = "/usr/local/sbin:/usr/sbin:/sbin:" + path
-		}
-		ran := 0
-		for _, b := range blocks(t, document("README.md")) {
-			if b.kind != "sh" || strings.HasPrefix(b.text, "make ") {
-				continue // TestDocumentedTargets
-			}
-			ran++
-			out, err := harness.RunIn(e.Dir, []string{"PATH=" + path}, harness.CommandLimit, "sh", "-ec", b.text)
-			if err != nil {
-				t.Errorf("%v\n%s\n%s", err, b.text, out)
-				continue
-			}
-			if strings.Contains(b.text, "fuse-overlay list ") { // its output has no comment
-				if !strings.HasPrefix(out, "MOUNT POINT ") || !strings.Contains(out, "\n"+e.Dir+"/merged  serving ") {
-					t.Errorf("printed %q:\n%s", out, b.text)
-				}
-				continue
-			}
-			want := strings.Join(promised(b.text), ", ")
-			if got := strings.ReplaceAll(strings.TrimSpace(out), "\n", ", "); got != want {
-				t.Errorf("printed %q, and its comments are %q:\n%s", got, want, b.text)
-			}
-		}
-		if ran < 3 {
-			t.Errorf("README has %d blocks to be typed", ran)
-		}
-		for _, m := range harness.MountTable() {
-			if strings.HasPrefix(m.Point, e.Dir+"/") {
-				t.Errorf("%s is still mounted", m.Point)
-			}
-		}
-	})
 }
 
 // The shell that the block about user namespaces starts is in the merged tree. It can change the
@@ -199,10 +132,12 @@ func TestDocumentedTargets(t *testing.T) {
 	for line := range strings.Lines(help) {
 		listed = append(listed, strings.Fields(line)[0])
 	}
-	for _, page := range []string{"../../README.md", "../../CONTRIBUTING.md", "../../docs/CONTAINERS.md"} {
+	pages, err := harness.Documents("../..")
+	harness.Check(t, err)
+	for _, page := range pages {
 		found := regexp.MustCompile("`make ([a-z0-9-]+)").FindAllStringSubmatch(harness.ReadText(t, page), -1)
-		for _, b := range blocks(t, page) {
-			found = append(found, regexp.MustCompile(`(?m)^make ([a-z0-9-]+)`).FindAllStringSubmatch(b.text, -1)...)
+		for _, b := range harness.Blocks(t, page) {
+			found = append(found, regexp.MustCompile(`(?m)^(?:sudo )?make ([a-z0-9-]+)`).FindAllStringSubmatch(b.Text, -1)...)
 		}
 		for _, m := range found {
 			if !slices.Contains(listed, m[1]) && m[1] != "vet" {
