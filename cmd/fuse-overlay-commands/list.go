@@ -2,17 +2,20 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/mounts"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 )
 
 type listOptions struct {
-	json bool
+	json, users bool
 }
 
 func newList() *cobra.Command {
@@ -33,14 +36,27 @@ which its user can change. The states are:
     dead     the daemon has ended; fuse-overlay umount removes the mount
     hidden   another mount is on top of this one
 
+With --users a second table has the processes that use each mount, so that it
+cannot be unmounted: the number, the user, the name of the process and how it
+uses the mount. It looks at each process of the machine that the caller may see
+into, and prints how many others there are. The uses are:
+
+    cwd, root  working directory, root directory
+    exe, map   its program, a file in its memory
+    file       an open file
+    mount      the mount is also in the mount namespace of this process, and
+               perhaps of others; umount does not remove it there
+
 Paths with blanks or special characters are quoted as by git. With --json they
 are plain, and bytes that are not UTF-8 are replaced.`,
 		Example: `  fuse-overlay list
+  fuse-overlay list --users
   fuse-overlay list --json | jq -r '.[] | select(.state == "dead") | .point'`,
 		Args:              cobra.NoArgs,
 		ValidArgsFunction: cobra.NoFileCompletions,
 		RunE:              work(func(c *cobra.Command, _ []string) error { return o.run(c) }),
 	}
+	c.Flags().BoolVar(&o.users, "users", false, "also list the processes that use the mounts")
 	addJSON(c, &o.json)
 	return c
 }
@@ -50,11 +66,21 @@ func (o *listOptions) run(c *cobra.Command) error {
 	if err != nil {
 		return fmt.Errorf("cannot read the mount table: %w; is /proc mounted?", err)
 	}
+	var users *mounts.Users // nil: not requested
+	if o.users {
+		if users, err = mounts.FindUsers(); err != nil {
+			return fmt.Errorf("cannot look at the processes: %w; is /proc mounted?", err)
+		}
+	}
 	out := c.OutOrStdout()
 	if o.json {
 		objects := []mountJSON{} // never null
 		for _, m := range list {
-			objects = append(objects, jsonOf(m))
+			j := jsonOf(m)
+			if users != nil {
+				j.addUsers(users.Of(&m), users.Unseen)
+			}
+			objects = append(objects, j)
 		}
 		return printJSON(out, objects)
 	}
@@ -63,7 +89,38 @@ func (o *listOptions) run(c *cobra.Command) error {
 		t.rows = append(t.rows, rowOf(m))
 	}
 	t.print(out, wantsColour(out))
+	if users != nil {
+		printUsers(out, list, users)
+	}
 	return nil
+}
+
+// printUsers prints the table of the processes that use mounts.
+func printUsers(out io.Writer, list []mounts.Mount, users *mounts.Users) {
+	t := table{head: []string{"MOUNT POINT", "PID", "USER", "NAME", "USES"}}
+	for _, m := range list {
+		for _, u := range users.Of(&m) {
+			t.rows = append(t.rows, []cell{{text: quote.Word(m.Point)}, {text: strconv.Itoa(u.PID)},
+				{text: strconv.FormatUint(uint64(u.UID), 10)}, {text: quote.Word(u.Name)}, {text: joinUses(u.Uses)}})
+		}
+	}
+	fmt.Fprintln(out)
+	if len(t.rows) == 0 {
+		fmt.Fprintln(out, "No process is seen to use a mount.")
+	} else {
+		t.print(out, false)
+	}
+	if users.Unseen > 0 {
+		fmt.Fprintf(out, "\nUses by other processes that the caller may not look at (%d) are not known.\n", users.Unseen)
+	}
+}
+
+func joinUses(uses []host.Use) string {
+	var texts []string
+	for _, use := range uses {
+		texts = append(texts, string(use))
+	}
+	return strings.Join(texts, ",")
 }
 
 // mountJSON is a mount in the output of --json. What is not known is null or missing.
@@ -80,6 +137,27 @@ type mountJSON struct {
 	DataOnly   []string      `json:"data_only,omitempty"`
 	Upper      string        `json:"upper,omitempty"`
 	Work       string        `json:"work,omitempty"`
+
+	// With --users only.
+	Users           *[]userJSON `json:"users,omitempty"`
+	UnseenProcesses *int        `json:"unseen_processes,omitempty"`
+}
+
+// userJSON is a process that uses a mount.
+type userJSON struct {
+	PID  int        `json:"pid"`
+	User uint32     `json:"user"`
+	Name string     `json:"name"`
+	Uses []host.Use `json:"uses"`
+}
+
+// addUsers adds the processes that use the mount, and how many are not known.
+func (j *mountJSON) addUsers(users []mounts.User, unseen int) {
+	objects := []userJSON{} // never null
+	for _, u := range users {
+		objects = append(objects, userJSON{u.PID, u.UID, u.Name, u.Uses})
+	}
+	j.Users, j.UnseenProcesses = &objects, &unseen
 }
 
 func jsonOf(m mounts.Mount) mountJSON {

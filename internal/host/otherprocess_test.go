@@ -108,3 +108,62 @@ func TestPoint(t *testing.T) {
 		t.Errorf("no path: %v", err)
 	}
 }
+
+// The uses of a process are those of /proc, without a request to a file system.
+func TestUsesOf(t *testing.T) {
+	var st unix.Stat_t
+	dir := t.TempDir()
+	must(t, unix.Stat(dir, &st))
+	here := st.Dev
+	must(t, unix.Stat("/proc/self", &st))
+	f, err := os.Open("/proc/self/status")
+	must(t, err)
+	defer f.Close()
+	cmd := exec.Command("sleep", "1000")
+	cmd.Dir, cmd.Stdin = dir, f
+	must(t, cmd.Start())
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	var uses map[uint64][]Use
+	for start := time.Now(); ; { // until it executes the program
+		uses, err = UsesOf(cmd.Process.Pid)
+		if name, _ := ProcessName(cmd.Process.Pid); err == nil && name == "sleep" || time.Since(start) > 10*time.Second {
+			break
+		}
+	}
+	if !slices.Equal(uses[st.Dev], []Use{UseFile}) || err != nil {
+		t.Errorf("/proc: %v, %v", uses[st.Dev], err)
+	}
+	if !slices.Contains(uses[here], UseDir) {
+		t.Errorf("the directory: %v", uses)
+	}
+	all := map[Use]bool{}
+	for _, list := range uses {
+		for _, use := range list {
+			all[use] = true
+		}
+	}
+	if !all[UseRoot] || !all[UseExe] || !all[UseMap] {
+		t.Errorf("the program: %v", uses)
+	}
+	own, err := MountNamespaceOf(os.Getpid())
+	must(t, err)
+	if its, err := MountNamespaceOf(cmd.Process.Pid); its != own || err != nil {
+		t.Errorf("its mount namespace is %s, %v, not %s", its, err, own)
+	}
+	must(t, cmd.Process.Kill())
+	_ = cmd.Wait()
+	if uses, err := UsesOf(cmd.Process.Pid); err != unix.ENOENT {
+		t.Errorf("a process that has ended: %v, %v", uses, err)
+	}
+}
+
+func TestParseMapping(t *testing.T) {
+	for line, want := range map[string]uint64{
+		"7f00-7f01 r-xp 00000000 fe:00 12  /bin/a b\n": unix.Mkdev(0xfe, 0), "7f00-7f01 r--s 00001000 00:2f 7 /m (deleted)\n": unix.Mkdev(0, 0x2f),
+		"7ffc-7ffd rw-p 00000000 00:00 0  [stack]\n": 0, "7ffc-7ffd rw-p\n": 0, "a b c d e\n": 0, "": 0,
+	} {
+		if dev, ok := parseMapping(line); dev != want || ok != (want != 0) {
+			t.Errorf("%q: %d, %v, want %d", line, dev, ok, want)
+		}
+	}
+}

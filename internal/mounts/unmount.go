@@ -152,7 +152,7 @@ func unmountBy(direct, lazy bool) func(point string) error {
 func explain(path string, err error) error {
 	switch {
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("%q is in use; end the processes that fuser -vm shows for it, or use --lazy", path)
+		return fmt.Errorf("%q is in use; end the processes that fuse-overlay list --users shows, or use --lazy", path)
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EINVAL): // EINVAL: locked by a user namespace
 		return fmt.Errorf("cannot unmount %q: %w; unmount it in the namespace in which it was mounted, or as root there", path, err)
 	}
