@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 
@@ -12,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/unpack"
 )
@@ -87,6 +87,8 @@ func (o *applyOptions) run(c *cobra.Command, source, target string) error {
 		return err
 	}
 	defer layer.Close()
+	bar, end := startBar(c, "unpacking", progress.Bytes, sizeOf(layer))
+	defer end()
 	unix.Umask(0o022) // for parents that the archive has left out
 
 	ctx, cancel := context.WithCancelCause(c.Context())
@@ -98,13 +100,13 @@ func (o *applyOptions) run(c *cobra.Command, source, target string) error {
 		<-signals
 		cancel(errInterrupted)
 	}()
-	return unpack.Unpack(ctx, layer, target, unpack.Options{Squash: o.squash, Warn: func(text string) {
+	return unpack.Unpack(ctx, &countedReader{layer, bar}, target, unpack.Options{Squash: o.squash, Warn: func(text string) {
 		fmt.Fprintf(c.ErrOrStderr(), "%s: %s\n", c.CommandPath(), message.Printable(message.OneLine(text)))
 	}})
 }
 
 // openLayer opens the file of a layer; "-" is stdin.
-func openLayer(path string) (io.ReadCloser, error) {
+func openLayer(path string) (*os.File, error) {
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
@@ -116,4 +118,12 @@ func openLayer(path string) (io.ReadCloser, error) {
 		return nil, errors.New("stdin is a terminal: pipe a layer into it, or give a file")
 	}
 	return os.Stdin, nil
+}
+
+// sizeOf returns the size of a file, which a pipe does not have.
+func sizeOf(f *os.File) int64 {
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		return info.Size()
+	}
+	return progress.Unknown
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/internal/check"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 )
 
 type checkOptions struct {
@@ -110,6 +111,9 @@ func (o *checkOptions) run(c *cobra.Command, args []string) error {
 		}
 		defer writer.Close()
 	}
+	bar, end := startBar(c, "checking objects", progress.Objects, progress.Unknown)
+	defer end()
+	cfg.Seen = func() { bar.Add(1) }
 	checker, err := check.Open(cfg)
 	if err != nil {
 		return err
@@ -123,6 +127,7 @@ func (o *checkOptions) run(c *cobra.Command, args []string) error {
 		}
 	}
 	found, err := checker.Run()
+	end()
 	if err != nil {
 		return err
 	}

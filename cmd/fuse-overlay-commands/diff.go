@@ -20,6 +20,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/mounts"
 	"github.com/fuse-overlay/fuse-overlay/internal/ocilayer"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 )
 
@@ -133,17 +134,26 @@ func (o *diffOptions) run(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	bar, end := o.startBar(c)
+	defer end()
 	cfg.Log = warnings(c)
 	comparison, err := changes.Open(cfg)
 	if err != nil {
 		return err
 	}
 	defer comparison.Close()
+	found := &finder{bar: bar}
 	out := bufio.NewWriter(c.OutOrStdout())
-	v, finish := o.visitor(c, comparison, out)
-	found := &finder{Visitor: v}
+	if o.tar { // its bytes are counted, and not the objects
+		found.bar, out = nil, bufio.NewWriter(&countedWriter{c.OutOrStdout(), bar})
+	}
+	var finish func() error
+	found.Visitor, finish = o.visitor(c, comparison, out)
 	if err := comparison.Walk(o.paths, found); err != nil {
 		return errors.Join(err, out.Flush())
+	}
+	if !o.tar {
+		end() // before a summary on the terminal
 	}
 	if err := errors.Join(finish(), out.Flush()); err != nil {
 		return err
@@ -152,6 +162,17 @@ func (o *diffOptions) run(c *cobra.Command) error {
 		return errFinding
 	}
 	return nil
+}
+
+// startBar is [startBar] for what is not shown on the terminal while it is found.
+func (o *diffOptions) startBar(c *cobra.Command) (*progress.Bar, func()) {
+	switch {
+	case o.tar:
+		return startBar(c, "writing the layer", progress.Bytes, progress.Unknown)
+	case o.stat || !isTerminal(c.OutOrStdout()):
+		return startBar(c, "comparing objects", progress.Objects, progress.Unknown)
+	}
+	return nil, func() {}
 }
 
 // config returns which layers are compared, and what they mean.
@@ -252,9 +273,17 @@ func (o *diffOptions) visitor(c *cobra.Command, comparison *changes.Comparison, 
 type finder struct {
 	changes.Visitor
 	changed bool
+	bar     *progress.Bar // counts what is found
+}
+
+// Enter counts a directory.
+func (f *finder) Enter(d *changes.Dir) (bool, error) {
+	f.bar.Add(1)
+	return f.Visitor.Enter(d)
 }
 
 func (f *finder) Change(c *changes.Change) error {
+	f.bar.Add(1)
 	f.changed = f.changed || c.Kind != changes.Unchanged
 	return f.Visitor.Change(c)
 }

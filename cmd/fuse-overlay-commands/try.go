@@ -18,6 +18,7 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/layerconfig"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/tryout"
 )
@@ -120,6 +121,8 @@ func (o *tryOptions) run(c *cobra.Command, command []string) (code int, err erro
 		return tryout.CodeFailed, err
 	}
 	defer func() {
+		_, end := startBar(c, "removing the copy", progress.Nothing, progress.Unknown)
+		defer end()
 		if e := s.Close(); e != nil {
 			code, err = tryout.CodeFailed, errors.Join(err, e)
 		}
@@ -129,6 +132,12 @@ func (o *tryOptions) run(c *cobra.Command, command []string) (code int, err erro
 	if errors.As(err, &start) {
 		return start.Code, err
 	}
+	if err != nil {
+		return tryout.CodeFailed, err
+	}
+	_, end := startBar(c, "unmounting the copy", progress.Nothing, progress.Unknown)
+	err = s.Complete()
+	end()
 	if err != nil {
 		return tryout.CodeFailed, err
 	}

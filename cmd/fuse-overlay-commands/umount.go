@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/mounts"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 )
 
 type umountOptions struct {
@@ -48,7 +49,9 @@ It is a failure if a mount stays, or if its daemon has not ended in time.`,
 			}
 			return nil
 		},
-		RunE: work(func(_ *cobra.Command, args []string) error {
+		RunE: work(func(c *cobra.Command, args []string) error {
+			_, end := startBar(c, "unmounting", progress.Nothing, progress.Unknown)
+			defer end()
 			return mounts.Unmount(args, mounts.Options{Lazy: o.lazy, Timeout: o.timeout})
 		}),
 		ValidArgsFunction: completeMountPoints,

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
+	"github.com/fuse-overlay/fuse-overlay/internal/progress"
 	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/vacuum"
 )
@@ -82,12 +83,16 @@ func (o *vacuumOptions) open(c *cobra.Command, args []string) (*vacuum.Vacuum, e
 }
 
 func (o *vacuumOptions) run(c *cobra.Command, args []string) error {
+	bar, end := startBar(c, "comparing objects", progress.Objects, progress.Unknown)
+	defer end()
 	v, err := o.open(c, args)
 	if err != nil {
 		return err
 	}
 	defer v.Close()
+	v.Seen = func() { bar.Add(1) }
 	drops, err := v.Find()
+	end()
 	if err != nil {
 		return err
 	}
@@ -106,7 +111,10 @@ func (o *vacuumOptions) run(c *cobra.Command, args []string) error {
 			return errFinding
 		}
 	}
+	bar, end = startBar(c, "dropping objects", progress.Objects, int64(len(drops)))
+	defer end()
 	for i := range drops {
+		bar.Add(1)
 		if err := v.Drop(&drops[i]); err != nil {
 			return err
 		}

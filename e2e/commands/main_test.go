@@ -14,7 +14,9 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m, harness.Suite{}) }
+func TestMain(m *testing.M) {
+	harness.Main(m, harness.Suite{Tools: map[string]string{"script": "bsdutils"}})
+}
 
 // result is what a command has printed, and its exit code.
 type result struct {

@@ -61,6 +61,11 @@ var bans = []ban{
 		reason:  "a mount must not pay for the start of this library, and the work of a command is tested without it",
 	},
 	{
+		imports: "github.com/schollz/...",
+		except:  []string{"internal/progress", "bench"},
+		reason:  "one room decides when and how a bar is shown",
+	},
+	{
 		imports: "github.com/opencontainers/umoci/...",
 		except:  []string{"internal/unpack"},
 		reason:  "umoci makes system calls by paths: only a directory that no other process knows may be reached so",
@@ -83,6 +88,7 @@ var allowed = map[string][]string{
 	"internal/message":          {},
 	"internal/mountargs":        {"internal/commands"},
 	"internal/mounts":           {"internal/commands", "internal/host", "internal/mountargs", "internal/sys"},
+	"internal/progress":         {},
 	"internal/quote":            {},
 	"internal/view":             {"fs"},
 	"internal/layerconfig":      {"fs", "internal/mountargs", "internal/owner"},
@@ -111,7 +117,7 @@ var allowed = map[string][]string{
 	"fs/conn":                   {"fs/conn/...", "internal/host"},
 	"fs":                        {"fs/conn/...", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
 	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sys", "internal/version"},
-	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/quote", "internal/stats", "internal/tryout", "internal/unpack", "internal/vacuum", "internal/version"},
+	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/progress", "internal/quote", "internal/stats", "internal/tryout", "internal/unpack", "internal/vacuum", "internal/version"},
 	"bench/...":                 {"bench/...", "internal/podman"},
 	"e2e/...":                   {"e2e/...", "internal/podman", "internal/testkit"},
 }
@@ -125,6 +131,7 @@ var reasons = map[string]string{
 	"internal/message":          "a line of text does not depend on what it reports",
 	"internal/mountargs":        "how a command line is split does not depend on what its options mean",
 	"internal/mounts":           "the mounts of a machine do not depend on the command line that asks for them",
+	"internal/progress":         "how far a command is does not depend on what it does",
 	"internal/quote":            "how a path is written does not depend on what it names",
 	"internal/view":             "a view shows what fs serves, and knows no rule of the format",
 	"internal/layerconfig":      "what the options of a mount mean for its layers does not depend on what reads them",

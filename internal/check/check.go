@@ -21,12 +21,15 @@ type Config struct {
 	Work string
 	// Notes requests findings that are no damage, too.
 	Notes bool
+	// Seen is called for each object of a layer that is looked at; nil: it is not.
+	Seen func()
 }
 
 // Checker is an overlay that is open for reading.
 type Checker struct {
 	cfg   fs.Config // without ids
 	notes bool
+	seen  func()
 	names ondisk.Names
 	stack *stack.Stack
 	work  *sys.Dir // nil: not checked
@@ -48,9 +51,12 @@ type place struct{ dev, ino uint64 }
 func Open(c Config) (*Checker, error) {
 	cfg := c.Layers
 	cfg.IDs, cfg.Work, cfg.ReadOnly, cfg.Features.Index = nil, "", true, false
-	k := &Checker{notes: c.Notes, alone: len(cfg.Lowers) == 0, names: cfg.Features.Names}
+	k := &Checker{notes: c.Notes, seen: c.Seen, alone: len(cfg.Lowers) == 0, names: cfg.Features.Names}
 	if k.alone {
 		cfg.Lowers, cfg.Upper = []string{cfg.Upper}, ""
+	}
+	if k.seen == nil {
+		k.seen = func() {}
 	}
 	k.cfg = cfg
 	if err := k.open(c.Work); err != nil {

@@ -162,6 +162,7 @@ func (d *dir) close() {
 
 // entry checks what is under a name of a directory. It returns the directory that has the name.
 func (w *layerWalk) entry(d *dir, name string) (*dir, error) {
+	w.seen()
 	o := object{path: path.Join(d.path, name), name: name, ref: d.At(name), in: d}
 	if whiteout.IsMarker(name) {
 		return nil, w.marker(&o)

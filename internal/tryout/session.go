@@ -94,8 +94,7 @@ func (s *Session) mount(program string, warn func(error)) error {
 	return nil
 }
 
-// Run runs a command in the copy, and returns how it has ended. Afterwards the overlays are
-// unmounted and the uppers complete.
+// Run runs a command in the copy, and returns how it has ended.
 func (s *Session) Run(command []string) (syscall.WaitStatus, error) {
 	spec, specWriter, err := os.Pipe()
 	if err != nil {
@@ -134,8 +133,11 @@ func (s *Session) Run(command []string) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	return status, unmount(s.Layers)
+	return status, nil
 }
+
+// Complete unmounts the overlays, after which the uppers are complete.
+func (s *Session) Complete() error { return unmount(s.Layers) }
 
 // Keep moves the uppers to a new directory, each under the name of its mount.
 func (s *Session) Keep(dir string) error { return keep(s.Layers, dir) }

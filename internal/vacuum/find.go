@@ -117,6 +117,9 @@ func (f *finder) follow(d *openDir) error {
 
 // name looks at what the upper has under a name. dropped: it is to be dropped.
 func (f *finder) name(d *openDir, name string) (dropped bool, err error) {
+	if f.Seen != nil {
+		f.Seen()
+	}
 	p, r := path.Join(d.path, name), d.up.At(name)
 	var st sys.Stat
 	if err := r.Stat(&st); err != nil {

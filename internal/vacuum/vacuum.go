@@ -18,6 +18,9 @@ import (
 
 // Vacuum is an upper with its lowers.
 type Vacuum struct {
+	// Seen is called for each object of the upper that Find looks at; nil: it is not.
+	Seen func()
+
 	stack  *stack.Stack
 	merged *view.View
 	lowers *view.View
