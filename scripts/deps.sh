@@ -35,6 +35,7 @@ packages=(
 	passwd          # useradd: the plain user of the tests
 	podman          # containers of root and of plain users, with their root on a mount
 	procps          # ps, pgrep
+	python3-pip     # pip, run against a copy of the system
 	qemu-system-x86 # a machine for another kernel
 	runc            # the runtime of containerd's and docker's containers
 	secilc          # a policy of SELinux for the machine

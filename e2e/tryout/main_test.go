@@ -7,5 +7,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	harness.Main(m, harness.Suite{Tools: map[string]string{"dpkg-deb": "dpkg", "make": "make", "script": "bsdutils"}})
+	harness.Main(m, harness.Suite{Tools: map[string]string{
+		"apt-get": "apt", "dpkg-deb": "dpkg", "make": "make", "/usr/bin/pip3": "python3-pip", "script": "bsdutils",
+	}})
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -113,30 +114,40 @@ func StartInner(argv []string, files ...*os.File) (InnerProcess, error) {
 	return InnerProcess{pid}, err
 }
 
-// Wait waits for the end of the process. It passes on SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2
-// meanwhile, but not SIGINT and SIGQUIT, which a terminal sends to all processes itself.
-func (p InnerProcess) Wait() (syscall.WaitStatus, error) {
-	return waitAs(p.pid, p.pid)
+// Wait waits for the end of the process, and passes on signals meanwhile.
+func (p InnerProcess) Wait(signals *Signals) (syscall.WaitStatus, error) {
+	return waitAs(p.pid, p.pid, signals)
 }
 
-// passedOn are the signals that are passed on. The others of the list are caught and dropped.
+// Signals are the signals that this process has caught. They are kept for a child that is started
+// later.
+type Signals struct{ caught chan os.Signal }
+
+// passedOn are the signals that are passed on. SIGINT and SIGQUIT are caught and dropped: a terminal
+// sends them to all processes itself.
 var passedOn = []os.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
 
-// waitAs waits for the end of a child. any is what to wait for meanwhile: the child, or -1 for all
-// children of the first process of a namespace.
-func waitAs(child, any int) (syscall.WaitStatus, error) {
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, append([]os.Signal{unix.SIGINT, unix.SIGQUIT}, passedOn...)...)
-	defer func() {
-		signal.Stop(signals)
-		close(signals)
-	}()
-	go func() {
-		for s := range signals {
-			for _, passed := range passedOn {
-				if s == passed {
-					_ = unix.Kill(child, s.(syscall.Signal)) // ESRCH: it has just ended
-				}
+// CatchSignals begins to catch signals, until Stop. A process catches them before it starts the
+// child that they are for: the child may have reported that it runs, and its user sends one.
+func CatchSignals() *Signals {
+	s := &Signals{make(chan os.Signal, 16)}
+	signal.Notify(s.caught, append([]os.Signal{unix.SIGINT, unix.SIGQUIT}, passedOn...)...)
+	return s
+}
+
+// Stop gives the signals their former effects.
+func (s *Signals) Stop() {
+	signal.Stop(s.caught)
+	close(s.caught)
+}
+
+// waitAs waits for the end of a child, and passes signals on to it. any is what to wait for
+// meanwhile: the child, or -1 for all children of the first process of a namespace.
+func waitAs(child, any int, signals *Signals) (syscall.WaitStatus, error) {
+	go func() { // until Stop
+		for s := range signals.caught {
+			if slices.Contains(passedOn, s) {
+				_ = unix.Kill(child, s.(syscall.Signal)) // ESRCH: it has just ended
 			}
 		}
 	}()
@@ -155,8 +166,9 @@ func waitAs(child, any int) (syscall.WaitStatus, error) {
 
 // RunFirst runs a program as the child of this process, which is the first one of a pid namespace
 // and waits for all processes that have lost their parents. The program has no capabilities that
-// this process got by [StartInner]. started is called when the program runs.
-func RunFirst(path string, argv []string, started func()) (syscall.WaitStatus, error) {
+// this process got by [StartInner]. started is called when the program runs. Signals are passed on
+// to it.
+func RunFirst(path string, argv []string, signals *Signals, started func()) (syscall.WaitStatus, error) {
 	runtime.LockOSThread() // the ambient set is the thread's
 	defer runtime.UnlockOSThread()
 	err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
@@ -168,7 +180,7 @@ func RunFirst(path string, argv []string, started func()) (syscall.WaitStatus, e
 		return 0, err
 	}
 	started()
-	return waitAs(pid, -1)
+	return waitAs(pid, -1, signals)
 }
 
 // StartWatcher starts this program again as the leader of a session, so that no terminal signals

@@ -35,10 +35,12 @@ type failedStart struct {
 // Inside makes the copy of the system the root of this process, runs a command in it and returns
 // its exit code. Descriptors 3 and 4 are those of [Session.Run].
 func Inside(command []string) int {
+	signals := host.CatchSignals()
+	defer signals.Stop()
 	spec, failure := os.NewFile(3, "spec"), os.NewFile(4, "failure")
 	syscall.CloseOnExec(3)
 	syscall.CloseOnExec(4)
-	status, err := inside(spec, command, func() { _ = failure.Close() })
+	status, err := inside(spec, command, signals, func() { _ = failure.Close() })
 	if err != nil {
 		f := failedStart{CodeFailed, err.Error()}
 		switch {
@@ -56,7 +58,7 @@ func Inside(command []string) int {
 // errNotRun is the error of a command that cannot be executed.
 var errNotRun = errors.New("cannot run")
 
-func inside(specFile *os.File, command []string, started func()) (syscall.WaitStatus, error) {
+func inside(specFile *os.File, command []string, signals *host.Signals, started func()) (syscall.WaitStatus, error) {
 	var root host.NewRoot
 	if err := json.NewDecoder(specFile).Decode(&root); err != nil {
 		return 0, fmt.Errorf("the first process has ended: %w", err)
@@ -71,7 +73,7 @@ func inside(specFile *os.File, command []string, started func()) (syscall.WaitSt
 	if err != nil {
 		return 0, fmt.Errorf("%w %q: %w", errNotRun, command[0], errors.Unwrap(err))
 	}
-	status, err := host.RunFirst(path, command, started)
+	status, err := host.RunFirst(path, command, signals, started)
 	if err != nil {
 		return 0, fmt.Errorf("%w %q: %w", errNotRun, command[0], err)
 	}

@@ -105,6 +105,8 @@ func (s *Session) Run(command []string) (syscall.WaitStatus, error) {
 		return 0, err
 	}
 	defer failure.Close()
+	signals := host.CatchSignals()
+	defer signals.Stop()
 	hadTerminal := host.HasTerminal(0)
 	argv := append([]string{"fuse-overlay", InsideCommand, "--"}, command...)
 	inner, err := host.StartInner(argv, spec, failureWriter)
@@ -116,7 +118,7 @@ func (s *Session) Run(command []string) (syscall.WaitStatus, error) {
 	if err != nil {
 		return 0, err
 	}
-	status, err := inner.Wait()
+	status, err := inner.Wait(signals)
 	if hadTerminal {
 		host.TakeTerminal(0)
 	}
