@@ -104,7 +104,9 @@ are wrong, and 1 after any other error.
 With --tar the output is a layer of an OCI image: changed objects with their
 parents, ".wh." files for what is gone, the xattrs that the mount shows as PAX
 records, hard links, devices, times with nanoseconds, ids as in the layers.
-Holes of sparse files become zeroes. Sockets are left out with a warning.`
+Holes of sparse files become zeroes: the specification of OCI images advises
+against sparse entries. Sockets are left out with a warning, and an xattr with
+"=" in its name is an error, since no PAX record can hold it.`
 
 // parse sorts the arguments into layers and paths.
 func (o *diffOptions) parse(c *cobra.Command, args []string) error {

@@ -3,11 +3,13 @@ package ocilayer
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/quote"
 	"github.com/fuse-overlay/fuse-overlay/internal/view"
 )
 
@@ -65,6 +67,9 @@ func (w *Writer) header(p string, n *view.Node) (*tar.Header, error) {
 	}
 	xattrs, err := n.Xattrs()
 	for name, value := range xattrs {
+		if strings.Contains(name, "=") {
+			return nil, fmt.Errorf("%w: %s", errXattrName, quote.Word(name))
+		}
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
@@ -73,7 +78,8 @@ func (w *Writer) header(p string, n *view.Node) (*tar.Header, error) {
 	return h, err
 }
 
-// data writes the data of a file. Holes become zeroes: archive/tar writes no sparse files.
+// data writes the data of a file. Holes become zeroes: layers should have no sparse entries, which
+// programs read in different ways (OCI Image Format Specification, layer.md, "Sparse Files").
 func (w *Writer) data(n *view.Node) error {
 	for off := int64(0); off < n.Size; {
 		got, err := n.ReadAt(w.buf[:min(n.Size-off, bufferSize)], off)

@@ -20,7 +20,10 @@ import (
 // Errors of objects that a layer cannot hold.
 var (
 	errNoLowers = errors.New("is only a part of an object, whose rest the lowers have: give the lowers")
-	errRenamed  = errors.New("was renamed, so only the whole directory can be written: give its path")
+	// errXattrName: a PAX record ends its name at the first "=". GNU tar writes "%3D", which the
+	// programs that unpack layers do not decode.
+	errXattrName = errors.New(`has an xattr with "=" in its name, which a layer cannot hold`)
+	errRenamed   = errors.New("was renamed, so only the whole directory can be written: give its path")
 )
 
 // Writer is a [changes.Visitor] that writes a layer. Call Close at the end.

@@ -204,7 +204,7 @@ func TestRefused(t *testing.T) {
 		{"file d/f\nxattr d/f " + metacopy + " \"\"", "", true, ".", "d/f: is only a part"},
 		{"dir d/x\nxattr d/x " + redirect + " /y", "", true, ".", "d/x: is only a part"},
 		{"dir new\nxattr new " + redirect + " /old\nfile new/f", "dir old", false, "new/f", "new: was renamed"},
-		{"file f\nxattr f user.a=b 1", "", false, ".", "f: "},
+		{"file f\nxattr f user.a=b 1", "", false, ".", `f: has an xattr with "=" in its name, which a layer cannot hold: user.a=b`},
 	} {
 		lowers := []string{tt.lower}
 		if tt.alone {
