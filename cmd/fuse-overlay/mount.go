@@ -65,6 +65,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		}
 	}
 	failed = false
+	control.listen()
 	logMounted(req, overlay, log)
 	namespace.Close() // from now on it lasts as long as others use it
 	return a, nil

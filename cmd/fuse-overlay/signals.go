@@ -46,10 +46,8 @@ func catchSignals() <-chan os.Signal {
 	return signals
 }
 
-// serveControlled is serve, with a control socket. The mount has been reported to the caller of the
-// program.
+// serveControlled is serve, after which the control socket is removed.
 func (a *attached) serveControlled(signals <-chan os.Signal) {
-	a.control.listen()
 	a.serve(signals)
 	a.control.close()
 }
@@ -115,6 +113,7 @@ func (a *attached) cut() {
 
 // detach unmounts a mount that cannot be used.
 func (a *attached) detach() {
+	a.control.close()
 	if err := a.mount.Unmount(); err != nil {
 		a.log.Error("cannot unmount", zap.Error(err))
 	}

@@ -26,7 +26,8 @@ func system(t *testing.T) map[string]string {
 	return objects
 }
 
-// keepSystem fails the test unless the system is at its end as it was. Plain users cannot change it.
+// keepSystem fails the test unless the system is at its end as it was. Plain users cannot change
+// it.
 func keepSystem(t *testing.T, e *harness.Env) {
 	t.Helper()
 	if e.Mode != harness.ModeRoot {

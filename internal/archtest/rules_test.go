@@ -87,7 +87,7 @@ var allowed = map[string][]string{
 	"internal/control":          {"internal/host"},
 	"internal/message":          {},
 	"internal/mountargs":        {"internal/commands"},
-	"internal/mounts":           {"internal/commands", "internal/host", "internal/mountargs", "internal/sys"},
+	"internal/mounts":           {"internal/commands", "internal/control", "internal/host", "internal/mountargs", "internal/sys"},
 	"internal/progress":         {},
 	"internal/quote":            {},
 	"internal/view":             {"fs"},

@@ -99,6 +99,44 @@ func runtimeDirs(m host.MountEntry) []host.RuntimeDir {
 	return dirs
 }
 
+// RemoveLeft removes the socket of a mount that a killed daemon has left. While a mount is there,
+// no other daemon can have its number, and with it its socket.
+func RemoveLeft(m host.MountEntry) error {
+	name, err := socketName(m.Dev)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), infoTime)
+	defer cancel()
+	for _, d := range runtimeDirs(m) {
+		if err := removeLeft(ctx, d, name); err != nil && !errors.Is(err, unix.ENOENT) {
+			return err
+		}
+	}
+	return nil
+}
+
+func removeLeft(ctx context.Context, d host.RuntimeDir, name string) error {
+	parent, err := d.Open()
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	folder, err := parent.Enter(folderName, d.Owner)
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	c, err := folder.Dial(ctx, name)
+	switch {
+	case err == nil:
+		return c.Close()
+	case errors.Is(err, unix.ECONNREFUSED):
+		return folder.Remove(name)
+	}
+	return err
+}
+
 // callIn sends one request to the socket of a name in a runtime directory.
 func callIn(ctx context.Context, d host.RuntimeDir, name, request string) (*reply, error) {
 	parent, err := d.Open()

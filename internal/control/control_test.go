@@ -108,6 +108,28 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	}
 }
 
+// A client removes the socket that a killed daemon has left, and no other.
+func TestRemoveLeft(t *testing.T) {
+	s := newSite(t)
+	remove := func() error { return removeLeft(t.Context(), s.dir, testName) }
+	if err := remove(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("no folder: %v", err)
+	}
+	s.listen(nil)
+	must(t, remove())
+	if _, err := s.info(); err != nil {
+		t.Errorf("the socket of a daemon: %v", err)
+	}
+	must(t, s.server.listener.Close())
+	must(t, remove())
+	if _, err := os.Lstat(s.socket()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket of a dead daemon: %v", err)
+	}
+	if err := remove(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("no socket: %v", err)
+	}
+}
+
 // The end of a daemon removes its own socket, and not that of the next daemon of the same name.
 func TestCloseRemovesOnlyItsOwn(t *testing.T) {
 	s := newSite(t).listen(nil)

@@ -123,8 +123,8 @@ func (p InnerProcess) Wait(signals *Signals) (syscall.WaitStatus, error) {
 // later.
 type Signals struct{ caught chan os.Signal }
 
-// passedOn are the signals that are passed on. SIGINT and SIGQUIT are caught and dropped: a terminal
-// sends them to all processes itself.
+// passedOn are the signals that are passed on. SIGINT and SIGQUIT are caught and dropped: a
+// terminal sends them to all processes itself.
 var passedOn = []os.Signal{unix.SIGTERM, unix.SIGHUP, unix.SIGUSR1, unix.SIGUSR2}
 
 // CatchSignals begins to catch signals, until Stop. A process catches them before it starts the

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/control"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -75,6 +76,9 @@ func unmountOne(path string, lazy bool) (*unmounted, error) {
 	}
 	if !lazy {
 		u.findDaemon() // sends no request, which would keep the mount in use while the daemon hangs
+		if u.daemon.PID == 0 {
+			_ = control.RemoveLeft(m) // without it, the next daemon with this number does
+		}
 	}
 	if err := unmountBy(direct, lazy)(m.Point); err != nil {
 		u.close()
