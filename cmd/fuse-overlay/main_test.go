@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
+	"github.com/fuse-overlay/fuse-overlay/internal/version"
 )
 
 func TestVersion(t *testing.T) {
@@ -66,6 +68,46 @@ func TestManualNamesEveryOption(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The manual has the default of each option, and the version that all are in.
+func TestManualHasDefaults(t *testing.T) {
+	text, err := os.ReadFile("../../docs/fuse-overlay.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "\n.Sh OPTIONS\n")
+	options, _, _ := strings.Cut(after, "\n.Ss Accepted, without effect\n")
+	described := ""
+	entries := regexp.MustCompile(`(?m)^\.It Cm (.*)\n((?:[^.].*\n|\.(?:[^IE]|I[^t]|E[^l]).*\n)*)`).FindAllStringSubmatch(options, -1)
+	for _, m := range entries {
+		described += m[1] + " "
+		if m[2] == "" { // the next entry describes this one too
+			continue
+		}
+		known := optionNamed(described)
+		described = ""
+		if known != "" && !regexp.MustCompile(`(?i)default`).MatchString(m[2]) {
+			t.Errorf("%s has no default", known)
+		}
+	}
+	if len(entries) < 40 {
+		t.Errorf("only %d entries were found", len(entries))
+	}
+	if !strings.Contains(string(text), "\n.Sh HISTORY\nAll flags, options and commands are in version "+version.First+",") {
+		t.Error("the history does not name the first version")
+	}
+}
+
+// optionNamed returns an option that is a word of a text.
+func optionNamed(text string) string {
+	words := strings.Fields(text)
+	for _, name := range optionNames() {
+		if slices.Contains(words, name) {
+			return name
+		}
+	}
+	return ""
 }
 
 func TestErrorsAreOneLineAndNameTheProgram(t *testing.T) {

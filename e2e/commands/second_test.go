@@ -149,7 +149,7 @@ func TestManualPages(t *testing.T) {
 			}
 		}
 		text := program(t, "mandoc", "-T", "ascii", e.Dir+"/fuse-overlay-umount.1").out
-		for _, part := range []string{"-\b--\b-t\bti\bim\bme\beo\bou\but\bt=30s", "1970-01-02", "E\bEX\bXI\bIT\bT S\bST\bTA\bAT\bTU\bUS\bS"} {
+		for _, part := range []string{"-\b--\b-t\bti\bim\bme\beo\bou\but\bt=DURATION", "(default: 30s)", "1970-01-02", "E\bEX\bXI\bIT\bT S\bST\bTA\bAT\bTU\bUS\bS"} {
 			if !strings.Contains(text, part) {
 				t.Errorf("%q is not in\n%s", part, text)
 			}
