@@ -10,6 +10,9 @@ import (
 // Format is the form of whiteouts and opaque directories in one upper. A whiteout is a device, an
 // empty file with an extended attribute, or else a marker.
 type Format struct {
+	// None: the upper takes no form of whiteout. What a lower has can be neither removed nor renamed
+	// (EPERM), and a removed directory cannot be made again.
+	None bool
 	// Devices: a whiteout is a character device 0/0. [Forms].Default has it only if names can be
 	// exchanged (RENAME_EXCHANGE): otherwise no single call replaces a directory by a device.
 	Devices bool
@@ -33,6 +36,8 @@ func (f Format) InPlace() bool { return f.Devices || f.WhiteoutXattrs }
 func (f Format) String() string {
 	form, opaque := "files "+Marker("NAME"), "files "+OpaqueMarker
 	switch {
+	case f.None:
+		return "the upper takes none"
 	case f.WhiteoutXattrs:
 		form = "attributes " + f.Xattrs.Name(ondisk.Whiteout)
 	case f.Devices:
@@ -46,8 +51,11 @@ func (f Format) String() string {
 
 // Missing describes for a log, with the reason, what the upper does without.
 func (f Format) Missing() []string {
-	if f.Devices {
+	switch {
+	case f.Devices:
 		return nil
+	case f.None:
+		return []string{"removals and renames of what a lower has (EPERM): the upper takes no form of whiteout"}
 	}
 	return []string{"whiteout devices: the upper takes none, cannot exchange names, or markers are wanted"}
 }

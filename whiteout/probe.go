@@ -2,6 +2,7 @@ package whiteout
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -55,19 +56,27 @@ func probe(work *sys.Dir, wanted Wanted) (f Format, err error) {
 	if f.Xattrs, err = probeOpaque(work, wanted.Names); err != nil {
 		return Format{}, err
 	}
-	if f.Devices || f.Xattrs == ondisk.NoXattrs {
+	if f.Devices || wanted.Markers && !wanted.Xattrs {
 		return f, nil
 	}
-	if !wanted.Xattrs {
-		if wanted.Markers {
-			return f, nil
+	xattrs := func() (ok bool, err error) {
+		if f.Xattrs != ondisk.NoXattrs {
+			f.WhiteoutXattrs, err = available(tryXattrWhiteout(work, f.Xattrs))
 		}
-		if markers, err := available(tryMarker(work)); err != nil || markers {
+		return f.WhiteoutXattrs, err
+	}
+	markers := func() (bool, error) { return available(tryMarker(work)) }
+	forms := []func() (bool, error){markers, xattrs}
+	if wanted.Xattrs {
+		slices.Reverse(forms)
+	}
+	for _, form := range forms {
+		if ok, err := form(); err != nil || ok {
 			return f, err
 		}
 	}
-	f.WhiteoutXattrs, err = available(tryXattrWhiteout(work, f.Xattrs))
-	return f, err
+	f.None = true
+	return f, nil
 }
 
 // probeLong finds the format for names whose markers would be too long, if f has markers: the xattr

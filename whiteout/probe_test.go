@@ -87,6 +87,12 @@ func TestProbe(t *testing.T) {
 		{"no devices wanted, and no markers", t.TempDir(), Wanted{Markers: true, Xattrs: true, Names: ondisk.Names{UserOnly: true}}, nil, nil,
 			Format{Xattrs: user, WhiteoutXattrs: true}},
 		{"attributes that cannot be had", ramfs(t), Wanted{Markers: true, Xattrs: true}, nil, nil, Format{}},
+		{"neither devices, markers nor attributes", t.TempDir(), Wanted{}, func(op sys.Op) bool {
+			return op.Call == "mknodat" || op.Call == "setxattr" || op.Name == trialMarker
+		}, unix.EPERM, Format{None: true}},
+		{"no attributes of files, devices or markers", t.TempDir(), Wanted{Xattrs: true}, func(op sys.Op) bool {
+			return op.Call == "mknodat" || op.Name == trialMarker || op.Call == "renameat2"
+		}, unix.EINVAL, Format{Xattrs: trusted, None: true}},
 		{"attributes that do not stay", t.TempDir(), Wanted{}, is("getxattr", ""), unix.ENODATA, Format{Devices: true, RenameWhiteout: true, Xattrs: ondisk.NoXattrs}},
 	} {
 		work := open(t, c.base)

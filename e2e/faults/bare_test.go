@@ -239,3 +239,36 @@ func wantMarks(t *testing.T, upper, white, opaque string) {
 		t.Errorf("want whiteouts as a %s and opaque directories by an %s, got %v", white, opaque, count)
 	}
 }
+
+// The mount of another overlay takes neither devices 0/0 nor names .wh.NAME, and with noxattrs no
+// xattrs: no whiteout can be recorded there. A removal then fails and changes nothing, and the log
+// reports that from the start.
+func TestUpperWithoutWhiteouts(t *testing.T) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		outer := e.Overlay(t, "")
+		outer.Opts = []string{"noxattrs"}
+		outer.Mount()
+		o := harness.NewEnv(t, e.Mode).Overlay(t, "file f \"lower\"\ndir d\nfile d/x \"x\"")
+		o.Upper, o.Work = outer.Path("upper"), outer.Path("work")
+		harness.Mkdir(t, o.Upper, o.Work)
+		o.Mount()
+		for _, refused := range []string{"rm f", "rm -r d", "mv f g"} {
+			if out, err := harness.RunIn(o.Point, nil, time.Minute, "sh", "-c", refused); err == nil || !strings.Contains(out, "not permitted") {
+				t.Errorf("%s: %v, %s", refused, err, out)
+			}
+		}
+		harness.Shell(t, o.Point, "echo more >>f; echo new >d/n; mkdir a; echo y >a/y; mv a b; rm d/n; rm b/y; rmdir b; touch g")
+		o.Remount()
+		harness.WantTree(t, "the merged tree", o.Point, "file f \"lowermore\\n\"\ndir d\nfile d/x \"x\"\nfile g \"\"")
+		lines := logged(o, "mounted")
+		if len(lines) == 0 {
+			t.Fatal("no line about the mount")
+		}
+		l := lines[len(lines)-1]
+		if l.Whiteouts != "the upper takes none" || !strings.Contains(fmt.Sprint(l.Without), "removals and renames of what a lower has") {
+			t.Errorf("the log: %+v", l)
+		}
+		o.Unmount()
+	})
+}
