@@ -39,6 +39,9 @@ LINT         := .tools/golangci-lint-$(LINT_VERSION)
 VALE_VERSION := v3.21.0
 VALE         := .tools/vale-$(VALE_VERSION)
 
+FREEZE_VERSION := v0.2.2
+FREEZE         := .tools/freeze-$(FREEZE_VERSION)
+
 # Folders (without their subfolders) and files whose English `make lint` checks.
 DIRS ?= .ci/run .github .golangci.yml Makefile \
 	$(wildcard *.md docs/examples/*.* docs/examples/kubernetes/*) docs/examples/fstab \
@@ -61,7 +64,7 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions site race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions site recordings race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
 	test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -116,6 +119,13 @@ $(LINT):
 $(VALE):
 	GOBIN=$(CURDIR)/.tools CGO_ENABLED=1 $(GO) install github.com/vale-cli/vale/v3/cmd/vale@$(VALE_VERSION)
 	mv .tools/vale $@
+
+recordings: build $(FREEZE) ## draw what make demo and fuse-overlay try print: docs/recordings (root)
+	scripts/recordings.sh $(FREEZE)
+
+$(FREEZE):
+	GOBIN=$(CURDIR)/.tools $(GO) install github.com/charmbracelet/freeze@$(FREEZE_VERSION)
+	mv .tools/freeze $@
 
 unit: ## unit tests with the race detector, with ranks of locks, and the coverage floor
 	@mkdir -p bin
