@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
@@ -95,5 +96,28 @@ func TestAnchors(t *testing.T) {
 	got := anchors("# A `b=c`, d\n\n## e - f\n\n```sh\n# g\n```\n")
 	if len(got) != 1 || !got["a-bc-d"] {
 		t.Errorf("got %v", got)
+	}
+}
+
+// The flags of the bench that documents use exist.
+func TestFlagsOfTheBench(t *testing.T) {
+	usage, err := harness.RunIn(root, nil, 2*time.Minute, "go", "run", "./bench", "-h")
+	harness.Check(t, err)
+	used := 0
+	for _, page := range documents(t, root) {
+		for _, b := range harness.Blocks(t, page) {
+			text := regexp.MustCompile(`"[^"]*"`).ReplaceAllString(b.Text, "") // expressions
+			for _, m := range regexp.MustCompile(`BENCH=('[^']*'|\S+)`).FindAllStringSubmatch(text, -1) {
+				for _, flag := range regexp.MustCompile(`(?:^|[ '])-([a-z]+)`).FindAllStringSubmatch(m[1], -1) {
+					used++
+					if !strings.Contains(usage, "\n  -"+flag[1]+" ") && !strings.Contains(usage, "\n  -"+flag[1]+"\n") {
+						t.Errorf("%s:%d: the bench has no flag -%s", page, b.Line, flag[1])
+					}
+				}
+			}
+		}
+	}
+	if used < 20 {
+		t.Errorf("only %d flags were found", used)
 	}
 }
