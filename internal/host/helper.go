@@ -37,7 +37,30 @@ func findMountProgram(otherwise string) (string, error) {
 }
 
 // UnmountByHelper is [Unmount] for a plain user. EBUSY: it is in use.
-func UnmountByHelper(point string) error { return fusermount("-u", point) }
+func UnmountByHelper(point string) error { return unmountByHelper(point, mountList) }
+
+// mountList is where fusermount3 looks for the mount. Minimal systems do not have the file.
+const mountList = "/etc/mtab"
+
+// unmountByHelper uses umount(8) where fusermount3 has no list of mounts. The one of util-linux reads
+// the mount table of the kernel, and unmounts a FUSE mount for the user who has mounted it.
+func unmountByHelper(point, list string) error {
+	err := fusermount("-u", point)
+	if err == nil || err == unix.EBUSY {
+		return err
+	}
+	if _, missing := os.Stat(list); missing == nil {
+		return err
+	}
+	out, failure := exec.Command("umount", point).CombinedOutput()
+	switch {
+	case failure == nil:
+		return nil
+	case strings.Contains(string(out), "busy"):
+		return unix.EBUSY
+	}
+	return fmt.Errorf("%w; make %s a link to /proc/self/mounts", err, list)
+}
 
 // DetachByHelper is [Detach] for a plain user.
 func DetachByHelper(point string) error { return fusermount("-u", "-z", point) }
