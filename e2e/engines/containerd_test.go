@@ -107,6 +107,7 @@ func TestContainerd(t *testing.T) {
 			c.ctr("containers", "rm", "--keep-snapshot", "changed")
 			do("commit committed changed")
 			do("prepare again committed")
+			c.checkSnapshot(s, "again")
 			roots[s] = c.mountSnapshot(s, "again")
 		}
 		harness.WantTree(t, "the image", withoutSystem(t, e, roots[ourSnapshotter+" base"]), imageTree)

@@ -182,6 +182,7 @@ func TestDocker(t *testing.T) {
 				}
 				d.run("changed", "e2e/built", containerChanges)
 				diffs[driver] = sortedLines(d.docker("diff", "changed"))
+				checkStorage(t, filepath.Join(d.dir, "data", driver), true) // of the build, and of the container
 				d.docker("commit", "changed", "e2e/changed")
 				d.docker("save", "-o", d.dir+"/saved.tar", "e2e/changed")
 				d.docker("rm", "built", "changed")
@@ -189,6 +190,7 @@ func TestDocker(t *testing.T) {
 				d.docker("load", "-i", d.dir+"/saved.tar")
 				d.docker("create", "--name", "loaded", "e2e/changed")
 				exports[driver+" loaded"] = d.export("loaded")
+				checkStorage(t, filepath.Join(d.dir, "data", driver), true)
 				d.docker("rm", "loaded")
 				if driver == ourDriver {
 					wantMounted(t, "all containers removed", 0)

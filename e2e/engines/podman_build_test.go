@@ -108,6 +108,9 @@ func (e *engine) build(t *testing.T, builder string) map[string]string {
 	e.run(t, args...)
 	e.removeImageLater(t, image)
 	t.Logf("%s, %s: built in %v", e.name, builder, time.Since(before).Round(100*time.Millisecond))
+	if builder == "podman" {
+		e.compareDiffs(t, image)
+	}
 	id, out := e.runToEnd(t, image)
 	e.podman(t, "rm", id)
 	harness.Equal(t, "a container of the image", out, "configure\ndata\n")

@@ -42,8 +42,8 @@ func UnmountByHelper(point string) error { return unmountByHelper(point, mountLi
 // mountList is where fusermount3 looks for the mount. Minimal systems do not have the file.
 const mountList = "/etc/mtab"
 
-// unmountByHelper uses umount(8) where fusermount3 has no list of mounts. The one of util-linux reads
-// the mount table of the kernel, and unmounts a FUSE mount for the user who has mounted it.
+// unmountByHelper uses umount(8) where fusermount3 has no list of mounts. The one of util-linux
+// reads the mount table of the kernel, and unmounts a FUSE mount for the user who has mounted it.
 func unmountByHelper(point, list string) error {
 	err := fusermount("-u", point)
 	if err == nil || err == unix.EBUSY {
