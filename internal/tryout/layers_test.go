@@ -3,6 +3,7 @@ package tryout
 import (
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -56,5 +57,31 @@ func TestRemoveStopsAtMounts(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/f"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A mount that goes with its directory before it gets its overlay is not in the copy. One whose
+// overlay cannot be mounted is, with a warning.
+func TestMountThatGoes(t *testing.T) {
+	brief, broken := t.TempDir()+"/brief", testkit.Mount(t, "tmpfs", "tmpfs", "")
+	testkit.Must(t, os.Mkdir(brief, 0o755))
+	testkit.Must(t, unix.Mount("tmpfs", brief, "tmpfs", 0, ""))
+	t.Cleanup(func() { _ = unix.Unmount(brief, unix.MNT_DETACH) }) // EINVAL: the program has done it
+	program := t.TempDir() + "/program"
+	testkit.Must(t, os.WriteFile(program, []byte(`#!/bin/sh
+case $3 in
+*lowerdir=`+brief+`,*) umount `+brief+` && rmdir `+brief+`; exit 1 ;;
+*lowerdir=`+broken+`,*) exit 1 ;;
+esac
+`), 0o755))
+	s := Session{dir: t.TempDir()}
+	var warnings []string
+	testkit.Must(t, s.mount(program, func(err error) { warnings = append(warnings, err.Error()) }))
+	for path, there := range map[string]bool{brief: false, broken: true} {
+		warned := slices.ContainsFunc(warnings, func(text string) bool { return strings.Contains(text, path) })
+		copied := slices.ContainsFunc(s.root.Mounts, func(m host.RootMount) bool { return m.To == path })
+		if warned != there || copied != there {
+			t.Errorf("%s: in the copy %v, warnings %q", path, copied, warnings)
+		}
 	}
 }

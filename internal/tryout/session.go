@@ -84,6 +84,8 @@ func (s *Session) mount(program string, warn func(error)) error {
 		if overlay[i] {
 			if l, err := add(m.To); err == nil {
 				m.From = l.merged
+			} else if _, gone := os.Lstat(m.To); errors.Is(gone, os.ErrNotExist) {
+				continue // unmounted meanwhile, with its directory
 			} else {
 				m.ReadOnly = true
 				warn(fmt.Errorf("read-only for the command: %w", err))
