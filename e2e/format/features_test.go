@@ -22,6 +22,7 @@ var formats = []format{
 	},
 	{
 		name: "userxattr", opts: []string{"userxattr"}, kernel: []string{"index=off", "xino=off"}, modes: harness.RootModes,
+		since:  escapesSince,
 		layers: plainLayers, scripts: append([]string{plainScripts[0] + `
 			rename tree moved = EXDEV
 			setxattr d user.overlay.opaque y
@@ -106,7 +107,7 @@ var formats = []format{
 	},
 	{
 		name: "xattr_whiteouts", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
-		here: []string{"xattr_whiteouts"}, modes: harness.OnlyRoot, layers: xattrWhiteoutLayers,
+		here: []string{"xattr_whiteouts"}, since: escapesSince, modes: harness.OnlyRoot, layers: xattrWhiteoutLayers,
 		scripts: xattrWhiteoutScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a whiteout of the upper is gone": withoutFile("upper/rm"),
@@ -117,7 +118,7 @@ var formats = []format{
 	},
 	{
 		name: "data-only", opts: []string{"redirect_dir=on", "index=off", "metacopy=on", "xino=off"}, modes: harness.OnlyRoot,
-		layers: metacopyLayers, scripts: dataOnlyScripts,
+		since: [2]int{6, 5}, layers: metacopyLayers, scripts: dataOnlyScripts,
 		broken: map[string]func(o *harness.Overlay) error{
 			"a redirect to the data is gone": without("far/away", "trusted.overlay.redirect"),
 		},
@@ -145,7 +146,7 @@ var formats = []format{
 	},
 	{
 		name: "nesting", opts: []string{"redirect_dir=off", "index=off", "metacopy=off", "xino=off"},
-		modes: harness.OnlyRoot, identity: true,
+		since: escapesSince, modes: harness.OnlyRoot, identity: true,
 		layers: nestingLayers, scripts: nestingScripts, inside: lookInside,
 		broken: map[string]func(o *harness.Overlay) error{
 			"an escaped mark is gone": without("in0/d", "trusted.overlay.overlay.opaque"),

@@ -27,9 +27,11 @@ type format struct {
 	kernel []string // options of the kernel's overlayfs besides opts
 	here   []string // options of the program besides opts
 	then   []string // options of the second, fourth and so on mount, in place of opts; nil: opts
-	modes  []harness.Mode
-	disks  []string // types of the upper's file system; nil: all of formatDisks
-	apart  bool     // the lowers lie on another file system
+	// since is the version of the first kernel whose overlayfs has the feature; zero: all have it.
+	since [2]int
+	modes []harness.Mode
+	disks []string // types of the upper's file system; nil: all of formatDisks
+	apart bool     // the lowers lie on another file system
 	// identity: the format keeps st_ino over a remount.
 	identity bool
 	layers   []string // tables, the topmost lower first
@@ -62,6 +64,9 @@ func TestFormat(t *testing.T) {
 	for i := range formats {
 		f := &formats[i]
 		t.Run(f.name, func(t *testing.T) {
+			if !harness.KernelAtLeast(t, f.since[0], f.since[1]) {
+				t.Skipf("the kernel's overlayfs has that from Linux %d.%d on", f.since[0], f.since[1])
+			}
 			if f.disks == nil {
 				f.disks = formatDisks
 			}

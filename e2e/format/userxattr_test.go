@@ -70,8 +70,15 @@ func useUserxattr(t *testing.T, e *harness.Env, o *harness.Overlay) string {
 	return strings.Join(results, "\n")
 }
 
+// escapesSince is the first version of Linux whose overlayfs stores xattrs of another overlay under
+// escaped names (ovl_xattr_escape_name), and whiteouts as xattrs.
+var escapesSince = [2]int{6, 7}
+
 func TestUserxattrAndTheKernel(t *testing.T) {
 	harness.NeedDaemon(t)
+	if !harness.KernelAtLeast(t, escapesSince[0], escapesSince[1]) {
+		t.Skip("before Linux 6.7 the kernel's overlayfs escapes no xattrs")
+	}
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		sides := map[harness.Implementation]*harness.Overlay{}
 		mount := func(o *harness.Overlay, by harness.Implementation) {
