@@ -24,6 +24,7 @@ packages=(
 	fuse3           # fusermount3, mount.fuse3
 	gcc             # go test -race, and the linter of prose
 	git             # the version of the build, and a program to run on a mount
+	iproute2        # ip, which rootlesskit calls
 	kmod            # modprobe
 	libc6-dev       # go test -race
 	libcap2-bin     # setcap, getcap
@@ -37,9 +38,11 @@ packages=(
 	procps          # ps, pgrep
 	python3-pip     # pip, run against a copy of the system
 	qemu-system-x86 # a machine for another kernel
+	rootlesskit     # the namespaces of a plain user's dockerd and containerd
 	runc            # the runtime of containerd's and docker's containers
 	secilc          # a policy of SELinux for the machine
 	skopeo          # copies of images out of a storage on the mount, and into it
+	slirp4netns     # the network of those namespaces
 	squashfs-tools  # mksquashfs: a lower whose file system has no UUID
 	strace          # counting system calls
 	systemd         # systemd-analyze: checks the example of a mount unit
@@ -56,9 +59,11 @@ clients=(
 	systemd-container           # systemd-nspawn
 	umoci                       # images without a daemon
 )
-commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs fusermount3 gcc
-	getcap getfacl getfattr git losetup make mandoc mkdocs mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs mount newuidmap nsenter pgrep podman
-	qemu-system-x86_64 runc secilc setcap setfacl setfattr setpriv skopeo strace systemd-analyze unshare useradd xz)
+commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs
+	fusermount3 gcc getcap getfacl getfattr git ip losetup make mandoc mkdocs mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs
+	mount newuidmap nsenter pgrep podman qemu-system-x86_64 rootlesskit runc secilc setcap setfacl setfattr setpriv
+	skopeo slirp4netns strace systemd-analyze unshare useradd xz)
+devices=(/dev/fuse /dev/net/tun)
 
 case "${1-}" in
 '') ;;
@@ -67,6 +72,7 @@ bench)
 	optional=()
 	packages=(btrfs-progs busybox-static conmon crun fio fuse-overlayfs git mount podman python3 util-linux xfsprogs)
 	commands=(busybox conmon crun fio fuse-overlayfs git losetup mkfs.btrfs mkfs.xfs mount nsenter podman python3 unshare)
+	devices=(/dev/fuse)
 	;;
 *)
 	echo "usage: deps.sh [bench|clients]" >&2
@@ -126,10 +132,14 @@ check_commands() {
 }
 
 check_devices() {
-	if [ ! -e /dev/fuse ] && [ "$(id -u)" -eq 0 ]; then
-		modprobe fuse 2>/dev/null || true
-	fi
-	[ -c /dev/fuse ] || die "/dev/fuse is missing: load the module fuse, or give the container that device"
+	local device module
+	for device in "${devices[@]}"; do
+		module=${device##*/}
+		if [ ! -e "$device" ] && [ "$(id -u)" -eq 0 ]; then
+			modprobe "$module" 2>/dev/null || true
+		fi
+		[ -c "$device" ] || die "$device is missing: load the module $module, or give the container that device"
+	done
 	local restricted=/proc/sys/kernel/apparmor_restrict_unprivileged_userns
 	if [ -e "$restricted" ] && [ "$(cat "$restricted")" != 0 ]; then
 		die "unprivileged user namespaces are off, the rootless tests cannot run:" \
