@@ -91,13 +91,18 @@ func unmountCgroups() error {
 }
 
 // installName makes the program under test callable by the name that clients use. If the run has an
-// option for all mounts, the name is a script that adds it, because clients cannot.
+// option for all mounts of root, the name is a script that adds it, because clients cannot. It adds
+// nothing in a user namespace, whose first line of uid_map maps uid 0 to another.
 func installName(path string) error {
 	io := os.Getenv(EnvIO)
 	if io == "" {
 		return os.Symlink(Program, path)
 	}
-	script := fmt.Sprintf("#!/bin/bash\nexec -a fuse-overlayfs %s \"$@\" -o io=%s\n", Program, io)
+	script := fmt.Sprintf(`#!/bin/bash
+read -r _ outside _ </proc/self/uid_map
+[ "$outside" != 0 ] || set -- "$@" -o io=%s
+exec -a fuse-overlayfs %s "$@"
+`, io, Program)
 	return os.WriteFile(path, []byte(script), 0o755)
 }
 
