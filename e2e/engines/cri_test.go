@@ -60,7 +60,7 @@ func startCRI(t *testing.T, e *harness.Env, snapshotter string, layers ...string
 	harness.Mkdir(t, dir)
 	harness.Write(t, dir+"/10-e2e.conflist", criNetwork)
 	harness.Check(t, os.WriteFile(dir+"/runc", []byte(criRunc), 0o755))
-	c := startContainerdWith(t, e, criSettings(snapshotter, dir))
+	c := startContainerdWith(t, e, engineRoot, criSettings(snapshotter, dir))
 	t.Cleanup(func() { _, _ = c.tryCrictl("rmp", "--all", "--force") })
 	c.namespace = "k8s.io"
 	for name, command := range map[string][]string{criPause: {"/bin/sleep", "100000"}, containerdImage: {"/bin/sh"}} {

@@ -2,15 +2,12 @@ package engines
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
@@ -19,104 +16,6 @@ const (
 	ourDriver    = "fuse-overlayfs"
 	kernelDriver = "overlay2" // docker on the kernel's overlayfs, to compare with
 )
-
-// docker is a running dockerd of a test.
-type docker struct {
-	t   *testing.T
-	dir string
-}
-
-// One daemon at a time: paths of sockets must be short, and /run is the test's own.
-const dockerSocket = "unix:///run/docker.sock"
-
-func startDocker(t *testing.T, e *harness.Env, driver string, options ...string) *docker {
-	t.Helper()
-	dir, err := os.MkdirTemp(e.Dir, driver+"-")
-	harness.Check(t, err)
-	harness.Check(t, os.Chmod(dir, 0o755)) // containers in a user namespace pass through
-	return startDockerIn(t, e, dir, driver, options...)
-}
-
-// startDockerIn is startDocker with a folder for the data, which may have been used before.
-func startDockerIn(t *testing.T, e *harness.Env, dir, driver string, options ...string) *docker {
-	t.Helper()
-	d := &docker{t: t, dir: dir}
-	args := append([]string{"--host", dockerSocket, "--storage-driver", driver, "--iptables=false", "--ip-forward=false",
-		"--bridge=none", "--cgroup-parent", harness.CgroupName(), "--data-root", d.dir + "/data", "--exec-root",
-		"/run/docker",
-		"--pidfile", "/run/docker.pid"}, options...)
-	startService(t, e, func() error { _, err := d.try("version"); return err }, "dockerd", args...)
-	return d
-}
-
-func (d *docker) try(args ...string) (string, error) {
-	return harness.RunIn(d.dir, []string{"DOCKER_HOST=" + dockerSocket}, 3*time.Minute, "docker", args...)
-}
-
-func (d *docker) docker(args ...string) string {
-	d.t.Helper()
-	out, err := d.try(args...)
-	if err != nil {
-		d.t.Fatalf("docker %q: %v\n%s", args, err, out)
-	}
-	return out
-}
-
-// The builders of docker, as values of DOCKER_BUILDKIT.
-const (
-	olderBuilder = "0"
-	buildKit     = "1" // the default since docker 23
-)
-
-// build builds an image without a network.
-func (d *docker) build(builder, image, context string) string {
-	d.t.Helper()
-	out, err := harness.RunIn(d.dir, []string{"DOCKER_BUILDKIT=" + builder, "BUILDKIT_PROGRESS=plain",
-		"DOCKER_HOST=" + dockerSocket}, 5*time.Minute,
-		"docker", "build", "--network", "none", "--no-cache", "-t", image, context)
-	if err != nil {
-		d.t.Fatalf("docker build of %s: %v\n%s", image, err, out)
-	}
-	return out
-}
-
-// run runs a script in a new container, which is not removed.
-func (d *docker) run(name, image, script string) string {
-	d.t.Helper()
-	return d.docker("run", "--network", "none", "--name", name, image, "/bin/sh", "-ec", script)
-}
-
-// export unpacks the whole tree of a container that does not run. docker 26 leaves the mount that
-// it makes for that, with every driver (moby issue 48516). Such a container cannot start again.
-func (d *docker) export(container string) string {
-	d.t.Helper()
-	to := filepath.Join(d.dir, "export-"+container)
-	harness.Mkdir(d.t, to)
-	harness.Shell(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" export "+container+
-		" | tar -x --xattrs --xattrs-include='*' --numeric-owner")
-	for _, m := range harness.MountTable() {
-		if strings.HasPrefix(m.Point, d.dir+"/data/") && strings.HasSuffix(m.Point, "/merged") {
-			harness.Check(d.t, syscall.Unmount(m.Point, 0))
-		}
-	}
-	return to
-}
-
-// data unpacks the folder /data of a container.
-func (d *docker) data(container string) string {
-	d.t.Helper()
-	to := filepath.Join(d.dir, "data-"+container)
-	harness.Mkdir(d.t, to)
-	harness.Shell(d.t, to, "set -o pipefail; docker --host "+dockerSocket+" cp "+container+":/data - | tar -x --numeric-owner")
-	return to
-}
-
-// importTree makes an image of a folder.
-func (d *docker) importTree(dir, image string) {
-	d.t.Helper()
-	harness.Shell(d.t, d.dir, "set -o pipefail; tar --numeric-owner -C "+dir+" -c . | docker --host "+dockerSocket+
-		" import - "+image)
-}
 
 // BuildKit inside dockerd builds on the driver too.
 func TestDockerBuildKit(t *testing.T) {
@@ -133,7 +32,7 @@ COPY busybox /bin/sh
 RUN ["/bin/sh", "-ec", "mkdir /d; echo x >/d/gone; echo old >/d/kept; echo \"root: $(cat /proc/mounts | head -n 1)\""]
 RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 `)
-		d := startDocker(t, e, ourDriver)
+		d := startDocker(t, e, engineRoot, ourDriver)
 		if out := d.build(buildKit, "e2e/buildkit", context); !strings.Contains(out, "root: fuse-overlayfs / fuse.fuse-overlayfs rw") {
 			t.Errorf("the root of a step: %s", out)
 		}
@@ -150,25 +49,29 @@ RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 func TestDocker(t *testing.T) {
 	harness.NeedDaemon(t)
 	root := debianRoot(t)
-	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
-		harness.Tried(t, "docker", actBuild, actRun, actDiff, actCommit)
-		harness.Tried(t, "docker, BuildKit", actBuild)
-		context := buildContext(t, e)
+	eachUser(t, func(t *testing.T, e *harness.Env, user string) {
+		harness.Tried(t, client("docker", user), actBuild, actRun, actDiff, actCommit)
+		builders := []string{buildKit}
+		if user == engineRoot {
+			harness.Tried(t, "docker, BuildKit", actBuild)
+			builders = append(builders, olderBuilder)
+		}
+		context := buildContext(t, e, user)
 		exports := map[string]string{}
 		diffs := map[string]string{}
 		for _, driver := range []string{kernelDriver, ourDriver} {
 			t.Run(driver, func(t *testing.T) {
 				harness.NothingLeft(t)
-				d := startDocker(t, e, driver)
+				d := startDocker(t, e, user, driver)
 				harness.Equal(t, "the driver", strings.TrimSpace(d.docker("info", "-f", "{{.Driver}}")), driver)
 				d.importTree(root, buildBase)
-				for _, builder := range []string{buildKit, olderBuilder} {
+				for _, builder := range builders {
 					d.build(builder, "e2e/built"+builder, context)
 					d.docker("create", "--name", "by"+builder, "e2e/built"+builder)
 					exports[driver+" built"+builder] = d.export("by" + builder)
 					d.docker("rm", "by"+builder)
+					d.docker("tag", "e2e/built"+builder, "e2e/built")
 				}
-				d.docker("tag", "e2e/built"+olderBuilder, "e2e/built")
 				if driver == ourDriver {
 					wantMounted(t, "after the build", 0)
 				}
@@ -186,7 +89,10 @@ func TestDocker(t *testing.T) {
 				d.docker("commit", "changed", "e2e/changed")
 				d.docker("save", "-o", d.dir+"/saved.tar", "e2e/changed")
 				d.docker("rm", "built", "changed")
-				d.docker("rmi", "e2e/changed", "e2e/built", "e2e/built"+buildKit, "e2e/built"+olderBuilder)
+				d.docker("rmi", "e2e/changed", "e2e/built")
+				for _, builder := range builders {
+					d.docker("rmi", "e2e/built"+builder)
+				}
 				d.docker("load", "-i", d.dir+"/saved.tar")
 				d.docker("create", "--name", "loaded", "e2e/changed")
 				exports[driver+" loaded"] = d.export("loaded")
@@ -204,7 +110,11 @@ func TestDocker(t *testing.T) {
 		// a layer below becomes a file of its own, whatever program mounts.
 		v := kernelView
 		v.Nlink = false
-		for _, what := range []string{" built" + buildKit, " built" + olderBuilder, " loaded"} {
+		what := []string{" loaded"}
+		for _, builder := range builders {
+			what = append(what, " built"+builder)
+		}
+		for _, what := range what {
 			sameTreeAs(t, "the image"+what, exports[kernelDriver+what], exports[ourDriver+what], v)
 		}
 		harness.Equal(t, "docker diff", diffs[ourDriver], diffs[kernelDriver])
@@ -232,11 +142,10 @@ func sortedLines(text string) string {
 // Many containers run at the same time, with exec, cp, a commit while one of them writes, stop and
 // start.
 func TestDockerRunningContainers(t *testing.T) {
-	harness.NeedDaemon(t)
-	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
-		harness.Tried(t, "docker", actExec, actCopy, actMany)
+	eachUser(t, func(t *testing.T, e *harness.Env, user string) {
+		harness.Tried(t, client("docker", user), actExec, actCopy, actMany)
 		harness.NothingLeft(t)
-		d := startDocker(t, e, ourDriver)
+		d := startDocker(t, e, user, ourDriver)
 		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		const n = 20
 		var started sync.WaitGroup
@@ -291,7 +200,7 @@ func TestDockerUserNamespace(t *testing.T) {
 		for i, options := range [][]string{nil, {"--userns-remap", harness.PlainUser.Name}} {
 			t.Run(fmt.Sprint("remap", i), func(t *testing.T) {
 				harness.NothingLeft(t)
-				d := startDocker(t, e, ourDriver, options...)
+				d := startDocker(t, e, engineRoot, ourDriver, options...)
 				d.importTree(root, "e2e/busybox")
 				seen[i] = d.run("changed", "e2e/busybox", script)
 				mapped := strings.Fields(d.docker("run", "--rm", "--network", "none", "e2e/busybox", "cat", "/proc/self/uid_map"))
@@ -300,17 +209,19 @@ func TestDockerUserNamespace(t *testing.T) {
 				d.docker("rm", "changed")
 			})
 		}
-		// ls shows the minute of changed files, and the second container may run in the next minute.
-		recent := regexp.MustCompile(`[A-Z][a-z]{2} +\d+ \d\d:\d\d`)
-		for i := range seen {
-			seen[i] = recent.ReplaceAllString(seen[i], "now")
-		}
-		harness.Equal(t, "what the mapped container sees", seen[1], seen[0])
+		harness.Equal(t, "what the mapped container sees", withoutMinutes(seen[1]), withoutMinutes(seen[0]))
 		v := kernelView
 		v.Skip = func(rel string) bool { return rel == "etc/mtab" } // docker does not shift the owner of its own link
 		sameTreeAs(t, "the exported container", trees[0], trees[1], v)
 	})
 }
+
+// recent is how ls shows a time of the last months.
+var recent = regexp.MustCompile(`[A-Z][a-z]{2} +\d+ \d\d:\d\d`)
+
+// withoutMinutes replaces the times of changed files in the output of ls: of two containers, the
+// second may run in the next minute.
+func withoutMinutes(list string) string { return recent.ReplaceAllString(list, "now") }
 
 // busyboxImage makes the folder of a small image.
 func busyboxImage(t *testing.T, e *harness.Env) string {
@@ -324,10 +235,9 @@ func busyboxImage(t *testing.T, e *harness.Env) string {
 
 // If the mount fails, docker prints the reason of the program.
 func TestDockerMountFails(t *testing.T) {
-	harness.NeedDaemon(t)
-	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
+	eachUser(t, func(t *testing.T, e *harness.Env, user string) {
 		harness.NothingLeft(t)
-		d := startDocker(t, e, ourDriver)
+		d := startDocker(t, e, user, ourDriver)
 		d.importTree(busyboxImage(t, e), "e2e/busybox")
 		layers, err := filepath.Glob(d.dir + "/data/fuse-overlayfs/*/diff")
 		harness.Check(t, err)

@@ -2,6 +2,7 @@ package engines
 
 import (
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
@@ -39,8 +40,9 @@ CMD ["/bin/bash"]
 
 const buildBase = "e2e/base"
 
-// buildContext makes the folder for the build, with a package that has a conffile and scripts.
-func buildContext(t *testing.T, e *harness.Env) string {
+// buildContext makes the folder for a user's build, with a package that has a conffile and scripts.
+// The user namespace of a plain user cannot make devices: the build makes files instead.
+func buildContext(t *testing.T, e *harness.Env, user string) string {
 	t.Helper()
 	dir := filepath.Join(e.Dir, "context")
 	harness.Mkdir(t, dir)
@@ -56,7 +58,12 @@ func buildContext(t *testing.T, e *harness.Env) string {
 		file usr/share/doc/e2e/copyright "c"
 		file usr/share/locale/xx/e2e "x"`)
 	harness.Shell(t, e.Dir, "dpkg-deb --root-owner-group --build package context/e2e.deb")
-	harness.Write(t, filepath.Join(dir, "Dockerfile"), dockerfile)
+	text := dockerfile
+	if user == engineRootless {
+		text = strings.NewReplacer("mknod /srv/null c 1 3", "touch /srv/null", "mknod /srv/disk b 7 200",
+			"touch /srv/disk").Replace(text)
+	}
+	harness.Write(t, filepath.Join(dir, "Dockerfile"), text)
 	harness.Write(t, filepath.Join(dir, "list"), "listed\n")
 	return dir
 }

@@ -10,8 +10,8 @@ import (
 // tools are the programs of engines, and the Debian package of each.
 var tools = map[string]string{
 	"/usr/bin/docker": "docker.io", "buildah": "buildah", "conmon": "conmon", "containerd": "containerd", "crun": "crun",
-	"ctr": "containerd", "dockerd": "docker.io", "podman": "podman", "runc": "runc",
-	"skopeo": "skopeo",
+	"ctr": "containerd", "dockerd": "docker.io", dockerdRootless: "docker.io", "podman": "podman",
+	"rootlesskit": "rootlesskit", "runc": "runc", "skopeo": "skopeo", "slirp4netns": "slirp4netns",
 }
 
 func TestMain(m *testing.M) {

@@ -28,10 +28,13 @@ var wantedActions = map[string][]string{
 	"buildah, rootless": {actBuild, actRun, actCommit, actCopy, actMany, actRemoval},
 	"skopeo, root":      {actCopy, actRemoval},
 	"skopeo, rootless":  {actCopy, actRemoval},
-	"docker":            {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
+	"docker, root":      {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
+	"docker, rootless":  {actBuild, actRun, actExec, actDiff, actCommit, actCopy, actMany, actRemoval, actSwitch},
 	"docker, BuildKit":  {actBuild, actRun, actRemoval},
-	"containerd":        {actRun, actExec, actDiff, actCommit, actMany, actRemoval, actUserns},
-	"containerd, CRI":   {actRun, actExec, actMany, actRemoval, actUserns},
+
+	"containerd, root":     {actRun, actExec, actDiff, actCommit, actMany, actRemoval, actUserns},
+	"containerd, rootless": {actRun, actExec, actDiff, actCommit, actMany, actRemoval},
+	"containerd, CRI":      {actRun, actExec, actMany, actRemoval, actUserns},
 
 	"BuildKit, root":     {actBuild, actRun, actMany, actRemoval},
 	"BuildKit, rootless": {actBuild, actRun, actMany, actRemoval},
