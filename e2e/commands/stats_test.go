@@ -9,10 +9,9 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,14 +33,17 @@ type counted struct {
 		Lowerdirs []string
 	}
 	Uptime   float64 `json:"uptime_seconds"`
-	Requests []struct {
-		Kind           string
-		Count, Pending uint64
-		Seconds        float64
-		P50            float64 `json:"p50_seconds"`
-		Max            float64 `json:"max_seconds"`
-	}
-	CopyUps struct{ Objects, Bytes uint64 } `json:"copy_ups"`
+	Requests []request
+	CopyUps  struct{ Objects, Bytes uint64 } `json:"copy_ups"`
+}
+
+// request is what stats --json shows of one kind of requests.
+type request struct {
+	Kind           string
+	Count, Pending uint64
+	Seconds        float64
+	P50            float64 `json:"p50_seconds"`
+	Max            float64 `json:"max_seconds"`
 }
 
 // useRuntimeDir gives the programs of a test a runtime directory, and returns where their sockets
@@ -100,7 +102,11 @@ func TestStats(t *testing.T) {
 		socket := socketOf(t, sockets, o.Point)
 		harness.AppendTo(t, o.Path("d/f"), "more")
 		harness.WantText(t, o.Path("g"), "y")
-		c := statsOf(t, o.Point)
+		var c counted
+		harness.Eventually(harness.CommandLimit, func() bool { // a request is counted after its reply has been sent
+			c = statsOf(t, o.Point)
+			return !slices.ContainsFunc(c.Requests, func(r request) bool { return r.Pending > 0 })
+		})
 		if c.Mount.PID != o.PID || c.Mount.Point != o.Point || c.Mount.Mode != "read-write" || c.Mount.Upperdir != o.Upper ||
 			len(c.Mount.Lowerdirs) != 2 || c.Mount.Lowerdirs[0] != o.Lowers[0] || c.Uptime <= 0 {
 			t.Errorf("%+v; the daemon is %d", c.Mount, o.PID)
@@ -329,64 +335,6 @@ func TestStatsWatch(t *testing.T) {
 			}
 			if unmounts != (code == 1) || unmounts != strings.Contains(errs.String(), "it has been unmounted") {
 				t.Errorf("unmounted %v: exit %d, %q", unmounts, code, &errs)
-			}
-		}
-	})
-}
-
-// listens reports whether a process listens on a socket. The socket has its name a moment before.
-func listens(path string) bool {
-	c, err := net.Dial("unix", path)
-	return err == nil && c.Close() == nil
-}
-
-// --listen serves scrapers until it is interrupted, or until the mount has gone.
-func TestStatsListen(t *testing.T) {
-	harness.NeedDaemon(t)
-	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
-		useRuntimeDir(t, e)
-		o := e.Mounted(t, "file f \"x\"")
-		socket := filepath.Join(e.Dir, "page.sock")
-		scrape := func() (int, string) {
-			client := http.Client{Timeout: harness.CommandLimit, Transport: &http.Transport{
-				DisableKeepAlives: true,
-				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, "unix", socket)
-				},
-			}}
-			r, err := client.Get("http://localhost/metrics")
-			harness.Check(t, err)
-			defer r.Body.Close()
-			text, err := io.ReadAll(r.Body)
-			harness.Check(t, err)
-			return r.StatusCode, string(text)
-		}
-		for _, unmounts := range []bool{false, true} {
-			var errs bytes.Buffer
-			cmd := exec.Command(harness.Program, "stats", "--listen", "unix:"+socket, o.Point)
-			cmd.Stderr = &errs
-			harness.Check(t, cmd.Start())
-			defer func() { _ = cmd.Process.Kill() }() // if the test fails before its end
-			if !harness.Eventually(harness.CommandLimit, func() bool { return listens(socket) }) {
-				t.Fatalf("it does not listen: %s", &errs)
-			}
-			if status, page := scrape(); status != http.StatusOK || !strings.Contains(page, "\nfuse_overlay_requests_total{") {
-				t.Errorf("%d: %s", status, page)
-			}
-			if unmounts {
-				o.Unmount()
-				if status, page := scrape(); status != http.StatusServiceUnavailable {
-					t.Errorf("without the mount: %d: %s", status, page)
-				}
-			} else {
-				harness.Check(t, cmd.Process.Signal(syscall.SIGTERM))
-			}
-			code := harness.ExitCode(cmd.Wait())
-			if unmounts != (code == 1) || unmounts != strings.Contains(errs.String(), "it has been unmounted") {
-				t.Errorf("unmounted %v: exit %d, %q", unmounts, code, &errs)
-			}
-			if _, err := os.Lstat(socket); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("the socket is left: %v", err)
 			}
 		}
 	})
