@@ -42,13 +42,14 @@ func forUser(t *testing.T, user string, fn func(t *testing.T, e *harness.Env, us
 }
 
 // rootlessCommand is a command that runs another as the plain user. It first makes what udev and a
-// login make elsewhere, and makes the user the owner of the folder data.
+// login make elsewhere. It makes the user the owner of the folder data, which is the command's home
+// too, because dockerd writes a key there.
 func rootlessCommand(t *testing.T, data string, environ ...string) []string {
 	t.Helper()
 	harness.Check(t, os.Chmod(tunDevice, 0o666))
 	harness.Mkdir(t, runtimeDir)
 	harness.Shell(t, "", "chown "+harness.PlainUser.Name+": "+runtimeDir+" "+data)
-	return slices.Concat(asPlainUser, []string{"XDG_RUNTIME_DIR=" + runtimeDir}, environ)
+	return slices.Concat(asPlainUser, []string{"HOME=" + data, "XDG_RUNTIME_DIR=" + runtimeDir}, environ)
 }
 
 // enterNamespaces is a command that runs another in namespaces that rootlesskit has made. kinds are
