@@ -22,8 +22,9 @@ const (
 	Renamed Kind = 'R'
 	// Linked: the path is a further name of a file of the upper, and was none in the lowers.
 	Linked Kind = 'H'
-	// Unchanged: a file that equals that of the lowers, but lies in the upper and has several names
-	// there. It is no change. It is reported because other names may be links of it.
+	// Unchanged: a file that equals that of the lowers, but lies in the upper. It is no change. It is
+	// reported if it has several names, because these may be links of it, or with
+	// [Comparison].Unchanged.
 	Unchanged Kind = ' '
 )
 
@@ -68,6 +69,8 @@ type Change struct {
 	Path string // relative to the root; "." is the root
 	// From is the path in the lowers of a Renamed object, or the first name of a Linked one.
 	From string
+	// WasPath is the path of Was in the lowers, or where it would be.
+	WasPath string
 	// Aspects are those of a Modified or Renamed object. They are 0 if there are no lowers to
 	// compare with.
 	Aspects Aspects
@@ -81,6 +84,10 @@ type Change struct {
 type Dir struct {
 	Path string
 	Now  *view.Node
+	// Was is the directory of the lowers with which it merges or is compared; nil: none. WasPath is
+	// its path there, or where it would be.
+	Was     *view.Node
+	WasPath string
 	// Selected: the whole directory is to be reported, not only some paths below it.
 	Selected bool
 	// Replaces: a directory of the lowers has the same path, or may have if there are no lowers, and

@@ -37,6 +37,9 @@ func compare(now, was *view.Node, sameData bool) (Aspects, error) {
 		a |= Xattrs
 	}
 	if sameData {
+		if now.IsRegular() && now.Size != was.Size { // a metacopy that was cut
+			a |= Content
+		}
 		return a, nil
 	}
 	same, err := sameContent(now, was)

@@ -13,6 +13,9 @@ import (
 
 // Comparison is an upper beside its lowers, open for reading.
 type Comparison struct {
+	// Unchanged: a walk reports each file of the upper that is Unchanged. It is set before a walk.
+	Unchanged bool
+
 	upper  *sys.Dir
 	names  ondisk.Names
 	merged *view.View
@@ -74,6 +77,9 @@ func (c *Comparison) Close() {
 
 // HasLowers reports whether the lowers are known.
 func (c *Comparison) HasLowers() bool { return c.lowers != nil }
+
+// Merged returns the view of the merged tree. It is closed with c.
+func (c *Comparison) Merged() *view.View { return c.merged }
 
 // Walk reports the changes to v. paths selects the objects at some paths and below them; none: all.
 // Of the rest it reads only the directories above.

@@ -28,7 +28,7 @@ func (w *walk) leaf(d *openDir, p pair, name string) error {
 	if c.Kind == Renamed {
 		defer p.was.Forget()
 	}
-	c.Was = p.was
+	c.Was, c.WasPath = p.was, p.wasPath
 	if p.now.Nlink > 1 {
 		if first := w.links[p.now.Ino]; first != nil {
 			return w.further(&c, first)
@@ -54,7 +54,7 @@ func (w *walk) leaf(d *openDir, p pair, name string) error {
 			first.wasIno = p.was.Ino
 		}
 		w.links[p.now.Ino] = &first
-	} else if c.Kind == Unchanged {
+	} else if c.Kind == Unchanged && !w.Unchanged {
 		return nil
 	}
 	return w.visitor.Change(&c)

@@ -69,7 +69,11 @@ func (w *walk) dir(p pair, up *sys.Dir, parent *openDir) error {
 	marked := parent != nil && parent.raw.marked[path.Base(p.path)]
 	d.merges = !raw.Opaque && !marked
 	renamed := false
-	if raw.Redirect != "" && d.merges && parent != nil {
+	switch {
+	case !d.merges || parent == nil:
+	case raw.Redirect == "":
+		d.merges = parent.merges
+	default: // it may lead out of an opaque directory
 		if renamed, err = w.followDir(&d, parent); err != nil {
 			return at(p.path, err)
 		}
@@ -86,7 +90,7 @@ func (w *walk) dir(p pair, up *sys.Dir, parent *openDir) error {
 	if !d.was.IsDir() {
 		d.was = nil
 	}
-	out := Dir{Path: p.path, Now: p.now, Renamed: renamed, Selected: selected}
+	out := Dir{Path: p.path, Now: p.now, Was: d.was, WasPath: d.wasPath, Renamed: renamed, Selected: selected}
 	out.Replaces = (renamed || !d.merges) && (!w.HasLowers() || p.was.IsDir())
 	w.addLinked(&d)
 	if err := w.chooseNames(&d); err != nil {
@@ -191,7 +195,7 @@ func (d *openDir) hasUnmarkable() (bool, error) {
 
 // reportDir reports a directory itself.
 func (w *walk) reportDir(p *pair, renamed bool) error {
-	c := Change{Kind: Added, Path: p.path, Now: p.now, Was: p.was}
+	c := Change{Kind: Added, Path: p.path, WasPath: p.wasPath, Now: p.now, Was: p.was}
 	if p.was != nil {
 		c.Kind = Modified
 		var err error
@@ -252,7 +256,7 @@ func (w *walk) name(d *openDir, name string) error {
 	case p.now != nil:
 		return w.leaf(d, p, name)
 	case p.was != nil || !w.HasLowers():
-		return w.visitor.Change(&Change{Kind: Deleted, Path: p.path, Was: p.was})
+		return w.visitor.Change(&Change{Kind: Deleted, Path: p.path, WasPath: p.wasPath, Was: p.was})
 	}
 	return nil // a whiteout that hides nothing
 }
@@ -265,7 +269,9 @@ func (w *walk) goneBelow(p *pair) error {
 	for _, below := range w.filter.below(p.path) {
 		was, err := w.lowers.Lookup(path.Join(p.wasPath, below))
 		if err == nil && was != nil {
-			err = w.visitor.Change(&Change{Kind: Deleted, Path: path.Join(p.path, below), Was: was})
+			err = w.visitor.Change(&Change{
+				Kind: Deleted, Path: path.Join(p.path, below), WasPath: path.Join(p.wasPath, below), Was: was,
+			})
 			was.Forget()
 		}
 		if err != nil {
