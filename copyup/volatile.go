@@ -14,7 +14,9 @@ const (
 	// IncompatDir is the directory of these entries in the staging area.
 	IncompatDir = "incompat"
 	// Volatile is the reason of a volatile mount.
-	Volatile  = "volatile"
+	Volatile = "volatile"
+	// Merge is the reason of a merge of the upper into its lower that is not complete.
+	Merge     = "merge"
 	dirtyName = "dirty"
 )
 

@@ -125,6 +125,9 @@ func (s *Stack) HandOver() error {
 // openForReading opens the upper as the topmost layer of a read-only mount, without a lock and
 // without a work directory.
 func (s *Stack) openForReading(c Config) error {
+	if err := checkNoMerge(c.Work); err != nil {
+		return &Error{roleWork, c.Work, err}
+	}
 	root, _, err := sys.OpenLower(c.Upper)
 	if err != nil {
 		return &Error{roleUpper, c.Upper, err}

@@ -65,6 +65,9 @@ type layer struct {
 // Shown returns an object of a layer as it looks through the mount.
 func (s *Stack) Shown(layer int, r sys.Ref) owner.Ref { return s.layers[layer].shown.On(r) }
 
+// OnDisk is how a layer has its objects. Ids are not mapped.
+func (s *Stack) OnDisk(layer int) *owner.Scheme { return s.layers[layer].onDisk }
+
 // Names are the xattrs that belong to the overlay.
 func (s *Stack) Names() ondisk.Names { return s.names }
 

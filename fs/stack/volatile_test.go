@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -52,6 +53,23 @@ func TestVolatile(t *testing.T) {
 	must(t, s.MarkVolatile())
 	must(t, s.UnmarkVolatile())
 	s.shut()
+	s.open()
+}
+
+// A work directory that holds a merge is refused, also by a mount that only reads.
+func TestHalfMerged(t *testing.T) {
+	s := newSite(t, "file f")
+	s.shut()
+	testkit.Build(t, s.cfg.Work, "dir work/incompat/merge")
+	for _, cfg := range []Config{s.cfg, {Lowers: s.cfg.Lowers, Upper: s.cfg.Upper, Work: s.cfg.Work, ReadOnly: true}} {
+		for _, cfg.AfterVolatile = range []bool{false, true} {
+			if _, err := Open(cfg); !errors.Is(err, errHalfMerged) {
+				t.Errorf("read-only %v: %v", cfg.ReadOnly, err)
+			}
+		}
+	}
+	testkit.Want(t, "the work directory", s.cfg.Work, "dir work 0700\ndir work/incompat\ndir work/incompat/merge")
+	must(t, os.RemoveAll(filepath.Join(s.cfg.Work, "work/incompat")))
 	s.open()
 }
 

@@ -175,3 +175,6 @@ func (f *Override) shown(onDisk string) (name string, ok bool) {
 func (f *Override) private(name string) bool {
 	return name == f.attr || f.security != "" && strings.HasPrefix(name, f.security)
 }
+
+// Keeps reports whether an attribute of an inode, by its name on disk, belongs to the scheme.
+func (s *Scheme) Keeps(onDisk string) bool { return s.Overrides() && s.form.private(onDisk) }

@@ -169,7 +169,7 @@ func TestSearchOnlyDirectory(t *testing.T) {
 	x.Close()
 
 	// as root, by a descriptor that is for searching only
-	fd, err := openBeneath(d.fd, "x", unix.O_PATH|unix.O_DIRECTORY)
+	fd, err := openBeneath(d.fd, "x", unix.O_PATH|unix.O_DIRECTORY, beneath)
 	must(t, err)
 	path0 := &Dir{Object: Object{fd}}
 	defer path0.Close()

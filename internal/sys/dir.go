@@ -13,6 +13,7 @@ type Dir struct {
 	Object
 	quiet      bool // immutable: directories are opened with O_NOATIME, if this process's user owns them
 	searchOnly bool // immutable: opened with O_PATH, for searching
+	oneMount   bool // immutable: no path from it leads into another mount
 	// clone is the descriptor of the cloned mount, which one Dir holds for all directories of the
 	// clone. nil: another Dir holds it, or there is no clone. While it is open, the kernel closes
 	// other descriptors of the mount without the lock of all mounts (mntput_no_expire).
@@ -67,7 +68,7 @@ func (d *Dir) OpenDir(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dir{Object: Object{fd}, searchOnly: searchOnly, quiet: d.quiet}, nil
+	return &Dir{Object: Object{fd}, searchOnly: searchOnly, quiet: d.quiet, oneMount: d.oneMount}, nil
 }
 
 // SearchOnly reports whether d was opened for searching only. Calls that need a readable descriptor
@@ -79,13 +80,16 @@ func (d *Dir) walk(path string, flags int) (int, error) {
 	if path == "" {
 		path = "."
 	}
-	at, owned := d.fd, false
+	at, owned, resolve := d.fd, false, uint64(beneath)
+	if d.oneMount {
+		resolve |= unix.RESOLVE_NO_XDEV
+	}
 	for len(path) > maxWalk {
 		cut := strings.LastIndexByte(path[:maxWalk], '/')
 		if cut <= 0 {
 			break
 		}
-		fd, err := openBeneath(at, path[:cut], unix.O_PATH|unix.O_DIRECTORY)
+		fd, err := openBeneath(at, path[:cut], unix.O_PATH|unix.O_DIRECTORY, resolve)
 		if owned {
 			_ = unix.Close(at)
 		}
@@ -94,14 +98,14 @@ func (d *Dir) walk(path string, flags int) (int, error) {
 		}
 		at, owned, path = fd, true, path[cut+1:]
 	}
-	fd, err := openBeneath(at, path, flags)
+	fd, err := openBeneath(at, path, flags, resolve)
 	if owned {
 		_ = unix.Close(at)
 	}
 	return fd, err
 }
 
-func openBeneath(at int, path string, flags int) (int, error) {
+func openBeneath(at int, path string, flags int, resolve uint64) (int, error) {
 	if err := fault("openat2", path); err != nil {
 		return -1, err
 	}
@@ -109,7 +113,7 @@ func openBeneath(at int, path string, flags int) (int, error) {
 	if noOpenat2.Load() {
 		return openSteps(at, path, flags)
 	}
-	how := unix.OpenHow{Flags: uint64(flags), Resolve: beneath}
+	how := unix.OpenHow{Flags: uint64(flags), Resolve: resolve}
 	fd := -1
 	err := retry(func() (err error) {
 		fd, err = unix.Openat2(at, path, &how)
