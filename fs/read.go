@@ -5,6 +5,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // bulk is the size, in bytes, of a request for a part of a large file. Other requests do not wait
@@ -51,6 +52,21 @@ func (o *Overlay) ReadData(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	}
 	got, err := h.Value.file.Pread(buf, int64(in.Offset))
 	return got, o.status("read", err)
+}
+
+// WithData calls f with the file of a layer that has the data of a regular file, for reading. Only
+// as many bytes as the object has belong to the object: the file may be longer.
+func (o *Overlay) WithData(id uint64, f func(*sys.File) error) error {
+	n, err := o.node(id)
+	if err != nil {
+		return err
+	}
+	h, err := o.file(n, forReading)
+	if err != nil {
+		return err
+	}
+	defer o.handles.Release(h)
+	return f(h.Value.file)
 }
 
 // Readlink answers READLINK; the kernel keeps the answer.

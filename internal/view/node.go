@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
+	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
 // Attr is what stat(2) shows of an object in the mount. The link count of a directory is 1.
@@ -109,6 +110,10 @@ func (n *Node) ReadAt(p []byte, off int64) (int, error) {
 	got, status := n.view.overlay.ReadData(&in, p)
 	return got, errorOf(status)
 }
+
+// WithData calls f with the file of a layer that has the data of a regular file, for reading. The
+// first Size bytes are those of the object.
+func (n *Node) WithData(f func(*sys.File) error) error { return n.view.overlay.WithData(n.id, f) }
 
 // Readlink returns the target of a symbolic link.
 func (n *Node) Readlink() (string, error) {
