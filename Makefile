@@ -27,7 +27,7 @@ PROGRAM  := bin/fuse-overlay
 COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
 # The commands that have a page of the manual, which COMMANDS writes.
-PAGES    := $(patsubst %,fuse-overlay-%.1,apply check completion diff list mount \
+PAGES    := $(patsubst %,fuse-overlay-%.1,apply check completion diff list merge mount \
 	stats try umount vacuum version)
 # The program that writes pages and completions: one for this machine, if COMMANDS is for another.
 GENERATE ?= $(COMMANDS)

@@ -39,6 +39,7 @@ point of such a name is written with a path: ./list
 		newDiff(),
 		newList(),
 		newMan(),
+		newMerge(),
 		newMount(),
 		newStats(),
 		newTry(),

@@ -218,6 +218,7 @@ usr/local/share/man/man1/fuse-overlay-check.1 644
 usr/local/share/man/man1/fuse-overlay-completion.1 644 
 usr/local/share/man/man1/fuse-overlay-diff.1 644 
 usr/local/share/man/man1/fuse-overlay-list.1 644 
+usr/local/share/man/man1/fuse-overlay-merge.1 644 
 usr/local/share/man/man1/fuse-overlay-mount.1 644 
 usr/local/share/man/man1/fuse-overlay-stats.1 644 
 usr/local/share/man/man1/fuse-overlay-try.1 644 
