@@ -13,9 +13,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/internal/changes"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/layerconfig"
+	"github.com/fuse-overlay/fuse-overlay/internal/merge"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 	"github.com/fuse-overlay/fuse-overlay/internal/progress"
@@ -24,15 +26,15 @@ import (
 )
 
 type tryOptions struct {
-	keep      string
-	throwAway bool
+	keep             string
+	throwAway, merge bool
 }
 
 const tryLong = `Runs a command in a copy of the system that is made of overlays: one over "/"
 and one over each other mount that can be written. Nothing is copied before the
 command changes it, and the real files do not change. Then it lists what the
-command has changed, as fuse-overlay diff does, and requests an answer: keep
-that as a directory, or throw it away.
+command has changed, as fuse-overlay diff does, and requests an answer: merge
+that into the real files, keep it as a directory, or throw it away.
 
 The command runs as the calling user with the same rights, environment, working
 directory and terminal. A plain user needs fusermount3 and user namespaces; in
@@ -57,9 +59,12 @@ read-only for the command. A file with several names keeps its data under the
 other names when it is changed under one. Other processes that change files
 meanwhile can confuse the copy.
 
+A merge makes the changes in the real files, as fuse-overlay merge does. If it
+is interrupted, the uppers stay, and the printed commands complete it.
+
 The exit code is that of the command, 128 plus the number of a signal that has
 killed it, 127 if it is not found, 126 if it cannot be executed, and 125 if the
-copy cannot be made or a change cannot be kept.
+copy cannot be made or a change cannot be kept or merged.
 
 The uppers lie in a new directory in TMPDIR, or else in /var/tmp, with --keep
 beside DIR. With --keep each becomes a directory in DIR, named after its mount:
@@ -69,16 +74,17 @@ and in a user namespace with -o xattr_permissions=2.`
 func newTry() *cobra.Command {
 	var o tryOptions
 	c := &cobra.Command{
-		Use:   "try [--keep DIR | --throw-away] [--] COMMAND [ARGUMENT]...",
+		Use:   "try [--keep DIR | --merge | --throw-away] [--] COMMAND [ARGUMENT]...",
 		Short: "run a command against a throwaway copy of the system",
 		Long:  tryLong,
 		Example: `  fuse-overlay try -- make install
   fuse-overlay try --throw-away sh -c 'rm -rf ~/.cache && ls -la'
-  fuse-overlay try --keep changes -- dpkg -i package.deb`,
+  fuse-overlay try --keep changes -- dpkg -i package.deb
+  fuse-overlay try --merge make install`,
 		Args: cobra.MinimumNArgs(1),
 		PreRunE: func(*cobra.Command, []string) error {
-			if o.keep == "" && !o.throwAway && !isTerminal(os.Stdin) {
-				return errors.New("stdin is no terminal for a question: give --keep DIR or --throw-away")
+			if o.keep == "" && !o.merge && !o.throwAway && !isTerminal(os.Stdin) {
+				return errors.New("stdin is no terminal for a question: give --keep DIR, --merge or --throw-away")
 			}
 			return nil
 		},
@@ -93,7 +99,8 @@ func newTry() *cobra.Command {
 	c.Flags().SetInterspersed(false) // flags behind COMMAND are its own
 	c.Flags().StringVar(&o.keep, "keep", "", "keep the changes as the new directory DIR, without a question")
 	c.Flags().BoolVar(&o.throwAway, "throw-away", false, "throw the changes away, without a question")
-	c.MarkFlagsMutuallyExclusive("keep", "throw-away")
+	c.Flags().BoolVar(&o.merge, "merge", false, "merge the changes into the real files, without a question")
+	c.MarkFlagsMutuallyExclusive("keep", "merge", "throw-away")
 	return c
 }
 
@@ -180,16 +187,26 @@ func mountProgram() (string, error) {
 	return "", fmt.Errorf("there is no program %s beside %s", ownName, self)
 }
 
+// layersOf returns the configuration of an overlay of the copy.
+func layersOf(c *cobra.Command, s *tryout.Session, l *tryout.Layer) (fs.Config, error) {
+	cfg := layerconfig.New(&mountargs.Layers{Upper: l.Upper, Work: l.Work, Lowers: []string{l.Point}})
+	cfg.Log = warnings(c)
+	if !s.OwnersInXattrs {
+		return cfg, nil
+	}
+	return cfg, layerconfig.Set(&cfg, ownersOption)
+}
+
+// ownersOption is the option of the mounts of a plain user's copy.
+const ownersOption = "xattr_permissions=2"
+
 // list prints the changes to stderr: stdout is the command's.
 func (o *tryOptions) list(c *cobra.Command, s *tryout.Session) (changed bool, err error) {
 	out := bufio.NewWriter(c.ErrOrStderr())
 	for _, l := range s.Layers {
-		cfg := layerconfig.New(&mountargs.Layers{Upper: l.Upper, Lowers: []string{l.Point}})
-		cfg.Log = warnings(c)
-		if s.OwnersInXattrs {
-			if err := layerconfig.Set(&cfg, "xattr_permissions=2"); err != nil {
-				return false, err
-			}
+		cfg, err := layersOf(c, s, &l)
+		if err != nil {
+			return false, err
 		}
 		comparison, err := changes.Open(cfg)
 		if err != nil {
@@ -225,31 +242,92 @@ func (b *below) Change(c *changes.Change) error {
 	return b.Visitor.Change(&moved)
 }
 
-// dispose keeps the changes, if the user wants to.
+// dispose keeps or merges the changes, if the user wants to.
 func (o *tryOptions) dispose(c *cobra.Command, s *tryout.Session) error {
-	if o.throwAway {
+	switch {
+	case o.throwAway:
 		return nil
-	}
-	if o.keep != "" {
+	case o.merge:
+		return o.mergeAll(c, s)
+	case o.keep != "":
 		return o.keepIn(c, s, o.keep)
 	}
 	answers := bufio.NewReader(os.Stdin)
 	for {
-		fmt.Fprint(c.ErrOrStderr(), "Keep the changes in which new directory? (Enter throws them away) ")
+		fmt.Fprint(c.ErrOrStderr(), "Merge the changes into the real files (m), keep them in a new directory (its path), "+
+			"or throw them away (Enter)? ")
 		answer, err := answers.ReadString('\n')
 		answer = strings.TrimSpace(answer)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		if answer == "" {
+		switch answer {
+		case "":
 			return nil
+		case "m":
+			err = o.mergeAll(c, s)
+			var incomplete *merge.IncompleteError
+			if errors.As(err, &incomplete) {
+				return err
+			}
+		default:
+			err = o.keepIn(c, s, answer)
 		}
-		err = o.keepIn(c, s, answer)
 		if err == nil {
 			return nil
 		}
 		printError(c, err)
 	}
+}
+
+// mergeAll merges the uppers into the real files. All are planned before the first one begins.
+func (o *tryOptions) mergeAll(c *cobra.Command, s *tryout.Session) error {
+	var all []*merge.Merge
+	defer func() {
+		for _, m := range all {
+			m.Close()
+		}
+	}()
+	for _, l := range s.Layers {
+		cfg, err := layersOf(c, s, &l)
+		if err != nil {
+			return err
+		}
+		m, err := merge.Open(cfg)
+		if err != nil {
+			return err
+		}
+		all = append(all, m)
+		if err := m.Plan(&changes.Lines{W: io.Discard}); err != nil {
+			return err
+		}
+	}
+	if err := s.Stay(); err != nil {
+		return err
+	}
+	for i, m := range all {
+		err := runMerge(c, m)
+		if err == nil {
+			continue
+		}
+		var incomplete *merge.IncompleteError
+		if i == 0 && !errors.As(err, &incomplete) {
+			s.Merged() // nothing has begun
+			return err
+		}
+		for _, l := range s.Layers[i:] {
+			words := []string{ownName, "merge"}
+			if s.OwnersInXattrs {
+				words = append(words, "-o", ownersOption)
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "to be completed: %s --workdir %s %s %s\n",
+				strings.Join(words, " "), quote.Word(l.Work), quote.Word(l.Upper), quote.Word(l.Point))
+		}
+		return err
+	}
+	s.Merged()
+	fmt.Fprintln(c.ErrOrStderr(), "The changes are in the real files.")
+	return nil
 }
 
 func (o *tryOptions) keepIn(c *cobra.Command, s *tryout.Session, dir string) error {

@@ -159,6 +159,31 @@ func TestProcessesLeftBehind(t *testing.T) {
 	})
 }
 
+// Changes that are merged into the real files are those that the command makes there without try.
+func TestMerge(t *testing.T) {
+	eachMode(t, func(t *testing.T, e *harness.Env, s *site) {
+		const script = `echo more >>a; chmod 600 a; rm s; ln -s b s; mkdir -p new/deep; echo x >new/deep/f; ln new/deep/f new/l
+			mv empty moved; chmod 700 moved; rm -r d; mkdir d; echo y >d/y; truncate -s 100000 sparse; touch -d @1000 old; chmod 1755 .`
+		control := &site{t: t, home: e.Dir + "/control"}
+		harness.Mkdir(t, control.home)
+		harness.Build(t, e, control.home, "file a \"a\"\nfile d/b 0600 \"b\"\nlink d/c d/b\nsymlink s a\ndir empty\nfifo p")
+		harness.Shell(t, control.home, script)
+		cmd := s.command("--merge", "--", "sh", "-euc", script)
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(out), "The changes are in the real files.\n") {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, v := range []harness.View{harness.FullView, {Also: func(rel string, st *unix.Stat_t) string {
+			return fmt.Sprint(st.Blocks > 8, rel == "old" && st.Mtim != unix.Timespec{Sec: 1000})
+		}}} {
+			harness.CompareTrees(t, "the real files", control.home, s.home, v)
+		}
+		if out, err := s.command("--merge", "true").CombinedOutput(); err != nil || string(out) != "Nothing has changed.\n" {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+}
+
 // SIGTERM reaches the command. SIGKILL ends it, and leaves nothing.
 func TestSignals(t *testing.T) {
 	eachMode(t, func(t *testing.T, _ *harness.Env, s *site) {

@@ -21,10 +21,10 @@ import (
 
 // Layer is an overlay over one mount of the system.
 type Layer struct {
-	Point string // of the mount
-	Upper string
+	Point       string // of the mount
+	Upper, Work string
 
-	work, merged string
+	merged string
 }
 
 // kept are directories of the kernel, of devices and of the sockets by which a command reaches
@@ -88,8 +88,8 @@ func onTop(m host.MountEntry) bool {
 
 // mount makes the upper of a layer in a directory and mounts the overlay.
 func (l *Layer) mount(program, dir string, ownersInXattrs bool) error {
-	l.Upper, l.work, l.merged = dir+"/upper", dir+"/work", dir+"/merged"
-	for _, path := range []string{dir, l.Upper, l.work, l.merged} {
+	l.Upper, l.Work, l.merged = dir+"/upper", dir+"/work", dir+"/merged"
+	for _, path := range []string{dir, l.Upper, l.Work, l.merged} {
 		if err := os.Mkdir(path, 0o700); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (l *Layer) mount(program, dir string, ownersInXattrs bool) error {
 		options = append(options, "xattr_permissions=2")
 	}
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`)
-	options = append(options, "lowerdir="+escape.Replace(l.Point), "upperdir="+escape.Replace(l.Upper), "workdir="+escape.Replace(l.work))
+	options = append(options, "lowerdir="+escape.Replace(l.Point), "upperdir="+escape.Replace(l.Upper), "workdir="+escape.Replace(l.Work))
 	out, err := exec.Command(program, "mount", "-o", strings.Join(options, ","), l.merged).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("cannot mount an overlay over %q: %w: %s", l.Point, err, strings.TrimSpace(string(out)))
@@ -125,7 +125,7 @@ func (l *Layer) dressRoot(ownersInXattrs bool) error {
 	if err := lower.Ref().Stat(&st); err != nil {
 		return err
 	}
-	upper, work, err := sys.OpenUpper(l.Upper, l.work, 0)
+	upper, work, err := sys.OpenUpper(l.Upper, l.Work, 0)
 	if err != nil {
 		return err
 	}

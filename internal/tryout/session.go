@@ -21,8 +21,9 @@ type Session struct {
 	OwnersInXattrs bool
 
 	dir   string
-	alive *os.File
+	alive *os.File // nil: the watcher has ended
 	root  host.NewRoot
+	stays bool
 }
 
 // Hidden commands by which this program is started again.
@@ -146,8 +147,31 @@ func (s *Session) Complete() error { return unmount(s.Layers) }
 // Keep moves the uppers to a new directory, each under the name of its mount.
 func (s *Session) Keep(dir string) error { return keep(s.Layers, dir) }
 
+// Stay has the uppers outlive this process, until [Session.Close]: while they are merged, nothing
+// but them has all changes. Precondition: Run has returned.
+func (s *Session) Stay() error {
+	if s.alive == nil {
+		s.stays = true
+		return nil
+	}
+	_, err := s.alive.Write([]byte{1})
+	err = errors.Join(err, s.alive.Close())
+	s.alive, s.stays = nil, true
+	return err
+}
+
+// Merged ends Stay: all uppers are merged, or as they were before.
+func (s *Session) Merged() { s.stays = false }
+
 // Close unmounts the overlays that are still mounted, and removes the uppers that are still there.
+// After Stay without Merged it removes nothing.
 func (s *Session) Close() error {
+	if s.alive == nil {
+		if s.stays {
+			return nil
+		}
+		return remove(s.dir)
+	}
 	layers, err := layersIn(s.dir)
 	if err == nil && len(layers) > 0 {
 		err = unmount(layers)
