@@ -32,12 +32,21 @@ PAGES    := $(patsubst %,fuse-overlay-%.1,apply check completion diff list merge
 # The program that writes pages and completions: one for this machine, if COMMANDS is for another.
 GENERATE ?= $(COMMANDS)
 MODULE   := github.com/fuse-overlay/fuse-overlay
-GOBUILD  := $(GO) build -trimpath -ldflags '-X $(MODULE)/internal/version.linked=$(VERSION)'
+# LDFLAGS='-s -w' leaves the debugging information out.
+LDFLAGS  ?=
+GOBUILD  := $(GO) build -trimpath -ldflags '$(LDFLAGS) -X $(MODULE)/internal/version.linked=$(VERSION)'
 
 LINT_VERSION := v2.15.0
 LINT         := .tools/golangci-lint-$(LINT_VERSION)
 VALE_VERSION := v3.21.0
 VALE         := .tools/vale-$(VALE_VERSION)
+NFPM_VERSION := v2.48.0
+NFPM         := .tools/nfpm-$(NFPM_VERSION)
+SBOM_VERSION := v1.10.0
+SBOM         := .tools/cyclonedx-gomod-$(SBOM_VERSION)
+
+# What `make packages` builds for.
+ARCHES ?= amd64 arm64
 
 FREEZE_VERSION := v0.2.2
 FREEZE         := .tools/freeze-$(FREEZE_VERSION)
@@ -56,6 +65,8 @@ E2E_TIMEOUT ?= 40m
 E2E_TEST     = $(GO) test -p 1 -count=1 -timeout $(E2E_TIMEOUT)
 # E2E_RACE=1 runs the end-to-end tests on a daemon built with the race detector (needs gcc).
 E2E_RACE    ?=
+# The tests of `make test-arm64`. The emulator has no passthrough: tests with each mode of I/O fail.
+ARM64_TESTS ?= ^Test(Differential|EveryKindIs.*|RenameFlags|Stats|Umount)$$
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 # The number of operations of `make fsx`.
 FSX_OPS     ?= 10000000
@@ -64,8 +75,8 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions site recordings race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
-	test-clients test-conformance coverage bench bench-deps install uninstall clean
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
+	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 18
@@ -87,6 +98,10 @@ completions: build ## write the completions of bash, zsh and fish to bin/complet
 site: man ## write the documents as a site with search to bin/site
 	scripts/site.sh
 
+packages: build $(NFPM) $(SBOM) ## packages of Debian, Fedora, Alpine and Arch, archives, SBOMs: bin/packages (ARCHES=)
+	VERSION=$(VERSION) GO=$(GO) NFPM=$(CURDIR)/$(NFPM) SBOM=$(CURDIR)/$(SBOM) GENERATE=$(CURDIR)/$(COMMANDS) \
+		packaging/packages.sh bin/packages $(ARCHES)
+
 race-build:
 	@mkdir -p bin
 	CGO_ENABLED=1 $(GOBUILD) -race -o $(PROGRAM)-race ./cmd/fuse-overlay
@@ -94,9 +109,11 @@ race-build:
 demo: build ## mount a throwaway copy of this machine's / and change it (root)
 	PROGRAM=$(CURDIR)/$(PROGRAM) scripts/demo.sh
 
-test: deps vet lint site unit e2e races other-kernel ## all that CI runs, with its packages (root, network, half an hour)
+# Packages for other CPUs are built and tested by the workflow of releases.
+test: ARCHES = $(shell $(GO) env GOARCH)
+test: deps vet lint site unit e2e races test-packages other-kernel ## all that CI runs, with its packages (root, network, half an hour)
 	@echo
-	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log
+	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log bin/test-packages.log
 	@echo 'All tests passed.'
 
 deps: ## install the packages that the tests use (Debian, Ubuntu)
@@ -126,6 +143,16 @@ recordings: build $(FREEZE) ## draw what make demo and fuse-overlay try print: d
 $(FREEZE):
 	GOBIN=$(CURDIR)/.tools $(GO) install github.com/charmbracelet/freeze@$(FREEZE_VERSION)
 	mv .tools/freeze $@
+
+$(NFPM):
+	GOBIN=$(CURDIR)/.tools CGO_ENABLED=0 $(GO) install -trimpath github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv .tools/nfpm $@
+
+# Its own hash is in each SBOM, so the build is the same in every folder.
+$(SBOM):
+	GOBIN=$(CURDIR)/.tools CGO_ENABLED=0 $(GO) install -trimpath \
+		github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod@$(SBOM_VERSION)
+	mv .tools/cyclonedx-gomod $@
 
 unit: ## unit tests with the race detector, with ranks of locks, and the coverage floor
 	@mkdir -p bin
@@ -160,6 +187,19 @@ other-kernel: ## a few end-to-end tests on a kernel of another generation than t
 
 test-kernels: ## the same for all kernels, and a table of the results (root, hours)
 	@GO=$(GO) TESTS='$(TESTS)' WAY=$(WAY) scripts/vm/all.sh
+
+test-packages: packages ## install, use and remove the packages of this machine's CPU (root, network)
+	FUSE_OVERLAY_PACKAGES=$(CURDIR)/bin/packages FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(E2E_TEST) ./e2e/packages \
+		2>&1 | tee bin/test-packages.log
+
+test-reproducible: ## build the packages of HEAD in two folders, and compare them (ARCHES=)
+	ARCHES='$(ARCHES)' packaging/reproduce.sh
+
+test-arm64: ## end-to-end tests of the program for arm64, emulated by qemu-user (root)
+	@mkdir -p bin/arm64
+	GOARCH=arm64 $(MAKE) build PROGRAM=bin/arm64/fuse-overlay
+	FUSE_OVERLAY_BIN=$(CURDIR)/bin/arm64/fuse-overlay FUSE_OVERLAY_SEQS=3 packaging/emulate.sh \
+		$(E2E_TEST) -run '$(ARM64_TESTS)' $(addprefix ./e2e/,differential view commands) 2>&1 | tee bin/test-arm64.log
 
 test-clients: ## the tests of container clients in a Debian root of another release (root, an hour, SUITE=trixie)
 	scripts/clients.sh $(or $(SUITE),trixie)

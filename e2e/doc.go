@@ -16,6 +16,7 @@
 //	documents     are the documents true, and do their commands work?
 //	commands      what do the commands beside mount print and do?
 //	engines       does the program work below podman, docker, containerd and dpkg?
+//	packages      do packages install, run and go away?
 //
 //	harness       mounts, modes, assertions, leak checks: what all of them use
 //	operation     one operation as a value, its result as a text: for differential, format
@@ -29,6 +30,7 @@
 //	FUSE_OVERLAY_BIN=PATH       the binary to test, instead of building ./cmd/fuse-overlay
 //	FUSE_OVERLAY_ORACLE=kernel  mount the kernel's overlayfs in place of the binary
 //	FUSE_OVERLAY_CACHE=DIR      where the debootstrap root is kept between runs
+//	FUSE_OVERLAY_PACKAGES=DIR   the packages to test, which make test-packages builds
 //	FUSE_OVERLAY_SEED=N         first seed of the differential test
 //	FUSE_OVERLAY_SEQS=N         number of its sequences
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races

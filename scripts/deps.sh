@@ -26,6 +26,7 @@ packages=(
 	git             # the version of the build, and a program to run on a mount
 	iproute2        # ip, which rootlesskit calls
 	kmod            # modprobe
+	libarchive-tools # bsdtar: packages of Alpine
 	libc6-dev       # go test -race
 	libcap2-bin     # setcap, getcap
 	make            # make install, tested
@@ -33,12 +34,15 @@ packages=(
 	mkdocs          # the documents as a site
 	mkdocs-material # its theme
 	mount           # mount, umount, losetup
+	pacman-package-manager # packages of Arch Linux
 	passwd          # useradd: the plain user of the tests
 	podman          # containers of root and of plain users, with their root on a mount
 	procps          # ps, pgrep
 	python3-pip     # pip, run against a copy of the system
 	qemu-system-x86 # a machine for another kernel
+	qemu-user-static # the program for arm64
 	rootlesskit     # the namespaces of a plain user's dockerd and containerd
+	rpm             # packages of Fedora
 	runc            # the runtime of containerd's and docker's containers
 	secilc          # a policy of SELinux for the machine
 	skopeo          # copies of images out of a storage on the mount, and into it
@@ -59,9 +63,9 @@ clients=(
 	systemd-container           # systemd-nspawn
 	umoci                       # images without a daemon
 )
-commands=(btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs
+commands=(bsdtar btrfs buildah busybox chattr conmon containerd crun ctr debootstrap docker dockerd fuse-overlayfs
 	fusermount3 gcc getcap getfacl getfattr git ip losetup make mandoc mkdocs mkfs.btrfs mkfs.ext4 mkfs.xfs mksquashfs
-	mount newuidmap nsenter pgrep podman qemu-system-x86_64 rootlesskit runc secilc setcap setfacl setfattr setpriv
+	mount newuidmap nsenter pacman pgrep podman qemu-aarch64-static qemu-system-x86_64 rootlesskit rpm runc secilc setcap setfacl setfattr setpriv
 	skopeo slirp4netns strace systemd-analyze unshare useradd xz)
 devices=(/dev/fuse /dev/net/tun)
 

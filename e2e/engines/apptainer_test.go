@@ -30,7 +30,7 @@ func newApptainer(t *testing.T, e *harness.Env) *apptainer {
 	harness.Shell(t, "", `sed -i -e 's/^enable overlay = .*/enable overlay = driver/' \
 		-e 's/^\(config [a-z_]* =\) .*/\1 no/' /etc/apptainer/apptainer.conf`)
 	harness.Check(t, os.Chmod(a.dir, 0o777))
-	ociArchive(t, a.dir+"/image.tar", "e2e", []string{"/bin/sh"}, debianRoot(t))
+	ociArchive(t, a.dir+"/image.tar", "e2e", []string{"/bin/sh"}, harness.DebianRoot(t))
 	a.run("build", "--fakeroot", "--sandbox", a.dir+"/sandbox", "oci-archive:"+a.dir+"/image.tar")
 	return a
 }

@@ -91,7 +91,7 @@ var rootless = append(slices.Clone(asPlainUser), "XDG_RUNTIME_DIR=/run/buildkit"
 func TestBuildKit(t *testing.T) {
 	needClients(t)
 	buildkit.need(t)
-	root := debianRoot(t)
+	root := harness.DebianRoot(t)
 	for user, prefix := range map[string][]string{engineRoot: nil, engineRootless: rootless} {
 		t.Run(user, func(t *testing.T) {
 			harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {

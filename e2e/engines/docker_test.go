@@ -48,7 +48,7 @@ RUN ["/bin/sh", "-ec", "rm /d/gone; echo new >/d/kept; mv /d/kept /d/moved"]
 // overlayfs.
 func TestDocker(t *testing.T) {
 	harness.NeedDaemon(t)
-	root := debianRoot(t)
+	root := harness.DebianRoot(t)
 	eachUser(t, func(t *testing.T, e *harness.Env, user string) {
 		harness.Tried(t, client("docker", user), actBuild, actRun, actDiff, actCommit)
 		builders := []string{buildKit}

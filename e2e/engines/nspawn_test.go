@@ -37,7 +37,7 @@ func nspawn(t *testing.T, root, script string, options ...string) {
 // the mount itself, by an idmapped mount.
 func TestNspawn(t *testing.T) {
 	needClients(t)
-	root := debianRoot(t)
+	root := harness.DebianRoot(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		harness.Tried(t, "systemd-nspawn", actRun, actUserns)
 		harness.NothingLeft(t)
@@ -64,7 +64,7 @@ func TestNspawn(t *testing.T) {
 // --overlay, with which systemd-nspawn mounts the kernel's overlayfs.
 func TestNspawnOverlay(t *testing.T) {
 	needClients(t)
-	root := debianRoot(t)
+	root := harness.DebianRoot(t)
 	harness.EachMode(t, harness.PrivateModes, func(t *testing.T, e *harness.Env) {
 		harness.Tried(t, "systemd-nspawn", "--overlay")
 		harness.NothingLeft(t)

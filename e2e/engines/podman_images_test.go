@@ -41,14 +41,14 @@ func (e *engine) need(t *testing.T, image string) {
 	e.images[image] = true
 }
 
-// debianArchive is the root file system of debianRoot. It has no files of apt, no devices, which
-// only the real root may make, and neither manual pages nor time zones, which are half of all
+// debianArchive is the root file system of harness.DebianRoot. It has no files of apt, no devices,
+// which only the real root may make, and neither manual pages nor time zones, which are half of all
 // files: each step of a build walks all of them.
 func debianArchive(t *testing.T) string {
 	t.Helper()
 	archive := filepath.Join(harness.RunDir, "debian.tar")
 	if _, err := os.Stat(archive); err != nil {
-		harness.Shell(t, "", "tar -C "+debianRoot(t)+" --numeric-owner --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*'"+
+		harness.Shell(t, "", "tar -C "+harness.DebianRoot(t)+" --numeric-owner --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*'"+
 			" --exclude='./dev/*' --exclude='./usr/share/man/*' --exclude='./usr/share/zoneinfo/*' --exclude='./usr/share/locale/*/*' -cf "+archive+".part .; mv "+archive+".part "+archive)
 	}
 	return archive

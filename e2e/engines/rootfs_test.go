@@ -104,40 +104,6 @@ func TestBusyboxRoot(t *testing.T) {
 	})
 }
 
-// debianRoot is a debootstrap root. It is made once, and later runs use it again.
-func debianRoot(t *testing.T) string {
-	t.Helper()
-	root := filepath.Join(cache(), "bookworm")
-	if _, err := os.Stat(root + ".complete"); err == nil {
-		return root
-	}
-	harness.Check(t, os.RemoveAll(root))
-	harness.Mkdir(t, cache())
-	out, err := harness.RunIn("/", nil, 8*time.Minute, "debootstrap", "--variant=minbase", "bookworm", root, mirror(t))
-	if err != nil {
-		t.Fatalf("debootstrap: %v\n%s", err, out)
-	}
-	harness.Write(t, root+".complete", "")
-	return root
-}
-
-func cache() string {
-	if dir := os.Getenv(harness.EnvCache); dir != "" {
-		return dir
-	}
-	return filepath.Join("/var/tmp", "fuse-overlay-e2e-cache")
-}
-
-// mirror is the Debian mirror of this machine.
-func mirror(t *testing.T) string {
-	t.Helper()
-	out, err := harness.RunIn("../..", nil, time.Minute, "scripts/mirror.sh")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	return strings.TrimSpace(out)
-}
-
 // packages are small packages with conffiles, alternatives and maintainer scripts. The test
 // installs and purges them.
 var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-utils"}
@@ -145,7 +111,7 @@ var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-u
 // debs is the folder of the packages, which are downloaded once.
 func debs(t *testing.T) string {
 	t.Helper()
-	dir := filepath.Join(cache(), "debs")
+	dir := filepath.Join(harness.CacheDir(), "debs")
 	if _, err := os.Stat(dir + ".complete"); err == nil {
 		return dir
 	}
@@ -182,7 +148,7 @@ var debianSteps = []struct{ what, script string }{
 
 func TestDebianRoot(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		root, packages := debianRoot(t), debs(t)
+		root, packages := harness.DebianRoot(t), debs(t)
 		o := e.Overlay(t)
 		o.Lowers = []string{root}
 		plainCopy := filepath.Join(e.Dir, "plain")

@@ -15,11 +15,19 @@ import (
 	"time"
 )
 
-// ProcessesOf lists the processes that run the program at path.
+// ProcessesOf lists the processes that run the program at path. If the program is for another CPU,
+// the executable is that of the emulator, whose first argument is the program.
 func ProcessesOf(path string) []int {
 	return processes(func(pid int) bool {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err == nil && (exe == path || exe == path+" (deleted)")
+		if err != nil {
+			return false
+		}
+		if strings.HasPrefix(filepath.Base(exe), "qemu-") {
+			argv := Cmdline(pid)
+			return len(argv) > 1 && argv[1] == path
+		}
+		return exe == path || exe == path+" (deleted)"
 	})
 }
 
