@@ -48,6 +48,9 @@ type Config struct {
 	NoACL bool
 	// NoXattrs answers every extended attribute request of the mount with EOPNOTSUPP.
 	NoXattrs bool
+	// ReadByEngine: a container engine mounts its layers to read them, and accepts EOPNOTSUPP where
+	// an object has no xattr. If no object has one, the kernel may stop requesting them.
+	ReadByEngine bool
 	// Redirects is what renaming a directory with lower parts does, and whether redirects in layers
 	// are followed.
 	Redirects Redirects

@@ -14,9 +14,10 @@ const (
 	SpinningReader    Optimisations = 1 << iota // an idle reader looks for requests for a while before it blocks.
 	ListingSamples                              // READDIRPLUS returns attributes only to threads that use them.
 	UnlistedDirs                                // a large merged directory is not listed for a few lookups.
-	SecondThread                                // two threads open and list the subdirectories of one reply
+	SecondThread                                // two threads open and list the subdirectories of one reply.
 	Prefetch                                    // an idle reader reads the next small file of a lower
 	DirectIOOnNewFile                           // CREATE returns FOPEN_DIRECT_IO for files that are created to be written
+	QuietXattrs                                 // layers without xattrs are not read for each request; an engine's mount gets none.
 )
 
 // optimisationNames are the values of option disable.
@@ -30,6 +31,7 @@ var optimisationNames = []struct {
 	{"second_thread", SecondThread},
 	{"prefetch", Prefetch},
 	{"direct_io", DirectIOOnNewFile},
+	{"quiet_xattrs", QuietXattrs},
 }
 
 // ParseOptimisations reads names that are separated by colons. The error lists all names.

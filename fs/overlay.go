@@ -31,6 +31,7 @@ type Overlay struct {
 	damage      damageLog
 	pins        pins // if layers change
 	copied      copyUpCounts
+	quiet       quietXattrs
 
 	// Immutable:
 	cfg        Config
@@ -142,6 +143,7 @@ func newOverlay(cfg Config, s *stack.Stack, c *conn.Conn) *Overlay {
 	if !s.Writable() {
 		o.changes.Shut(unix.EROFS)
 	}
+	o.quiet = newQuietXattrs(&cfg, s)
 	o.layerNames = newLayerNames(&cfg)
 	if s.Overlap() {
 		o.numbers.requireUnique()
@@ -159,6 +161,7 @@ func (o *Overlay) openRoot() error {
 
 // Close closes the layers. The overlay must not be mounted any more.
 func (o *Overlay) Close() {
+	o.quiet.close()
 	o.handles.Clear()
 	o.stack.Close()
 	o.conn.Close()

@@ -22,9 +22,17 @@ const (
 
 // GetXAttr answers GETXATTR.
 func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
-	if o.cfg.NoXattrs {
+	if o.cfg.NoXattrs || o.quiet.noValues.Load() {
 		return 0, errNoXattrs
 	}
+	size, status := o.getXattr(h, attr, dest)
+	if attr == capability && status == errNoSuchAttr && o.quiet.noteNoCapability(h.NodeId) {
+		go o.searchXattrs()
+	}
+	return size, status
+}
+
+func (o *Overlay) getXattr(h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
 	if o.cfg.NoACL && isACL(attr) {
 		return 0, fuse.Status(unix.EOPNOTSUPP)
 	}
@@ -45,6 +53,9 @@ func (o *Overlay) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, attr string, des
 	flags := n.flags.load()
 	if attr == capability && flags&flagNoCapability != 0 || flags&flagNoXattrs != 0 && inEveryList(attr) {
 		return 0, errNoSuchAttr // requested before the first write to a file, and by podman for every file
+	}
+	if o.quiet.hasNone(n, attr) {
+		return 0, errNoSuchAttr
 	}
 	var value []byte
 	none := false
@@ -91,13 +102,18 @@ func (o *Overlay) showsNoXattr(r owner.Ref) bool {
 func (o *Overlay) shownXattrs(names []string) []byte {
 	var list []byte
 	for _, name := range names {
-		shown, ok := o.names.Visible(name)
-		if !ok || shown == selinuxXattr && !o.selinux || o.cfg.NoACL && isACL(shown) {
-			continue
+		if shown, ok := o.shownXattr(name); ok && (shown != selinuxXattr || o.selinux) {
+			list = append(append(list, shown...), 0)
 		}
-		list = append(append(list, shown...), 0)
 	}
 	return list
+}
+
+// shownXattr returns the name under which the mount shows an attribute; ok is false if it shows
+// none. A label of SELinux (security.selinux) counts as shown.
+func (o *Overlay) shownXattr(onDisk string) (shown string, ok bool) {
+	shown, ok = o.names.Visible(onDisk)
+	return shown, ok && !(o.cfg.NoACL && isACL(shown))
 }
 
 // copyOut copies a value out. With an empty buffer the kernel requests the size alone.
@@ -110,22 +126,27 @@ func copyOut(dest, value []byte) (uint32, fuse.Status) {
 
 // ListXAttr answers LISTXATTR.
 func (o *Overlay) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	if o.cfg.NoXattrs {
+	if o.cfg.NoXattrs || o.quiet.noLists.Load() {
 		return 0, errNoXattrs
 	}
-	n, err := o.node(h.NodeId)
+	list, err := o.listXattrs(h.NodeId)
 	if err != nil {
 		return 0, o.status("listxattr", err)
 	}
-	if n.flags.has(flagNoXattrs) {
-		return copyOut(dest, nil)
+	if len(list) == 0 {
+		o.quiet.noteEmptyList(h.NodeId)
+	}
+	return copyOut(dest, list)
+}
+
+func (o *Overlay) listXattrs(id uint64) ([]byte, error) {
+	n, err := o.node(id)
+	if err != nil || n.flags.has(flagNoXattrs) || !o.selinux && o.quiet.hasNone(n, capability) {
+		return nil, err
 	}
 	var names []string
 	err = o.with(n, func(r owner.Ref) (err error) { names, err = r.ListXattr(); return err })
-	if err != nil {
-		return 0, o.status("listxattr", err)
-	}
-	return copyOut(dest, o.shownXattrs(names))
+	return o.shownXattrs(names), err
 }
 
 func isACL(name string) bool { return name == accessACL || name == defaultACL }

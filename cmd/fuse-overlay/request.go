@@ -149,6 +149,7 @@ func (r *request) check() error {
 	case o.Conn.IO == conn.IOPassthrough && o.Conn.Writeback == conn.WritebackOn:
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
+	o.ReadByEngine = r.isReadByEngine()
 	return r.resolveOptions()
 }
 

@@ -126,6 +126,8 @@ var deviations = []deviation{
 		"the kernel keeps the times of such files itself", nil},
 	{"D77", "a handle of a file is stale when the kernel has dropped the inode",
 		"it contains the number of the daemon's node", nil},
+	{"D78", "a mount by which an engine reads layers without xattrs returns EOPNOTSUPP for them",
+		"the kernel keeps no answer to a request for an xattr", nil},
 	{"D79", "a mount that was made with ro cannot become writable",
 		"other mounts may use its upper", nil},
 	{"D65", "umount returns before the daemon has closed the layers",
