@@ -27,6 +27,21 @@ type session struct {
 	root string
 	// mounted: root must be unmounted.
 	mounted bool
+	// diff is the topmost lower of a mount without an upper. Empty: there is an upper.
+	diff string
+}
+
+// below returns a session that mounts the lower layers alone, as a container engine does to read
+// them: below an empty layer, whose folder lies beside the mount point.
+func (s *session) below() (*session, error) {
+	dir := filepath.Join(s.dir, "below")
+	b := &session{layout: s.layout, candidate: s.candidate, dir: dir, root: filepath.Join(dir, "merged"), diff: filepath.Join(dir, "diff")}
+	for _, path := range []string{b.root, b.diff} {
+		if err := os.MkdirAll(path, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
 }
 
 func newSession(l *layout, c candidate, options string) (*session, error) {
@@ -51,12 +66,7 @@ func (s *session) attach(ctx context.Context) error {
 	if s.candidate.kind == plain {
 		return s.attachPlain(ctx)
 	}
-	// The paths of layers are relative to their directory, because 128 absolute paths do not fit
-	// into one mount(2).
-	options := []string{
-		"lowerdir=" + strings.Join(s.layout.layers, ":"),
-		"upperdir=" + filepath.Join(s.dir, "upper"), "workdir=" + filepath.Join(s.dir, "work"),
-	}
+	options := s.layerOptions()
 	for _, more := range []string{s.candidate.options, s.options} {
 		if more != "" {
 			options = append(options, more)
@@ -74,6 +84,16 @@ func (s *session) attach(ctx context.Context) error {
 	}
 	s.mounted = true
 	return nil
+}
+
+// layerOptions returns the mount options that name the layers. The paths of lowers are relative to
+// their directory, because 128 absolute paths do not fit into one mount(2).
+func (s *session) layerOptions() []string {
+	lowers := strings.Join(s.layout.layers, ":")
+	if s.diff != "" {
+		return []string{"lowerdir=" + s.diff + ":" + lowers}
+	}
+	return []string{"lowerdir=" + lowers, "upperdir=" + filepath.Join(s.dir, "upper"), "workdir=" + filepath.Join(s.dir, "work")}
 }
 
 // attachPlain uses no layers. The workload reads the merged copy, or changes a copy of its own.

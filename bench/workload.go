@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // sizes are what -quick makes smaller.
@@ -107,7 +108,7 @@ type task struct {
 // allWorkloads lists all of them, in the order of the report.
 func allWorkloads(s sizes) []workload {
 	return slices.Concat(treeWorkloads(s), listingWorkloads(s), deepWorkloads(s), changeWorkloads(s), bulkWorkloads(s),
-		toolWorkloads(s), containerWorkloads(s), memoryWorkloads(s))
+		toolWorkloads(s), compareWorkloads(), containerWorkloads(s), memoryWorkloads(s))
 }
 
 // missing returns the program that a workload needs and the machine does not have. Empty: none.
@@ -125,6 +126,13 @@ func (w *workload) skips(k kind) bool { return slices.Contains(w.without, k) }
 
 func shell(script string) func(context.Context, *task) error {
 	return func(ctx context.Context, t *task) error { return run(ctx, t.root, "sh", "-c", script) }
+}
+
+// elapsed returns the time that do takes.
+func elapsed(do func() error) (time.Duration, error) {
+	start := time.Now()
+	err := do()
+	return time.Since(start), err
 }
 
 func twice(do func(context.Context, *task) error) func(context.Context, *task) error {

@@ -194,6 +194,8 @@ var callRules = []callRule{
 
 	{imports: osPath, room: "cmd/..."},
 	{imports: osPath, room: "bench/..."},
+	// The calls of a container engine on a mount.
+	{imports: unixPath, room: "bench", functions: []string{"Lgetxattr", "Llistxattr", "Lstat"}},
 	{imports: osPath, room: "internal/podman"},
 	{imports: osPath, room: "e2e/..."},
 	{imports: osPath, room: "internal/conformance"},
