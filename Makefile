@@ -111,7 +111,7 @@ demo: build ## mount a throwaway copy of this machine's / and change it (root)
 
 # Packages for other CPUs are built and tested by the workflow of releases.
 test: ARCHES = $(shell $(GO) env GOARCH)
-test: deps vet lint site unit e2e races test-packages other-kernel ## all that CI runs, with its packages (root, network, half an hour)
+test: deps vet lint site unit e2e races test-packages other-kernel ## all that CI runs, with its packages (root, network, three quarters of an hour)
 	@echo
 	@grep -hE '^(ok|FAIL|---)' bin/unit.log bin/e2e.log bin/races.log bin/test-packages.log
 	@echo 'All tests passed.'

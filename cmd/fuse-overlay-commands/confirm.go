@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 )
 
@@ -23,4 +24,13 @@ func confirm(out io.Writer, answers *bufio.Reader, question string) (bool, error
 	}
 	answer = strings.ToLower(strings.TrimSpace(answer))
 	return answer == "y" || answer == "yes", nil
+}
+
+// confirmed prints one question and reads the answer. errFinding: it is no.
+func confirmed(c *cobra.Command, question string) error {
+	yes, err := confirm(c.OutOrStdout(), bufio.NewReader(c.InOrStdin()), question)
+	if err == nil && !yes {
+		err = errFinding
+	}
+	return err
 }

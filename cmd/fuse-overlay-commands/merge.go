@@ -133,10 +133,8 @@ func (o *mergeOptions) merge(c *cobra.Command, m *merge.Merge, args []string) er
 		question = fmt.Sprintf("make these %d changes in %s, and empty %s", count, quote.Path(args[1]), quote.Path(args[0]))
 	}
 	if !o.yes {
-		if yes, err := confirm(out, bufio.NewReader(c.InOrStdin()), question); err != nil {
+		if err := confirmed(c, question); err != nil {
 			return err
-		} else if !yes {
-			return errFinding
 		}
 	}
 	return runMerge(c, m)

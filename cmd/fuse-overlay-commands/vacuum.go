@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -105,10 +104,8 @@ func (o *vacuumOptions) run(c *cobra.Command, args []string) error {
 	}
 	if !o.yes {
 		question := fmt.Sprintf("drop these %d objects from %s", len(drops), quote.Path(args[0]))
-		if yes, err := confirm(out, bufio.NewReader(c.InOrStdin()), question); err != nil {
+		if err := confirmed(c, question); err != nil {
 			return err
-		} else if !yes {
-			return errFinding
 		}
 	}
 	bar, end = startBar(c, "dropping objects", progress.Objects, int64(len(drops)))

@@ -30,7 +30,7 @@ func (r *request) parseRemount(c *mountargs.Arguments) (err error) {
 			_ = r.apply(field)
 		}
 	}
-	r.foreground, r.fake = false, c.Fake
+	r.fake = c.Fake
 	_, r.mount.Point, err = mountPoint(c)
 	return err
 }

@@ -195,9 +195,7 @@ func TestFullDisk(t *testing.T) {
 			}
 		}
 		must(t, s.merge())
-		if diff := testkit.Diff(before, s.shown()); diff != "" {
-			t.Errorf("the view has changed:\n%s", diff)
-		}
+		s.wantShown("the view has changed", before)
 	})
 }
 

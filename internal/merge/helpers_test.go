@@ -101,6 +101,14 @@ func (s *site) shown() string {
 	return strings.Join(lines, "\n")
 }
 
+// wantShown fails the test if the site does not show this tree; what describes the difference.
+func (s *site) wantShown(what, tree string) {
+	s.t.Helper()
+	if diff := testkit.Diff(tree, s.shown()); diff != "" {
+		s.t.Errorf("%s:\n%s", what, diff)
+	}
+}
+
 func (s *site) show(d *view.Node, at string, links map[uint64]string) (lines []string) {
 	s.t.Helper()
 	names, err := d.Names()

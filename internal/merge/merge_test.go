@@ -67,15 +67,11 @@ func TestMerge(t *testing.T) {
 				before := s.shown()
 				must(t, s.merge())
 				wantEmpty(s)
-				if diff := testkit.Diff(before, s.shown()); diff != "" {
-					t.Errorf("the view has changed:\n%s", diff)
-				}
+				s.wantShown("the view has changed", before)
 				if tt.plain != "" {
 					testkit.Want(t, "the lower", s.Lowers[0], tt.plain)
 					s.Upper, s.Work = "", ""
-					if diff := testkit.Diff(before, s.shown()); diff != "" {
-						t.Errorf("the lower alone shows another tree:\n%s", diff)
-					}
+					s.wantShown("the lower alone shows another tree", before)
 				}
 			})
 		})
@@ -97,13 +93,9 @@ func TestFlags(t *testing.T) {
 		before := s.shown()
 		must(t, s.merge())
 		wantEmpty(s)
-		if diff := testkit.Diff(before, s.shown()); diff != "" {
-			t.Errorf("the view has changed:\n%s", diff)
-		}
+		s.wantShown("the view has changed", before)
 		s.Upper, s.Work = "", ""
-		if diff := testkit.Diff(before, s.shown()); diff != "" {
-			t.Errorf("the lower alone shows another tree:\n%s", diff)
-		}
+		s.wantShown("the lower alone shows another tree", before)
 	})
 }
 
@@ -119,9 +111,7 @@ func TestOwnersInXattrs(t *testing.T) {
 		before := s.shown()
 		must(t, s.merge())
 		wantEmpty(s)
-		if diff := testkit.Diff(before, s.shown()); diff != "" {
-			t.Errorf("the view has changed:\n%s", diff)
-		}
+		s.wantShown("the view has changed", before)
 		testkit.Want(t, "the lower", s.Lowers[0], "file a 0711 \"1\"\nown a 3 4\nxattr a user.x 1\nfifo f 0640\nchar c 1/3 0600\nown c 5 6\n"+
 			"dir d 0711\nown d 1 1\nfile d/x\nlink d/y d/x\nfile d/old")
 	})
@@ -129,9 +119,7 @@ func TestOwnersInXattrs(t *testing.T) {
 	s.permissions = 2
 	before := s.shown()
 	must(t, s.merge())
-	if diff := testkit.Diff(before, s.shown()); diff != "" {
-		t.Errorf("where the lower keeps owners in attributes too, the view has changed:\n%s", diff)
-	}
+	s.wantShown("where the lower keeps owners in attributes too, the view has changed", before)
 }
 
 // Data of a data-only layer is copied, so that the lower does not need that layer any more.
@@ -145,9 +133,7 @@ func TestDataOnly(t *testing.T) {
 		must(t, s.merge())
 		wantEmpty(s)
 		s.Upper, s.Work, s.dataOnly = "", "", nil
-		if diff := testkit.Diff(before, s.shown()); diff != "" {
-			t.Errorf("the lower alone shows another tree:\n%s", diff)
-		}
+		s.wantShown("the lower alone shows another tree", before)
 	})
 }
 
