@@ -29,8 +29,9 @@ type write struct {
 	h  *held // of n, opened for writing
 }
 
-// run writes data, and returns how much. A short count without an error has the kernel send the
-// rest again, whose WRITE then returns the error.
+// run writes data, and returns how much. A short count without an error makes the caller's write(2)
+// short, and its next one returns the error. The kernel does not read the count if it writes pages
+// back (fuse_writepage_end), so then any error is returned.
 func (w *write) run(data []byte) (done int, err error) {
 	o := w.o
 	skip, err := w.check(data)
@@ -47,7 +48,7 @@ func (w *write) run(data []byte) (done int, err error) {
 		}
 	}
 	done, err = w.store(data[skip:], int64(w.in.Offset)+int64(skip))
-	if done += skip; err != nil && done == 0 {
+	if done += skip; err != nil && (done == 0 || w.in.WriteFlags&fuse.WRITE_CACHE != 0) {
 		return 0, err
 	}
 	if isDirect(w.in) {
