@@ -103,6 +103,7 @@ func (o *Overlay) outOfDescriptors(status fuse.Status, failures int) bool {
 		return false
 	}
 	o.handles.CloseIdle()
+	o.closer.closeWaiting()
 	if nap > 0 {
 		o.conn.While(func() { time.Sleep(nap) })
 	}

@@ -22,10 +22,12 @@
 //	Node.mu                  where an object lies: parent, name, layer
 //	changingRanges.storing   the stores of what the page cache writes back
 //	inodecache.Table.linkMu  the nodes of objects with several names
+//	closer.closing           the closing of a batch of removed objects
 //
 // These are leaves: no other lock is taken under them, and no system call on a lower is made.
 //
 //	damageLog.mu             when each reason was logged last
+//	closer.mu                the removed objects that wait to be closed
 //	changingRanges.mu        the files that are written past the page cache
 //	listers.mu               the threads that list directories
 //	pins.mu                  the files that are open in the mount

@@ -56,6 +56,7 @@ func (m *Mount) handOver() error {
 			return errChanges
 		}
 	}
+	o.closer.closeWaiting() // so that their space is free for the other mount
 	return o.stack.HandOver()
 }
 

@@ -63,6 +63,7 @@ func (k *kernel) forget(which func(id uint64) bool) {
 	for id, n := range given {
 		k.o.Forget(id, n)
 	}
+	k.o.closer.closeWaiting() // for tests that count descriptors
 }
 
 // lookup requests a name.

@@ -86,10 +86,10 @@ func (o *Overlay) Connected(p conn.Policy, kernel *fuse.Server) {
 // Gate returns the gate of the requests that may change the upper.
 func (o *Overlay) Gate() *conn.Gate { return &o.changes }
 
-// Failed returns true if the request may succeed now: it had no descriptor, and Failed has closed
-// some. Otherwise it logs the failure if a layer is the reason.
+// Failed returns true if the request may succeed now: it had no descriptor or no space, and Failed
+// has closed descriptors. Otherwise it logs the failure if a layer is the reason.
 func (o *Overlay) Failed(r conn.Request, status fuse.Status) (again bool) {
-	if o.outOfDescriptors(status, r.Failures) {
+	if o.outOfDescriptors(status, r.Failures) || o.outOfSpace(status, r.Failures) {
 		return true
 	}
 	o.logDamage(r, status)

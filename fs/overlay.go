@@ -139,6 +139,7 @@ func newOverlay(cfg Config, s *stack.Stack, c *conn.Conn) *Overlay {
 	o.numbers = newInodeNumbers(&o.access, width)
 	o.guard = guard{access: &o.access, writesBack: o.writesBack}
 	o.passthrough = passthrough{o: o, counts: openCounts{byID: map[uint64]openCount{}, maxLowers: bounds.handles / 2}}
+	o.closer = newCloser(bounds)
 	o.pruner = newPruner(&o.access, cfg.CacheInodes, cfg.Log)
 	if !s.Writable() {
 		o.changes.Shut(unix.EROFS)
@@ -162,6 +163,7 @@ func (o *Overlay) openRoot() error {
 // Close closes the layers. The overlay must not be mounted any more.
 func (o *Overlay) Close() {
 	o.quiet.close()
+	o.closer.closeWaiting()
 	o.handles.Clear()
 	o.stack.Close()
 	o.conn.Close()

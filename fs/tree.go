@@ -16,6 +16,7 @@ type tree struct {
 	access
 	numbers inodeNumbers
 	pruner  pruner
+	closer  closer
 	// sharedCopies is how many copies of shared objects have been published.
 	sharedCopies atomic.Uint64
 }
@@ -97,7 +98,7 @@ func (t *tree) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
 		return nil, nil, false
 	}
 	n.mu.Lock()
-	rare, key := n.rareLocked(), n.key
+	rare, key, upper := n.rareLocked(), n.key, n.layer == int32(stack.Upper)
 	n.rare = nil
 	n.mu.Unlock()
 	t.numbers.release(n)
@@ -121,7 +122,11 @@ func (t *tree) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
 		if n.dir == nil && object.Ref().Stat(&st) == nil && st.Nlink == 0 {
 			t.numbers.Forget(key)
 		}
-		object.Close()
+		if upper {
+			t.closer.close(object)
+		} else { // its close frees nothing, and the layer may hang
+			object.Close()
+		}
 	}
 	return at.parent, rare.others, true
 }
@@ -153,4 +158,5 @@ func (t *tree) detachLocked(n *Node, p placed) {
 	}
 	delete(p.parent.dir.children, p.name)
 	n.removeName(p)
+	t.closer.noteRemoval()
 }

@@ -36,6 +36,8 @@ type (
 	Stores struct{}
 	// Linked is the table of objects with several names.
 	Linked struct{}
+	// Closing is the closing of removed objects.
+	Closing struct{}
 	// Leaf is a lock under which no other is taken.
 	Leaf struct{}
 )

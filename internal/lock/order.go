@@ -4,7 +4,7 @@ package lock
 
 // order lists the ranks, outermost first.
 var order = []any{
-	Handover{}, NextFile{}, CopyUp{}, Load{}, Moves{}, Dir{}, Links{}, Opens{}, Place{}, Stores{}, Linked{}, Leaf{},
+	Handover{}, NextFile{}, CopyUp{}, Load{}, Moves{}, Dir{}, Links{}, Opens{}, Place{}, Stores{}, Linked{}, Closing{}, Leaf{},
 }
 
 // nests reports whether a goroutine may hold two locks of the rank.
