@@ -3,6 +3,7 @@ package fs
 import (
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
@@ -41,6 +42,10 @@ type handle struct {
 	remote bool
 }
 
+// closing has room for the closes of remote files that are under way. Each may take a thread for as
+// long as its server does not answer. The others wait, with their descriptors.
+var closing = make(chan struct{}, host.BackgroundCalls)
+
 func closeHandle(h handle) {
 	if h.dir != nil {
 		h.dir.Close()
@@ -48,7 +53,11 @@ func closeHandle(h handle) {
 	switch {
 	case h.file == nil:
 	case h.remote: // the request that needs its place in the cache must not wait for that server
-		go h.file.Close()
+		go func() {
+			closing <- struct{}{}
+			h.file.Close()
+			<-closing
+		}()
 	default:
 		h.file.Close()
 	}

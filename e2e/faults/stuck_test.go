@@ -107,7 +107,10 @@ func TestStuckLayer(t *testing.T) {
 	}
 }
 
-func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
+// newStuckOverlay makes an overlay with a layer that stalls. It has the objects for stuckWork, and
+// for uses of the stalled layer that are under way together.
+func newStuckOverlay(e *harness.Env, t *testing.T, uses [][]string) (*harness.Overlay, *stall) {
+	t.Helper()
 	var silent, healthy strings.Builder
 	for i := range max(len(uses), len(uses[0])) {
 		for _, name := range []string{"f", "sub/f", "a", "c", "m", "r"} {
@@ -115,13 +118,18 @@ func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
 		}
 		fmt.Fprintf(&silent, "file silent/d%d/f \"text\"\nfile silent/large%d %q\n", i, i, strings.Repeat("x", 150<<10))
 	}
-	for i := range len(uses) + 2 {
+	for i := range len(uses) + 3 {
 		fmt.Fprintf(&healthy, "file healthy/low/f%d \"text\"\nfile healthy/low/g%d \"text\"\n", i, i)
 	}
 	o := e.Overlay(t, healthy.String(), silent.String())
 	o.Opts = nil // no passthrough to what is FUSE itself
 	layer := newStall(e, t, o.Lowers[1])
 	o.Lowers[1] = layer.mnt
+	return o, layer
+}
+
+func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
+	o, layer := newStuckOverlay(e, t, uses)
 	o.Mount()
 	stuckWork(t, o.Point, 0)
 	harness.Shell(t, o.Point, "ls -l silent >/dev/null")
@@ -145,33 +153,93 @@ func stuckLayer(t *testing.T, e *harness.Env, uses [][]string) {
 	}
 }
 
-// The mount can be unmounted while a layer does not reply. The calls of processes that wait for
-// that layer then return.
+// stuckUsers are the processes of tests in which many wait for the stalled layer.
+const stuckUsers = 64
+
+// stuckOverlay makes an overlay with a layer that stalls, and uses of that layer for as many
+// processes.
+func stuckOverlay(t *testing.T, e *harness.Env) (o *harness.Overlay, layer *stall, uses []string) {
+	t.Helper()
+	uses = slices.Repeat(stuckUses, stuckUsers/len(stuckUses))
+	o, layer = newStuckOverlay(e, t, [][]string{uses})
+	return o, layer, uses
+}
+
+// startStuck mounts stuckOverlay, stalls the layer and starts the processes.
+func startStuck(t *testing.T, e *harness.Env) (o *harness.Overlay, layer *stall, users []*exec.Cmd) {
+	t.Helper()
+	o, layer, uses := stuckOverlay(t, e)
+	o.Mount()
+	harness.Shell(t, o.Point, "ls -l silent >/dev/null")
+	layer.stop()
+	return o, layer, startUses(t, o, uses)
+}
+
+// startUses starts a process for each use.
+func startUses(t *testing.T, o *harness.Overlay, uses []string) (users []*exec.Cmd) {
+	t.Helper()
+	for i, use := range uses {
+		cmd := exec.Command("sh", "-c", fmt.Sprintf(use, i))
+		cmd.Dir = o.Point
+		harness.Check(t, cmd.Start())
+		users = append(users, cmd)
+	}
+	time.Sleep(300 * time.Millisecond)
+	return users
+}
+
+// waitAll returns when all processes have ended, with whatever exit code, and fails the test if one
+// does not end.
+func waitAll(t *testing.T, what string, users []*exec.Cmd) {
+	t.Helper()
+	ended := make(chan struct{})
+	go func() {
+		for _, user := range users {
+			_ = user.Wait() // with an error, mostly
+		}
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%s: processes that wait for the layer do not end", what)
+	}
+}
+
+// The mount can be unmounted while a layer does not reply, and many requests wait for it. The calls
+// of processes that wait for that layer then return.
 func TestStuckLayerAndTheEnd(t *testing.T) {
 	harness.NeedDaemon(t)
+	umount := func(t *testing.T, want int, args ...string) {
+		t.Helper()
+		out, err := harness.RunIn("/", nil, 5*stuckLimit, harness.Program, append([]string{"umount"}, args...)...)
+		if code := harness.ExitCode(err); err != nil && code != want || err == nil && want != 0 {
+			t.Errorf("fuse-overlay umount %q: %v, want exit code %d: %s", args, err, want, out)
+		}
+	}
 	for _, c := range []struct {
 		name string
 		end  func(t *testing.T, o *harness.Overlay)
+		goOn bool // processes in the mount go on
 	}{
-		{"SIGTERM", func(t *testing.T, o *harness.Overlay) { harness.Check(t, syscall.Kill(o.PID, syscall.SIGTERM)) }},
+		{"SIGTERM", func(t *testing.T, o *harness.Overlay) { harness.Check(t, syscall.Kill(o.PID, syscall.SIGTERM)) }, false},
 		{"abort", func(t *testing.T, o *harness.Overlay) {
 			harness.AbortConnection(o.Minor)
 			harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH))
-		}},
-		{"umount -l", func(t *testing.T, o *harness.Overlay) { harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH)) }},
+		}, false},
+		{"umount -f", func(t *testing.T, o *harness.Overlay) {
+			harness.WantErr(t, "umount -f of a mount in use", unix.Unmount(o.Point, unix.MNT_FORCE), syscall.EBUSY)
+			harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH))
+		}, false},
+		{"umount -l", func(t *testing.T, o *harness.Overlay) { harness.Check(t, unix.Unmount(o.Point, unix.MNT_DETACH)) }, true},
+		{"fuse-overlay umount", func(t *testing.T, o *harness.Overlay) {
+			umount(t, 1, o.Point)
+			umount(t, 0, "-l", o.Point)
+		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-				o := e.Overlay(t, "file healthy/f", "file silent/f \"text\"\nfile silent/g \"text\"")
-				o.Opts = nil
-				layer := newStall(e, t, o.Lowers[1])
-				o.Lowers[1] = layer.mnt
-				o.Mount()
-				harness.Shell(t, o.Point, "ls -l silent >/dev/null")
-				layer.stop()
-				user := exec.Command("cat", o.Path("silent/f"))
-				harness.Check(t, user.Start())
-				time.Sleep(200 * time.Millisecond)
+				o, layer, users := startStuck(t, e)
 				within(t, c.name, func() error {
 					c.end(t, o)
 					for {
@@ -181,21 +249,60 @@ func TestStuckLayerAndTheEnd(t *testing.T) {
 						time.Sleep(10 * time.Millisecond)
 					}
 				})
-				ended := make(chan struct{})
-				go func() {
-					_ = user.Wait() // with an error, mostly
-					close(ended)
-				}()
-				if c.name != "umount -l" { // after which processes in the mount go on
-					select {
-					case <-ended:
-					case <-time.After(10 * time.Second):
-						t.Error("a process that waits for the layer is not let go")
-					}
+				if !c.goOn {
+					waitAll(t, c.name, users)
 				}
 				layer.answer()
+				if c.goOn {
+					waitAll(t, c.name, users)
+				}
 				o.WaitEnd()
 			})
 		})
 	}
+}
+
+// A process that is killed while the daemon works on its request does no harm: other parts of the
+// mount go on, and when the layer answers, the process is gone and each object is as before or as
+// after its request. A signal that a process handles does not make its call fail.
+func TestStuckLayerAndSignals(t *testing.T) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
+		o, layer, users := startStuck(t, e)
+		handler := exec.Command("perl", "-e", `$SIG{USR1} = sub { $n++ }; $| = 1; print "ready\n";
+			open(F, "<", "silent/f1") or die "open: $!"; defined(sysread(F, $text, 9)) or die "sysread: $!"; print "$n$text"`)
+		handler.Dir = o.Point
+		var out strings.Builder
+		handler.Stdout, handler.Stderr = &out, &out
+		harness.Check(t, handler.Start())
+		time.Sleep(300 * time.Millisecond)
+		harness.Check(t, handler.Process.Signal(syscall.SIGUSR1))
+		for i, user := range users {
+			harness.Check(t, user.Process.Signal([]os.Signal{syscall.SIGKILL, syscall.SIGTERM}[i%2]))
+		}
+		time.Sleep(100 * time.Millisecond)
+		stuckWork(t, o.Point, 0)
+		layer.answer()
+		waitAll(t, "killed processes, after the layer answers again", users)
+		if err := handler.Wait(); err != nil || out.String() != "ready\n1text" {
+			t.Errorf("a process that handles a signal: %v, %q", err, out.String())
+		}
+		stuckWork(t, o.Point, 1)
+		o.Remount()
+		for i := range users {
+			for _, c := range []struct{ name, before, after string }{
+				{"silent/a%d", "text", "textx\n"}, {"silent/c%d", "text", "text"}, {"silent/f%d", "text", "text"},
+			} {
+				text := harness.ReadText(t, o.Path(fmt.Sprintf(c.name, i)))
+				if text != c.before && text != c.after {
+					t.Errorf(c.name+" holds %q", i, text)
+				}
+			}
+			_, was := os.Lstat(o.Path(fmt.Sprintf("silent/m%d", i)))
+			_, is := os.Lstat(o.Path(fmt.Sprintf("silent/n%d", i)))
+			if (was == nil) == (is == nil) {
+				t.Errorf("silent/m%d, which was being renamed: %v, new name: %v", i, was, is)
+			}
+		}
+	})
 }

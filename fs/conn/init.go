@@ -100,6 +100,7 @@ func (m *Mount) newPool(workers WorkerConfig) *readers.Pool {
 		}()
 		return fsys.Idle()
 	})
+	pool.OnGrow(host.ReserveThreads)
 	if c.cfg.NoSpin {
 		pool.DisableSpin()
 	}

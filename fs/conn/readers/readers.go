@@ -35,6 +35,8 @@ const (
 	// does not answer. The daemon must still serve processes that do not use that layer. Each keeps
 	// a thread.
 	maxStuckReaders = 1024
+	// growPause is how long the pool waits after a refusal of OnGrow before it tries again.
+	growPause = 20 * time.Millisecond
 )
 
 // Pool is the readers of one connection.
@@ -54,12 +56,15 @@ type Pool struct {
 	pace      pace
 	awake     atomic.Bool // idle CPUs stay awake
 
-	onIdle func() (done bool) // nil: nothing; immutable
-	noSpin bool               // readers block at once; immutable
+	onIdle  func() (done bool)        // nil: nothing; immutable
+	onGrow  func(readers int) bool    // nil: always true; immutable
+	noSpin  bool                      // readers block at once; immutable
+	refused atomic.Pointer[time.Time] // when onGrow last returned false; nil: never
 
 	mu      lock.Mutex[lock.Leaf] // guards the rest
 	idle    []*reader
 	running int // readers, the idle ones included, without those in While
+	inWhile int
 	err     error
 	ended   bool
 }
@@ -83,6 +88,12 @@ func (p *Pool) OnPaceChange(f func(fast bool) (awake bool)) {
 // whether there was anything to do. If f takes long after a request, the watchdog adds another
 // reader. Call OnIdle before [Pool.Run].
 func (p *Pool) OnIdle(f func() (done bool)) { p.onIdle = f }
+
+// OnGrow registers f. Before the pool adds a reader, it calls f with the number of readers that it
+// will have. If f returns false, the pool does not add it: requests wait for the readers at work.
+// The watchdog tries again. The first reader is always added. Calls may overlap. Call OnGrow before
+// [Pool.Run].
+func (p *Pool) OnGrow(f func(readers int) bool) { p.onGrow = f }
 
 // DisableSpin makes readers block at once if there is no request. Call it before [Pool.Run].
 func (p *Pool) DisableSpin() { p.noSpin = true }
@@ -120,29 +131,57 @@ func (p *Pool) count(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.running += n
+	p.inWhile -= n
 }
 
 // addReader lets a further reader take requests, unless limit readers are at work.
 func (p *Pool) addReader(limit int) {
+	if p.wakeIdle() || !p.mayGrow() {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.ended {
-		return
-	}
-	if last := len(p.idle) - 1; last >= 0 {
-		r := p.idle[last]
-		p.idle = p.idle[:last]
-		p.waiting.Add(1)
-		r.wake <- struct{}{}
-		return
-	}
-	if p.running < limit {
+	if !p.ended && p.running < limit {
 		p.running++
 		p.waiting.Add(1)
 		p.all.Add(1)
 		r := &reader{pool: p, worker: p.newWorker(), wake: make(chan struct{}, 1)}
 		go r.run()
 	}
+}
+
+// wakeIdle lets an idle reader take requests. It returns false if there is none.
+func (p *Pool) wakeIdle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := len(p.idle) - 1
+	if p.ended || last < 0 {
+		return false
+	}
+	r := p.idle[last]
+	p.idle = p.idle[:last]
+	p.waiting.Add(1)
+	r.wake <- struct{}{}
+	return true
+}
+
+// mayGrow calls onGrow for one more reader, unless it has just been refused.
+func (p *Pool) mayGrow() bool {
+	if p.onGrow == nil {
+		return true
+	}
+	if at := p.refused.Load(); at != nil && time.Since(*at) < growPause {
+		return false
+	}
+	p.mu.Lock()
+	readers := p.running + p.inWhile
+	p.mu.Unlock()
+	if readers == 0 || p.onGrow(readers+1) {
+		return true
+	}
+	now := time.Now()
+	p.refused.Store(&now)
+	return false
 }
 
 // atWork returns how many readers wait for a request or serve one, without those in While.
