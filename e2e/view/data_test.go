@@ -127,7 +127,13 @@ func TestFallocateModes(t *testing.T) {
 				harness.Write(t, o.Path("new"), text)
 				for _, name := range []string{"low", "new"} {
 					f := harness.Open(t, o.Path(name), os.O_RDWR)
-					harness.Check(t, unix.Fallocate(int(f.Fd()), c.mode, c.off, c.n))
+					err := unix.Fallocate(int(f.Fd()), c.mode, c.off, c.n)
+					if c.mode == unix.FALLOC_FL_ZERO_RANGE && !o.Kernel && !harness.KernelAtLeast(t, 5, 15) { // D50
+						harness.WantErr(t, name, err, syscall.EOPNOTSUPP)
+						c.wantSize, c.zeroFrom, c.zeroTo = int64(len(text)), 0, 0
+					} else {
+						harness.Check(t, err)
+					}
 					want := make([]byte, c.wantSize)
 					copy(want, text)
 					clear(want[c.zeroFrom:c.zeroTo])
