@@ -68,14 +68,15 @@ E2E_RACE    ?=
 # The tests of `make test-arm64`. The emulator has no passthrough: tests with each mode of I/O fail.
 ARM64_TESTS ?= ^Test(Differential|EveryKindIs.*|RenameFlags|Stats|Umount)$$
 E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
-# The number of operations of `make fsx`.
+# The number of operations of `make fsx`, and of sequences of each test of `make differential`.
 FSX_OPS     ?= 10000000
+SEQS        ?= 2000
 # The time of each fuzz test of `make fuzz`.
 FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races fsx fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak fsx differential fuzz appends vm other-kernel test-kernels \
 	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -167,8 +168,14 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
 	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
+soak: fsx differential ## the long forms of tests, one after the other (root, hours)
+
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
+
+differential: build ## random operations here and on the kernel's overlayfs, in 2,000 sequences each (root, SEQS=)
+	FUSE_OVERLAY_SEQS=$(SEQS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+		$(GO) test -count=1 -timeout 0 -v -run '^Test(Differential|DifferentialOptions|DifferentialOptionSets)$$' ./e2e/differential/
 
 fuzz: ## each fuzz test for FUZZTIME (root, two hours by default)
 	grep -r '^func Fuzz' --include='*_test.go' . | sed -E 's,/[^/]*:func (Fuzz[A-Za-z]*).*, \1,' | sort | while read -r dir name; do \

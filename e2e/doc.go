@@ -33,6 +33,8 @@
 //	FUSE_OVERLAY_PACKAGES=DIR   the packages to test, which make test-packages builds
 //	FUSE_OVERLAY_SEED=N         first seed of the differential test
 //	FUSE_OVERLAY_SEQS=N         number of its sequences
+//	FUSE_OVERLAY_FSX_OPS=N      number of operations of TestFsx
+//	FUSE_OVERLAY_FSX_ROUND=N    the only round of it that runs, to repeat a failure
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap

@@ -43,7 +43,14 @@ func onDisk(t *testing.T, seed uint64, rounds int) Config {
 	if err := Prepare(dir, seed, 0, rounds); err != nil {
 		t.Fatal(err)
 	}
-	return Config{Dir: dir, Lower: dir, Upper: dir, Seed: seed, Rounds: rounds, Helper: helperCommand, Align: pageSize}
+	missing, err := MissingModes(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Config{
+		Dir: dir, Lower: dir, Upper: dir, Seed: seed, Rounds: rounds, Helper: helperCommand, Align: pageSize,
+		Missing: missing, Unmount: func() {}, Mount: func() {},
+	}
 }
 
 // A correct file system passes, and a run makes every kind of operation.
@@ -54,8 +61,13 @@ func TestPassesOnADisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	for k := range kinds {
-		if done.Ops[k.String()] == 0 && k != opDropAll {
+		if done.Ops[k.String()] == 0 && k != opDropAll && k != opFallocate {
 			t.Errorf("no %v in %d operations", k, done.Total)
+		}
+	}
+	for _, m := range modes {
+		if done.Ops["fallocate "+m.name] == 0 {
+			t.Errorf("no fallocate in mode %s in %d operations", m.name, done.Total)
 		}
 	}
 	if err := done.CheckKept(cfg.Dir); err != nil {
@@ -147,6 +159,54 @@ func poke(fd int, off int64, b byte) error {
 	}
 	_, err := unix.Pwrite(fd, []byte{b}, off)
 	return err
+}
+
+// A mode of fallocate that works although it should be missing is a failure, and so is one that
+// does not work. MissingModes returns one at least, which no file system has.
+func TestNoticesModesOfFallocate(t *testing.T) {
+	for _, missing := range [][]int{nil, {0, unix.FALLOC_FL_PUNCH_HOLE}} {
+		cfg := onDisk(t, 6, 20)
+		cfg.Missing = missing
+		var f *Failure
+		if _, err := Run(cfg); !errors.As(err, &f) || !strings.Contains(f.What.Error(), "fallocate") {
+			t.Errorf("with the modes %v missing: %v", missing, err)
+		}
+	}
+}
+
+// A remount that loses the last byte of a file is noticed in the upper and in the mount.
+func TestNoticesDamageByARemount(t *testing.T) {
+	for _, at := range []string{"unmount", "mount"} {
+		cfg := onDisk(t, 7, 40)
+		spoil := func() {
+			names, err := filepath.Glob(cfg.Dir + "/r*-new*")
+			if err != nil {
+				t.Error(err)
+			}
+			for _, name := range names {
+				if st, err := os.Stat(name); err == nil && st.Size() > 0 {
+					if err := os.Truncate(name, st.Size()-1); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		}
+		if at == "unmount" {
+			cfg.Unmount = spoil
+		} else {
+			cfg.Mount = spoil
+		}
+		_, err := Run(cfg)
+		var f *Failure
+		if !errors.As(err, &f) {
+			t.Errorf("damage at the %s: %v", at, err)
+			continue
+		}
+		const check = 12 // operations that compare all files
+		if last := f.Log[len(f.Log)-check-1:]; !strings.Contains(strings.Join(last, "\n"), "remount") {
+			t.Errorf("damage at the %s is found later: %v", at, err)
+		}
+	}
 }
 
 // A run compares the upper too.

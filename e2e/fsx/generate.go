@@ -26,7 +26,7 @@ var choices = []choice{
 	{opUnmap, 10, (*round).genUnmap},
 	{opTruncate, 20, (*round).genTruncate},
 	{opFtruncate, 20, (*round).genTruncate},
-	{opFallocate, 40, (*round).genFallocate},
+	{opFallocate, 50, (*round).genFallocate},
 	{opCopy, 30, (*round).genCopy},
 	{opOpen, 50, (*round).genOpen},
 	{opClose, 40, (*round).genClose},
@@ -96,7 +96,7 @@ func (r *round) extends(o *op) bool {
 	size := r.files[o.File].size()
 	switch o.Kind {
 	case opWrite, opCopy, opFallocate:
-		return o.Off+o.Len > size
+		return o.Off+o.Len > size || o.Kind == opFallocate && o.Flags == unix.FALLOC_FL_INSERT_RANGE
 	case opTruncate, opFtruncate:
 		return o.Len > size
 	}
@@ -131,13 +131,21 @@ func (r *round) pick(f int, fits func(openFile) bool) (w, n int, ok bool) {
 	return w, n, seen > 0
 }
 
+// someWorker is the caller with a probability of a half, else a helper.
+func (r *round) someWorker() int {
+	if r.rng.IntN(2) == 0 {
+		return 0
+	}
+	return 1 + r.rng.IntN(workers-1)
+}
+
 // openAs opens a file in a slot that is free, or closes one.
 func (r *round) openAs(f, flags int) (w int, o op, ok bool) {
-	w, n := r.rng.IntN(workers), r.rng.IntN(fdSlots)
+	w, n := r.someWorker(), r.rng.IntN(fdSlots)
 	if n == fdSlots-1 && r.cfg.Appends { // stays open, see firstOpen
 		n = 0
 	}
-	if r.rng.IntN(2) == 0 { // the helper process costs more
+	if r.rng.IntN(2) == 0 { // a helper process costs more
 		w = 0
 	}
 	if r.files[f].fds[w][n].open {
@@ -308,21 +316,10 @@ func (r *round) genUnmap(f int) (int, op, bool) {
 func (r *round) genTruncate(f int) (int, op, bool) {
 	size := r.offset(f, r.maxSize)
 	if r.kind == opTruncate {
-		return r.rng.IntN(workers), op{Kind: opTruncate, Len: size, Size: true, Slot: noSlot}, true
+		return r.someWorker(), op{Kind: opTruncate, Len: size, Size: true, Slot: noSlot}, true
 	}
 	w, n, ok := r.pick(f, openFile.writable)
 	return w, op{Kind: opFtruncate, Slot: n, Len: size, Size: true}, ok
-}
-
-func (r *round) genFallocate(f int) (int, op, bool) {
-	w, n, ok := r.pick(f, openFile.writable)
-	if !ok {
-		return r.openAs(f, unix.O_RDWR)
-	}
-	const keep, punch, zero = unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE, unix.FALLOC_FL_ZERO_RANGE
-	mode := []int{0, keep, punch | keep, zero, zero | keep}[r.rng.IntN(5)]
-	off := r.offset(f, r.maxSize-1)
-	return w, op{Kind: opFallocate, Slot: n, Off: off, Len: r.length(r.maxSize - off), Flags: mode, Size: true}, true
 }
 
 func (r *round) genCopy(f int) (int, op, bool) {

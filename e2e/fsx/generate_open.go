@@ -30,11 +30,11 @@ func (r *round) genClose(f int) (int, op, bool) {
 
 func (r *round) genTouch(int) (int, op, bool) {
 	flags := []int{unix.O_RDONLY, unix.O_RDWR, unix.O_WRONLY}[r.rng.IntN(3)]
-	return r.rng.IntN(workers), op{Kind: opTouch, Slot: noSlot, Flags: flags}, true
+	return r.someWorker(), op{Kind: opTouch, Slot: noSlot, Flags: flags}, true
 }
 
 func (r *round) genPath(int) (int, op, bool) {
-	return r.rng.IntN(workers), op{Kind: r.kind, Slot: noSlot, Size: true, Flags: []int{0o644, 0o600, 0o640}[r.rng.IntN(3)]},
+	return r.someWorker(), op{Kind: r.kind, Slot: noSlot, Size: true, Flags: []int{0o644, 0o600, 0o640}[r.rng.IntN(3)]},
 		true
 }
 
@@ -49,7 +49,7 @@ func (r *round) genSync(f int) (int, op, bool) {
 
 // genDisturb begins or stops to disturb.
 func (r *round) genDisturb(int) (int, op, bool) {
-	w := r.rng.IntN(workers)
+	w := r.someWorker()
 	r.disturbing[w] = !r.disturbing[w] || r.cfg.Appends
 	o := op{Kind: opDisturb, Slot: noSlot}
 	if r.disturbing[w] {

@@ -39,7 +39,7 @@ func Serve(in io.Reader, out io.Writer) error {
 	}
 }
 
-// helper is the connection to the other process.
+// helper is the connection to another process.
 type helper struct {
 	cmd      *exec.Cmd
 	in       io.WriteCloser
@@ -93,4 +93,16 @@ func (h *helper) finish() (res result) {
 func (h *helper) stop() error {
 	_ = h.in.Close()
 	return h.cmd.Wait()
+}
+
+// kill ends the process without a warning. The kernel closes its files and mappings.
+func (h *helper) kill() error {
+	if err := h.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	var exit *exec.ExitError
+	if err := h.cmd.Wait(); !errors.As(err, &exit) {
+		return fmt.Errorf("a killed helper process: %w", err)
+	}
+	return nil
 }

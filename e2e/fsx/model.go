@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	workers   = 2 // the caller's process and the helper's
+	workers   = 3 // the caller's process and those of the helpers
 	fdSlots   = 4 // descriptors of one file in one process
 	keptSlots = 2 // mappings of one file in one process
 	pageSize  = 4096
@@ -91,6 +91,9 @@ func (r *round) apply(w int, o *op, res *result) error {
 	if res.Fault != "" {
 		return fmt.Errorf("%s", res.Fault)
 	}
+	if o.Kind == opFallocate {
+		return r.applyFallocate(o, res)
+	}
 	if res.Errno != 0 {
 		return fmt.Errorf("%w", res.Errno)
 	}
@@ -98,6 +101,10 @@ func (r *round) apply(w int, o *op, res *result) error {
 	if err := f.applyData(r, w, o, res); err != nil {
 		return err
 	}
+	return f.compareSize(o, res)
+}
+
+func (f *file) compareSize(o *op, res *result) error {
 	if o.Size && res.Size != f.size() {
 		return fmt.Errorf("the size is %#x, want %#x", res.Size, f.size())
 	}
@@ -134,8 +141,6 @@ func (f *file) applyData(r *round, w int, o *op, res *result) error {
 	case opTruncate, opFtruncate:
 		f.changed = f.changed || o.Len != f.size()
 		f.resize(o.Len)
-	case opFallocate:
-		f.applyFallocate(o)
 	case opCopy:
 		from := r.files[o.FromFile]
 		want := max(0, min(o.Len, from.size()-o.FromOff))
@@ -153,17 +158,6 @@ func (f *file) truncated(flags int) {
 	if flags&unix.O_TRUNC != 0 {
 		f.changed = f.changed || f.size() > 0
 		f.resize(0)
-	}
-}
-
-func (f *file) applyFallocate(o *op) {
-	end := o.Off + o.Len
-	if o.Flags&unix.FALLOC_FL_KEEP_SIZE == 0 && end > f.size() {
-		f.resize(end)
-		f.changed = true
-	}
-	if o.Flags&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
-		f.zero(o.Off, end)
 	}
 }
 

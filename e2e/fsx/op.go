@@ -33,12 +33,14 @@ const (
 	opWriteBack             // sync_file_range, waiting for the data
 	opStartBack             // sync_file_range, not waiting
 	opDrop                  // posix_fadvise DONTNEED: clean pages leave the page cache
-	opDropAll               // drop_caches of the machine
+	opDropAll               // drop_caches of the machine.
 	opSyncfs                // syncfs
 	opChmod                 // a change of attributes, not of data
-	opStat                  // the size by path
+	opStat                  // the size by path.
 	opRemove                // unlink
-	opDisturb               // begin to disturb, if Flags is 1, or stop
+	opDisturb               // begin to disturb, if Flags is 1, or stop.
+	opRestart               // a helper is killed, and another process takes its place
+	opRemount               // the file system is unmounted and mounted
 	kinds
 )
 
@@ -47,7 +49,8 @@ var kindNames = [kinds]string{
 	"unmap",
 	"truncate", "ftruncate", "fallocate", "copy_file_range", "fsync", "fdatasync", "writeback", "startwriteback",
 	"dontneed",
-	"drop_caches", "syncfs", "chmod", "stat", "unlink", "disturb",
+	"drop_caches", "syncfs", "chmod", "stat", "unlink", "disturb", "restart",
+	"remount",
 }
 
 func (k kind) String() string { return kindNames[k] }
@@ -95,7 +98,7 @@ func (o *op) String() string {
 		s += fmt.Sprintf(" to %#x", o.Len)
 	case opCopy:
 		s += fmt.Sprintf(" %#x+%#x from file %d at %#x", o.Off, o.Len, o.FromFile, o.FromOff)
-	case opStat, opRemove, opDropAll, opSyncfs, opChmod, opDisturb, opDrop:
+	case opStat, opRemove, opDropAll, opSyncfs, opChmod, opDisturb, opDrop, opRestart, opRemount:
 	default:
 		s += fmt.Sprintf(" %#x+%#x slot %d", o.Off, o.Len, o.Slot)
 	}
@@ -103,13 +106,21 @@ func (o *op) String() string {
 	case opOpen, opTouch:
 		s += " " + openFlags(o.Flags)
 	case opFallocate:
-		s += fmt.Sprintf(" mode %#x", o.Flags)
+		s += " " + nameOfMode(o.Flags)
 	case opMapWrite, opKeptWrite:
 		s += map[int]string{unix.MS_SYNC: " MS_SYNC", unix.MS_ASYNC: " MS_ASYNC"}[o.Flags]
 	case opDisturb:
 		s += map[int]string{0: " off", 1: " on"}[o.Flags]
 	}
 	return s
+}
+
+// counted is the name under which an operation is counted. Each mode of fallocate has its own.
+func (o *op) counted() string {
+	if o.Kind == opFallocate {
+		return "fallocate " + nameOfMode(o.Flags)
+	}
+	return o.Kind.String()
 }
 
 func openFlags(flags int) string {

@@ -1,65 +1,84 @@
 package fsx
 
-import "math/rand/v2"
+// Operations at the same time keep the model exact if they touch different bytes. Helpers write by
+// mappings that they keep, next to the bytes of the caller's operation and mostly in the same page:
+// one before these bytes, another after them. So a page is changed while the kernel or the file
+// system replaces, writes back or drops it.
 
-// Two operations at the same time keep the model exact if they touch different bytes. The helper
-// writes by a mapping that it keeps, next to the bytes of the caller's operation and mostly in the
-// same page. So a page is changed while the kernel or the file system replaces, writes back or
-// drops it.
+// simultaneous is an operation that a helper makes while the caller makes another one.
+type simultaneous struct {
+	worker int
+	op     op
+}
 
-// beside builds the helper's operation for one of the caller. ok is false if there is none.
-func (r *round) beside(o *op) (other op, ok bool) {
+// beside builds operations of helpers for one of the caller. There may be none.
+func (r *round) beside(o *op) (others []simultaneous) {
+	begin, end, limit, ok := r.touched(o)
+	if !ok || r.cfg.WriteBackFirst && r.extends(o) {
+		return nil
+	}
+	helpers := r.rng.Perm(workers - 1)
+	for i, side := range r.rng.Perm(2) {
+		w, n := 1+helpers[i], r.rng.IntN(keptSlots)
+		m := r.files[o.File].maps[w][n]
+		from, to := m.off, min(limit, m.off+m.len)
+		const most = 60
+		if side == 0 {
+			to = min(to, begin)
+			from = max(from, to-1-r.rng.Int64N(most))
+		} else {
+			from = max(from, end)
+			to = min(to, from+1+r.rng.Int64N(most))
+		}
+		if from < to {
+			others = append(others, simultaneous{w, op{Kind: opKeptWrite, File: o.File, Name: o.Name, Slot: n, Off: from, Len: to - from}})
+		}
+	}
+	return others
+}
+
+// touched returns the range of bytes that an operation of the caller reads or changes, and the size
+// below which all other bytes keep their offsets. ok is false if nothing may happen beside it.
+func (r *round) touched(o *op) (begin, end, limit int64, ok bool) {
 	f := r.files[o.File]
-	limit, begin, end := f.size(), o.Off, o.Off+o.Len
+	limit, begin, end = f.size(), o.Off, o.Off+o.Len
 	switch o.Kind {
 	case opRead, opWrite:
 		// A write by O_DIRECT and a mapping of the same page are not coherent anywhere.
-		if f.fds[0][o.Slot].direct() {
-			return op{}, false
-		}
-	case opAppend, opFallocate, opMapRead, opMapWrite, opKeptRead, opKeptWrite:
+		return begin, end, limit, !f.fds[0][o.Slot].direct()
+	case opFallocate:
+		return begin, end, limit, !moves(o.Flags)
+	case opAppend, opMapRead, opMapWrite, opKeptRead, opKeptWrite:
+		return begin, end, limit, true
 	case opCopy:
-		if o.FromFile == o.File {
-			return op{}, false
-		}
+		return begin, end, limit, o.FromFile != o.File
 	case opTruncate, opFtruncate:
 		limit = min(limit, o.Len)
-		begin, end = limit, limit
+		return limit, limit, limit, true
 	case opWriteBack, opStartBack, opDrop, opFsync, opFdatasync, opTouch, opClose, opChmod, opStat:
-		begin, end = limit, limit
-	default:
-		return op{}, false
+		return limit, limit, limit, true
 	}
-	if r.cfg.WriteBackFirst && r.extends(o) {
-		return op{}, false
-	}
-	n := r.rng.IntN(keptSlots)
-	m := f.maps[1][n]
-	from, to := nearby(r.rng, begin, end, m.off, min(limit, m.off+m.len))
-	return op{Kind: opKeptWrite, File: o.File, Name: o.Name, Slot: n, Off: from, Len: to - from}, to > from
+	return 0, 0, 0, false
 }
 
-// nearby is a range within low and high, right before begin or right after end.
-func nearby(rng *rand.Rand, begin, end, low, high int64) (from, to int64) {
-	const most = 60
-	before, after := min(begin, high), max(end, low)
-	if rng.IntN(2) == 0 && before > low || after >= high {
-		return max(low, before-1-rng.Int64N(most)), before
+// doAtOnce makes an operation, and others in the helpers' processes at the same time.
+func (r *round) doAtOnce(w int, o *op, others []simultaneous) error {
+	for i := range others {
+		s := &others[i]
+		r.enter(s.worker, &s.op, " at once with the next")
+		if err := r.doers[s.worker].(*helper).start(&s.op); err != nil {
+			return err
+		}
 	}
-	return after, min(high, after+1+rng.Int64N(most))
-}
-
-// doBoth makes an operation here and one in the helper's process at once.
-func (r *round) doBoth(o, other *op) error {
-	h := r.doers[1].(*helper)
-	r.enter(1, other, " at once with the next")
-	if err := h.start(other); err != nil {
-		return err
+	err := r.do(w, o)
+	results := make([]result, len(others))
+	for i, s := range others {
+		results[i] = r.doers[s.worker].(*helper).finish()
 	}
-	err := r.do(0, o)
-	res := h.finish()
-	if err != nil {
-		return err
+	for i, s := range others {
+		if err == nil {
+			err = r.judge(s.worker, &s.op, &results[i])
+		}
 	}
-	return r.judge(1, other, &res)
+	return err
 }

@@ -32,6 +32,12 @@ type Config struct {
 
 	// Align is the unit of offsets and sizes with O_DIRECT.
 	Align int64
+	// Missing are the modes of fallocate that fail with EOPNOTSUPP and change nothing. All others must
+	// work.
+	Missing []int
+	// Unmount and Mount, if they are set, end the file system of Dir while no file is open, and mount
+	// it again.
+	Unmount, Mount func()
 	// DropCaches: sometimes the caches of the machine are dropped, which needs root.
 	DropCaches bool
 	// WriteFirst is the size from which a file of Lower is first opened for writing. It is for mounts
@@ -99,7 +105,9 @@ type round struct {
 	n          uint64
 	kind       kind // that is being built
 	disturbing [workers]bool
-	doers      [workers]doer
+	doers      *[workers]doer
+	event      func(*round) error // nil: none
+	eventAt    int
 	log        []string
 	wrong      string // the file that is not right
 	done       *Done
@@ -109,14 +117,18 @@ type round struct {
 func Run(cfg Config) (done *Done, err error) {
 	local := newWorker(cfg.Dir)
 	defer local.closeAll()
-	other, err := startHelper(cfg.Dir, cfg.Helper())
-	if err != nil {
-		return nil, err
+	doers := [workers]doer{local}
+	for i := 1; i < workers; i++ {
+		h, e := startHelper(cfg.Dir, cfg.Helper())
+		if e != nil {
+			return nil, e
+		}
+		doers[i] = h
+		defer func() { err = errors.Join(err, doers[i].(*helper).stop()) }()
 	}
-	defer func() { err = errors.Join(err, other.stop()) }()
 	done = &Done{Ops: map[string]int{}}
 	for i := range cfg.Rounds {
-		r := newRound(&cfg, cfg.First+i, [workers]doer{local, other}, done)
+		r := newRound(&cfg, cfg.First+i, &doers, done)
 		if err := r.run(); err != nil {
 			return done, &Failure{cfg.Seed, r.number, r.wrong, err, r.log}
 		}
@@ -124,13 +136,14 @@ func Run(cfg Config) (done *Done, err error) {
 	return done, nil
 }
 
-func newRound(cfg *Config, number int, doers [workers]doer, done *Done) *round {
+func newRound(cfg *Config, number int, doers *[workers]doer, done *Done) *round {
 	r := &round{cfg: cfg, number: number, doers: doers, done: done, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(number)))}
 	r.n = r.rng.Uint64N(1 << 30)
 	r.maxSize = []int64{8 << 10, 8 << 10, 32 << 10, 128 << 10, 256 << 10, 1 << 20}[r.rng.IntN(6)]
 	if cfg.Appends {
 		r.maxSize = 64 << 10
 	}
+	r.drawEvent()
 	return r
 }
 
@@ -138,19 +151,18 @@ func (r *round) run() error {
 	if err := r.begin(); err != nil {
 		return err
 	}
-	for range OpsOfRound {
+	for i := range OpsOfRound {
+		if r.event != nil && i == r.eventAt {
+			if err := r.event(r); err != nil {
+				return err
+			}
+		}
 		w, o := r.next()
-		other, ok := op{}, false
+		var others []simultaneous
 		if w == 0 && r.rng.IntN(3) == 0 {
-			other, ok = r.beside(&o)
+			others = r.beside(&o)
 		}
-		var err error
-		if ok {
-			err = r.doBoth(&o, &other)
-		} else {
-			err = r.do(w, &o)
-		}
-		if err != nil {
+		if err := r.doAtOnce(w, &o, others); err != nil {
 			return err
 		}
 	}
@@ -176,7 +188,7 @@ func (r *round) judge(w int, o *op, res *result) error {
 	if r.cfg.spoil != nil {
 		r.cfg.spoil(o, filepath.Join(r.cfg.Dir, o.Name))
 	}
-	r.done.Ops[o.Kind.String()]++
+	r.done.Ops[o.counted()]++
 	r.done.Total++
 	if err := r.apply(w, o, res); err != nil {
 		r.wrong = r.files[o.File].name
@@ -213,9 +225,6 @@ func (r *round) begin() error {
 			return err
 		}
 	}
-	if r.cfg.DropCaches && r.number%100 == 50 {
-		return r.do(0, &op{Kind: opDropAll, Name: "-"})
-	}
 	return nil
 }
 
@@ -232,12 +241,10 @@ func (r *round) firstOpen(size int64) int {
 // unmount.
 const keepEach = 8
 
-// end checks all bytes of every file, by both processes and in the upper, and removes the files.
+// end checks all bytes of every file, by all processes and in the upper, and removes the files.
 func (r *round) end() error {
-	for w := range workers {
-		if err := r.do(w, &op{Kind: opDisturb, Name: "-"}); err != nil {
-			return err
-		}
+	if err := r.stopDisturbers(); err != nil {
+		return err
 	}
 	for i, f := range r.files {
 		if err := r.lookAt(i, f); err != nil {

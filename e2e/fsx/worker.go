@@ -46,8 +46,12 @@ func (w *worker) do(o *op) (res result) {
 	for err == unix.EINTR && o.Kind != opAppend && o.Kind != opClose { // the runtime sends signals to threads
 		err = w.run(o, &res)
 	}
-	if err == nil && o.Size {
-		res.Size, err = w.size(o)
+	if o.Size { // after a failure too, which must not change the file
+		size, failed := w.size(o)
+		res.Size = size
+		if err == nil {
+			err = failed
+		}
 	}
 	if errno, ok := err.(unix.Errno); ok {
 		res.Errno = errno

@@ -2,7 +2,6 @@ package io
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -38,7 +37,9 @@ var fsxCases = []fsxCase{
 	{"default", nil, harness.AllModes},
 	{"writeback=1", []string{"writeback=1"}, harness.AllModes},
 	{"writeback=0", []string{"writeback=0"}, harness.AllModes},
+	{"writeback=0, new files cached", []string{"writeback=0", "disable=direct_io"}, harness.OnlyRoot},
 	{"passthrough", []string{harness.Passthrough}, harness.OnlyRoot},
+	{"timeout=0", []string{"timeout=0"}, harness.AllModes},
 	{"default, metacopy", []string{"metacopy=on"}, harness.AllModes},
 	{"writeback=0, metacopy", []string{"writeback=0", "metacopy=on"}, harness.OnlyRoot},
 	{"passthrough, metacopy", []string{harness.Passthrough, "metacopy=on"}, harness.OnlyRoot},
@@ -106,8 +107,8 @@ func runFsx(t *testing.T, e *harness.Env, cfg fsx.Config) {
 		return
 	}
 	took := time.Since(begin)
-	t.Logf("%d operations in %v, %d µs each", done.Total, took.Round(time.Millisecond),
-		took.Microseconds()/int64(done.Total))
+	t.Logf("%d operations in %v, %d µs each; among them %d remounts, %d killed processes", done.Total,
+		took.Round(time.Millisecond), took.Microseconds()/int64(done.Total), done.Ops["remount"], done.Ops["restart"])
 	if cfg.Rounds < 2 {
 		return
 	}
@@ -115,10 +116,7 @@ func runFsx(t *testing.T, e *harness.Env, cfg fsx.Config) {
 	if err := done.CheckChanged(o.Upper); err != nil {
 		t.Errorf("in the upper, seed %d: %v", cfg.Seed, err)
 	}
-	if e.Has("volatile") {
-		harness.RemoveTree(o.Work + "/work/incompat")
-	}
-	o.Mount()
+	cfg.Mount()
 	if err := done.CheckKept(o.Point); err != nil {
 		t.Errorf("after a remount, seed %d: %v", cfg.Seed, err)
 	}
@@ -134,13 +132,22 @@ func fsxOn(t *testing.T, e *harness.Env, cfg *fsx.Config) (*harness.Overlay, err
 	}
 	o.Mount()
 	cfg.Dir, cfg.Lower, cfg.Upper, cfg.Helper, cfg.Align = o.Point, o.Lowers[0], o.Upper, fsxHelper, 1
+	cfg.Missing = missingModes(t)
+	cfg.Unmount, cfg.Mount = o.Unmount, func() {
+		o.ForgetVolatile()
+		o.Mount()
+	}
 	cfg.DropCaches = e.Mode == harness.ModeRoot
 	switch {
 	case harness.Oracle:
-		cfg.WriteFirst, cfg.Align = 1, 4096 // D3
+		missing, err := fsx.MissingModes(o.Point)
+		if err != nil {
+			return nil, err
+		}
+		cfg.WriteFirst, cfg.Align, cfg.Missing = 1, 4096, missing // D3
 	case e.Has(harness.Passthrough):
 		cfg.WriteFirst, cfg.Align = 128<<10, 4096 // D19
-	case e.Has("writeback=0"):
+	case e.Has("writeback=0"), e.Has("timeout=0"):
 		cfg.WriteBackFirst = mayLoseAppends(t)
 	}
 	return o, nil
@@ -152,18 +159,22 @@ func fsxHelper() *exec.Cmd {
 	return cmd
 }
 
+// missingModes are the modes of fallocate that the mount does not have (D45, D50).
+func missingModes(t *testing.T) []int {
+	t.Helper()
+	missing := fsx.MissingOnFUSE()
+	if !harness.KernelAtLeast(t, 5, 15) {
+		missing = append(missing, unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE)
+	}
+	return missing
+}
+
 // mayLoseAppends reports whether the kernel loses appended data without the writeback cache. Linux
 // 6.17 and later zero it if the last page is dirty through a mapping and is written back at the
 // same time.
 func mayLoseAppends(t *testing.T) bool {
 	t.Helper()
-	var u unix.Utsname
-	harness.Check(t, unix.Uname(&u))
-	var major, minor int
-	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); err != nil {
-		t.Fatal(err)
-	}
-	return major > 6 || major == 6 && minor >= 17
+	return harness.KernelAtLeast(t, 6, 17)
 }
 
 // Only the operations in which kernels lose data: files grow by small pieces, while their last page
