@@ -35,3 +35,6 @@ func (a Amount) Of(size int64) int64 {
 	}
 	return size
 }
+
+// truncates reports whether the copy of a file of size bytes has another size.
+func (a Amount) truncates(size int64) bool { return a.extent == first && a.size != size }

@@ -10,7 +10,8 @@ import (
 )
 
 // Complete copies the data of from into to, a copy that was published as a [Hole]. With [First] the
-// file has at most that size afterwards. Owner, mode, times and attributes stay unchanged.
+// file has at most that size afterwards, and a new mtime if that is another size. Owner, mode, other
+// times and attributes stay unchanged.
 //
 // Complete removes the attribute metacopy last. While a file has it, readers take the data from
 // another file. So they see the whole data at any time, after an error too.
@@ -29,6 +30,9 @@ func (c *Copier) Complete(to, from *sys.File, amount Amount, metacopy string) er
 		return err
 	}
 	err = c.completeData(to, from, &before, &st, amount)
+	if amount.Of(before.Size) != before.Size {
+		before.Mtim = unchangedTime
+	}
 	if errRestore := restore(to, &before, caps); err == nil { // after an error too
 		err = errRestore
 	}

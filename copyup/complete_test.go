@@ -29,7 +29,7 @@ func (s *site) hole(t *testing.T, c *Copier) *sys.File {
 }
 
 // TestComplete checks that a copy without data has all metadata, and that Complete changes only the
-// data.
+// data, and the mtime of a file that gets another size.
 func TestComplete(t *testing.T) {
 	text := "head" + strings.Repeat("\x00", 100000) + "tail"
 	for size, want := range map[Amount]string{Whole(): text, {}: "", First(3): "hea", First(int64(len(text)) + 5): text} {
@@ -53,6 +53,11 @@ func TestComplete(t *testing.T) {
 		must(t, err)
 		defer from.Close()
 		must(t, c.Complete(to, from, size, metacopyXattr))
+		must(t, s.upper.At("f").Stat(&st))
+		if isOld := st.Mtim == before.Mtim; isOld != (want == text) {
+			t.Errorf("size %d: mtime %v, it was %v", size, st.Mtim, before.Mtim)
+		}
+		must(t, unix.UtimesNano(upper, []unix.Timespec{before.Atim, before.Mtim}))
 		must(t, os.WriteFile(lower, []byte(want), 0o600)) // clears what a write clears
 		must(t, unix.Chmod(lower, 0o6751))
 		must(t, unix.Setxattr(lower, ondisk.Capability, []byte(someCapability), 0))

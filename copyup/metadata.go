@@ -24,7 +24,7 @@ import (
 //	                    bits and set-group-id. A symbolic link has none. Left out if the daemon
 //	                    made the copy with it
 //	security.capability after data and owner, which clear it
-//	times               last: the data changed mtime
+//	times               last: the data changed mtime. A copy that is truncated keeps its new mtime
 var steps = []func(*metadata) error{
 	func(m *metadata) error {
 		return m.copyXattrs(func(name string) bool { return name != ondisk.Capability })
@@ -52,7 +52,12 @@ var steps = []func(*metadata) error{
 	func(m *metadata) error {
 		return m.copyXattrs(func(name string) bool { return name == ondisk.Capability })
 	},
-	func(m *metadata) error { return m.dst.Utimes(m.st.Atim, m.st.Mtim) },
+	func(m *metadata) error {
+		if m.truncated {
+			return m.dst.Utimes(m.st.Atim, unchangedTime)
+		}
+		return m.dst.Utimes(m.st.Atim, m.st.Mtim)
+	},
 }
 
 // xattrTable lists the errors that a copy-up ignores when it reads (get) and writes (set) an
@@ -86,6 +91,9 @@ var xattrTable = []struct {
 // labels, or the policy forbids or does not know the label.
 var labelErrors = []unix.Errno{unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.EINVAL}
 
+// unchangedTime makes utimensat(2) leave a time as it is.
+var unchangedTime = unix.Timespec{Nsec: unix.UTIME_OMIT}
+
 // metadata is the metadata of one copy.
 type metadata struct {
 	src, dst owner.Ref
@@ -93,6 +101,9 @@ type metadata struct {
 	xattrs   []string // the names of the attributes to copy
 	origin   Xattr    // without a name: none
 	flags    uint32   // inode flags of src
+	// truncated: the copy has another size than src, so it has changed at the moment of the copy-up. A
+	// crash must not leave the new size with the old mtime.
+	truncated bool
 
 	hasOverlayXattrs bool // the copy gets attributes of the overlay besides origin
 

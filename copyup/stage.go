@@ -96,7 +96,7 @@ func (c *Copier) stage(s *Staged, src owner.Ref, st *sys.Stat, data Data, xattrs
 			return err
 		}
 	}
-	m := &metadata{src: src, st: st}
+	m := &metadata{src: src, st: st, truncated: s.kind == unix.S_IFREG && data.Amount.truncates(st.Size)}
 	if err := m.findFlags(); err != nil {
 		return err
 	}
