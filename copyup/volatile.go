@@ -33,7 +33,8 @@ func Incompat(dir *sys.Dir) (reason string, err error) {
 	}
 	defer d.Close()
 	err = d.List(func(e sys.Dirent) error {
-		if reason == "" || reason == Volatile { // any other reason has precedence
+		// A merge has further entries. Volatile comes after any other reason.
+		if reason == "" || e.Name == Merge || reason == Volatile {
 			reason = e.Name
 		}
 		return nil

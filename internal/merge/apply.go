@@ -51,7 +51,7 @@ func (m *Merge) advance() {
 
 // complete does all after the commit.
 func (m *Merge) complete() error {
-	dir, err := m.staging.OpenDir(copyup.IncompatDir + "/" + Incompat)
+	dir, err := m.staging.OpenDir(copyup.IncompatDir)
 	if err != nil {
 		return err
 	}
@@ -85,24 +85,6 @@ func (m *Merge) markApplied(dir *sys.Dir) error {
 		return err
 	}
 	return dir.Sync()
-}
-
-// openStaging opens the staging directory after the commit.
-func (m *Merge) openStaging() (*area, error) {
-	if m.list.Renames {
-		incompat, err := m.staging.OpenDir(copyup.IncompatDir)
-		if err != nil {
-			return nil, err
-		}
-		defer incompat.Close()
-		return openArea(incompat, Incompat)
-	}
-	parent, err := m.lower.OpenDir(m.list.Staging)
-	if err != nil {
-		return nil, err
-	}
-	defer parent.Close()
-	return openArea(parent, lowerStaging)
 }
 
 // applier makes the changes in the lower.
@@ -268,7 +250,7 @@ func (a *applier) put(i int, s *step, from *sys.Dir, base string, dir *sys.Dir, 
 	case err == unix.ENOENT:
 	case err != nil:
 		return err
-	case objectOf(&old) == objectOf(&st): // a rename would do nothing
+	case old.Dev == st.Dev && old.Ino == st.Ino: // a rename would do nothing
 		return from.Unlink(base)
 	case isDir(&st) || isDir(&old): // a rename replaces other objects
 		if err := rename(dir, name, a.old, strconv.Itoa(i)); err != nil {

@@ -7,24 +7,33 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/internal/sys"
 )
 
-// area is the staging directory.
+// area is a staging directory after the commit.
 type area struct {
-	dir      *sys.Dir // that holds the others
-	new, old *sys.Dir
+	new *sys.Dir // of what gets a place in the lower
+	old *sys.Dir // of what is removed
+	dir *sys.Dir // that holds old
 }
 
 func (a *area) close() {
-	for _, d := range []*sys.Dir{a.dir, a.new, a.old} {
+	for _, d := range []*sys.Dir{a.new, a.old, a.dir} {
 		if d != nil {
 			d.Close()
 		}
 	}
 }
 
-// openArea opens the staging directory, and makes what of it is missing.
-func openArea(parent *sys.Dir, name string) (*area, error) {
+// openStaging opens the staging directory after the commit, and makes what of it is missing.
+func (m *Merge) openStaging() (*area, error) {
 	a := &area{}
-	err := a.open(parent, name)
+	var err error
+	if m.list.Renames {
+		err = a.openWork(m.staging)
+	} else {
+		err = m.openLowerStaging(a)
+	}
+	if err == nil {
+		a.old, err = makeDir(a.dir, oldName)
+	}
 	if err != nil {
 		a.close()
 		return nil, err
@@ -32,42 +41,28 @@ func openArea(parent *sys.Dir, name string) (*area, error) {
 	return a, nil
 }
 
-func (a *area) open(parent *sys.Dir, name string) (err error) {
-	if a.dir, err = makeDir(parent, name); err != nil {
-		return err
+func (a *area) openWork(staging *sys.Dir) (err error) {
+	if a.new, err = staging.OpenDir(copyup.IncompatDir); err == nil {
+		a.dir, err = a.new.OpenDir(Incompat)
 	}
-	if a.new, err = makeDir(a.dir, newName); err != nil {
-		return err
-	}
-	a.old, err = makeDir(a.dir, oldName)
 	return err
 }
 
-// removeArea removes a staging directory, if there is one. It moves nothing out of it, so a kill
-// leaves nothing else.
-func removeArea(parent *sys.Dir, name string) error {
-	d, err := parent.OpenDir(name)
-	if err == unix.ENOENT {
-		return nil
-	}
+// openLowerStaging opens the staging directory of the lower, and makes what of it is missing.
+func (m *Merge) openLowerStaging(a *area) error {
+	parent, err := m.lower.OpenDir(m.list.Staging)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	for _, sub := range []string{newName, oldName, whiteName} {
-		if err := removeSub(d, sub); err != nil {
-			return err
-		}
+	defer parent.Close()
+	if a.dir, err = makeDir(parent, lowerStaging); err == nil {
+		a.new, err = makeDir(a.dir, newName)
 	}
-	for _, file := range []string{listName, appliedName} {
-		if err := d.Unlink(file); err != nil && err != unix.ENOENT {
-			return err
-		}
-	}
-	return parent.Rmdir(name)
+	return err
 }
 
-// removeSub removes a directory with all that is in it.
+// removeSub removes a directory with all that is in it, if there is one. It moves nothing out of it, so
+// a kill leaves nothing else.
 func removeSub(d *sys.Dir, name string) error {
 	sub, err := d.OpenDir(name)
 	if err == unix.ENOENT {
@@ -84,20 +79,7 @@ func removeSub(d *sys.Dir, name string) error {
 }
 
 // removeBuild removes what a merge before its commit, or at its end, has in the work directory.
-func (m *Merge) removeBuild() error {
-	build, err := m.staging.OpenDir(buildName)
-	if err == unix.ENOENT {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer build.Close()
-	if err := removeArea(build, Incompat); err != nil {
-		return err
-	}
-	return m.staging.Rmdir(buildName)
-}
+func (m *Merge) removeBuild() error { return removeSub(m.staging, buildName) }
 
 // makeDir opens a directory, and makes it if it is missing.
 func makeDir(parent *sys.Dir, name string) (*sys.Dir, error) {

@@ -12,8 +12,13 @@ import (
 )
 
 // clean empties the upper and the index, removes the staging directory, and at last the list, so
-// that mounts take the upper again. dir holds the list.
-func (m *Merge) clean(dir *sys.Dir) error {
+// that mounts take the upper again. incompat holds the list.
+func (m *Merge) clean(incompat *sys.Dir) error {
+	dir, err := incompat.OpenDir(Incompat)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
 	old, err := makeDir(dir, oldName)
 	if err != nil {
 		return err
@@ -47,6 +52,11 @@ func (m *Merge) clean(dir *sys.Dir) error {
 	}
 	if err := m.removeBuild(); err != nil {
 		return err
+	}
+	for _, sub := range []string{oldName, whiteName} { // the kernel removes no directory that holds another
+		if err := removeSub(dir, sub); err != nil {
+			return err
+		}
 	}
 	// A mount sweeps what is left of it.
 	if err := m.staging.Rename(copyup.IncompatDir, m.staging, buildName, 0); err != nil {

@@ -13,8 +13,8 @@ import (
 
 // list is all that is done after the commit. All paths lie below the root of their layer.
 type list struct {
-	// Upper and Lower are the roots of the layers, by which a second call knows them again.
-	Upper, Lower object
+	// Upper and Lower are the layers, by which a second call knows them again.
+	Upper, Lower layer
 	// Renames: objects of the upper are renamed.
 	Renames bool
 	// Staging is the directory of the lower in which the staging directory is, with the times that it
@@ -31,10 +31,31 @@ type list struct {
 	UpperTimes times
 }
 
-// object identifies an object of a layer; zero: none.
-type object struct{ Dev, Ino uint64 }
+// layer identifies the root of a layer. It has no device number, which another start of the machine
+// may change.
+type layer struct {
+	Ino  uint64
+	UUID sys.UUID // of the file system; zero: not known
+}
 
-func objectOf(st *sys.Stat) object { return object{st.Dev, st.Ino} }
+func layerOf(root *sys.Dir) (layer, error) {
+	var st sys.Stat
+	if err := root.Ref().Stat(&st); err != nil {
+		return layer{}, err
+	}
+	uuid, err := root.FSUUID()
+	return layer{st.Ino, uuid}, err
+}
+
+// is reports whether two descriptions can be of one layer.
+func (l layer) is(other layer) bool {
+	return l.Ino == other.Ino && (l.UUID == other.UUID || l.UUID == sys.UUID{} || other.UUID == sys.UUID{})
+}
+
+// object identifies an object of a layer; zero: none. As layer, it has no device number.
+type object struct{ Ino uint64 }
+
+func objectOf(st *sys.Stat) object { return object{st.Ino} }
 
 type times struct{ Atime, Mtime unix.Timespec }
 

@@ -46,15 +46,21 @@ type Merge struct {
 
 // Names in the work directory.
 const (
-	// Incompat is the name of a merge in the directory of reasons not to mount.
+	// Incompat is the name of a merge in the directory of reasons not to mount. It is a directory, which
+	// is empty at the commit.
 	Incompat = copyup.Merge
+	// listName is a file beside it.
 	listName = "list"
-	// appliedName is a file beside the list: the lower has all changes.
+	// appliedName is a file beside it: the lower has all changes.
 	appliedName = "applied"
-	// newName, oldName and whiteName are the directories of what gets a place in the lower, of what is
-	// removed, and of whiteouts.
-	newName, oldName, whiteName = "new", "old", "white"
-	// buildName is the name of the directory incompat before the commit. A mount sweeps it.
+	// oldName and whiteName are directories in it, of what is removed and of whiteouts.
+	oldName, whiteName = "old", "white"
+	// newName is the directory of what gets a place in the lower, in a lower on another mount. Otherwise
+	// that lies beside Incompat.
+	newName = "new"
+	// buildName is the name of the directory incompat before the commit and at the end. A mount sweeps
+	// it, also one of the kernel's overlayfs. That removes no directory in it that is not empty
+	// (ovl_workdir_cleanup): it would mount read-only and ignore the index.
 	buildName = "#merge"
 	// lowerStaging is the name of the staging directory in a lower on another mount. No mount of this
 	// program shows it.
@@ -162,7 +168,7 @@ func (m *Merge) readList() error {
 	case !m.changes:
 		return errBegun
 	}
-	dir, err := m.staging.OpenDir(copyup.IncompatDir + "/" + Incompat)
+	dir, err := m.staging.OpenDir(copyup.IncompatDir)
 	if err != nil {
 		return err
 	}
@@ -180,20 +186,17 @@ var errOtherLayers = errors.New("a merge of other layers was begun: complete it 
 // knowsLayers compares the layers with those of the list.
 func (m *Merge) knowsLayers() error {
 	upper, lower, err := m.roots()
-	if err == nil && (upper != m.list.Upper || lower != m.list.Lower) {
+	if err == nil && !(upper.is(m.list.Upper) && lower.is(m.list.Lower)) {
 		err = fmt.Errorf("workdir %q: %w", m.cfg.Work, errOtherLayers)
 	}
 	return err
 }
 
-func (m *Merge) roots() (upper, lower object, err error) {
-	var st sys.Stat
-	if err := m.upper.Ref().Stat(&st); err != nil {
-		return upper, lower, err
+func (m *Merge) roots() (upper, lower layer, err error) {
+	if upper, err = layerOf(m.upper); err == nil {
+		lower, err = layerOf(m.lower)
 	}
-	upper = objectOf(&st)
-	err = m.lower.Ref().Stat(&st)
-	return upper, objectOf(&st), err
+	return upper, lower, err
 }
 
 // errOtherLower is for a lower that the upper does not belong to.

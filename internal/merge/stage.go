@@ -46,20 +46,15 @@ func (m *Merge) stage() (err error) {
 		return err
 	}
 	defer build.Close()
-	a, err := openArea(build, Incompat)
-	if err != nil {
-		return err
-	}
-	defer a.close()
 	if m.list.Renames {
-		err = m.makeAll(a)
+		err = m.makeAll(build)
 	} else {
 		err = m.makeInLower()
 	}
 	if err != nil {
 		return err
 	}
-	if err := m.commit(a.dir, build); err != nil {
+	if err := m.commit(build); err != nil {
 		if !m.list.Renames && !m.committed {
 			err = errors.Join(err, m.removeLowerStaging())
 		}
@@ -98,14 +93,15 @@ func (m *Merge) makeInLower() error {
 		}
 	}
 	// A merge that was killed before its commit may have left some. The lower is locked.
-	if err := removeArea(parent, lowerStaging); err != nil {
+	if err := removeSub(parent, lowerStaging); err != nil {
 		return err
 	}
-	a, err := openArea(parent, lowerStaging)
+	a := &area{}
+	err = m.openLowerStaging(a)
 	if err == nil {
-		err = m.makeAll(a)
-		a.close()
+		err = m.makeAll(a.new)
 	}
+	a.close()
 	if err != nil {
 		return errors.Join(err, m.removeLowerStaging())
 	}
@@ -157,7 +153,7 @@ func (m *Merge) removeLowerStaging() error {
 		return err
 	}
 	defer parent.Close()
-	if err := removeArea(parent, lowerStaging); err != nil {
+	if err := removeSub(parent, lowerStaging); err != nil {
 		return err
 	}
 	err = parent.Ref().Utimes(m.list.Times.Atime, m.list.Times.Mtime)
@@ -167,24 +163,24 @@ func (m *Merge) removeLowerStaging() error {
 	return err
 }
 
-// makeAll makes all objects in the staging directory, and makes them durable.
-func (m *Merge) makeAll(a *area) error {
-	if err := copyup.OpenWork(a.new).Sweep(); err != nil { // for a default ACL
+// makeAll makes all objects in a directory, and makes them durable.
+func (m *Merge) makeAll(dir *sys.Dir) error {
+	if err := copyup.OpenWork(dir).Sweep(); err != nil { // for a default ACL
 		return err
 	}
 	for owner, p := range m.owners {
-		if err := m.tryOwner(a.new, owner); err != nil {
+		if err := m.tryOwner(dir, owner); err != nil {
 			return at(p, err)
 		}
 	}
 	copier := &copyup.Copier{}
 	for i := range m.makes {
-		if err := m.make(a, copier, &m.makes[i]); err != nil {
+		if err := m.make(dir, copier, &m.makes[i]); err != nil {
 			return at(m.makes[i].Path, err)
 		}
 		m.advance()
 	}
-	if err := a.dir.SyncFS(); err != nil {
+	if err := dir.SyncFS(); err != nil {
 		return err
 	}
 	return m.upper.SyncFS()
@@ -206,17 +202,17 @@ func (m *Merge) tryOwner(dir *sys.Dir, owner ids) error {
 }
 
 // make makes an object.
-func (m *Merge) make(a *area, copier *copyup.Copier, o *made) error {
+func (m *Merge) make(dir *sys.Dir, copier *copyup.Copier, o *made) error {
 	switch {
 	case o.staged != "":
-		return a.new.Link(a.new.At(o.staged), o.Name)
+		return dir.Link(dir.At(o.staged), o.Name)
 	case o.upper != "":
 		d, err := m.upper.OpenDir(path.Dir(o.upper))
 		if err != nil {
 			return err
 		}
 		defer d.Close()
-		return a.new.Link(d.At(path.Base(o.upper)), o.Name)
+		return dir.Link(d.At(path.Base(o.upper)), o.Name)
 	}
 	n, err := m.comparison.Merged().Lookup(strings.TrimPrefix(o.Path, "./"))
 	if err != nil {
@@ -226,7 +222,7 @@ func (m *Merge) make(a *area, copier *copyup.Copier, o *made) error {
 		return unix.ESTALE // another process has changed the layers
 	}
 	defer n.Forget()
-	return m.dresser.copy(a.new, o.Name, n, copier)
+	return m.dresser.copy(dir, o.Name, n, copier)
 }
 
 // copy makes a copy of an object of a view under a new name. That of a directory is empty, and has
@@ -271,14 +267,13 @@ func (d *dresser) create(dir *sys.Dir, name string, n *view.Node, copier *copyup
 	return dir.Mknod(name, inode|0o600, n.Rdev)
 }
 
-// commit makes the list durable and part of the work directory, in one step. build holds the
-// directory dir with the list.
-func (m *Merge) commit(dir, build *sys.Dir) error {
+// commit makes the list durable and part of the work directory, in one step.
+func (m *Merge) commit(build *sys.Dir) error {
 	text, err := m.list.encode()
 	if err != nil {
 		return err
 	}
-	f, err := dir.CreateFile(listName, 0o600)
+	f, err := build.CreateFile(listName, 0o600)
 	if err != nil {
 		return err
 	}
@@ -287,13 +282,18 @@ func (m *Merge) commit(dir, build *sys.Dir) error {
 		err = f.Sync()
 	}
 	f.Close()
-	for _, d := range []*sys.Dir{dir, build} {
-		if err == nil {
-			err = d.Sync()
-		}
-	}
 	if err != nil {
 		return err
+	}
+	reason, err := makeDir(build, Incompat)
+	if err != nil {
+		return err
+	}
+	defer reason.Close()
+	for _, d := range []*sys.Dir{reason, build} {
+		if err := d.Sync(); err != nil {
+			return err
+		}
 	}
 	if err := m.staging.RenameNew(buildName, m.staging, copyup.IncompatDir); err != nil {
 		return err
