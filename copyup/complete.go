@@ -10,8 +10,8 @@ import (
 )
 
 // Complete copies the data of from into to, a copy that was published as a [Hole]. With [First] the
-// file has at most that size afterwards, and a new mtime if that is another size. Owner, mode, other
-// times and attributes stay unchanged.
+// file has at most that size afterwards, and a new mtime if that is another size. Owner, mode,
+// other times and attributes stay unchanged.
 //
 // Complete removes the attribute metacopy last. While a file has it, readers take the data from
 // another file. So they see the whole data at any time, after an error too.

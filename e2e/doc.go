@@ -21,6 +21,7 @@
 //	harness       mounts, modes, assertions, leak checks: what all of them use
 //	operation     one operation as a value, its result as a text: for differential, format
 //	fsx           random operations on the data of files: for io
+//	disklog       what did a block device get, and what is on it after a power cut: for faults
 //
 // The tests run as root, one package at a time: make e2e, or go test -p 1 ./e2e/... They start
 // themselves again as an unprivileged user, inside a user namespace and through fusermount3, and
@@ -35,6 +36,7 @@
 //	FUSE_OVERLAY_SEQS=N         number of its sequences
 //	FUSE_OVERLAY_FSX_OPS=N      number of operations of TestFsx
 //	FUSE_OVERLAY_FSX_ROUND=N    the only round of it that runs, to repeat a failure
+//	FUSE_OVERLAY_CUTS=N         number of cuts of a disk for each scenario of TestPowerCutOfADisk
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap

@@ -7,5 +7,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	harness.Main(m, harness.Suite{Roles: map[string]func(string) error{envBare: serveBare, envStall: serveStalling}})
+	harness.Main(m, harness.Suite{
+		Roles: map[string]func(string) error{envBare: serveBare, envStall: serveStalling, envDisk: serveDisk},
+		Tools: map[string]string{"e2fsck": "e2fsprogs", "xfs_repair": "xfsprogs"},
+	})
 }

@@ -1,20 +1,16 @@
 package faults
 
 import (
-	"bufio"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
@@ -127,59 +123,17 @@ func serveStalling(words string) error {
 
 // stall is a file system that can be stalled.
 type stall struct {
-	t       *testing.T
-	mnt     string
-	cmd     *exec.Cmd
-	out     *bufio.Reader
+	*server
 	stalled bool
 }
 
 // newStall shows a folder until the test ends.
 func newStall(e *harness.Env, t *testing.T, folder string) *stall {
 	t.Helper()
-	s := &stall{t: t, mnt: filepath.Join(e.Dir, "stalling")}
-	harness.Mkdir(t, s.mnt)
-	self, err := os.Executable()
-	harness.Check(t, err)
-	s.cmd = exec.Command(self)
-	s.cmd.Env = append(os.Environ(), envStall+"="+fmt.Sprint(folder, " ", s.mnt))
-	s.cmd.Stderr = os.Stderr
-	out, err := s.cmd.StdoutPipe()
-	harness.Check(t, err)
-	harness.Check(t, s.cmd.Start())
-	s.out = bufio.NewReader(out)
-	t.Cleanup(func() {
-		s.answer()
-		var err error
-		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-			if e.Mode == harness.ModeFusermount {
-				_, err = harness.Run("fusermount3", "-u", s.mnt)
-			} else {
-				err = unix.Unmount(s.mnt, 0)
-			}
-			if err == nil {
-				break
-			}
-		}
-		if err != nil {
-			t.Errorf("unmounting %s: %v", s.mnt, err)
-			_ = s.cmd.Process.Kill()
-		}
-		timer := time.AfterFunc(10*time.Second, func() { _ = s.cmd.Process.Kill() })
-		defer timer.Stop()
-		if err := s.cmd.Wait(); err != nil {
-			t.Errorf("the server of %s: %v", s.mnt, err)
-		}
-	})
-	s.expect("ready\n")
+	mnt := filepath.Join(e.Dir, "stalling")
+	s := &stall{server: startServer(t, e.Mode, envStall, fmt.Sprint(folder, " ", mnt), mnt)}
+	t.Cleanup(s.answer) // before the unmount
 	return s
-}
-
-func (s *stall) expect(want string) {
-	s.t.Helper()
-	if line, err := s.out.ReadString('\n'); line != want {
-		s.t.Fatalf("the server of %s: %q, %v", s.mnt, line, err)
-	}
 }
 
 // stop stalls the file system.

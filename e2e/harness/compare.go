@@ -60,7 +60,7 @@ func WantTree(t *testing.T, what, dir, table string) {
 		path := words[1]
 		for i := range words[1:] {
 			if words[0] == "file" && i == 1 {
-				words[i+1] = shortText(words[i+1])
+				words[i+1] = ContentWord(words[i+1])
 			} else {
 				words[i+1] = Word(words[i+1])
 			}

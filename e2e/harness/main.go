@@ -18,6 +18,7 @@ const (
 	EnvCache  = "FUSE_OVERLAY_CACHE"
 	EnvSeed   = "FUSE_OVERLAY_SEED"
 	EnvSeqs   = "FUSE_OVERLAY_SEQS"
+	EnvCuts   = "FUSE_OVERLAY_CUTS"
 	EnvIO     = "FUSE_OVERLAY_IO" // option io of all mounts that root makes
 	envBin    = "FUSE_OVERLAY_BIN"
 	envOracle = "FUSE_OVERLAY_ORACLE"

@@ -211,8 +211,8 @@ func contentOf(path string, size int64) (string, error) {
 	return fmt.Sprintf("size %d sha %x", size, h.Sum(nil)[:8]), nil
 }
 
-// shortText shows a text as contentOf does.
-func shortText(s string) string {
+// ContentWord shows a content as the line of a file does.
+func ContentWord(s string) string {
 	if len(s) < headSize {
 		return strconv.Quote(s)
 	}

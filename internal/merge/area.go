@@ -61,8 +61,8 @@ func (m *Merge) openLowerStaging(a *area) error {
 	return err
 }
 
-// removeSub removes a directory with all that is in it, if there is one. It moves nothing out of it, so
-// a kill leaves nothing else.
+// removeSub removes a directory with all that is in it, if there is one. It moves nothing out of
+// it, so a kill leaves nothing else.
 func removeSub(d *sys.Dir, name string) error {
 	sub, err := d.OpenDir(name)
 	if err == unix.ENOENT {

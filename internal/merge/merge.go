@@ -46,8 +46,8 @@ type Merge struct {
 
 // Names in the work directory.
 const (
-	// Incompat is the name of a merge in the directory of reasons not to mount. It is a directory, which
-	// is empty at the commit.
+	// Incompat is the name of a merge in the directory of reasons not to mount. It is a directory,
+	// which is empty at the commit.
 	Incompat = copyup.Merge
 	// listName is a file beside it.
 	listName = "list"
@@ -55,8 +55,8 @@ const (
 	appliedName = "applied"
 	// oldName and whiteName are directories in it, of what is removed and of whiteouts.
 	oldName, whiteName = "old", "white"
-	// newName is the directory of what gets a place in the lower, in a lower on another mount. Otherwise
-	// that lies beside Incompat.
+	// newName is the directory of what gets a place in the lower, in a lower on another mount.
+	// Otherwise that lies beside Incompat.
 	newName = "new"
 	// buildName is the name of the directory incompat before the commit and at the end. A mount sweeps
 	// it, also one of the kernel's overlayfs. That removes no directory in it that is not empty
