@@ -8,6 +8,7 @@
 //	differential  do random operations have the results of the kernel's overlayfs?
 //	io            is each byte of a file what was written, however the kernel handles it?
 //	rights        which rights do users have, and which has the owner of a layer not?
+//	attacks       what can hostile layers, users and processes not do?
 //	faults        what happens when a layer, the daemon or the machine fails?
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	changes       does fuse-overlay diff report what was done, and write it as a layer?
@@ -37,6 +38,7 @@
 //	FUSE_OVERLAY_FSX_OPS=N      number of operations of TestFsx
 //	FUSE_OVERLAY_FSX_ROUND=N    the only round of it that runs, to repeat a failure
 //	FUSE_OVERLAY_CUTS=N         number of cuts of a disk for each scenario of TestPowerCutOfADisk
+//	FUSE_OVERLAY_ATTACKS=N      N times as many attempts in the tests of attacks
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap

@@ -47,7 +47,7 @@ func (o *Overlay) setAttr(n *Node, in *fuse.SetAttrIn) error {
 	n.upMu.Lock() // keeps openByChmod from putting an older mode back
 	defer n.upMu.Unlock()
 	return o.with(n, func(r owner.Ref) error {
-		if err := chown(r, in); err != nil {
+		if err := chown(r, in, n.kind); err != nil {
 			return err
 		}
 		if mode, ok := in.GetMode(); ok {
@@ -90,7 +90,10 @@ func touch(r owner.Ref, valid uint32) error {
 	return r.Utimes(now, now)
 }
 
-func chown(r owner.Ref, in *fuse.SetAttrIn) error {
+// chown changes owner and group. The layer's file system clears suid, and sgid of a file that its
+// group may execute. chown clears sgid of any other file too if the caller is not in the group that
+// it had (setattr_should_drop_sgid): the daemon itself may keep it.
+func chown(r owner.Ref, in *fuse.SetAttrIn, kind uint32) error {
 	uid, gid := sys.Unchanged, sys.Unchanged
 	if u, ok := in.GetUID(); ok {
 		uid = u
@@ -101,7 +104,20 @@ func chown(r owner.Ref, in *fuse.SetAttrIn) error {
 	if uid == sys.Unchanged && gid == sys.Unchanged {
 		return nil
 	}
-	return r.Chown(uid, gid)
+	if kind == unix.S_IFDIR || isRoot(&in.InHeader) {
+		return r.Chown(uid, gid)
+	}
+	var before, after sys.Stat
+	if err := r.Stat(&before); err != nil {
+		return err
+	}
+	if err := r.Chown(uid, gid); err != nil || before.Mode&unix.S_ISGID == 0 || isMember(&in.InHeader, before.Gid) {
+		return err
+	}
+	if err := r.Stat(&after); err != nil || after.Mode&unix.S_ISGID == 0 {
+		return err
+	}
+	return r.Chmod(after.Mode & 0o7777 &^ unix.S_ISGID)
 }
 
 // timeOf is one of the times to set, in utimensat's terms.

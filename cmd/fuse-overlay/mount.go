@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -18,7 +19,9 @@ import (
 // attach makes the mount of a request, and returns when it answers. After an error, the caller's
 // namespace is still open.
 func attach(req *request, log *zap.Logger) (*attached, error) {
-	prepareProcess()
+	if err := prepareProcess(); err != nil {
+		return nil, err
+	}
 	namespace := req.mount.Namespace
 	if namespace != nil {
 		if err := host.MakePrivate(); err != nil {
@@ -92,8 +95,9 @@ func (mountOfOthers) Unmount() error { return nil }
 
 func (mountOfOthers) HandOver() {}
 
-// prepareProcess sets umask and limits of the process.
-func prepareProcess() {
+// prepareProcess sets umask, limits and dumpable flag of the process. The daemon of a plain user has
+// no rights that other processes of this user lack, and the commands read its files in /proc.
+func prepareProcess() error {
 	// The umask of the client is already applied to the modes in requests.
 	syscall.Umask(0)
 	// The Go runtime raises the limit only to one below the hard limit. If this fails, the caches
@@ -103,6 +107,10 @@ func prepareProcess() {
 		limit.Cur = limit.Max
 		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return host.RefuseTracing()
 }
 
 // checkAnswers checks that statfs(2) of the mount point reaches this mount. stat(2) then brings the

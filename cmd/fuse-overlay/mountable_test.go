@@ -96,7 +96,9 @@ func TestExplainDevice(t *testing.T) {
 
 func TestPrepareProcess(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o22))
-	prepareProcess()
+	if err := prepareProcess(); err != nil {
+		t.Fatal(err)
+	}
 	if mask := syscall.Umask(0); mask != 0 {
 		t.Errorf("umask %o", mask)
 	}

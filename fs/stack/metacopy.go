@@ -158,11 +158,11 @@ func (w *redirectWalk) lookForFile(h *sys.Dir, layer int, name string) (m whiteo
 // such file, or if it has another digest.
 func (s *Stack) OpenData(d *Data) (*sys.File, error) {
 	f, err := s.openData(d)
-	if err == unix.ENOENT || err == unix.ENOTDIR {
-		return nil, unix.EIO
-	}
-	if err != nil {
+	switch {
+	case ignoreGone(err) != nil:
 		return nil, err
+	case err != nil:
+		return nil, unix.EIO
 	}
 	if err := s.verify(f, d.digest); err != nil {
 		f.Close()
@@ -177,7 +177,7 @@ func (s *Stack) openData(d *Data) (f *sys.File, err error) {
 	}
 	err = unix.ENOENT
 	for _, root := range s.dataOnly {
-		if f, err = openAt(root, d.Path); err != unix.ENOENT && err != unix.ENOTDIR {
+		if f, err = openAt(root, d.Path); err == nil || ignoreGone(err) != nil {
 			break
 		}
 	}

@@ -224,7 +224,7 @@ func (w *redirectWalk) lookForDir(h *sys.Dir, layer int, name string) (m whiteou
 func (w *redirectWalk) stat(h *sys.Dir, layer int, name string, st *sys.Stat) (exists bool, err error) {
 	err = w.s.Shown(layer, h.At(name)).Stat(st)
 	if err != unix.ENOENT {
-		return err == nil, err
+		return err == nil, ignoreGone(err)
 	}
 	rule := aboveIsDir
 	err = w.s.lookForMarker(&rule, h, uint16(layer), name)
@@ -235,9 +235,10 @@ func (w *redirectWalk) stat(h *sys.Dir, layer int, name string, st *sys.Stat) (e
 // aboveIsDir is the state of the merge rule in a walk: a layer above has a directory.
 var aboveIsDir = merge{typ: unix.DT_DIR}
 
-// ignoreGone returns nil if err means that an object does not exist.
+// ignoreGone returns nil if err means that an object does not exist. No object has a name that is
+// too long, but a redirect may consist of such names (ovl_lookup_single).
 func ignoreGone(err error) error {
-	if err == unix.ENOENT || err == unix.ENOTDIR {
+	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ENAMETOOLONG {
 		return nil
 	}
 	return err

@@ -97,6 +97,14 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 			}
 		}
 	}
+	for _, redirect := range []string{strings.Repeat("n", 256), "/" + strings.Repeat("n", 256), "/x/" + strings.Repeat("n", 300)} {
+		s.redirected("0/d=" + redirect)
+		s.shut()
+		s.open()
+		if err := s.load("d"); err != nil { // it leads to nothing
+			t.Errorf("a name of %d bytes: %v", len(redirect), err)
+		}
+	}
 	s.redirected("0/d=x", "1/x=y")
 	s.cfg.Redirects = RedirectsNoFollow
 	s.remount()

@@ -2,6 +2,7 @@ package host
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"syscall"
 
@@ -51,6 +52,14 @@ func (c Child) Wait() (how string, err error) {
 		return "signal: " + status.Signal().String(), nil
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
+}
+
+// RefuseTracing makes the kernel refuse the descriptors and the memory of this process to processes
+// without CAP_SYS_PTRACE over it (PR_SET_DUMPABLE of prctl(2)). Without it, another process of the
+// same user that has all of its capabilities could take them. The files of /proc/self belong to
+// uid 0 of the user namespace then, so it is for uid 0 only. An execve(2) ends it.
+func RefuseTracing() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
 }
 
 // ResidentMemory returns how many bytes of memory the process has mapped and in use
