@@ -3,6 +3,7 @@ package fs
 import (
 	"bytes"
 	"encoding/binary"
+	"strings"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -84,6 +85,10 @@ func FuzzRequests(f *testing.F) {
 	add(lookup(1, "f"), body(wire.OpGetxattr, 2, wire.Bytes(&fuse.GetXAttrIn{Size: 1}), "user.overlay.opaque\x00"))
 	add(body(wire.OpSymlink, 1, wire.Bytes(&fuse.InHeader{}), "s\x00f\x00"), body(wire.OpUnlink, 1, wire.Bytes(&fuse.InHeader{}), "f\x00"))
 	add(string([]byte{byte(wire.OpBatchForget), 1, 24, 0}) + "\x01\x00\x00\x00\x00\x00\x00\x00\x02\x00\x00\x00\x00\x00\x00\x00\x01\x00\x00\x00\x00\x00\x00\x00")
+	for op := range 256 { // each opcode, also unknown ones: no body, a short one, nodes that are not known
+		add(string([]byte{byte(op), 1, 0, 0}), string([]byte{byte(op), 1, 3, 1})+"abc", string([]byte{byte(op), 7, 40, 0})+strings.Repeat("\xff", 40),
+			string([]byte{byte(op), 0, 8, 0})+strings.Repeat("\x00", 8))
+	}
 
 	f.Fuzz(func(t *testing.T, input []byte) {
 		var log bytes.Buffer

@@ -95,8 +95,9 @@ func (mountOfOthers) Unmount() error { return nil }
 
 func (mountOfOthers) HandOver() {}
 
-// prepareProcess sets umask, limits and dumpable flag of the process. The daemon of a plain user has
-// no rights that other processes of this user lack, and the commands read its files in /proc.
+// prepareProcess sets umask, limits and the dumpable flag of the process. The daemon of a plain
+// user stays dumpable: it has no right that other processes of this user lack, and the commands
+// read its files in /proc.
 func prepareProcess() error {
 	// The umask of the client is already applied to the modes in requests.
 	syscall.Umask(0)

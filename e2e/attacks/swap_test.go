@@ -21,12 +21,12 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// races is the number of operations in each mount of TestSwappedComponents. The factor is that of the
-// mounts: no mount of a test may be too old.
+// races is the number of operations in each mount of TestSwappedComponents. factor multiplies the
+// number of mounts: the harness ends a mount that is too old.
 const races = 300
 
-// What marks the objects outside of all layers. Nothing with these modes, this name or this text may
-// show in a mount.
+// What marks the objects outside of all layers. Nothing with these modes, this name or this text
+// may show in a mount.
 const (
 	outsideName     = "outside-of-all-layers"
 	outsideText     = "text that no layer holds"
@@ -345,8 +345,8 @@ var operations = []func(c *client, path string) error{
 	},
 }
 
-// While a mount is used, components of its layer are swapped for symbolic links that lead out of it,
-// for magic links, folders, files and fifos. Nothing outside is opened, changed or shown.
+// While a mount is used, components of its layer are swapped for symbolic links that lead out of
+// it, for magic links, folders, files and fifos. Nothing outside is opened, changed or shown.
 func TestSwappedComponents(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachPolicy(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
@@ -419,7 +419,7 @@ func raceComponents(t *testing.T, o *harness.Overlay, out *outside, layer string
 			}
 		}
 		end()
-		// The layer as it was, and an upper without copies, so that the next round copies up again.
+		// The layer as it was and an upper without copies: the next round copies up again.
 		restore(t, layer, saved)
 		if o.Upper != layer {
 			empty(t, o.Upper)

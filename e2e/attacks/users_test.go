@@ -13,8 +13,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-// A plain user reaches through a mount of another user's directories only what this user could reach
-// before.
+// A plain user reaches through a mount of another user's directories only what this user could
+// reach before.
 func TestPlainUserReachesNoMore(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, []harness.Mode{harness.ModeFusermount}, func(t *testing.T, e *harness.Env) {
@@ -65,8 +65,8 @@ func TestPlainUserReachesNoMore(t *testing.T) {
 	})
 }
 
-// protections are the sysctls that limit what users do with objects of others in directories with the
-// sticky bit, in their strictest values.
+// protections are the sysctls that limit what users do with objects of others in directories with
+// the sticky bit, and their strictest values.
 var protections = map[string]string{"protected_hardlinks": "1", "protected_symlinks": "1", "protected_regular": "2", "protected_fifos": "2"}
 
 // protect sets the protections of the machine until the function that it returns is called.
@@ -89,8 +89,8 @@ func protect(t *testing.T) (end func()) {
 	return end
 }
 
-// The sysctls protected_hardlinks, protected_symlinks, protected_regular and protected_fifos hold in
-// a mount as in the kernel's overlayfs, for objects of lowers and of the upper.
+// The sysctls protected_hardlinks, protected_symlinks, protected_regular and protected_fifos hold
+// in a mount as in the kernel's overlayfs, for objects of lowers and of the upper.
 func TestProtectedObjects(t *testing.T) {
 	harness.NeedDaemon(t)
 	const objects = `dir LAYER 1777

@@ -60,7 +60,7 @@ func handles(t *testing.T, dir string) (values []string) {
 	for _, length := range []int{0, 1, 2, 3, 20, 21, 22, 24, 28, 29, 30, 60, 100, 127, 128, 129, 200, 255, 256, 1000} {
 		values = append(values, strings.Repeat("\x00", length), strings.Repeat("\xff", length), strings.Repeat("\xfb", length))
 		for _, kind := range []byte{0, 1, 2, 0x81, 0xfe, 0xff} {
-			// version, magic, len, flags, type, uuid (struct ovl_fb), with the length that it has, and another.
+			// version, magic, len, flags, type, uuid (struct ovl_fb); len is right or wrong.
 			for _, stated := range []int{length, length + 1, 0} {
 				value := string([]byte{0, magic, byte(stated), 1, kind}) + strings.Repeat("u", 16)
 				if length > len(value) {
@@ -309,9 +309,9 @@ func (v hostileValue) String() string {
 	return fmt.Sprintf("%s %s=%s", v.object, v.attr, harness.Brief(v.value))
 }
 
-// mayDiffer reports whether the object may have an error here and none in the kernel's overlayfs, or
-// the other way round: this program compares values to their last byte, and checks the header of a
-// metacopy when it looks the file up. An empty redirect is none here.
+// mayDiffer reports whether the object may have an error here and none in the kernel's overlayfs,
+// or the other way round: this program compares values to their last byte, and checks the header of
+// a metacopy when it looks the file up. An empty redirect is none here.
 func (v hostileValue) mayDiffer() bool {
 	_, attr, _ := strings.Cut(v.attr, "overlay.")
 	switch attr {

@@ -98,7 +98,7 @@ func TestRedirectsThatAreRefused(t *testing.T) {
 		}
 	}
 	for _, redirect := range []string{strings.Repeat("n", 256), "/" + strings.Repeat("n", 256), "/x/" + strings.Repeat("n", 300)} {
-		s.redirected("0/d=" + redirect)
+		s.redirected("0/d="+redirect, "1/x=y")
 		s.shut()
 		s.open()
 		if err := s.load("d"); err != nil { // it leads to nothing
