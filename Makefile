@@ -76,7 +76,7 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential shortage fuzz appends vm other-kernel test-kernels \
 	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -168,7 +168,7 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
 	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
-soak: fsx differential attacks ## the long forms of tests, one after the other (root, hours)
+soak: fsx differential attacks shortage ## the long forms of tests, one after the other (root, hours)
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
@@ -180,6 +180,10 @@ differential: build ## random operations here and on the kernel's overlayfs, in 
 attacks: build ## a hundred times as many attacks by hostile layers, users and processes (root, an hour, ATTACKS=)
 	FUSE_OVERLAY_ATTACKS=$(or $(ATTACKS),100) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -v -count=1 -timeout 0 ./e2e/attacks/ 2>&1 | tee bin/attacks.log
+
+shortage: build ## a million names are walked in a mount whose daemon has 48 MiB (root, NAMES=)
+	FUSE_OVERLAY_NAMES=$(or $(NAMES),1000000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+		$(GO) test -count=1 -timeout 1h -v -run '^TestLittleMemory$$' ./e2e/faults/
 
 fuzz: ## each fuzz test for FUZZTIME (root, two hours by default)
 	grep -r '^func Fuzz' --include='*_test.go' . | sed -E 's,/[^/]*:func (Fuzz[A-Za-z]*).*, \1,' | sort | while read -r dir name; do \

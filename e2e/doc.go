@@ -39,6 +39,7 @@
 //	FUSE_OVERLAY_FSX_ROUND=N    the only round of it that runs, to repeat a failure
 //	FUSE_OVERLAY_CUTS=N         number of cuts of a disk for each scenario of TestPowerCutOfADisk
 //	FUSE_OVERLAY_ATTACKS=N      N times as many attempts in the tests of attacks
+//	FUSE_OVERLAY_NAMES=N        number of names of TestLittleMemory
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap

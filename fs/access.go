@@ -20,6 +20,7 @@ type access struct {
 
 	walked   atomic.Pointer[Node] // if layers change: the directory whose parts were looked up last
 	dirLoads atomic.Uint64        // directories that were read for their name tables
+	listed   atomic.Int64         // names in the name tables of all nodes, see countNames
 
 	// movesMu is held while a directory moves in the upper. It is held over calls on the upper, never
 	// over one on a lower. A goroutine that holds it may hold the mu of directories that do not lie in

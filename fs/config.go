@@ -69,6 +69,8 @@ type Config struct {
 	// CacheInodes bounds how many unused inodes the kernel keeps of this mount, and so the memory of
 	// both; 0 is no bound. Inodes in use stay.
 	CacheInodes int
+	// CacheMemory bounds the memory of what the daemon knows of these inodes, in bytes; 0: no bound.
+	CacheMemory int64
 	// Disabled are optimisations that are turned off, for debugging.
 	Disabled Optimisations
 	// AccessTimes is when reads of objects of Upper change their access times.

@@ -24,12 +24,31 @@ type dirState struct {
 	// suffices to read it.
 	mu lock.Mutex[lock.Dir]
 	stack.Dir
+	counted       int              // the part of access.listed that is this directory's
 	copyFillsPage bool             // the kernel's copy of the listing is complete, or about to be, and ends with a page
 	children      map[string]*Node // nodes by name; a dropped one stays until the next lookup
 }
 
 func newDirState(d stack.Dir) *dirState {
 	return &dirState{Dir: d, children: map[string]*Node{}}
+}
+
+// countNames updates access.listed after a load of n. Preconditions: n.dir.mu is held, or no other
+// goroutine has a reference to n.
+func (a *access) countNames(n *Node) {
+	now := n.dir.Names()
+	a.listed.Add(int64(now - n.dir.counted))
+	n.dir.counted = now
+}
+
+// uncountNames updates access.listed when n is dropped.
+func (a *access) uncountNames(n *Node) {
+	if n.dir != nil {
+		n.dir.mu.Lock()
+		a.listed.Add(-int64(n.dir.counted))
+		n.dir.counted = 0
+		n.dir.mu.Unlock()
+	}
 }
 
 // leaf reports whether no node hangs below n. If another request uses the directory, leaf returns

@@ -53,7 +53,9 @@ func (a *access) load(n *Node, use stack.Use) error {
 	case use != stack.ToListAnew && dir.OnlyUpper(): // what is made in it meanwhile would be missed
 		defer dir.mu.Unlock()
 		a.dirLoads.Add(1)
-		return a.stack.Load(&dir.Dir, d, use)
+		err := a.stack.Load(&dir.Dir, d, use)
+		a.countNames(n)
+		return err
 	}
 	a.dirLoads.Add(1)
 	loaded := dir.Aside()
@@ -71,5 +73,6 @@ func (a *access) load(n *Node, use stack.Use) error {
 		return err
 	}
 	dir.Adopt(&loaded)
+	a.countNames(n)
 	return nil
 }

@@ -21,6 +21,7 @@ func (t *tree) initDirInode(n *Node) error {
 		if err := t.stack.Load(&n.dir.Dir, d, stack.ToLookUp); err != nil {
 			return err
 		}
+		t.countNames(n)
 	}
 	switch {
 	case n.parent == nil: // its topmost layer does not change while mounted

@@ -38,7 +38,7 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 	if err := o.serve(attached); err != nil {
 		return nil, err
 	}
-	if o.cfg.CacheInodes > 0 {
+	if o.pruner.bounded() {
 		go o.pruner.run(o.kernel, attached.Done())
 	}
 	o.stack.Publish(sys.Self(attached.Place()))

@@ -140,7 +140,7 @@ func newOverlay(cfg Config, s *stack.Stack, c *conn.Conn) *Overlay {
 	o.guard = guard{access: &o.access, writesBack: o.writesBack}
 	o.passthrough = passthrough{o: o, counts: openCounts{byID: map[uint64]openCount{}, maxLowers: bounds.handles / 2}}
 	o.closer = newCloser(bounds)
-	o.pruner = newPruner(&o.access, cfg.CacheInodes, cfg.Log)
+	o.pruner = newPruner(&o.access, cfg)
 	if !s.Writable() {
 		o.changes.Shut(unix.EROFS)
 	}

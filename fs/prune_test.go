@@ -58,11 +58,22 @@ func (o *Overlay) named(parent uint64, name string) uint64 {
 }
 
 func TestCacheInodesBoundsTheTable(t *testing.T) {
-	for _, old := range []bool{false, true} {
-		t.Run(fmt.Sprintf("old %v", old), func(t *testing.T) {
-			const bound = 20
+	const bound = 20
+	for _, tt := range []struct {
+		name   string
+		old    bool
+		inodes int
+		memory int64
+	}{
+		{"inodes", false, bound, 0},
+		{"inodes, old kernel", true, bound, 0},
+		{"memory", false, 0, bound * bytesPerNode},
+		{"memory, old kernel", true, 0, bound * bytesPerNode},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			old := tt.old
 			cfg := newFolders(t, "", forests(40))
-			cfg.CacheInodes = bound
+			cfg.CacheInodes, cfg.CacheMemory = tt.inodes, tt.memory
 			s := openSite(t, cfg)
 			used, err := s.walk("d0/f")
 			must(t, err)
@@ -104,6 +115,25 @@ func TestCacheInodesBoundsTheTable(t *testing.T) {
 			<-ended
 			s.wantView("after all", forests(40))
 		})
+	}
+}
+
+// The names in name tables are counted, and no more when their directories are dropped.
+func TestNamesAreCounted(t *testing.T) {
+	s := newSite(t, "file a/f\nfile b/c/g", "file a/g\nfile a/h\nfile b/c/f")
+	for range 2 {
+		for _, name := range []string{"a/f", "a/g", "b/c/f"} {
+			_, err := s.walk(name)
+			must(t, err)
+		}
+		held := s.o.listed.Load()
+		if held < 3+1+2 {
+			t.Errorf("%d names are counted", held)
+		}
+		s.forget(func(uint64) bool { return true })
+		if left := s.o.listed.Load(); left != int64(s.o.root.dir.counted) {
+			t.Errorf("%d names are counted when no node is left but the root, which has %d", left, s.o.root.dir.counted)
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ func (t *tree) discard(n *Node) {
 	t.unref(n)
 	if t.nodes.Drop(n) {
 		t.numbers.revoke(n)
+		t.uncountNames(n)
 	}
 	t.evict(n)
 }
@@ -102,6 +103,7 @@ func (t *tree) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
 	n.rare = nil
 	n.mu.Unlock()
 	t.numbers.release(n)
+	t.uncountNames(n)
 	for _, other := range rare.others {
 		other.parent.dir.mu.Lock()
 		other.forgetLocked(n)

@@ -22,6 +22,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err := prepareProcess(); err != nil {
 		return nil, err
 	}
+	req.fitMemory()
 	namespace := req.mount.Namespace
 	if namespace != nil {
 		if err := host.MakePrivate(); err != nil {

@@ -129,6 +129,14 @@ func impureIn(parts []part, layer int) bool {
 // IsListed reports whether the names are known.
 func (d *Dir) IsListed() bool { return d.table != nil }
 
+// Names returns the length of the name table: 0 if the names are not known.
+func (d *Dir) Names() int {
+	if d.table == nil {
+		return 0
+	}
+	return len(d.table.order)
+}
+
 // Subdirs is the number of directories in the directory. Precondition: loaded, and it may merge.
 func (d *Dir) Subdirs() int {
 	if d.unlisted() {

@@ -11,6 +11,7 @@ import (
 type MountEntry struct {
 	ID    int
 	Dev   uint64 // of the file system
+	Root  string // the directory of the file system that is mounted
 	Point string
 	Type  string
 	// Options are those of the file system, not of this mount of it, as the table has them:
@@ -57,7 +58,10 @@ func ParseMountTable(table string) (entries []MountEntry) {
 		if err != nil || errA != nil || errB != nil {
 			continue
 		}
-		m := MountEntry{ID: id, Dev: unix.Mkdev(uint32(a), uint32(b)), Point: UnescapeOctal(fields[4]), Type: rest[0]}
+		m := MountEntry{
+			ID: id, Dev: unix.Mkdev(uint32(a), uint32(b)), Root: UnescapeOctal(fields[3]), Point: UnescapeOctal(fields[4]),
+			Type: rest[0],
+		}
 		if len(rest) > 2 {
 			m.Options = rest[2]
 		}

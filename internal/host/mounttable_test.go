@@ -14,8 +14,8 @@ func TestParseMountTable(t *testing.T) {
 a line that is none
 `)
 	want := []MountEntry{
-		{36, unix.Mkdev(98, 0), "/mnt2", "ext3", "rw,errors=continue", true},
-		{61, unix.Mkdev(0, 53), `/a b\c`, "fuse.fuse-overlay", "rw,user_id=0", false},
+		{36, unix.Mkdev(98, 0), "/mnt1", "/mnt2", "ext3", "rw,errors=continue", true},
+		{61, unix.Mkdev(0, 53), "/", `/a b\c`, "fuse.fuse-overlay", "rw,user_id=0", false},
 	}
 	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("got %+v, want %+v", got, want)
