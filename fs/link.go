@@ -126,10 +126,8 @@ func (l *linking) linkLocked(at *place, src sys.Ref, f *stack.Found) error {
 	if err := o.makeRedirectAbsoluteLocked(n, at, src); err != nil {
 		return err
 	}
-	if o.numbers.nodeHasOrigin(n) {
-		if err := o.stack.MarkImpure(&p.dir.Dir, up); err != nil {
-			return err
-		}
+	if err := o.stack.MarkImpureFor(&p.dir.Dir, up, src); err != nil {
+		return err
 	}
 	defer n.lockLinks()()
 	if err := o.stack.Link(&p.dir.Dir, up, l.name, f, src, n.kind); err != nil {

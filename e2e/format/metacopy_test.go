@@ -246,3 +246,36 @@ func TestDataOnlyLowers(t *testing.T) {
 		harness.WantText(t, o.Path("p/b"), "other")
 	})
 }
+
+// A metacopy of one of several linked files has no origin. After a rename or a link to a new
+// directory, in a later mount, a mount without metacopy=on refuses it, and does not read its holes.
+func TestMovedMetacopyWithoutOrigin(t *testing.T) {
+	harness.NeedDaemon(t)
+	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
+		for what, move := range map[string]func(o *harness.Overlay) error{
+			"rename": func(o *harness.Overlay) error { return os.Rename(o.Path("a"), o.Path("new/a")) },
+			"link":   func(o *harness.Overlay) error { return os.Link(o.Path("a"), o.Path("new/a")) },
+			"exchange": func(o *harness.Overlay) error {
+				harness.Write(t, o.Path("new/a"), "other")
+				return unix.Renameat2(unix.AT_FDCWD, o.Path("new/a"), unix.AT_FDCWD, o.Path("a"), unix.RENAME_EXCHANGE)
+			},
+		} {
+			t.Run(what, func(t *testing.T) {
+				e := harness.NewEnv(t, e.Mode)
+				e.Opts = []string{metacopy}
+				o := e.Mounted(t, "file a \"text of the lower\"\nlink b a")
+				harness.Check(t, os.Chmod(o.Path("a"), 0o600))
+				o.Remount()
+				harness.Mkdir(t, o.Path("new"))
+				harness.Check(t, move(o))
+				harness.WantText(t, o.Path("new/a"), "text of the lower")
+				o.Unmount()
+				o.Opts = nil
+				o.Mount()
+				_, err := os.ReadFile(o.Path("new/a"))
+				harness.WantErr(t, "reading the metacopy", err, syscall.EPERM)
+				o.Unmount()
+			})
+		}
+	})
+}

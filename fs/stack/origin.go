@@ -176,6 +176,19 @@ func (s *Stack) MarkImpure(d *Dir, up *sys.Dir) error {
 	return nil
 }
 
+// MarkImpureFor is MarkImpure if the upper's object r, which is about to get a name in d, is a
+// copy. So it is too if its origin leads nowhere, or if it has none: the copy may lack its data,
+// which a mount without metacopy=on looks for in impure directories only.
+func (s *Stack) MarkImpureFor(d *Dir, up *sys.Dir, r sys.Ref) error {
+	if d.impure {
+		return nil
+	}
+	if isCopy, err := s.xattrs.IsCopy(r); err != nil || !isCopy {
+		return err
+	}
+	return s.MarkImpure(d, up)
+}
+
 // Impure reports whether objects of the upper in d may have an origin. They may if d is not loaded:
 // with layers that change, another lookup may renew d at any time.
 func (d *Dir) Impure() bool {

@@ -68,12 +68,17 @@ func (s *Stack) prepareMove(from, to *End) error {
 	return s.whiteouts.MakeOpaque(h)
 }
 
-// markTarget makes the directory that an object is moved to impure, if the object has an origin.
+// markTarget makes the directory that an object is moved to impure, if the object is a copy.
 func (s *Stack) markTarget(from, to *End) error {
-	if !from.HasOrigin && !from.Merged || from.Dir == to.Dir {
+	switch {
+	case from.Dir == to.Dir:
+		return nil
+	case from.HasOrigin, from.Merged:
+		return s.MarkImpure(to.Dir, to.Up)
+	case from.Found.IsDir(), !from.Dir.Impure():
 		return nil
 	}
-	return s.MarkImpure(to.Dir, to.Up)
+	return s.MarkImpureFor(to.Dir, to.Up, from.Up.At(from.Name))
 }
 
 // copyAttributes copies owner, mode and xattrs of a directory of the upper to a new one, as the

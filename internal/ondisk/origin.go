@@ -27,6 +27,24 @@ func (ns Namespace) Origin(r sys.Ref) (h Handle, ok bool, err error) {
 	return Handle{}, false, err
 }
 
+// IsCopy reports whether the upper's object r has the attributes of a copy: an origin, or that of a
+// file without data. The copy of one of several linked files has no origin.
+func (ns Namespace) IsCopy(r sys.Ref) (bool, error) {
+	if ns == NoXattrs {
+		return false, nil
+	}
+	for _, x := range []Attr{Origin, Metacopy} {
+		switch _, err := r.GetXattr(ns.Name(x)); err {
+		case nil:
+			return true, nil
+		case unix.ENODATA, unix.EOPNOTSUPP, unix.EPERM, unix.EACCES, unix.ENOENT: // see Origin
+		default:
+			return false, err
+		}
+	}
+	return false, nil
+}
+
 // SetOrigin replaces the origin of the upper's object r. ENODATA: it has none.
 func (ns Namespace) SetOrigin(r sys.Ref, h Handle) error {
 	return r.SetXattr(ns.Name(Origin), h.Encode(), unix.XATTR_REPLACE)
