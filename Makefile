@@ -71,12 +71,15 @@ E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 # The number of operations of `make fsx`, and of sequences of each test of `make differential`.
 FSX_OPS     ?= 10000000
 SEQS        ?= 2000
+# The kills of `make kills` in each kind of mount, and the time of `make load`.
+KILLS       ?= 500
+SOAK        ?= 1h
 # The time of each fuzz test of `make fuzz`.
 FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential shortage fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential kills load shortage fuzz appends vm other-kernel test-kernels \
 	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -168,7 +171,7 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
 	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
-soak: fsx differential attacks shortage ## the long forms of tests, one after the other (root, hours)
+soak: fsx differential kills load attacks shortage ## the long forms of tests, one after the other (root, hours)
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
@@ -184,6 +187,12 @@ attacks: build ## a hundred times as many attacks by hostile layers, users and p
 shortage: build ## a million names are walked in a mount whose daemon has 48 MiB (root, NAMES=)
 	FUSE_OVERLAY_NAMES=$(or $(NAMES),1000000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -count=1 -timeout 1h -v -run '^TestLittleMemory$$' ./e2e/faults/
+
+kills: build ## SIGKILLs of the daemon under load, in all kinds of mounts (root, an hour, KILLS=)
+	FUSE_OVERLAY_KILLS=$(KILLS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestKills$$' ./e2e/kills/
+
+load: build ## builds, packages, deletions, renames, listings, mounts: what does the daemon use? (root, an hour, SOAK=)
+	FUSE_OVERLAY_SOAK=$(SOAK) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./e2e/soak/
 
 fuzz: ## each fuzz test for FUZZTIME (root, two hours by default)
 	grep -r '^func Fuzz' --include='*_test.go' . | sed -E 's,/[^/]*:func (Fuzz[A-Za-z]*).*, \1,' | sort | while read -r dir name; do \

@@ -10,6 +10,8 @@
 //	rights        which rights do users have, and which has the owner of a layer not?
 //	attacks       what can hostile layers, users and processes not do?
 //	faults        what happens when a layer, the daemon or the machine fails?
+//	kills         what does a SIGKILL of the daemon under load leave?
+//	soak          does a daemon that works for an hour need more and more?
 //	lifetime      when do mount and daemon begin and end, and which mount owns an upper?
 //	changes       does fuse-overlay diff report what was done, and write it as a layer?
 //	cost          how many requests, descriptors and cached inodes does it take?
@@ -40,6 +42,8 @@
 //	FUSE_OVERLAY_CUTS=N         number of cuts of a disk for each scenario of TestPowerCutOfADisk
 //	FUSE_OVERLAY_ATTACKS=N      N times as many attempts in the tests of attacks
 //	FUSE_OVERLAY_NAMES=N        number of names of TestLittleMemory
+//	FUSE_OVERLAY_KILLS=N        number of SIGKILLs of TestKills in each mode: make kills
+//	FUSE_OVERLAY_SOAK=1h        how long TestSoak works: make load
 //	FUSE_OVERLAY_RACED=1        run only the tests that call harness.Raced: make races
 //	FUSE_OVERLAY_CLIENTS=1      run also the tests of clients that only make test-clients has
 //	FUSE_OVERLAY_TRIED=1        print the table of clients, and fail if it has a gap

@@ -204,8 +204,8 @@ func printReport(out io.Writer, m host.MountEntry, r stats.Report) {
 		r.Caches.HandlesOpen, r.Caches.HandlesFound, r.Caches.HandlesOpened)
 	fmt.Fprintf(out, "directories  %d read\n", r.Caches.DirLoads)
 	fmt.Fprintf(out, "prefetch     %d reads answered from memory\n", r.Caches.PrefetchedReads)
-	fmt.Fprintf(out, "daemon       %d descriptors, %s resident, %s of it heap\n",
-		r.Process.OpenDescriptors, size(r.Process.ResidentBytes), size(r.Process.HeapBytes))
+	fmt.Fprintf(out, "daemon       %d descriptors, %d goroutines, %s resident, %s of it heap\n",
+		r.Process.OpenDescriptors, r.Process.Goroutines, size(r.Process.ResidentBytes), size(r.Process.HeapBytes))
 }
 
 // shortTime writes a latency with two or three digits, in ASCII. 0 is none.

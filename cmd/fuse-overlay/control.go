@@ -138,9 +138,12 @@ func requestsOf(list []conn.RequestStats) []control.Request {
 	return requests
 }
 
-// heapMetric is the memory of objects on the heap, those included that the garbage collector has
-// not freed yet (package runtime/metrics).
-const heapMetric = "/memory/classes/heap/objects:bytes"
+// Metrics of package runtime/metrics. heapMetric is the memory of objects on the heap, those
+// included that the garbage collector has not freed yet.
+const (
+	heapMetric      = "/memory/classes/heap/objects:bytes"
+	goroutineMetric = "/sched/goroutines:goroutines"
+)
 
 // processNumbers returns what this process uses. What cannot be read is 0.
 func processNumbers() (p control.Process) {
@@ -150,10 +153,12 @@ func processNumbers() (p control.Process) {
 	if n, err := host.ResidentMemory(); err == nil {
 		p.ResidentBytes = n
 	}
-	heap := []metrics.Sample{{Name: heapMetric}}
-	metrics.Read(heap)
-	if heap[0].Value.Kind() == metrics.KindUint64 {
-		p.HeapBytes = heap[0].Value.Uint64()
+	runtime := []metrics.Sample{{Name: heapMetric}, {Name: goroutineMetric}}
+	metrics.Read(runtime)
+	for i, number := range []*uint64{&p.HeapBytes, &p.Goroutines} {
+		if v := runtime[i].Value; v.Kind() == metrics.KindUint64 {
+			*number = v.Uint64()
+		}
 	}
 	return p
 }

@@ -63,7 +63,7 @@ func TestControlReplies(t *testing.T) {
 	if s.Mount.Device != m.Device || s.Uptime <= 0 || s.Inodes != (control.Inodes{Known: 1, Made: 1}) || len(s.Requests) != 0 {
 		t.Errorf("%+v", s)
 	}
-	if p := s.Process; p.OpenDescriptors < 3 || p.ResidentBytes < 1<<20 || p.HeapBytes < 1<<16 || p.HeapBytes > p.ResidentBytes {
+	if p := s.Process; p.OpenDescriptors < 3 || p.ResidentBytes < 1<<20 || p.HeapBytes < 1<<16 || p.HeapBytes > p.ResidentBytes || p.Goroutines < 2 {
 		t.Errorf("%+v", p)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
@@ -104,29 +103,6 @@ func TestBusyboxRoot(t *testing.T) {
 	})
 }
 
-// packages are small packages with conffiles, alternatives and maintainer scripts. The test
-// installs and purges them.
-var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-utils"}
-
-// debs is the folder of the packages, which are downloaded once.
-func debs(t *testing.T) string {
-	t.Helper()
-	dir := filepath.Join(harness.CacheDir(), "debs")
-	if _, err := os.Stat(dir + ".complete"); err == nil {
-		return dir
-	}
-	harness.Mkdir(t, dir)
-	args := append([]string{"-o", "APT::Sandbox::User=root", "download"}, packages...)
-	if _, err := harness.RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
-		_, _ = harness.RunIn("/", nil, 3*time.Minute, "apt-get", "update")
-		if out, err := harness.RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
-			t.Fatalf("apt-get download: %v\n%s", err, out)
-		}
-	}
-	harness.Write(t, dir+".complete", "")
-	return dir
-}
-
 var debianSteps = []struct{ what, script string }{
 	{"packages are installed", `
 		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d
@@ -148,7 +124,7 @@ var debianSteps = []struct{ what, script string }{
 
 func TestDebianRoot(t *testing.T) {
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		root, packages := harness.DebianRoot(t), debs(t)
+		root, packages := harness.DebianRoot(t), harness.DebianPackages(t)
 		o := e.Overlay(t)
 		o.Lowers = []string{root}
 		plainCopy := filepath.Join(e.Dir, "plain")

@@ -67,11 +67,16 @@ var chrootEnv = []string{
 // Chroot runs a script in a root file system, and ends the test if the script fails.
 func Chroot(t *testing.T, root, shell, script string) string {
 	t.Helper()
-	out, err := RunIn("/", chrootEnv, 3*time.Minute, "chroot", root, shell, "-euc", script)
+	out, err := TryChroot(root, shell, script)
 	if err != nil {
 		t.Fatalf("in %s: %s: %v\n%s", root, script, err, out)
 	}
 	return out
+}
+
+// TryChroot is Chroot for a script that may fail.
+func TryChroot(root, shell, script string) (out string, err error) {
+	return RunIn("/", chrootEnv, 3*time.Minute, "chroot", root, shell, "-euc", script)
 }
 
 // ExitCode is the exit code of a command by its error, and -1 for an error of another kind.

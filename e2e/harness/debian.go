@@ -36,3 +36,27 @@ func DebianRoot(t *testing.T) string {
 	Write(t, root+".complete", "")
 	return root
 }
+
+// packages are small packages with conffiles, alternatives and maintainer scripts. Tests install
+// and purge them.
+var packages = []string{"hello", "ed", "cron", "cron-daemon-common", "sensible-utils"}
+
+// DebianPackages is a folder of small packages for DebianRoot. They are downloaded once, and later
+// runs use them again.
+func DebianPackages(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(CacheDir(), "debs")
+	if _, err := os.Stat(dir + ".complete"); err == nil {
+		return dir
+	}
+	Mkdir(t, dir)
+	args := append([]string{"-o", "APT::Sandbox::User=root", "download"}, packages...)
+	if _, err := RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+		_, _ = RunIn("/", nil, 3*time.Minute, "apt-get", "update")
+		if out, err := RunIn(dir, nil, 2*time.Minute, "apt-get", args...); err != nil {
+			t.Fatalf("apt-get download: %v\n%s", err, out)
+		}
+	}
+	Write(t, dir+".complete", "")
+	return dir
+}

@@ -20,7 +20,7 @@ func TestRequests(t *testing.T) {
 	want := Stats{
 		Uptime:   1.5,
 		Requests: []Request{{Kind: "LOOKUP", Count: 3, Seconds: 0.25, Latency: []Bucket{{1024, 1}, {2048, 2}}}},
-		CopyUps:  CopyUps{2, 4096}, Inodes: Inodes{5, 6}, Caches: Caches{1, 2, 3, 4, 5}, Process: Process{7, 8, 9},
+		CopyUps:  CopyUps{2, 4096}, Inodes: Inodes{5, 6}, Caches: Caches{1, 2, 3, 4, 5}, Process: Process{7, 8, 9, 10},
 	}
 	s := newSite(t).listen(func() Stats { return want })
 	m, err := s.info()

@@ -96,4 +96,5 @@ type Process struct {
 	OpenDescriptors uint64 `json:"open_descriptors"`
 	ResidentBytes   uint64 `json:"resident_bytes"`
 	HeapBytes       uint64 `json:"heap_bytes"`
+	Goroutines      uint64 `json:"goroutines"`
 }

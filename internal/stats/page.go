@@ -58,6 +58,7 @@ func Page(s *control.Stats) []byte {
 		{"fuse_overlay_daemon_open_descriptors", "gauge", "Descriptors that the daemon has open.", s.Process.OpenDescriptors},
 		{"fuse_overlay_daemon_resident_bytes", "gauge", "Memory of the daemon.", s.Process.ResidentBytes},
 		{"fuse_overlay_daemon_heap_bytes", "gauge", "Memory of objects on the heap of the daemon.", s.Process.HeapBytes},
+		{"fuse_overlay_daemon_goroutines", "gauge", "Goroutines of the daemon.", s.Process.Goroutines},
 	} {
 		p.single(m.name, m.kind, m.help, float64(m.value))
 	}

@@ -72,7 +72,7 @@ func TestPage(t *testing.T) {
 		},
 		CopyUps: control.CopyUps{Objects: 3, Bytes: 1 << 40}, Inodes: control.Inodes{Known: 4, Made: 5},
 		Caches:  control.Caches{HandlesOpen: 6, HandlesFound: 7, HandlesOpened: 8, DirLoads: 9, PrefetchedReads: 10},
-		Process: control.Process{OpenDescriptors: 11, ResidentBytes: 12, HeapBytes: 13},
+		Process: control.Process{OpenDescriptors: 11, ResidentBytes: 12, HeapBytes: 13, Goroutines: 14},
 	}
 	got := readPage(t, string(Page(s)))
 	const mount = `mount="/a\"b\\c\nd"`
@@ -101,6 +101,7 @@ func TestPage(t *testing.T) {
 		`daemon_open_descriptors{MOUNT}`:                                       11,
 		`daemon_resident_bytes{MOUNT}`:                                         12,
 		`daemon_heap_bytes{MOUNT}`:                                             13,
+		`daemon_goroutines{MOUNT}`:                                             14,
 	}
 	for name, value := range want {
 		name = "fuse_overlay_" + strings.Replace(name, "MOUNT", mount, 1)
