@@ -168,7 +168,8 @@ func (s *swapper) run(folder int, component string, stop <-chan struct{}) error 
 	name := filepath.Base(component)
 	other := filepath.Join(s.layer, "other-"+strings.ReplaceAll(component, "/", "-"))
 	for {
-		if err := s.place(r, other, component); err != nil {
+		// The mount may make something in a directory of an upper that is there at this time.
+		if err := s.place(r, other, component); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		for _, most := range []int{200, 1000} { // microseconds of the new object, and of the old one
@@ -426,13 +427,16 @@ func raceComponents(t *testing.T, o *harness.Overlay, out *outside, layer string
 		}
 	}
 	t.Logf("%s: %d operations succeeded, errors %v, %d swaps", filepath.Base(layer), c.ok, c.errs, s.swaps.Load())
+	if t.Failed() {
+		return
+	}
 	if c.ok == 0 || len(c.errs) == 0 || s.swaps.Load() == 0 {
 		t.Error("there was no race")
 	}
 	for name := range c.errs {
 		switch name {
 		case "ENOENT", "ENOTDIR", "ELOOP", "EISDIR", "EEXIST", "EINVAL", "ESTALE", "ENXIO", "ENODATA", "EXDEV", "ENOTEMPTY",
-			"EPERM", "EIO", "EXDEV\nEXDEV":
+			"EPERM", "EIO", "EACCES": // EACCES: chmod has met a directory
 		default:
 			t.Errorf("an operation ended with %q", name)
 		}

@@ -130,6 +130,8 @@ var deviations = []deviation{
 		"the kernel keeps no answer to a request for an xattr", nil},
 	{"D79", "a mount that was made with ro cannot become writable",
 		"other mounts may use its upper", nil},
+	{"D81", "without more threads a layer that does not answer can stop all requests",
+		"the daemon needs a thread for each call that waits", nil},
 	{"D82", "a chown to neither an owner nor a group keeps suid and sgid; a write through a mapping clears them",
 		"the kernel does not send such a chown, and writes pages back by a daemon that clears both", nil},
 	{"D65", "umount returns before the daemon has closed the layers",
