@@ -71,6 +71,8 @@ E2E_PROGRAM  = $(PROGRAM)$(if $(E2E_RACE),-race)
 # The number of operations of `make fsx`, and of sequences of each test of `make differential`.
 FSX_OPS     ?= 10000000
 SEQS        ?= 2000
+# The number of power cuts of `make cuts`, for each scenario on each file system.
+CUTS        ?= 1000
 # The kills of `make kills` in each kind of mount, and the time of `make load`.
 KILLS       ?= 500
 SOAK        ?= 1h
@@ -79,7 +81,7 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential kills load shortage fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential cuts kills load shortage fuzz appends vm other-kernel test-kernels \
 	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -171,7 +173,7 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
 	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
-soak: fsx differential kills load attacks shortage ## the long forms of tests, one after the other (root, hours)
+soak: fsx differential cuts kills load attacks shortage ## the long forms of tests, one after the other (root, hours)
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
@@ -179,6 +181,10 @@ fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 differential: build ## random operations here and on the kernel's overlayfs, in 2,000 sequences each (root, SEQS=)
 	FUSE_OVERLAY_SEQS=$(SEQS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -count=1 -timeout 0 -v -run '^Test(Differential|DifferentialOptions|DifferentialOptionSets)$$' ./e2e/differential/
+
+cuts: build ## power cuts of a disk, a thousand in each scenario (root, hours, CUTS=)
+	FUSE_OVERLAY_CUTS=$(CUTS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+		$(GO) test -count=1 -timeout 0 -v -run '^TestPowerCutOfADisk$$' ./e2e/faults/
 
 attacks: build ## a hundred times as many attacks by hostile layers, users and processes (root, an hour, ATTACKS=)
 	FUSE_OVERLAY_ATTACKS=$(or $(ATTACKS),100) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \

@@ -86,7 +86,7 @@ func (c *diskCut) check(kernelFirst bool, cut disklog.Cut, image string) {
 		c.checkNames()
 	}
 	c.unmountDisk(image)
-	out, err := harness.Run(c.kind.check[0], append(slices.Clone(c.kind.check[1:]), image)...)
+	out, err := harness.RunIn("", nil, diskLimit, c.kind.check[0], append(slices.Clone(c.kind.check[1:]), image)...)
 	if err != nil {
 		c.t.Errorf("%v: %v\n%s", c.kind.check, err, harness.Clip(out))
 	}

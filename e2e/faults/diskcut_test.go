@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"cmp"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -11,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -36,9 +36,13 @@ func runAlone(t *testing.T) {
 	t.Helper()
 	self, err := os.Executable()
 	harness.Check(t, err)
+	pattern := "^" + t.Name() + "$"
+	if _, subtests, some := strings.Cut(flag.Lookup("test.run").Value.String(), "/"); some {
+		pattern += "/" + subtests
+	}
 	// The cuts are checked side by side: most of the time they wait for mounts and unmounts.
 	cmd := exec.Command(self, "-test.v", "-test.count=1", "-test.timeout=0", "-test.parallel=8",
-		"-test.run="+cmp.Or(flag.Lookup("test.run").Value.String(), "^"+t.Name()+"$"))
+		"-test.run="+pattern)
 	cmd.Env = append(os.Environ(), envAlone+"=1", "FUSE_OVERLAY_BIN="+harness.Program)
 	cmd.Stdout, cmd.Stderr = t.Output(), t.Output()
 	// The child ends if this process is killed. The kernel sends the signal at the end of the thread
@@ -138,6 +142,10 @@ type cutCounts struct {
 	states  map[int]int // how many mounts show each state
 }
 
+// diskLimit is the time limit of a recovery, a check and an unmount of the file system: many cuts
+// are checked side by side.
+const diskLimit = 2 * time.Minute
+
 // Words of the marks.
 const (
 	markBegun  = "begun"  // the step with this number is about to begin
@@ -204,7 +212,7 @@ func (c *diskCut) allowNames(dir string) {
 }
 
 func (c *diskCut) mountDisk(image string) error {
-	out, err := harness.Run("mount", "-t", c.kind.fstype, "-o", c.kind.options, image, c.point)
+	out, err := harness.RunIn("", nil, diskLimit, "mount", "-t", c.kind.fstype, "-o", c.kind.options, image, c.point)
 	if err != nil {
 		return fmt.Errorf("mounting the %s: %w\n%s", c.kind.fstype, err, out)
 	}
@@ -216,7 +224,7 @@ func (c *diskCut) mountDisk(image string) error {
 func (c *diskCut) unmountDisk(image string) {
 	c.t.Helper()
 	harness.Check(c.t, harness.UnmountAt(c.point))
-	if !testkit.WaitReleased(image, 20*time.Second) {
+	if !testkit.WaitReleased(image, diskLimit) {
 		c.t.Fatalf("%s is still in use", image)
 	}
 }
