@@ -28,6 +28,7 @@ type sequence struct {
 	pause  int            // the mounts are remounted before this operation; -1 for never
 	probe  bool           // compare attributes after each operation
 	worked int            // operations that did not fail
+	covers *coverage      // counts those operations, and the situations that they meet
 	over   bool           // the sides differ by a deviation that cannot be reverted
 }
 
@@ -52,7 +53,7 @@ func TestDifferentialOptions(t *testing.T) {
 	harness.Raced(t)
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.OnlyRoot, func(t *testing.T, e *harness.Env) {
-		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192",
+		for _, opt := range []string{"writeback=1", "timeout=0", "volatile", "fsync=0", "max_write=8192", "writeback=0",
 			harness.Passthrough, "xattr_permissions=1", "xattr_permissions=2", shiftedIDs, harness.Redirects} {
 			t.Run(opt, func(t *testing.T) {
 				harness.NeedPassthrough(t, opt)
@@ -100,9 +101,10 @@ func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 	runtime.LockOSThread() // operations of other users are made by this thread
 	defer runtime.UnlockOSThread()
 	failed, worked, made := 0, 0, 0
+	covers := &coverage{worked: map[string]int{}}
 	for seed := first; seed < first+uint64(n); seed++ {
 		g, s := newGenerator(seed, e.Mode), model
-		s.t, s.e, s.tables, s.pause, s.probe = t, e, g.layers(), -1, g.chance(60)
+		s.t, s.e, s.tables, s.pause, s.probe, s.covers = t, e, g.layers(), -1, g.chance(60), covers
 		if s.drawn {
 			s.e = &harness.Env{Mode: e.Mode, Dir: e.Dir, Opts: drawOptions(g)}
 		}
@@ -112,7 +114,9 @@ func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 		if g.chance(40) {
 			s.pause = opsPerSequence / 2
 		}
+		covers.begin()
 		diff := s.run(g)
+		s.covers = nil // not those of shrinking
 		worked, made = worked+s.worked, made+len(s.ops)
 		if diff == "" {
 			continue
@@ -129,6 +133,9 @@ func differentialOf(t *testing.T, e *harness.Env, model sequence, n int) {
 	t.Logf("%d of %d operations worked", worked, made)
 	if failed == 0 && worked < made/2 {
 		t.Error("too few: the sequences name too much that does not exist")
+	}
+	if failed == 0 && first == 1 && n >= countedFrom {
+		covers.check(t)
 	}
 }
 
@@ -149,10 +156,11 @@ func (s *sequence) run(g *generator) string {
 		if i == s.pause {
 			left.Remount()
 			right.Remount()
+			s.covers.begin()
 		}
 		if g != nil {
 			if i%8 == 0 {
-				g.look(left.Overlay.Point)
+				g.look(left)
 			}
 			s.ops = append(s.ops, g.op())
 		}
@@ -168,6 +176,7 @@ func (s *sequence) run(g *generator) string {
 }
 
 func (s *sequence) step(left, right *operation.Side, o operation.Op) string {
+	met := s.covers.meet(left, o)
 	want, got := left.Do(s.t, o), right.Do(s.t, o)
 	if s.over = want != got && diverges(s.e, o, want, got, right); s.over {
 		return ""
@@ -175,9 +184,11 @@ func (s *sequence) step(left, right *operation.Side, o operation.Op) string {
 	if want != got && !deviates(o, want, got) {
 		return fmt.Sprintf("%s\n  kernel %s\n  ours   %s", o, want, got)
 	}
+	writeMappedBack(s.t, s.e, o, left, right)
 	equalise(s.e, o, want, left, right)
 	if !operation.Failure.MatchString(want) {
 		s.worked++
+		s.covers.add(left, o, met)
 	}
 	if s.probe {
 		if want, got := left.Probe(o), right.Probe(o); want != got {

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 	"github.com/fuse-overlay/fuse-overlay/e2e/operation"
 )
@@ -22,9 +20,11 @@ type generator struct {
 	mode  harness.Mode
 	live  []string // what exists, as of the last look
 	dirs  []string
-	files []string // regular ones
-	other []string // neither directories nor regular files
-	known []string // what ever was named
+	files []string                // regular ones
+	other []string                // neither directories nor regular files
+	known []string                // what ever was named
+	slots [operation.Slots]string // the path of the file that each slot has open, probably
+	maps  [operation.Slots]bool   // that have a mapping, probably
 }
 
 func newGenerator(seed uint64, m harness.Mode) *generator {
@@ -181,8 +181,15 @@ func (g *generator) content() string {
 	return strings.Repeat(string(rune('a'+g.IntN(26))), n)
 }
 
-// look lists the objects of one side.
-func (g *generator) look(root string) {
+// look lists the objects and the slots of one side.
+func (g *generator) look(s *operation.Side) {
+	root := s.Overlay.Point
+	for i, fd := range s.FDs {
+		g.maps[i] = s.Mapped(i)
+		if fd < 0 {
+			g.slots[i] = ""
+		}
+	}
 	g.live, g.dirs, g.files, g.other = nil, []string{"."}, nil, nil
 	_ = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == root {
@@ -268,115 +275,4 @@ func (g *generator) perm(list []string) int64 {
 	var n int64
 	_, _ = fmt.Sscanf(pick(g, list), "%o", &n)
 	return n
-}
-
-// weights are the relative frequencies of the operations.
-var weights = []struct {
-	n    int
-	name string
-}{
-	{8, "create"}, {5, "overwrite"}, {6, "append"}, {5, "pwrite"}, {4, "truncate"}, {8, "mkdir"}, {8, "rmdir"},
-	{10, "unlink"}, {14, "rename"}, {6, "link"}, {4, "symlink"}, {4, "mknod"}, {5, "chmod"}, {4, "chown"},
-	{4, "utimes"}, {5, "setxattr"}, {3, "removexattr"}, {2, "getxattr"}, {2, "listxattr"}, {4, "readdir"}, {5, "read"},
-	{2, "readlink"}, {3, "stat"}, {7, "slot-open"}, {3, "slot-write"}, {3, "slot-read"}, {2, "slot-truncate"},
-	{3, "slot-stat"}, {1, "slot-sync"}, {1, "slot-chmod"}, {2, "slot-fallocate"}, {2, "slot-close"},
-}
-
-var weightSum = func() (n int) {
-	for _, w := range weights {
-		n += w.n
-	}
-	return n
-}()
-
-func (g *generator) op() operation.Op {
-	n := g.IntN(weightSum)
-	name := ""
-	for _, w := range weights {
-		if n -= w.n; n < 0 {
-			name = w.name
-			break
-		}
-	}
-	o := operation.Op{Name: name, Path: g.path(), Slot: g.IntN(operation.Slots)}
-	if g.chance(15) {
-		o.UID = 1000 + g.IntN(2)
-	}
-	g.fill(&o)
-	if strings.HasPrefix(o.Name, "slot-") && o.Name != "slot-open" {
-		o.Path = ""
-	}
-	return o
-}
-
-// fill sets the arguments of an operation.
-func (g *generator) fill(o *operation.Op) {
-	switch o.Name {
-	case "create", "overwrite":
-		o.N, o.Text = g.perm(diffModes), g.content()+"."
-		if g.chance(70) {
-			o.Path = g.fresh()
-		}
-	case "append":
-		o.Path, o.Text = g.file(), g.content()+"."
-	case "pwrite", "slot-write":
-		o.Path, o.N, o.Text = g.file(), g.offset(), g.content()+"."
-	case "truncate", "slot-truncate":
-		o.Path, o.N = g.file(), g.offset()*int64(g.IntN(3))
-	case "unlink":
-		o.Path = g.object()
-	case "read":
-		o.Path = g.file()
-	case "mkdir":
-		o.Path, o.N = g.fresh(), g.perm(dirModes)
-	case "readlink":
-		if len(g.other) > 0 {
-			o.Path = pick(g, g.other)
-		}
-	case "rmdir", "readdir":
-		o.Path = g.dir()
-	case "rename":
-		if g.chance(60) {
-			o.Path = g.object()
-		}
-		o.Path2 = g.path()
-		if g.chance(60) {
-			o.Path2 = g.fresh()
-		}
-		o.N = pick(g, []int64{0, 0, 0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE})
-	case "link":
-		o.Path, o.Path2 = g.object(), g.fresh()
-	case "symlink":
-		o.Path, o.Text = g.fresh(), pick(g, []string{"a", "b/c", "../f", "nowhere", "."})
-	case "mknod":
-		o.Path = g.fresh()
-		node := pick(g, [][2]int64{{unix.S_IFIFO, 0}, {unix.S_IFSOCK, 0}, {unix.S_IFREG, 0}, {unix.S_IFCHR, 0},
-			{unix.S_IFCHR, int64(unix.Mkdev(1, 3))}, {unix.S_IFBLK, int64(unix.Mkdev(7, 251))}})
-		o.N, o.M = node[0]|0o640, node[1]
-	case "chmod", "slot-chmod":
-		modes := diffModes
-		if g.chance(50) {
-			modes = dirModes
-		}
-		o.N = g.perm(modes)
-	case "chown":
-		o.N, o.M = pick(g, []int64{0, 1000, 1001}), pick(g, []int64{0, 1000})
-	case "utimes":
-		o.N, o.M = harness.OldTime.Unix()+int64(g.IntN(1000)), int64(g.IntN(1_000_000_000))
-	case "setxattr":
-		if g.chance(50) {
-			o.Path = g.file()
-		}
-		o.Key, o.Text = g.xattrKey(), fmt.Sprintf("w%d", g.IntN(1000))
-		o.N = pick(g, []int64{0, 0, 0, unix.XATTR_CREATE, unix.XATTR_REPLACE})
-	case "removexattr", "getxattr":
-		o.Key = g.xattrKey()
-	case "slot-open":
-		o.Path = g.file()
-		o.N = pick(g, []int64{0, 0, 0, unix.O_APPEND, unix.O_TRUNC, unix.O_CREAT})
-	case "slot-fallocate":
-		o.N = pick(g, []int64{0, unix.FALLOC_FL_KEEP_SIZE, unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE,
-			unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_PUNCH_HOLE})
-		o.M, o.Text = g.offset(), strings.Repeat("-", 1+g.IntN(9))
-	}
 }

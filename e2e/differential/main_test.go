@@ -6,4 +6,8 @@ import (
 	"github.com/fuse-overlay/fuse-overlay/e2e/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m, harness.Suite{}) }
+func TestMain(m *testing.M) {
+	harness.Main(m, harness.Suite{
+		LimitFactor: int(harness.EnvNumber(harness.EnvSeqs, 0) / 100), // make differential SEQS=...
+	})
+}

@@ -30,7 +30,7 @@ func TestMergeOfRandomChanges(t *testing.T) {
 			side := s.side(dir, "ours", harness.Ours)
 			for i := range opsPerSequence {
 				if i%8 == 0 {
-					g.look(side.Overlay.Point)
+					g.look(side)
 				}
 				side.Do(t, g.op())
 			}

@@ -18,7 +18,7 @@ import (
 )
 
 // Failure matches the result of an operation that has failed.
-var Failure = regexp.MustCompile(`^(open |write |read )?E[A-Z]+|^closed|^not a file`)
+var Failure = regexp.MustCompile(`^(open |write |read |mmap )?E[A-Z]+|^closed|^not a file|^not mapped|^beyond|^SIGBUS`)
 
 // Op is one operation. A slot is a descriptor that stays open over several operations.
 type Op struct {
@@ -56,10 +56,11 @@ func (o Op) String() string {
 // Slots is the number of slots of a Side.
 const Slots = 3
 
-// Side is a mount on which operations run, and the descriptors of its slots.
+// Side is a mount on which operations run, with the descriptors and mappings of its slots.
 type Side struct {
 	Overlay *harness.Overlay
 	FDs     [Slots]int // closed, or a descriptor
+	maps    [Slots][]byte
 }
 
 // closed is the descriptor of a slot that is not open.
@@ -70,9 +71,10 @@ func NewSide(o *harness.Overlay) *Side {
 	return &Side{Overlay: o, FDs: [Slots]int{closed, closed, closed}}
 }
 
-// Close closes all slots.
+// Close closes all slots, and ends their mappings.
 func (s *Side) Close() {
 	for i, fd := range s.FDs {
+		s.unmap(i)
 		if fd >= 0 {
 			_ = unix.Close(fd)
 			s.FDs[i] = closed
@@ -104,6 +106,8 @@ func (s *Side) Run(o Op) string {
 		return writeFile(p, unix.O_APPEND|unix.O_WRONLY, 0, writing(o.Text))
 	case "pwrite":
 		return writeFile(p, unix.O_WRONLY, 0, writingAt(o.Text, o.N))
+	case "mapread", "mapwrite":
+		return mapOnce(o, p)
 	case "truncate":
 		var st unix.Stat_t
 		known := unix.Stat(p, &st) == nil
@@ -178,6 +182,7 @@ func (s *Side) runSlot(o Op, p string) string {
 	if o.Name == "slot-open" {
 		// One byte is written at once: the kernel copies up at the open already, the daemon at the first
 		// write that it sees. With the writeback cache that is the one of fsync.
+		s.unmap(o.Slot)
 		if fd >= 0 {
 			_ = unix.Close(fd)
 			s.FDs[o.Slot] = closed
@@ -188,11 +193,14 @@ func (s *Side) runSlot(o Op, p string) string {
 		}
 		s.FDs[o.Slot] = fd
 		_, err = unix.Pwrite(fd, []byte("!"), 0)
-		var st unix.Stat_t
-		if err == nil && unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		if _, ok := regular(fd); ok && err == nil {
 			err = unix.Fsync(fd)
 		}
 		return Result(err)
+	}
+	switch o.Name {
+	case "slot-map", "slot-mapread", "slot-mapwrite", "slot-msync", "slot-unmap":
+		return s.runMapping(o)
 	}
 	if fd < 0 {
 		return "closed"
@@ -214,16 +222,15 @@ func (s *Side) runSlot(o Op, p string) string {
 	case "slot-chmod":
 		return Result(unix.Fchmod(fd, uint32(o.N)))
 	case "slot-fallocate":
-		var st unix.Stat_t
-		if unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-			return "not a file"
+		if _, ok := regular(fd); !ok {
+			return notFile
 		}
 		return Result(unix.Fallocate(fd, uint32(o.N), o.M, int64(len(o.Text))*1000))
 	case "slot-close":
 		s.FDs[o.Slot] = closed
 		return Result(unix.Close(fd))
 	}
-	panic("unknown operation " + o.Name)
+	return s.writeBack(o, fd)
 }
 
 // Result is the name of an errno, or "ok".
@@ -356,9 +363,9 @@ func (s *Side) Finish() {
 func (s *Side) DropSuid(o Op) {
 	fd := -1
 	switch o.Name {
-	case "slot-open", "slot-write":
+	case "slot-open", "slot-write", "slot-mapwrite":
 		fd = s.FDs[o.Slot]
-	case "overwrite", "append", "pwrite":
+	case "overwrite", "append", "pwrite", "mapwrite":
 		var err error
 		if fd, err = unix.Open(s.Overlay.Path(o.Path), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
 			return
