@@ -25,7 +25,7 @@ type cutState struct {
 type unsyncedFile struct{ before, after string }
 
 // may reports whether a power cut may leave this content: of each byte the old or the new one, of
-// the size that was or of any up to the new one, and zero where the file had no byte.
+// the size that was or of any up to the new one, and zero where either has no byte.
 func (u unsyncedFile) may(got string) bool {
 	if len(got) < min(len(u.before), len(u.after)) || len(got) > max(len(u.before), len(u.after)) {
 		return false
@@ -33,7 +33,7 @@ func (u unsyncedFile) may(got string) bool {
 	for i := range len(got) {
 		isOld := i < len(u.before) && got[i] == u.before[i]
 		isNew := i < len(u.after) && got[i] == u.after[i]
-		if !isOld && !isNew && (i < len(u.before) || got[i] != 0) {
+		if !isOld && !isNew && (got[i] != 0 || i < min(len(u.before), len(u.after))) {
 			return false
 		}
 	}
