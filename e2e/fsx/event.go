@@ -7,8 +7,8 @@ import "errors"
 
 // Of so many rounds one has the event.
 const (
-	restartEach = 4
-	remountEach = 8
+	restartEach = 16
+	remountEach = 32
 	dropAllEach = 32
 )
 
