@@ -52,6 +52,37 @@ func TestOriginAttributes(t *testing.T) {
 	}
 }
 
+// An object with an origin, or without its data, is a copy.
+func TestIsCopy(t *testing.T) {
+	for _, ns := range []Namespace{Trusted, User, NoXattrs} {
+		for _, attr := range []Attr{Origin, Metacopy, Impure} {
+			d := open(t, t.TempDir())
+			must(t, d.Mkdir("d", 0o755))
+			if is, err := ns.IsCopy(d.At("d")); is || err != nil {
+				t.Errorf("%d: a new object is a copy: %t, %v", ns, is, err)
+			}
+			name := Trusted.Name(attr)
+			if ns != NoXattrs {
+				name = ns.Name(attr)
+			}
+			must(t, d.At("d").SetXattr(name, bytesOf(t, kernelWrote), 0))
+			want := ns != NoXattrs && attr != Impure
+			if is, err := ns.IsCopy(d.At("d")); is != want || err != nil {
+				t.Errorf("%d: an object with %s is a copy: %t, %v; want %t", ns, name, is, err, want)
+			}
+		}
+	}
+	d := open(t, t.TempDir())
+	must(t, d.Mkdir("d", 0o755))
+	for errno, want := range map[unix.Errno]error{unix.EIO: unix.EIO, unix.EOPNOTSUPP: nil, unix.EPERM: nil} {
+		refusing(func(op sys.Op) bool { return op.Call == "getxattr" }, errno, func() {
+			if is, err := Trusted.IsCopy(d.At("d")); is || err != want {
+				t.Errorf("%v: %t, %v, want %v", errno, is, err, want)
+			}
+		})
+	}
+}
+
 // A directory holds the handle of one other directory.
 func TestVerifyHandle(t *testing.T) {
 	f := Trusted
