@@ -313,6 +313,9 @@ func hides(e *harness.Env, o *harness.Overlay, rel string) bool {
 		if p != rel && isOpaque(filepath.Join(o.Upper, p)) {
 			return false
 		}
+		if to, err := harness.GetXattr(filepath.Join(o.Upper, p), "trusted.overlay.redirect"); err == nil && to[0] == '/' {
+			layers = o.Lowers // it begins at the root (ovl_lookup)
+		}
 		var kept []string
 	search:
 		for _, layer := range layers {
