@@ -76,6 +76,9 @@ CUTS        ?= 1000
 # The kills of `make kills` in each kind of mount, and the time of `make load`.
 KILLS       ?= 500
 SOAK        ?= 1h
+# How many times as many attacks `make attacks` makes, and the names of `make shortage`.
+ATTACKS     ?= 100
+NAMES       ?= 1000000
 # The time of each fuzz test of `make fuzz`.
 FUZZTIME    ?= 10m
 
@@ -187,11 +190,11 @@ cuts: build ## power cuts of a disk, a thousand in each scenario (root, hours, C
 		$(GO) test -count=1 -timeout 0 -v -run '^TestPowerCutOfADisk$$' ./e2e/faults/
 
 attacks: build ## a hundred times as many attacks by hostile layers, users and processes (root, an hour, ATTACKS=)
-	FUSE_OVERLAY_ATTACKS=$(or $(ATTACKS),100) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+	FUSE_OVERLAY_ATTACKS=$(ATTACKS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -v -count=1 -timeout 0 ./e2e/attacks/ 2>&1 | tee bin/attacks.log
 
 shortage: build ## a million names are walked in a mount whose daemon has 48 MiB (root, NAMES=)
-	FUSE_OVERLAY_NAMES=$(or $(NAMES),1000000) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
+	FUSE_OVERLAY_NAMES=$(NAMES) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) \
 		$(GO) test -count=1 -timeout 1h -v -run '^TestLittleMemory$$' ./e2e/faults/
 
 kills: build ## SIGKILLs of the daemon under load, in all kinds of mounts (root, an hour, KILLS=)

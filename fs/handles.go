@@ -42,9 +42,9 @@ type handle struct {
 	remote bool
 }
 
-// closing has room for the closes of remote files that are under way. Each may take a thread for as
-// long as its server does not answer. The others wait, with their descriptors.
-var closing = make(chan struct{}, host.BackgroundCalls)
+// remoteCloses has room for the closes of remote files that are under way. Each may take a thread
+// for as long as its server does not answer. The others wait, with their descriptors.
+var remoteCloses = make(chan struct{}, host.BackgroundCalls)
 
 func closeHandle(h handle) {
 	if h.dir != nil {
@@ -54,9 +54,9 @@ func closeHandle(h handle) {
 	case h.file == nil:
 	case h.remote: // the request that needs its place in the cache must not wait for that server
 		go func() {
-			closing <- struct{}{}
+			remoteCloses <- struct{}{}
 			h.file.Close()
-			<-closing
+			<-remoteCloses
 		}()
 	default:
 		h.file.Close()
