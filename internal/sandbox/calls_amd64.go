@@ -1,0 +1,9 @@
+package sandbox
+
+import "golang.org/x/sys/unix"
+
+// auditArch is this architecture in struct seccomp_data.
+const auditArch = unix.AUDIT_ARCH_X86_64
+
+// freeHere are calls that only this architecture has, or that have another name elsewhere.
+var freeHere = []uint32{unix.SYS_NEWFSTATAT, unix.SYS_POLL, unix.SYS_ARCH_PRCTL, unix.SYS_TIME}
