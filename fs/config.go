@@ -81,6 +81,9 @@ type Config struct {
 	// is not possible.
 	Conn conn.Config
 
+	// MayProtect does what host.MayProtect does, for a process that may not look at others; nil: that.
+	MayProtect func(thread uint32) bool
+
 	// Log receives what an operator needs to know. Never nil.
 	Log *zap.Logger
 }

@@ -42,7 +42,7 @@ func (m *Mount) HandOver() {
 
 func (m *Mount) handOver() error {
 	o := m.overlay
-	if seen, err := m.Place().InSight(); err != nil || seen {
+	if seen, err := m.InSight(); err != nil || seen {
 		return errors.Join(err, map[bool]error{true: errInSight}[seen])
 	}
 	if o.passthrough.counts.passesUpper() {

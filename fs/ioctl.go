@@ -155,7 +155,14 @@ func (o *Overlay) mayChangeFlags(n *Node, in *fuse.IoctlIn) error {
 // mayProtect reports EPERM if the caller of an ioctl must not set or clear immutable or
 // append-only, where the kernel has not checked that (fileattr_set_prepare).
 func (o *Overlay) mayProtect(in *fuse.IoctlIn) error {
-	if o.policy.ChecksFlags && !host.MayProtect(in.Pid) {
+	if !o.policy.ChecksFlags {
+		return nil
+	}
+	may := host.MayProtect
+	if o.cfg.MayProtect != nil {
+		may = o.cfg.MayProtect
+	}
+	if !may(in.Pid) {
 		return unix.EPERM
 	}
 	return nil

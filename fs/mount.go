@@ -35,6 +35,12 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
+	attached.PrepareReadAhead()
+	if cfg.Attached != nil {
+		if err := cfg.Attached(attached); err != nil {
+			return nil, errors.Join(err, attached.Abandon())
+		}
+	}
 	if err := o.serve(attached); err != nil {
 		return nil, err
 	}

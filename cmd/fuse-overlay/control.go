@@ -50,14 +50,10 @@ func prepareControl(req *request, overlay *fs.Overlay, log *zap.Logger) *control
 
 func (c *controlled) missing(err error) { c.log.Debug("no control socket", zap.Error(err)) }
 
-// mounted notes the mount. Its device number is that of the socket.
-func (c *controlled) mounted(place host.Place) {
+// listen makes the socket of a mount that is not served yet, in 0.2 ms. The device number of the
+// mount is its name.
+func (c *controlled) listen(place host.Place) {
 	c.dev, c.started = place.Mount.Dev, time.Now()
-}
-
-// listen makes the socket, in 0.2 ms. So it is there when the mount is reported to the caller of
-// the program.
-func (c *controlled) listen() {
 	if c.place == nil {
 		return
 	}
@@ -71,6 +67,13 @@ func (c *controlled) listen() {
 	}
 	c.place.Close()
 	c.place = nil
+}
+
+// serve answers clients, before the mount is reported to the caller of the program.
+func (c *controlled) serve() {
+	if c.server != nil {
+		c.server.Start()
+	}
 }
 
 // close removes the socket.

@@ -35,8 +35,7 @@ func TestNoControlSocket(t *testing.T) {
 		if c.place != nil {
 			t.Errorf("%s: a runtime directory is open", name)
 		}
-		c.mounted(host.Place{})
-		c.listen()
+		c.listen(host.Place{})
 		if c.server != nil {
 			t.Errorf("%s: there is a socket", name)
 		}
@@ -53,7 +52,7 @@ func TestControlReplies(t *testing.T) {
 	}
 	defer overlay.Close()
 	c := &controlled{req: &request{mount: conn.MountConfig{Point: "/mnt"}}, overlay: overlay, log: zap.NewNop()}
-	c.mounted(host.Place{Mount: host.MountEntry{Dev: unix.Mkdev(0, 77)}})
+	c.listen(host.Place{Mount: host.MountEntry{Dev: unix.Mkdev(0, 77)}})
 	m := c.describe()
 	if m.Device != "0:77" || m.Point != "/mnt" || m.Mode != "read-only" || m.Upper != "" || len(m.Lowers) != 1 || m.Lowers[0] != dir ||
 		time.Since(m.Started) > time.Minute || m.PID == 0 {

@@ -27,6 +27,7 @@ func daemonLog(req *request) (*zap.Logger, error) {
 	if err != nil {
 		return zap.NewNop(), nil
 	}
+	req.syslog = out
 	return zap.New(newSyslogCore(out, logLevel(req))), nil
 }
 

@@ -24,6 +24,9 @@ func main() {
 	if name := mountargs.Command(os.Args); commands.InSecondProgram(name) {
 		os.Exit(fail(os.Stderr, mountargs.OwnName+" "+name, runSecond(os.Args)))
 	}
+	if runKeeper() {
+		os.Exit(exitOK)
+	}
 	serveApart(os.Args)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
 }

@@ -11,13 +11,14 @@ import (
 
 	"github.com/fuse-overlay/fuse-overlay/fs"
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 	"github.com/fuse-overlay/fuse-overlay/internal/version"
 )
 
-// attach makes the mount of a request, and returns when it answers. After an error, the caller's
-// namespace is still open.
+// attach makes the mount of a request, and returns when it answers. After an apartError the
+// namespace of the caller is still open.
 func attach(req *request, log *zap.Logger) (*attached, error) {
 	if err := prepareProcess(); err != nil {
 		return nil, err
@@ -41,47 +42,81 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 			abandon()
 		}
 	}()
+	c := prepareConfinement(req, log)
 	overlay, err := fs.Open(req.overlay)
 	if err != nil {
 		return nil, req.explainColons(err)
 	}
-	control := prepareControl(req, overlay, log)
-	if err := req.leaveMounts(); err != nil {
-		control.close()
-		overlay.Close()
-		return nil, err
-	}
-	m, err := mountAndListen(overlay, req.mount, log)
+	s := &starting{req: req, log: log, overlay: overlay, confinement: c, root: unservedRoot{point: req.mount.Point}, probed: wait}
+	s.control = prepareControl(req, overlay, log)
+	m, err := s.mount()
 	if err != nil {
-		control.close()
+		s.root.close()
+		s.control.close()
 		overlay.Close()
+		c.close()
 		return nil, err
 	}
-	control.mounted(m.Place())
-	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log, control: control}
-	if _, ok := conn.DeviceFD(req.mount.Point); ok {
+	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log, control: s.control, confinement: c}
+	if s.root.external() {
 		a.mount = mountOfOthers{m}
-	} else {
-		answers := func() error { return checkAnswers(req.mount.Point) }
-		if err := conn.Quietly(func() error { return namespace.Do(answers) }); err != nil {
-			a.detach()
-			return nil, err
-		}
+	}
+	if err := conn.Quietly(s.root.check); err != nil {
+		a.detach()
+		c.close()
+		return nil, err
 	}
 	failed = false
-	control.listen()
-	logMounted(req, overlay, log)
-	namespace.Close() // from now on it lasts as long as others use it
+	s.control.serve()
+	logMounted(req, overlay, c, log)
 	return a, nil
 }
 
+// starting is a mount whose layers are open.
+type starting struct {
+	req         *request
+	log         *zap.Logger
+	overlay     *fs.Overlay
+	control     *controlled
+	confinement *confinement
+	root        unservedRoot
+	probed      func() lossprobe.Result // waits for the probe for lost appends; nil: there is none
+}
+
+// mount makes the mount and serves it. After an error nothing is mounted.
+func (s *starting) mount() (*fs.Mount, error) {
+	if err := s.req.leaveMounts(); err != nil {
+		return nil, err
+	}
+	s.confinement.startKeeper()
+	s.req.mount.Attached = s.attached
+	return mountAndListen(s.overlay, s.req.mount, s.log)
+}
+
+// attached does what the daemon may not do once it is confined, and confines it. The mount is not
+// served yet.
+func (s *starting) attached(m *conn.Mount) error {
+	namespace := s.req.mount.Namespace
+	if err := s.root.open(namespace); err != nil {
+		return err
+	}
+	if s.probed != nil {
+		s.probed()
+	}
+	s.control.listen(m.Place())
+	namespace.Close() // from now on it lasts as long as others use it
+	s.confinement.confine(m, s.overlay)
+	return nil
+}
+
 // logMounted logs one line about what the mount has found and decided.
-func logMounted(req *request, overlay *fs.Overlay, log *zap.Logger) {
+func logMounted(req *request, overlay *fs.Overlay, c *confinement, log *zap.Logger) {
 	if !log.Core().Enabled(zap.InfoLevel) { // the report costs system calls, and the log would drop it
 		return
 	}
 	fields := []zap.Field{zap.String("version", version.String()), zap.String("mount point", req.mount.Point)}
 	fields = append(fields, overlay.Report()...)
+	fields = append(fields, zap.String("sandbox", c.result))
 	if len(req.notes) > 0 {
 		fields = append(fields, zap.Strings("notes", req.notes))
 	}
@@ -115,19 +150,59 @@ func prepareProcess() error {
 	return host.RefuseTracing()
 }
 
-// checkAnswers checks that statfs(2) of the mount point reaches this mount. stat(2) then brings the
+// unservedRoot is the root directory of a mount that is not served yet. It is opened while the
+// daemon may enter the namespace of the mount.
+type unservedRoot struct {
+	point string
+	dir   *host.Point // nil: it is not open
+}
+
+// external reports whether the mount is one of another process, which knows where it is.
+func (r *unservedRoot) external() bool {
+	_, ok := conn.DeviceFD(r.point)
+	return ok
+}
+
+func (r *unservedRoot) open(n *host.MountNamespace) error {
+	if r.external() {
+		return nil
+	}
+	var dir host.Point
+	err := n.Do(func() (err error) {
+		dir, err = host.OpenPoint(r.point)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("the mount on %q does not answer: %w", r.point, err)
+	}
+	r.dir = &dir
+	return nil
+}
+
+// close closes the directory, which keeps the mount in use.
+func (r *unservedRoot) close() {
+	if r.dir != nil {
+		r.dir.Close()
+		r.dir = nil
+	}
+}
+
+// check checks that the mount, which is served now, answers, and closes its root. It brings the
 // attributes of the root into the kernel's cache, so the first client does not wait for them.
-func checkAnswers(point string) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(point, &st); err != nil {
-		return fmt.Errorf("the mount on %q does not answer: %w", point, err)
+func (r *unservedRoot) check() error {
+	if r.dir == nil {
+		return nil
 	}
-	if st.Type != unix.FUSE_SUPER_MAGIC {
-		return fmt.Errorf("the mount on %q cannot be seen there", point)
+	defer r.close()
+	kind, err := r.dir.Type()
+	if err != nil {
+		return fmt.Errorf("the mount on %q does not answer: %w", r.point, err)
 	}
-	var root syscall.Stat_t
-	if err := syscall.Stat(point, &root); err != nil {
-		return fmt.Errorf("the mount on %q does not return its attributes: %w", point, err)
+	if kind != unix.FUSE_SUPER_MAGIC {
+		return fmt.Errorf("the mount on %q cannot be seen there", r.point)
+	}
+	if err := r.dir.Request(); err != nil {
+		return fmt.Errorf("the mount on %q does not return its attributes: %w", r.point, err)
 	}
 	return nil
 }

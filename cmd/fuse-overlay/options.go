@@ -80,6 +80,7 @@ var optionTable = []optionGroup{
 		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
 		{"disable", needs("NAME[:NAME]..."), setDisabled, "turn optimisations off, for debugging: spin, samples, unlisted, second_thread, prefetch, direct_io, quiet_xattrs"},
 		{"control", needs("on|off"), offOrOn(func(r *request) *bool { return &r.noControl }), "off: no control socket, by which fuse-overlay stats reads the numbers of the daemon (default: on)"},
+		{"sandbox", needs("on|off"), offOrOn(func(r *request) *bool { return &r.noSandbox }), "off: the daemon keeps all its rights, for debugging (default: on)"},
 		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},
 	}},
 	{"as in the kernel's overlayfs", []option{

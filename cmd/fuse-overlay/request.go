@@ -36,6 +36,10 @@ type request struct {
 	logFile string
 	// noControl: there is no control socket.
 	noControl bool
+	// noSandbox: the daemon keeps all its rights.
+	noSandbox bool
+	// syslog is where the log goes; nil: elsewhere.
+	syslog *syslogConn
 	// notes are log lines about options that have no effect.
 	notes []string
 	// ignored are unknown arguments, which callers of CompatName expect to be ignored.

@@ -26,7 +26,8 @@ type attached struct {
 	close  func()
 	log    *zap.Logger
 
-	control *controlled
+	control     *controlled
+	confinement *confinement
 }
 
 // detachGrace is how long the clients of a busy mount have after a signal. They may finish their
@@ -46,10 +47,11 @@ func catchSignals() <-chan os.Signal {
 	return signals
 }
 
-// serveControlled is serve, after which the control socket is removed.
+// serveControlled is serve, after which the control socket is removed and the keeper ended.
 func (a *attached) serveControlled(signals <-chan os.Signal) {
 	a.serve(signals)
 	a.control.close()
+	a.confinement.close()
 }
 
 // serve returns when the mount is gone, or detachGrace after a signal.

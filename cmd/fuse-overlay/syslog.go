@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 )
@@ -29,11 +30,11 @@ type syslogConn struct {
 	dir       *os.File // the directory that path begins at; nil: the root
 
 	mu   lock.Mutex[lock.Leaf]
-	conn net.Conn // guarded by mu
+	conn *net.UnixConn // guarded by mu
 }
 
 func dialSyslog(path, tag string) (*syslogConn, error) {
-	conn, err := net.Dial("unixgram", path)
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
 	if err != nil {
 		return nil, err
 	}
@@ -57,13 +58,16 @@ func (s *syslogConn) send(severity syslog.Priority, text string) {
 		return
 	}
 	// The receiver has been restarted, with a new socket.
-	conn, err := net.Dial("unixgram", s.path)
-	if err != nil {
-		return
+	if host.Reconnect(s.conn, s.path) == nil {
+		_ = s.write(line)
 	}
-	s.conn.Close()
-	s.conn = conn
-	_ = s.write(line)
+}
+
+// descriptor returns that of the socket, which stays the same.
+func (s *syslogConn) descriptor() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return host.DescriptorOf(s.conn)
 }
 
 // write sends one line. Precondition: mu is held.

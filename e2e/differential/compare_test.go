@@ -131,6 +131,8 @@ var deviations = []deviation{
 		"the kernel keeps no answer to a request for an xattr", nil},
 	{"D79", "a mount that was made with ro cannot become writable",
 		"other mounts may use its upper", nil},
+	{"D80", "the daemon has fewer rights than the process that mounts",
+		"a fault of the daemon must not give its rights away", nil},
 	{"D81", "without more threads a layer that does not answer can stop all requests",
 		"the daemon needs a thread for each call that waits", nil},
 	{"D82", "a chown to neither an owner nor a group keeps suid and sgid; a write through a mapping clears them",

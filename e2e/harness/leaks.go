@@ -20,8 +20,8 @@ func leaks() error {
 		errs = append(errs, fmt.Errorf("mount %s (%s)", m.Point, m.Kind))
 		_ = syscall.Unmount(m.Point, syscall.MNT_DETACH)
 	}
-	Eventually(leakLimit, func() bool { return len(ProcessesOf(Program)) == 0 })
-	for _, pid := range ProcessesOf(Program) {
+	Eventually(leakLimit, func() bool { return len(allOf(Program)) == 0 })
+	for _, pid := range allOf(Program) {
 		errs = append(errs, fmt.Errorf("process %d: %s", pid, strings.Join(Cmdline(pid), " ")))
 		Kill(pid, syscall.SIGKILL)
 	}

@@ -15,9 +15,35 @@ import (
 	"time"
 )
 
-// ProcessesOf lists the processes that run the program at path. If the program is for another CPU,
-// the executable is that of the emulator, whose first argument is the program.
+// keeperArgument is the first argument of the process that unmounts for a daemon, before the number
+// of the daemon.
+const keeperArgument = "keeper-of"
+
+// ProcessesOf lists the processes that run the program at path, but not those that unmount for
+// daemons.
 func ProcessesOf(path string) []int {
+	return slices.DeleteFunc(allOf(path), func(pid int) bool {
+		argv := Cmdline(pid)
+		return len(argv) > 1 && argv[1] == keeperArgument
+	})
+}
+
+// KeeperOf returns the process that unmounts for a daemon; 0: there is none.
+func KeeperOf(pid int) int {
+	// Not by its executable, which a plain user does not see.
+	found := processes(func(p int) bool {
+		argv := Cmdline(p)
+		return len(argv) == 3 && argv[1] == keeperArgument && argv[2] == strconv.Itoa(pid)
+	})
+	if len(found) == 0 {
+		return 0
+	}
+	return found[0]
+}
+
+// allOf lists the processes that run the program at path. If the program is for another CPU, the
+// executable is that of the emulator, whose first argument is the program.
+func allOf(path string) []int {
 	return processes(func(pid int) bool {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
 		if err != nil {

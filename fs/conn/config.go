@@ -99,6 +99,9 @@ type MountConfig struct {
 	Passing int
 	// Debug logs every request.
 	Debug bool
+	// Attached is called with the mount when it is made, before it is served. It may take rights away
+	// from this process. After an error the mount is abandoned.
+	Attached func(*Mount) error
 	// Namespace is the mount namespace to mount in; nil: this process's own.
 	Namespace *host.MountNamespace
 }

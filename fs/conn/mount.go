@@ -21,10 +21,12 @@ type Mount struct {
 	external  bool // another process has made the mount, and unmounts it
 	maxWrite  int
 	writeback writebackChoice
-	place     host.Place    // zero: not known
-	dev       *host.Device  // closed when the connection ends
-	done      chan struct{} // closed when the mount is gone
-	cut       func() error  // ends the connection; nil before Serve
+	place     host.Place      // zero: not known
+	dev       *host.Device    // closed when the connection ends
+	outside   Outside         // unmounts; nil: this process
+	readAhead *host.ReadAhead // nil: it stays as it is
+	done      chan struct{}   // closed when the mount is gone
+	cut       func() error    // ends the connection; nil before Serve
 }
 
 // devFD begins the mount points that are descriptors.
@@ -76,6 +78,9 @@ func (m *Mount) inOtherNamespace() bool { return m.cfg.Namespace != nil }
 
 // Abandon ends a mount that cannot be served, and unmounts it if this process has made it.
 func (m *Mount) Abandon() error {
+	if m.readAhead != nil {
+		m.readAhead.Close()
+	}
 	if m.cut == nil {
 		m.dev.Close()
 	}
@@ -85,13 +90,27 @@ func (m *Mount) Abandon() error {
 	return m.Unmount()
 }
 
-// RaiseReadAhead makes the kernel read ahead as much as one request can contain, if this process
-// may set that.
-func (m *Mount) RaiseReadAhead() {
+// PrepareReadAhead opens what [Mount.RaiseReadAhead] needs of the namespace of the mount.
+func (m *Mount) PrepareReadAhead() {
 	if !m.cfg.Direct {
 		return
 	}
-	err := m.cfg.Namespace.Do(func() error { return host.SetReadAhead(m.cfg.Point, m.maxWrite) })
+	err := m.cfg.Namespace.Do(func() (err error) {
+		m.readAhead, err = host.OpenReadAhead(m.cfg.Point)
+		return err
+	})
+	if err != nil {
+		m.conn.log.Debug("read-ahead", zap.Error(err))
+	}
+}
+
+// RaiseReadAhead makes the kernel read ahead as much as one request can contain, if this process
+// may set that. The reply to INIT lowers it, so it comes after that.
+func (m *Mount) RaiseReadAhead() {
+	if m.readAhead == nil {
+		return
+	}
+	err := m.readAhead.Set(m.maxWrite)
 	m.conn.log.Debug("read-ahead", zap.Int("bytes", m.maxWrite), zap.Error(err))
 }
 

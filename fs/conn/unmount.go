@@ -24,31 +24,70 @@ func Quietly(f func() error) error {
 	return f()
 }
 
+// Outside is a process that does for this one what this one has no right to do.
+type Outside interface {
+	// Unmount is [Unmounting.Unmount].
+	Unmount() error
+	// InSight is [host.Place.InSight].
+	InSight() (bool, error)
+}
+
+// SetOutside makes another process unmount, and look at the mount's namespace. Call it before
+// [Mount.Serve].
+func (m *Mount) SetOutside(o Outside) { m.outside = o }
+
+// Unmount takes the mount out of the tree, see [Unmounting.Unmount].
+func (m *Mount) Unmount() error {
+	if m.outside != nil {
+		return m.outside.Unmount()
+	}
+	return Quietly(m.Unmounting().Unmount)
+}
+
+// InSight reports whether the namespace in which the mount was made still has it.
+func (m *Mount) InSight() (bool, error) {
+	if m.outside != nil {
+		return m.outside.InSight()
+	}
+	return m.place.InSight()
+}
+
+// Unmounting is what it takes to unmount a mount, by whatever process.
+type Unmounting struct {
+	Point string // where it was made
+	Place host.Place
+	// Direct and Apart: as [MountConfig] has Direct, and whether it has a Namespace.
+	Direct, Apart bool
+}
+
+// Unmounting describes how to unmount m.
+func (m *Mount) Unmounting() Unmounting {
+	return Unmounting{Point: m.cfg.Point, Place: m.place, Direct: m.cfg.Direct, Apart: m.inOtherNamespace()}
+}
+
 // Unmount makes the kernel write back its dirty pages and takes the mount out of the tree. It
 // detaches a mount that is in use. It does not wait for the mount's users, there or in other mount
 // namespaces.
-func (m *Mount) Unmount() error { return Quietly(m.unmount) }
-
-func (m *Mount) unmount() error {
-	if !m.inOtherNamespace() {
-		return m.unmountAt(m.cfg.Point)
+func (u Unmounting) Unmount() error {
+	if !u.Apart {
+		return u.unmountAt(u.Point)
 	}
 	// In a namespace without a process no path leads to the mount.
-	_, err := m.place.Visit(func(mounts []host.MountEntry) error {
-		point := m.place.Point(mounts)
+	_, err := u.Place.Visit(func(mounts []host.MountEntry) error {
+		point := u.Place.Point(mounts)
 		if point == "" { // the mount is no longer in that namespace
 			return nil
 		}
-		return m.unmountAt(point)
+		return u.unmountAt(point)
 	})
 	return err
 }
 
-func (m *Mount) unmountAt(point string) error {
-	if err := host.SyncMount(point); err != nil {
+func (u Unmounting) unmountAt(point string) error {
+	if err := host.SyncMount(point); err != nil && err != unix.ENOTCONN { // of a connection that has ended, nothing is left
 		return fmt.Errorf("mount point %q: cannot write back: %w", point, err)
 	}
-	if m.cfg.Direct {
+	if u.Direct {
 		err := host.Unmount(point)
 		if errors.Is(err, unix.EBUSY) {
 			err = host.Detach(point)

@@ -55,6 +55,7 @@ func (s *site) listen(stats func() Stats) *site {
 		Failed: func(err error) { s.failed = append(s.failed, err) },
 	})
 	must(s.t, err)
+	server.Start()
 	s.server = server
 	s.t.Cleanup(func() { _ = server.Close() })
 	return s

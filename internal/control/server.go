@@ -71,10 +71,11 @@ type Server struct {
 	name     string
 	socket   host.Identity // what the name leads to
 	listener *net.UnixListener
+	owner    uint32
 	slots    chan struct{} // holds a value for each client that is served
 }
 
-// Listen makes the socket and serves its clients until [Server.Close]. dev is the device number of
+// Listen makes the socket. Its clients wait until [Server.Start]. dev is the device number of
 // the mount, which is there, and owner the user of this process. A socket of this name is that of a
 // daemon that was killed: its mount is gone, since another one has its number. Listen replaces it.
 func (p *Place) Listen(dev uint64, owner uint32, source Source) (s *Server, err error) {
@@ -100,11 +101,13 @@ func (p *Place) Listen(dev uint64, owner uint32, source Source) (s *Server, err 
 	}
 	s = &Server{
 		source: source, folder: folder, name: name, socket: folder.Identify(name), listener: listener,
-		slots: make(chan struct{}, maxClients),
+		owner: owner, slots: make(chan struct{}, maxClients),
 	}
-	go s.accept(owner)
 	return s, nil
 }
+
+// Start serves the clients until [Server.Close].
+func (s *Server) Start() { go s.accept() }
 
 // Close removes the socket. Clients that are being served get their reply, if the process goes on.
 func (s *Server) Close() error {
@@ -118,14 +121,14 @@ func (s *Server) Close() error {
 }
 
 // accept serves clients until the socket is closed.
-func (s *Server) accept(owner uint32) {
+func (s *Server) accept() {
 	for {
 		s.slots <- struct{}{}
 		c, err := s.listener.AcceptUnix()
 		switch {
 		case err == nil:
 			go func() {
-				s.serve(c, owner)
+				s.serve(c)
 				time.Sleep(pause)
 				<-s.slots
 			}()
@@ -139,16 +142,16 @@ func (s *Server) accept(owner uint32) {
 }
 
 // serve answers one client. A client that goes away, or is too slow, gets no reply.
-func (s *Server) serve(c *net.UnixConn, owner uint32) {
+func (s *Server) serve(c *net.UnixConn) {
 	defer c.Close()
-	text := s.answer(c, owner)
+	text := s.answer(c)
 	if c.SetDeadline(time.Now().Add(replyTime)) == nil {
 		_, _ = c.Write(text)
 	}
 }
 
 // answer returns the reply for a client, with the end of its line.
-func (s *Server) answer(c *net.UnixConn, owner uint32) (text []byte) {
+func (s *Server) answer(c *net.UnixConn) (text []byte) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.source.Failed(fmt.Errorf("panic: %v", v))
@@ -167,7 +170,7 @@ func (s *Server) answer(c *net.UnixConn, owner uint32) (text []byte) {
 	switch user, err := host.PeerUser(c); {
 	case err != nil:
 		return encode(reply{Error: err.Error()})
-	case user != owner && user != 0:
+	case user != s.owner && user != 0:
 		return encode(reply{Error: errOtherUser.Error()})
 	}
 	return s.reply(request)

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -158,17 +159,32 @@ func SyncMount(path string) error {
 	return unix.Syncfs(fd)
 }
 
-// SetReadAhead sets how many bytes the kernel reads ahead on the file system at path. Only root may
+// ReadAhead is the file in /sys that has how much the kernel reads ahead on a file system
 // (Documentation/ABI/testing/sysfs-class-bdi).
-func SetReadAhead(path string, bytes int) error {
+type ReadAhead struct{ file *os.File }
+
+// OpenReadAhead opens the file of the file system at path. EACCES: only root may.
+func OpenReadAhead(path string) (*ReadAhead, error) {
 	var st unix.Statx_t
 	// DONT_SYNC: the mount may be this process's own, which does not serve requests yet.
 	if err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st); err != nil {
-		return err
+		return nil, err
 	}
-	file := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
-	return os.WriteFile(file, []byte(strconv.Itoa(bytes>>10)), 0)
+	file, err := os.OpenFile(fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor), os.O_WRONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &ReadAhead{file}, nil
 }
+
+// Set sets how many bytes the kernel reads ahead, and closes the file.
+func (r *ReadAhead) Set(bytes int) error {
+	_, err := r.file.WriteString(strconv.Itoa(bytes >> 10))
+	return errors.Join(err, r.file.Close())
+}
+
+// Close closes the file.
+func (r *ReadAhead) Close() { _ = r.file.Close() }
 
 // PageSize returns the size of a page in bytes.
 func PageSize() int { return pageSize }

@@ -45,6 +45,16 @@ const cachedTries = 10
 // Close closes the descriptor, which keeps the mount in use.
 func (p Point) Close() { _ = unix.Close(p.fd) }
 
+// Type returns the type of the file system (statfs(2)), which gets a request.
+func (p Point) Type() (int64, error) {
+	var st unix.Statfs_t
+	err := retry(func() error { return unix.Fstatfs(p.fd, &st) })
+	return st.Type, err
+}
+
+// Request makes the kernel request the attributes of the object, if it does not have them.
+func (p Point) Request() error { return unix.Fstat(p.fd, new(unix.Stat_t)) }
+
 // Path returns the path without symbolic links.
 func (p Point) Path() (string, error) {
 	real, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(p.fd))

@@ -74,6 +74,27 @@ func (f *Folder) Dial(ctx context.Context, name string) (*net.UnixConn, error) {
 	return c.(*net.UnixConn), nil
 }
 
+// Reconnect connects a datagram socket to another path. A process that may not make sockets can use
+// the one that it has.
+func Reconnect(c *net.UnixConn, path string) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return onDescriptor(raw, func(fd int) error {
+		return retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
+	})
+}
+
+// DescriptorOf returns the descriptor of a socket, which still owns it; -1 if it is closed.
+func DescriptorOf(c *net.UnixConn) int {
+	fd := -1
+	if raw, err := c.SyscallConn(); err == nil {
+		_ = onDescriptor(raw, func(n int) error { fd = n; return nil })
+	}
+	return fd
+}
+
 // PeerUser returns the user of the process at the other end when it connected, or began to listen
 // (SO_PEERCRED). A user without an id in this user namespace is the overflow user.
 func PeerUser(c *net.UnixConn) (uid uint32, err error) {

@@ -1,0 +1,76 @@
+package host
+
+import (
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Beside is a process of this program that runs beside this one.
+type Beside struct {
+	// Connection is this process's end of a socket. The end of the other process is the end of the
+	// file.
+	Connection *os.File
+	child      Child
+}
+
+// besideFD is the other end of the socket in that process.
+const besideFD = 3
+
+// StartBeside starts this program again, with one more variable in its environment. null is
+// /dev/null. The process inherits that, a socket and the mount namespace, and each descriptor that
+// this process keeps open over an execve(2). It ends when it reads the end of the socket.
+func StartBeside(argv []string, variable string, null *os.File) (*Beside, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	defer func() { _ = unix.Close(pair[1]) }()
+	if err := unix.SetNonblock(pair[0], true); err != nil { // so that no thread waits for replies
+		_ = unix.Close(pair[0])
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	ours := os.NewFile(uintptr(pair[0]), "socket")
+	unblock := blockSignals()
+	defer unblock()
+	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
+		// One CPU is enough, and each one has memory and threads.
+		Dir: "/", Env: append(os.Environ(), variable, "GOMAXPROCS=1"),
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), uintptr(pair[1])},
+	})
+	if err != nil {
+		_ = ours.Close()
+		return nil, os.NewSyscallError("fork", err)
+	}
+	return &Beside{ours, Child{pid}}, nil
+}
+
+// blockSignals blocks those that end a process, on the calling thread, until the function that it
+// returns is called. A process that is started meanwhile begins so. The Go runtime unblocks in it
+// what it catches, so a signal to a whole group never meets a process that does not catch it yet.
+func blockSignals() (unblock func()) {
+	runtime.LockOSThread()
+	var set, before unix.Sigset_t
+	for _, s := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2} {
+		set.Val[0] |= 1 << (s - 1)
+	}
+	if unix.PthreadSigmask(unix.SIG_BLOCK, &set, &before) != nil {
+		return runtime.UnlockOSThread
+	}
+	return func() {
+		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
+		runtime.UnlockOSThread()
+	}
+}
+
+// Reap frees the number of the process, which has ended.
+func (b *Beside) Reap() { _, _ = b.child.Wait() }
+
+// BesideConnection returns the end of the socket in a process that [StartBeside] has started. Reads
+// block the thread.
+func BesideConnection() *os.File {
+	unix.CloseOnExec(besideFD)
+	return os.NewFile(besideFD, "socket")
+}
