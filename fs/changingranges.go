@@ -11,15 +11,18 @@ import "github.com/fuse-overlay/fuse-overlay/internal/lock"
 // a page with the new bytes would write zeros beyond the old size (docs/design/mapped-append.md).
 // So while the WRITE is served
 //
-//  1. what the page cache writes back is ignored in the range of the WRITE and beyond the old size,
-//     and READs for the page cache end at the old size;
+//  1. what the page cache writes back is ignored in the range of the WRITE and beyond the old size;
 //  2. the data is written;
 //  3. FUSE_NOTIFY_STORE of the last byte makes i_size grow, if it has to;
-//  4. READs show all, and the kernel drops the pages that have come in meanwhile;
+//  4. the kernel drops the pages that have come in meanwhile;
 //  5. what is written back counts again, and the WRITE is answered.
 //
 // Step 4 waits for the writeback of the pages it drops, so that nothing of them comes after step 5.
 // Before Linux 6.16 it does not, because the kernel writes back copies of them (D75).
+//
+// READs show what the file has, even before i_size has grown. A READ that was sent after step 3 and
+// ended at the old size would set i_size back to that (fuse_short_read), until the WRITE is
+// answered. Pages that come in after step 4 would then be zeroed beyond it.
 //
 // A FALLOCATE that clears a range (clearRange) and an open with O_TRUNC (truncateForOpen) enter
 // themselves too: what the page cache writes back meanwhile is older than their result.
@@ -37,7 +40,6 @@ type changingRanges struct {
 type rangeChange struct {
 	size     int64 // of the file before; more than any offset if the request does not make it longer
 	from, to int64 // the range
-	shown    bool  // READs show all
 }
 
 func (r *changingRanges) lock(n *Node) *lock.RWMutex[lock.Stores] {
@@ -48,16 +50,12 @@ func (r *changingRanges) begin(n *Node, w rangeChange) {
 	l := r.lock(n)
 	l.Lock()
 	defer l.Unlock()
-	r.set(n, w)
-}
-
-func (r *changingRanges) set(n *Node, to rangeChange) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.changes == nil {
 		r.changes = map[*Node]rangeChange{}
 	}
-	r.changes[n] = to
+	r.changes[n] = w
 	n.flags.set(flagRangeChanging)
 }
 
@@ -76,15 +74,6 @@ func (r *changingRanges) of(n *Node) (w rangeChange, found bool) {
 	defer r.mu.Unlock()
 	w, found = r.changes[n]
 	return w, found
-}
-
-// readableLength returns how many of size bytes at off a READ for the page cache may show.
-func (r *changingRanges) readableLength(n *Node, off int64, size int) int {
-	w, found := r.of(n)
-	if !found || w.shown {
-		return size
-	}
-	return int(min(int64(size), max(0, w.size-off)))
 }
 
 // storeWriteback writes data that the page cache has written back, outside of the changing range.

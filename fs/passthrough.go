@@ -132,7 +132,7 @@ func (o *Overlay) truncateForOpen(n *Node, killer *fuse.InHeader) error {
 	if err != nil || !n.flags.has(flagDirectIO) {
 		return err
 	}
-	o.ranges.begin(n, rangeChange{shown: true})
+	o.ranges.begin(n, rangeChange{})
 	defer o.ranges.end(n)
 	err = o.truncate(n, 0, killer) // of what was stored since
 	o.kernel.dropPages(n.ID(), 0, 0)

@@ -43,7 +43,7 @@ func (o *Overlay) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 // ignored here. Pages that lie only partly in the range are dropped before the reply.
 func (o *Overlay) clearRange(n *Node, f *sys.File, in *fuse.FallocateIn) error {
 	from, size := int64(in.Offset), int64(in.Length)
-	o.ranges.begin(n, rangeChange{size: math.MaxInt64, from: from, to: from + size, shown: true})
+	o.ranges.begin(n, rangeChange{size: math.MaxInt64, from: from, to: from + size})
 	defer o.ranges.end(n)
 	if err := f.Fallocate(in.Mode, from, size); err != nil {
 		return err

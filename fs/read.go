@@ -37,7 +37,6 @@ func (o *Overlay) ReadData(in *fuse.ReadIn, buf []byte) (int, fuse.Status) {
 	}
 	if !readsDirectly(in) {
 		n.willRead()
-		buf = buf[:o.ranges.readableLength(n, int64(in.Offset), len(buf))]
 	}
 	if got, done := o.readQuietly(n, in, buf); done {
 		return got, fuse.OK

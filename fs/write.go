@@ -100,8 +100,6 @@ func (w *write) storeDirect(data []byte, off int64) (done int, err error) {
 	end := off + int64(done)
 	if change.size < end && done > 0 {
 		o.kernel.grow(n.ID(), end-1, data[done-1:done])
-		change.shown = true
-		o.ranges.set(n, change)
 		n.flags.clear(flagPagesRead)
 		from := min(off, change.size)
 		o.kernel.dropPages(n.ID(), from, end-from)
