@@ -28,7 +28,7 @@ COMMANDS := $(PROGRAM)-commands
 MANPAGE  := docs/fuse-overlay.1
 # The commands that have a page of the manual, which COMMANDS writes.
 PAGES    := $(patsubst %,fuse-overlay-%.1,apply check completion diff list merge mount \
-	stats try umount vacuum version)
+	stats try umount upgrade vacuum version)
 # The program that writes pages and completions: one for this machine, if COMMANDS is for another.
 GENERATE ?= $(COMMANDS)
 MODULE   := github.com/fuse-overlay/fuse-overlay
@@ -75,6 +75,7 @@ SEQS        ?= 2000
 CUTS        ?= 1000
 # The kills of `make kills` in each kind of mount, and the time of `make load`.
 KILLS       ?= 500
+TAKEOVERS   ?= 200
 SOAK        ?= 1h
 # How many times as many attacks `make attacks` makes, and the names of `make shortage`.
 ATTACKS     ?= 100
@@ -84,7 +85,7 @@ FUZZTIME    ?= 10m
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential cuts kills load shortage fuzz appends vm other-kernel test-kernels \
+.PHONY: help build man completions packages site recordings race-build demo test deps vet lint prose unit e2e races soak attacks fsx differential cuts kills takeovers load shortage fuzz appends vm other-kernel test-kernels \
 	test-packages test-reproducible test-arm64 test-clients test-conformance coverage bench bench-deps install uninstall clean
 
 help: ## list the targets
@@ -177,7 +178,7 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
 	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
-soak: fsx differential cuts kills load attacks shortage ## the long forms of tests, one after the other (root, hours)
+soak: fsx differential cuts kills takeovers load attacks shortage ## the long forms of tests, one after the other (root, hours)
 
 fsx: build ## ten million random operations on the data of files (FSX_OPS=)
 	FUSE_OVERLAY_FSX_OPS=$(FSX_OPS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestFsx' ./e2e/io/
@@ -200,6 +201,9 @@ shortage: build ## a million names are walked in a mount whose daemon has 48 MiB
 
 kills: build ## SIGKILLs of the daemon under load, in all kinds of mounts (root, an hour, KILLS=)
 	FUSE_OVERLAY_KILLS=$(KILLS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestKills$$' ./e2e/kills/
+
+takeovers: build ## SIGKILLs of the daemon of mounts that another process takes over (root, TAKEOVERS=)
+	FUSE_OVERLAY_TAKEOVERS=$(TAKEOVERS) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v ./e2e/supervise/
 
 load: build ## builds, packages, deletions, renames, listings, mounts: what does the daemon use? (root, an hour, SOAK=)
 	FUSE_OVERLAY_SOAK=$(SOAK) FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM) $(GO) test -count=1 -timeout 0 -v -run '^TestSoak$$' ./e2e/soak/

@@ -17,6 +17,7 @@ type access struct {
 	handles      *inodecache.LRU[handleKey, handle] // what is kept open
 	parts        int                                // of one directory that a request keeps open; immutable
 	layersChange bool                               // [Config.LayersChange]; immutable
+	journal      *nodeJournal                       // nil without Config.Journal; immutable while served
 
 	walked   atomic.Pointer[Node] // if layers change: the directory whose parts were looked up last
 	dirLoads atomic.Uint64        // directories that were read for their name tables

@@ -204,11 +204,11 @@ func (a *access) dropNameLocked(n *Node, at placed, object *sys.Object) {
 	at.forgetLocked(n)
 	switch {
 	case object != nil && n.lastName():
-		n.keepObject(object)
+		a.keepObject(n, object)
 	case object != nil:
 		object.Close()
 	}
-	n.removeName(at)
+	a.removeName(n, at)
 }
 
 // reopen opens the object of n once more, by its name or by a cached handle. Its layer may still

@@ -4,6 +4,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn"
+	"github.com/fuse-overlay/fuse-overlay/fs/journal"
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/owner"
@@ -83,6 +84,10 @@ type Config struct {
 
 	// MayProtect does what host.MayProtect does, for a process that may not look at others; nil: that.
 	MayProtect func(thread uint32) bool
+	// Journal stores what the process that takes over needs when this one dies; nil: none does.
+	Journal *journal.Journal
+	// inherited are the layers that the process before has opened; nil: this is the first one.
+	inherited *stack.Inherited
 
 	// Log receives what an operator needs to know. Never nil.
 	Log *zap.Logger

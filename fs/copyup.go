@@ -181,6 +181,7 @@ func (c *copyUp) publishLocked(p *place) (published bool, err error) {
 	default:
 		o.numbers.SetOrigin(keyOf(&now), n.ino.Load())
 	}
+	o.journal.copiedUp(n)
 	o.handles.Evict(n.handleKey(from, forReading))
 	return true, err
 }
@@ -234,6 +235,7 @@ func (c *copyUp) keepUnlinkedLocked() error {
 	rare.previousObject, rare.object, n.layer = rare.object, object, stack.Upper
 	rare.data = c.data
 	n.mu.Unlock()
+	o.journal.update(n)
 	o.keepCopy(n, file, c.data)
 	o.handles.Evict(n.handleKey(from, forReading))
 	return nil

@@ -55,6 +55,7 @@ func (a *access) load(n *Node, use stack.Use) error {
 		a.dirLoads.Add(1)
 		err := a.stack.Load(&dir.Dir, d, use)
 		a.countNames(n)
+		a.journal.saveLayers(n)
 		return err
 	}
 	a.dirLoads.Add(1)
@@ -74,5 +75,6 @@ func (a *access) load(n *Node, use stack.Use) error {
 	}
 	dir.Adopt(&loaded)
 	a.countNames(n)
+	a.journal.saveLayersLocked(n)
 	return nil
 }

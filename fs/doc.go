@@ -27,6 +27,7 @@
 // These are leaves: no other lock is taken under them, and no system call on a lower is made.
 //
 //	damageLog.mu             when each reason was logged last
+//	journal.Journal.mu       what outlives this process
 //	closer.mu                the removed objects that wait to be closed
 //	changingRanges.mu        the files that are written past the page cache
 //	listers.mu               the threads that list directories

@@ -12,6 +12,7 @@ func (o *Overlay) Forget(id, count uint64) {
 // ForgetAll gives back what FORGET or BATCH_FORGET lists.
 func (o *Overlay) ForgetAll(list []wire.Forget) {
 	for _, f := range list {
+		o.journal.forget(f)
 		if n, last := o.nodes.Unref(f.NodeID, f.Lookups); last {
 			o.drop(n)
 		}

@@ -56,6 +56,9 @@ func (m *Mount) handOver() error {
 			return errChanges
 		}
 	}
+	if o.cfg.Journal != nil {
+		o.cfg.Journal.End() // a process that takes over would use an upper that is another mount's
+	}
 	o.closer.closeWaiting() // so that their space is free for the other mount
 	return o.stack.HandOver()
 }

@@ -44,6 +44,7 @@ func (t *tree) initDirInode(n *Node) error {
 		t.numbers.requireUnique()
 	}
 	t.numbers.claim(n)
+	t.journal.saveLayers(n)
 	return nil
 }
 

@@ -136,7 +136,7 @@ func (l *linking) linkLocked(at *place, src sys.Ref, f *stack.Found) error {
 	if !o.nodes.Ref(n) {
 		return unix.ESTALE
 	}
-	n.addName(placed{p, l.name})
+	o.addName(n, placed{p, l.name})
 	p.dir.children[l.name] = n
 	n.mu.Lock()
 	key := n.key

@@ -68,7 +68,7 @@ func (l *lookup) nodeOfFoundLocked() (*Node, error) {
 			o.numbers.claim(n)
 		} else {
 			o.unref(n)
-			o.nodes.Drop(n)
+			o.dropEntry(n)
 			if first == n {
 				return nil, nil
 			}
@@ -76,7 +76,7 @@ func (l *lookup) nodeOfFoundLocked() (*Node, error) {
 		}
 	}
 	if known {
-		n.addName(placed{p, name})
+		o.addName(n, placed{p, name})
 	}
 	p.dir.children[name] = n
 	return n, nil

@@ -28,10 +28,7 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 	if err != nil {
 		return nil, err
 	}
-	attached, err := o.conn.Attach(cfg, conn.Traits{
-		Writable: o.stack.Writable(), Changing: o.cfg.LayersChange, ACL: o.ShowsACLs(),
-		StrictAtime: o.cfg.AccessTimes.Strict() && o.stack.Writable(),
-	})
+	attached, err := o.conn.Attach(cfg, o.traits())
 	if err != nil {
 		return nil, err
 	}
@@ -44,12 +41,25 @@ func (o *Overlay) Mount(cfg conn.MountConfig) (*Mount, error) {
 	if err := o.serve(attached); err != nil {
 		return nil, err
 	}
-	if o.pruner.bounded() {
-		go o.pruner.run(o.kernel, attached.Done())
-	}
+	o.start(attached)
 	o.stack.Publish(sys.Self(attached.Place()))
 	attached.RaiseReadAhead()
 	return &Mount{Mount: attached, overlay: o}, nil
+}
+
+func (o *Overlay) traits() conn.Traits {
+	return conn.Traits{
+		Writable: o.stack.Writable(), Changing: o.cfg.LayersChange, ACL: o.ShowsACLs(),
+		StrictAtime: o.cfg.AccessTimes.Strict() && o.stack.Writable(),
+		Journal:     o.cfg.Journal,
+	}
+}
+
+// start starts what a mount needs besides its readers.
+func (o *Overlay) start(m *conn.Mount) {
+	if o.pruner.bounded() {
+		go o.pruner.run(o.kernel, m.Done())
+	}
 }
 
 // serve serves the mount. If the mount is volatile, the work directory contains that before the

@@ -188,12 +188,13 @@ func (n *Node) lastName() bool {
 
 // keepObject keeps the object open for when its last name is removed, until the node is dropped. A
 // previous removal that failed may have kept another object: that of the lower, before a copy-up.
-func (n *Node) keepObject(object *sys.Object) {
+func (a *access) keepObject(n *Node, object *sys.Object) {
 	n.mu.Lock()
 	rare := n.setRareLocked()
 	old := rare.object
 	rare.object = object
 	n.mu.Unlock()
+	a.journal.update(n)
 	if old != nil {
 		old.Close()
 	}

@@ -56,6 +56,7 @@ func (u *inodeNumbers) claim(n *Node) {
 	}
 	if ino, self := n.ino.Load(), n.identity(); !u.claims.Claim(ino, n, self) {
 		n.ino.Store(u.Alias(self, ino))
+		u.a.journal.update(n)
 	}
 }
 

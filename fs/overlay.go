@@ -58,6 +58,22 @@ const markersVariable = "FUSE_OVERLAYFS_DISABLE_OVL_WHITEOUT"
 // Open opens the layers of an overlay, locks its upper and work directory, and sweeps the latter.
 // An error is one line that names the directory and the reason. Then nothing has changed.
 func Open(cfg Config) (*Overlay, error) {
+	o, err := openLayers(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Journal != nil {
+		o.journal = &nodeJournal{cfg.Journal, cfg.Log}
+	}
+	if err := o.openRoot(); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// openLayers is Open without the root's node.
+func openLayers(cfg Config) (*Overlay, error) {
 	cfg.Conn.NoSpin, cfg.Conn.NoDirectIO = cfg.Disabled.has(SpinningReader), cfg.Disabled.has(DirectIOOnNewFile)
 	c, err := conn.New(cfg.Conn, cfg.Log)
 	if err != nil {
@@ -69,12 +85,7 @@ func Open(cfg Config) (*Overlay, error) {
 		return nil, err
 	}
 	adaptConfig(&cfg, s)
-	o := newOverlay(cfg, s, c)
-	if err := o.openRoot(); err != nil {
-		o.Close()
-		return nil, err
-	}
-	return o, nil
+	return newOverlay(cfg, s, c), nil
 }
 
 // stackConfig is what fs/stack has to know. slow is called before calls that may take long.
@@ -88,12 +99,13 @@ func stackConfig(cfg *Config, slow func()) stack.Config {
 		ACL:         !cfg.NoACL && !cfg.NoXattrs,
 		AccessTimes: cfg.AccessTimes, Redirects: cfg.Redirects, Features: cfg.Features, IDs: cfg.IDs, Permissions: cfg.Permissions,
 		ListAtOnce: cfg.Disabled.has(UnlistedDirs),
+		Inherited:  cfg.inherited,
 	}
 }
 
 // adaptConfig changes what the opened layers require, and logs their warnings.
 func adaptConfig(cfg *Config, s *stack.Stack) {
-	if s.AfterVolatile() {
+	if s.AfterVolatile() && cfg.inherited == nil {
 		cfg.Log.Warn("the last mount of this upperdir was volatile: a power cut since may have damaged it",
 			zap.String("upperdir", cfg.Upper))
 	}
@@ -156,6 +168,7 @@ func (o *Overlay) openRoot() error {
 	dir := o.stack.RootDir()
 	n := &Node{kind: unix.S_IFDIR, layer: int32(dir.Top()), dir: newDirState(dir)}
 	o.nodes.Insert(n)
+	o.journal.add(n)
 	o.root = n
 	return o.initDirInode(n)
 }

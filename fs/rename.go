@@ -328,7 +328,7 @@ func (r *rename) replaceLocked(from, to *stack.End, src, dst *Node) error {
 	o.detachLocked(dst, r.to)
 	delete(r.from.parent.dir.children, r.from.name)
 	r.to.parent.dir.children[r.to.name] = src
-	src.moveName(r.from, r.to)
+	o.moveName(src, r.from, r.to)
 	return nil
 }
 
@@ -355,7 +355,7 @@ func (r *rename) swapLocked(from, to *stack.End, src, dst *Node) error {
 	noteRenamedLocked(to, dst)
 	r.from.parent.dir.children[r.from.name] = dst
 	r.to.parent.dir.children[r.to.name] = src
-	src.moveName(r.from, r.to)
-	dst.moveName(r.to, r.from)
+	r.o.moveName(src, r.from, r.to)
+	r.o.moveName(dst, r.to, r.from)
 	return nil
 }

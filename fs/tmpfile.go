@@ -66,6 +66,7 @@ func (o *Overlay) makeUnlinked(p *Node, obj *stack.Object, st *sys.Stat) (*Node,
 	n.flags.set(flagNoCapability | flagProtectionKnown)
 	n.ino.Store(o.numbers.Of(n.key))
 	o.nodes.Insert(n)
+	o.journal.add(n)
 	o.pruner.wake()
 	o.handles.Release(o.keepHandle(n, stack.Upper, forWriting, handle{file: file}))
 	return n, nil

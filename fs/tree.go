@@ -46,6 +46,7 @@ func (t *tree) newNode(p *Node, name string, f *stack.Found, q *stack.Query) *No
 		n.flags.set(flagManyNames)
 	}
 	t.nodes.Insert(n)
+	t.journal.add(n)
 	t.pruner.wake()
 	return n
 }
@@ -53,7 +54,7 @@ func (t *tree) newNode(p *Node, name string, f *stack.Found, q *stack.Query) *No
 // discard drops a new directory. Preconditions: no other goroutine has a reference to it.
 func (t *tree) discard(n *Node) {
 	t.unref(n)
-	if t.nodes.Drop(n) {
+	if t.dropEntry(n) {
 		t.numbers.revoke(n)
 		t.uncountNames(n)
 	}
@@ -91,7 +92,7 @@ func (t *tree) drop(n *Node) {
 // of drop.
 func (t *tree) dropOne(n *Node) (parent *Node, others []placed, dropped bool) {
 	at := t.lockPlace(n)
-	if dropped = !t.hasChildrenLocked(n) && t.nodes.Drop(n); dropped {
+	if dropped = !t.hasChildrenLocked(n) && t.dropEntry(n); dropped {
 		at.forgetLocked(n)
 	}
 	at.parent.dir.mu.Unlock()
@@ -159,6 +160,6 @@ func (t *tree) detachLocked(n *Node, p placed) {
 		return
 	}
 	delete(p.parent.dir.children, p.name)
-	n.removeName(p)
+	t.removeName(n, p)
 	t.closer.noteRemoval()
 }

@@ -37,14 +37,14 @@ func (v *victim) keepForLocked(n *Node, d *openDir, name string, f *stack.Found)
 		}
 		object, err := up.At(name).Open()
 		if err == nil {
-			n.keepObject(object)
+			d.a.keepObject(n, object)
 		}
 		return err
 	}
 	if v.object == nil || v.layer != f.Layer {
 		return errNeedsLayers
 	}
-	n.keepObject(v.object)
+	d.a.keepObject(n, v.object)
 	v.object = nil
 	return nil
 }

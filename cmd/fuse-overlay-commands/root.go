@@ -46,6 +46,7 @@ point of such a name is written with a path: ./list
 		newTryInside(),
 		newTryWatch(),
 		newUmount(),
+		newUpgrade(),
 		newVacuum(),
 		newVersion(),
 	)

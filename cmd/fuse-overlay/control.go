@@ -65,8 +65,26 @@ func (c *controlled) listen(place host.Place) {
 	if err != nil {
 		c.missing(err)
 	}
+	if c.req.supervise { // the process that takes over needs it
+		return
+	}
 	c.place.Close()
 	c.place = nil
+}
+
+// inheritable returns what the process that takes over needs for a socket. nil: there is none.
+func (c *controlled) inheritable() *control.InheritedPlace {
+	if c.place == nil {
+		return nil
+	}
+	return c.place.Inheritable()
+}
+
+// inherit takes over the runtime directory of the process before.
+func (c *controlled) inherit(place *control.InheritedPlace) {
+	if place != nil {
+		c.place = control.InheritPlace(place)
+	}
 }
 
 // serve answers clients, before the mount is reported to the caller of the program.

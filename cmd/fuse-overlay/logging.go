@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime/debug"
 
 	"go.uber.org/zap"
@@ -28,6 +29,9 @@ func daemonLog(req *request) (*zap.Logger, error) {
 		return zap.NewNop(), nil
 	}
 	req.syslog = out
+	if out.dir != nil {
+		req.logTo = logTarget{Known: true, Descriptor: int(out.dir.Fd()), Name: filepath.Base(out.path)}
+	}
 	return zap.New(newSyslogCore(out, logLevel(req))), nil
 }
 
@@ -41,7 +45,33 @@ func fileLog(req *request) (*zap.Logger, error) {
 	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
 		return nil, fmt.Errorf("cannot use %s for the log: %w", req.logFile, err)
 	}
+	req.logTo = logTarget{Known: true, Descriptor: int(f.Fd())}
 	return newLog(req, zapcore.NewJSONEncoder(logFields()), zapcore.Lock(f)), nil // a file is read by programs
+}
+
+// logTarget is what a process needs to go on with the log of the one before.
+type logTarget struct {
+	Known      bool
+	Descriptor int    // of the file, or of the directory that holds the socket
+	Name       string // of the socket; empty: it is a file
+}
+
+// inheritedLog is daemonLog for a process that takes over a mount.
+func inheritedLog(req *request, to logTarget) *zap.Logger {
+	switch {
+	case !to.Known:
+		return zap.NewNop()
+	case to.Name == "":
+		f := os.NewFile(uintptr(to.Descriptor), "log")
+		_ = debug.SetCrashOutput(f, debug.CrashOptions{}) // the log works without
+		req.logTo = to
+		return newLog(req, zapcore.NewJSONEncoder(logFields()), zapcore.Lock(f))
+	}
+	out := &syslogConn{
+		path: fmt.Sprintf("/proc/thread-self/fd/%d/%s", to.Descriptor, to.Name), tag: req.called,
+		dir: os.NewFile(uintptr(to.Descriptor), "directory of the log"),
+	}
+	return zap.New(newSyslogCore(out, logLevel(req)))
 }
 
 func newLog(req *request, encoder zapcore.Encoder, out zapcore.WriteSyncer) *zap.Logger {

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/fuse-overlay/fuse-overlay/internal/commands"
+	"github.com/fuse-overlay/fuse-overlay/internal/host"
 	"github.com/fuse-overlay/fuse-overlay/internal/message"
 	"github.com/fuse-overlay/fuse-overlay/internal/mountargs"
 )
@@ -26,6 +27,12 @@ func main() {
 	}
 	if runKeeper() {
 		os.Exit(exitOK)
+	}
+	if memory, ready, err := host.Inherited(); memory != nil || err != nil {
+		if err == nil {
+			err = resume(memory, ready)
+		}
+		os.Exit(ended(err))
 	}
 	serveApart(os.Args)
 	os.Exit(run(os.Args, os.Stdout, os.Stderr))
@@ -77,6 +84,14 @@ func run(argv []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		return fail(stderr, called, err)
+	}
+	return exitOK
+}
+
+// ended returns the exit code of a process that has taken over a mount.
+func ended(err error) int {
+	if err != nil {
+		return fail(os.Stderr, mountargs.OwnName, err)
 	}
 	return exitOK
 }

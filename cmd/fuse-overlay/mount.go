@@ -34,6 +34,10 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		return nil, err
 	}
 	req.overlay.Log = log
+	sv, err := req.prepareSupervise(log)
+	if err != nil {
+		return nil, err
+	}
 	wait, abandon := startLossProbe(req, log)
 	req.overlay.Conn.Loss = wait
 	failed := true
@@ -57,7 +61,7 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 		c.close()
 		return nil, err
 	}
-	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log, control: s.control, confinement: c}
+	a := &attached{mount: m, counts: overlay.Counts, close: overlay.Close, log: log, control: s.control, confinement: c, supervised: sv}
 	if s.root.external() {
 		a.mount = mountOfOthers{m}
 	}
@@ -68,6 +72,11 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	}
 	failed = false
 	s.control.serve()
+	if err := sv.begin(m, s.control); err != nil {
+		a.detach()
+		c.close()
+		return nil, err
+	}
 	logMounted(req, overlay, c, log)
 	return a, nil
 }

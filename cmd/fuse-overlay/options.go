@@ -79,6 +79,7 @@ var optionTable = []optionGroup{
 		{"noxattrs", may("0|1"), on(func(r *request) *bool { return &r.overlay.NoXattrs }), "no extended attributes"},
 		{"static_nlink", noValue, flag(func(r *request) *bool { return &r.overlay.StaticNlink }), "every directory has a link count of 1"},
 		{"disable", needs("NAME[:NAME]..."), setDisabled, "turn optimisations off, for debugging: spin, samples, unlisted, second_thread, prefetch, direct_io, quiet_xattrs"},
+		{"supervise", noValue, flag(func(r *request) *bool { return &r.supervise }), "another process takes over the mount when the daemon dies or is upgraded (Linux 6.9)"},
 		{"control", needs("on|off"), offOrOn(func(r *request) *bool { return &r.noControl }), "off: no control socket, by which fuse-overlay stats reads the numbers of the daemon (default: on)"},
 		{"sandbox", needs("on|off"), offOrOn(func(r *request) *bool { return &r.noSandbox }), "off: the daemon keeps all its rights, for debugging (default: on)"},
 		{"log", needs("FILE"), text(func(r *request) *string { return &r.logFile }), "append the log to FILE"},

@@ -34,6 +34,10 @@ type request struct {
 	allowRoot bool
 	// logFile is where the log goes. Empty: stderr or the journal.
 	logFile string
+	// supervise: another process takes over when the daemon dies.
+	supervise bool
+	// logTo is what the log needs in the process that takes over.
+	logTo logTarget
 	// noControl: there is no control socket.
 	noControl bool
 	// noSandbox: the daemon keeps all its rights.
@@ -154,7 +158,10 @@ func (r *request) check() error {
 		return errors.New("io=passthrough and writeback=1 exclude each other: with passthrough the kernel collects no writes")
 	}
 	o.ReadByEngine = r.isReadByEngine()
-	return r.resolveOptions()
+	if err := r.resolveOptions(); err != nil {
+		return err
+	}
+	return r.checkSupervise()
 }
 
 // complete sets what follows from the options and the user.

@@ -28,6 +28,7 @@ type attached struct {
 
 	control     *controlled
 	confinement *confinement
+	supervised  *supervised // nil: the mount ends with this process
 }
 
 // detachGrace is how long the clients of a busy mount have after a signal. They may finish their
@@ -50,6 +51,7 @@ func catchSignals() <-chan os.Signal {
 // serveControlled is serve, after which the control socket is removed and the keeper ended.
 func (a *attached) serveControlled(signals <-chan os.Signal) {
 	a.serve(signals)
+	a.supervised.end()
 	a.control.close()
 	a.confinement.close()
 }
@@ -68,6 +70,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 	for {
 		select {
 		case <-gone:
+			a.supervised.end() // before the descriptors are closed, which the supervisor has as well
 			a.close()
 			return
 		case s := <-signals:
@@ -78,6 +81,10 @@ func (a *attached) serve(signals <-chan os.Signal) {
 			case syscall.SIGUSR2: // another mount requests the upper
 				go a.mount.HandOver()
 				continue
+			case syscall.SIGHUP:
+				if a.supervised != nil && !unmounting {
+					a.supervised.upgrade()
+				}
 			}
 			if unmounting && time.Since(first) < sameRequest {
 				continue
@@ -108,6 +115,7 @@ func (a *attached) serve(signals <-chan os.Signal) {
 }
 
 func (a *attached) cut() {
+	a.supervised.end()
 	if err := a.mount.Cut(); err != nil {
 		a.log.Error("cannot end the connection", zap.Error(err))
 	}
@@ -115,6 +123,7 @@ func (a *attached) cut() {
 
 // detach unmounts a mount that cannot be used.
 func (a *attached) detach() {
+	a.supervised.end()
 	a.control.close()
 	if err := a.mount.Unmount(); err != nil {
 		a.log.Error("cannot unmount", zap.Error(err))

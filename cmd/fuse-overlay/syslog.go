@@ -54,6 +54,13 @@ func (s *syslogConn) send(severity syslog.Priority, text string) {
 		syslog.LOG_DAEMON|severity, time.Now().Format(time.Stamp), s.tag, os.Getpid(), text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.conn == nil { // the process has taken over the log of another one
+		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
+		if err != nil {
+			return
+		}
+		s.conn = conn
+	}
 	if err := s.write(line); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return
 	}

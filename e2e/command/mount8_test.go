@@ -223,6 +223,7 @@ usr/local/share/man/man1/fuse-overlay-mount.1 644
 usr/local/share/man/man1/fuse-overlay-stats.1 644 
 usr/local/share/man/man1/fuse-overlay-try.1 644 
 usr/local/share/man/man1/fuse-overlay-umount.1 644 
+usr/local/share/man/man1/fuse-overlay-upgrade.1 644 
 usr/local/share/man/man1/fuse-overlay-vacuum.1 644 
 usr/local/share/man/man1/fuse-overlay-version.1 644 
 usr/local/share/man/man1/fuse-overlay.1 644 

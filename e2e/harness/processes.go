@@ -59,7 +59,21 @@ func allOf(path string) []int {
 
 // DaemonsOf lists the processes of the program under test that serve a mount point.
 func DaemonsOf(point string) []int {
+	return slices.DeleteFunc(withPoint(point), isSupervisor)
+}
+
+// SupervisorsOf lists the supervisors of the daemon of a mount point (option supervise).
+func SupervisorsOf(point string) []int {
+	return slices.DeleteFunc(withPoint(point), func(pid int) bool { return !isSupervisor(pid) })
+}
+
+func withPoint(point string) []int {
 	return slices.DeleteFunc(ProcessesOf(Program), func(pid int) bool { return !slices.Contains(Cmdline(pid), point) })
+}
+
+func isSupervisor(pid int) bool {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return string(name) == "fuse-overlay-sv\n"
 }
 
 // DaemonsWith lists the processes of the program under test whose command line contains a text.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/lossprobe"
+	"github.com/fuse-overlay/fuse-overlay/fs/journal"
 	"github.com/fuse-overlay/fuse-overlay/internal/host"
 )
 
@@ -75,6 +76,8 @@ type Traits struct {
 	StrictAtime bool
 	// ACL: it has POSIX ACLs.
 	ACL bool
+	// Journal stores the requests that are being served; nil: they end with the process.
+	Journal *journal.Journal
 }
 
 // MountConfig is where and how a file system is attached.

@@ -25,6 +25,16 @@ type Handler interface {
 	// SyncFS answers SYNCFS, which go-fuse does not decode.
 	SyncFS() fuse.Status
 
+	// Reconcile notes what an interrupted request has changed already. It is called before any
+	// request is served.
+	Reconcile(r Redo)
+	// Reconciled is called after the last Reconcile.
+	Reconciled()
+	// Child returns the ID of the node that a name of a directory leads to, if it has one.
+	Child(parent uint64, name string) uint64
+	// CreateAgain answers a CREATE whose file has been made already.
+	CreateAgain(in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status
+
 	// Failed is called when a request has failed, before the reply. It returns whether to serve the
 	// request again.
 	Failed(r Request, status fuse.Status) (again bool)

@@ -39,3 +39,9 @@ func (f *oneFile) ForgetAll([]wire.Forget)          {}
 func (f *oneFile) SyncFS() fuse.Status              { return fuse.OK }
 func (f *oneFile) Failed(Request, fuse.Status) bool { return false }
 func (f *oneFile) Idle() bool                       { return false }
+func (f *oneFile) Reconcile(Redo)                   {}
+func (f *oneFile) Reconciled()                      {}
+func (f *oneFile) Child(uint64, string) uint64      { return 0 }
+func (f *oneFile) CreateAgain(*fuse.CreateIn, string, *fuse.CreateOut) fuse.Status {
+	return fuse.ENOSYS
+}

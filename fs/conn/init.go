@@ -1,6 +1,8 @@
 package conn
 
 import (
+	"bytes"
+	"errors"
 	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -32,6 +34,9 @@ func (m *Mount) Serve(fsys Handler) error {
 	return nil
 }
 
+// errOtherInit is the error of a program that would have made another mount.
+var errOtherInit = errors.New("this program would have agreed on other features with the kernel")
+
 // connect answers INIT. It returns the function that serves the connection until it ends.
 func (m *Mount) connect(fsys Handler) (serve func(), err error) {
 	fd, err := m.dev.Dup()
@@ -40,10 +45,14 @@ func (m *Mount) connect(fsys Handler) (serve func(), err error) {
 	}
 	opts := m.initOptions()
 	served := &served{fsys, m}
-	server, err := fuse.NewServer(served, devFD+strconv.Itoa(fd), opts)
+	server, err := m.newServer(served, fd, opts)
 	if err == nil {
 		err = checkProtocol(server.KernelSettings())
 	}
+	if err != nil {
+		return nil, err
+	}
+	decoder, err := m.newDecoder(served, opts, server.KernelSettings())
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +61,10 @@ func (m *Mount) connect(fsys Handler) (serve func(), err error) {
 	}
 	m.cut = func() error { return m.dev.Cut(fd) }
 	pool := m.newPool(WorkerConfig{
-		Handler: fsys, Device: m.dev, MaxWrite: m.maxWrite, RestOnly: m.cfg.Debug,
-		Rest: newDecoder(served, opts, server.KernelSettings()),
+		Handler: fsys, Device: m.dev, MaxWrite: m.maxWrite, RestOnly: m.cfg.Debug, Rest: decoder,
+		Journal: m.traits.Journal, resent: m.resent,
 	})
+	m.reconcile(fsys) // before a reader can be added
 	m.conn.pool = pool
 	return func() {
 		if err := pool.Run(); err != unix.ENODEV {
@@ -90,7 +100,11 @@ func (m *Mount) initOptions() *fuse.MountOptions {
 // newPool makes the readers of the mount.
 func (m *Mount) newPool(workers WorkerConfig) *readers.Pool {
 	c, fsys := m.conn, workers.Handler
-	pool := readers.New(m.dev, func() readers.Worker { return c.NewWorker(workers) }, host.Yield)
+	var device readers.Device = m.dev
+	if m.resent != nil {
+		device = &resentFirst{m.dev, m.resent}
+	}
+	pool := readers.New(device, func() readers.Worker { return c.NewWorker(workers) }, host.Yield)
 	pool.OnPaceChange(c.idle.request)
 	pool.OnIdle(func() (done bool) {
 		defer func() {
@@ -119,10 +133,37 @@ func (s *served) Init(server *fuse.Server) {
 }
 
 // newDecoder returns go-fuse's decoder of single requests. init is the result of INIT.
-func newDecoder(fsys fuse.RawFileSystem, opts *fuse.MountOptions, init *fuse.InitIn) *fuse.ProtocolServer {
+//
+// If the process before has had another result, the mount cannot be served: the kernel keeps to it.
+func (m *Mount) newDecoder(fsys fuse.RawFileSystem, opts *fuse.MountOptions, init *fuse.InitIn) (*fuse.ProtocolServer, error) {
 	p := fuse.NewProtocolServer(fsys, opts)
-	msg := *init
+	msg, out := *init, make([]byte, wire.PageSize)
 	msg.Opcode, msg.Length = uint32(wire.OpInit), uint32(wire.SizeOf(&msg))
-	p.HandleRequest([][]byte{wire.Bytes(&msg)}, [][]byte{make([]byte, wire.PageSize)})
-	return p
+	n, _ := p.HandleRequest([][]byte{wire.Bytes(&msg)}, [][]byte{out})
+	reply := out[wire.OutHeaderSize:max(n, wire.OutHeaderSize)]
+	if m.initReply != nil && !bytes.Equal(m.initReply, reply) {
+		return nil, errOtherInit
+	}
+	m.init, m.initReply = &msg, reply
+	return p, nil
+}
+
+// newServer returns go-fuse's server on a descriptor of the connection, which has answered INIT.
+func (m *Mount) newServer(fsys fuse.RawFileSystem, fd int, opts *fuse.MountOptions) (*fuse.Server, error) {
+	if m.init == nil {
+		return fuse.NewServer(fsys, devFD+strconv.Itoa(fd), opts)
+	}
+	// The kernel sends INIT once. The server gets the same INIT from a socket, which the connection
+	// then replaces.
+	msg := *m.init
+	end, err := host.ReplaceByMessage(fd, wire.Bytes(&msg))
+	if err != nil {
+		return nil, err
+	}
+	defer end.Close()
+	server, err := fuse.NewServer(fsys, devFD+strconv.Itoa(fd), opts)
+	if err != nil {
+		return nil, err
+	}
+	return server, m.dev.PutInPlaceOf(fd)
 }

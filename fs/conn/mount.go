@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
@@ -27,6 +28,11 @@ type Mount struct {
 	readAhead *host.ReadAhead // nil: it stays as it is
 	done      chan struct{}   // closed when the mount is gone
 	cut       func() error    // ends the connection; nil before Serve
+
+	elsewhere bool         // the mount is in another mount namespace than this process
+	init      *fuse.InitIn // what the kernel has sent; nil before Serve
+	initReply []byte       // what it got
+	resent    *resent      // requests that the process before has not answered; nil: this is the first
 }
 
 // devFD begins the mount points that are descriptors.
@@ -52,7 +58,7 @@ func (c *Conn) Attach(cfg MountConfig, t Traits) (*Mount, error) {
 	cfg.Direct = cfg.Direct && !external
 	m := &Mount{
 		conn: c, cfg: cfg, traits: t, external: external, maxWrite: c.cfg.maxWrite(),
-		writeback: c.chooseWriteback(t), done: make(chan struct{}),
+		writeback: c.chooseWriteback(t), done: make(chan struct{}), elsewhere: cfg.Namespace != nil,
 	}
 	err := cfg.Namespace.Do(func() (err error) {
 		m.dev, err = openDevice(cfg, m.maxWrite)
@@ -74,7 +80,7 @@ func (c *Conn) Attach(cfg MountConfig, t Traits) (*Mount, error) {
 }
 
 // inOtherNamespace reports whether the mount is in another mount namespace than this process.
-func (m *Mount) inOtherNamespace() bool { return m.cfg.Namespace != nil }
+func (m *Mount) inOtherNamespace() bool { return m.elsewhere }
 
 // Abandon ends a mount that cannot be served, and unmounts it if this process has made it.
 func (m *Mount) Abandon() error {
@@ -84,7 +90,7 @@ func (m *Mount) Abandon() error {
 	if m.cut == nil {
 		m.dev.Close()
 	}
-	if m.external {
+	if m.external || m.resent != nil { // or the next attempt to take over may succeed
 		return nil
 	}
 	return m.Unmount()

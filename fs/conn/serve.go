@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fuse-overlay/fuse-overlay/fs/conn/wire"
+	"github.com/fuse-overlay/fuse-overlay/fs/journal"
 )
 
 // maxOtherReply is the most data that a reply has, except those of READ, READDIR and GETXATTR:
@@ -28,6 +29,10 @@ type WorkerConfig struct {
 	MaxWrite int
 	// RestOnly passes all requests to Rest, which can log them.
 	RestOnly bool
+	// Journal stores the requests; nil: it does not.
+	Journal *journal.Journal
+
+	resent *resent
 }
 
 // Worker serves the requests that one reader takes, one at a time. It decodes frequent kinds of
@@ -41,6 +46,9 @@ type Worker struct {
 	in      []byte
 	out     []byte // a reply: its header ends at the page border where the data begins
 	maxData int    // of a reply, in bytes
+
+	area *journal.Area // where in lies; nil: in is memory of this process
+	ids  []uint64      // room for the IDs of a reply
 }
 
 // NewWorker returns a worker. [Mount.Serve] makes those of a mount itself.
@@ -50,12 +58,21 @@ func (c *Conn) NewWorker(cfg WorkerConfig) *Worker {
 	if cfg.RestOnly { // go-fuse makes the large replies too
 		room = maxData
 	}
-	return &Worker{
+	w := &Worker{
 		WorkerConfig: cfg, conn: c, fs: cfg.Handler, gate: cfg.Handler.Gate(),
-		in:      make([]byte, maxData+wire.PageSize), // more than the kernel requires: fuse_dev_do_read
 		out:     wire.ReplyBuffer(room),
 		maxData: maxData,
 	}
+	size := maxData + wire.PageSize // more than the kernel requires: fuse_dev_do_read
+	if cfg.Journal != nil {
+		w.area = cfg.Journal.Take()
+	}
+	if w.area != nil && len(w.area.Request) >= size {
+		w.in = w.area.Request[:size]
+	} else {
+		w.in = make([]byte, size)
+	}
+	return w
 }
 
 // hasRoom reports whether a reply may have so much data, and makes room for it. Most readers never
@@ -81,10 +98,16 @@ func (w *Worker) Serve(n int) {
 	}
 	h := wire.Header(w.in)
 	op, start := wire.Opcode(h.Opcode), now()
+	if w.area != nil {
+		defer w.area.Done()
+		w.markRequest(h, w.in[:n])
+	}
 	size, status, replies := w.answer(h, w.in[:n])
 	if replies {
 		if status != fuse.OK {
 			size = 0
+		} else if w.area != nil {
+			w.grant(op, size)
 		}
 		wire.PutHeader(w.out, h.Unique, status, size)
 		w.send(wire.OutHeaderSize + size)
@@ -132,7 +155,13 @@ func (w *Worker) answer(h *fuse.InHeader, in []byte) (size int, status fuse.Stat
 	}
 	w.conn.counts.add(op, 1)
 	for failures := 1; ; failures++ {
+		if h.Unique&resendBit != 0 && w.wasExchanged(h, in) {
+			return 0, fuse.OK, true
+		}
 		size, status, replies = w.serve(h, in)
+		if status != fuse.OK && h.Unique&resendBit != 0 {
+			size, status, replies = w.judge(h, in, status)
+		}
 		if status == fuse.OK {
 			return size, status, replies
 		}
@@ -160,7 +189,14 @@ func (w *Worker) serve(h *fuse.InHeader, in []byte) (size int, status fuse.Statu
 	}
 	size, status = w.Rest.HandleRequest([][]byte{in}, [][]byte{w.out})
 	if status == fuse.OK && size > 0 {
+		// go-fuse returns the error of a request in the reply alone.
+		if failed := wire.Status(w.out); failed != fuse.OK && h.Unique&resendBit != 0 {
+			return 0, failed, false
+		}
 		wire.SetLength(w.out, size)
+		if w.area != nil {
+			w.grant(wire.Opcode(h.Opcode), size-wire.OutHeaderSize)
+		}
 		w.send(size)
 	}
 	return 0, status, false
@@ -170,12 +206,23 @@ func (w *Worker) forget(op wire.Opcode, in []byte) {
 	if op == wire.OpForget {
 		if a := wire.Argument[fuse.ForgetIn](in); a != nil {
 			w.conn.counts.add(wire.OpForget, 1)
-			w.fs.Forget(a.NodeId, a.Nlookup)
+			count := a.Nlookup
+			a.Nlookup = 0
+			w.fs.Forget(a.NodeId, count)
 		}
 		return
 	}
-	if list := wire.Forgets(in); len(list) > 0 {
-		w.conn.counts.add(wire.OpForget, uint64(len(list)))
+	list := wire.Forgets(in)
+	if len(list) == 0 {
+		return
+	}
+	w.conn.counts.add(wire.OpForget, uint64(len(list)))
+	if w.area == nil {
 		w.fs.ForgetAll(list)
+		return
+	}
+	for i, f := range list {
+		list[i].Lookups = 0 // first: a kill leaves a reference too many, never one too few
+		w.fs.Forget(f.NodeID, f.Lookups)
 	}
 }

@@ -112,6 +112,18 @@ func (s *Stack) Publish(h sys.Holder) {
 	}
 }
 
+// PublishAgain is Publish for a process that has inherited the locks of another one, and with them
+// what that has published.
+func (s *Stack) PublishAgain(h sys.Holder) {
+	if !s.Writable() {
+		return
+	}
+	for _, d := range []*sys.Dir{s.layers[Upper].root, s.workRoot} {
+		_ = d.Unpublish()
+	}
+	s.Publish(h)
+}
+
 // HandOver unlocks the upper and the work directory for another mount. Precondition: this mount
 // makes no more changes.
 func (s *Stack) HandOver() error {
@@ -125,14 +137,18 @@ func (s *Stack) HandOver() error {
 // openForReading opens the upper as the topmost layer of a read-only mount, without a lock and
 // without a work directory.
 func (s *Stack) openForReading(c Config) error {
-	if err := checkNoMerge(c.Work); err != nil {
-		return &Error{roleWork, c.Work, err}
+	if c.Inherited != nil {
+		s.layers[Upper].root = sys.InheritDir(*c.Inherited.Upper)
+	} else {
+		if err := checkNoMerge(c.Work); err != nil {
+			return &Error{roleWork, c.Work, err}
+		}
+		root, _, err := sys.OpenLower(c.Upper)
+		if err != nil {
+			return &Error{roleUpper, c.Upper, err}
+		}
+		s.layers[Upper].root = root
 	}
-	root, _, err := sys.OpenLower(c.Upper)
-	if err != nil {
-		return &Error{roleUpper, c.Upper, err}
-	}
-	s.layers[Upper].root = root
 	if err := s.setDevice(Upper); err != nil {
 		return &Error{roleUpper, c.Upper, err}
 	}

@@ -53,6 +53,9 @@ type Config struct {
 	// Permissions is the xattr in which the upper keeps owner, mode and type; nil: the xattr that its
 	// root has, or else the inode.
 	Permissions *owner.Override
+	// Inherited are the layers that a process before this one has opened and locked; nil: they are
+	// opened by their paths.
+	Inherited *Inherited
 }
 
 // Roles of a directory in an [Error].
@@ -115,8 +118,7 @@ func Open(c Config) (*Stack, error) {
 			s.unmakeWork(c)
 		}
 	}()
-	var err error
-	if s.overlap, err = checkOverlap(c); err != nil {
+	if err := s.findOverlap(c); err != nil {
 		return nil, err
 	}
 	if err := s.openLowers(&c); err != nil {
@@ -155,6 +157,20 @@ func newStack(c *Config) *Stack {
 }
 
 func (s *Stack) openLowers(c *Config) error {
+	if c.Inherited != nil {
+		s.inheritLowers(c.Inherited)
+	} else if err := s.openLowersByPath(c); err != nil {
+		return err
+	}
+	for i := range c.Lowers {
+		if err := s.setDevice(i + 1); err != nil {
+			return &Error{roleLower, c.Lowers[i], err}
+		}
+	}
+	return nil
+}
+
+func (s *Stack) openLowersByPath(c *Config) error {
 	lowers, failed, err := sys.OpenLowers(c.Lowers)
 	if err != nil {
 		return &Error{roleLower, c.Lowers[failed], err}
@@ -164,11 +180,6 @@ func (s *Stack) openLowers(c *Config) error {
 	}
 	if s.dataOnly, failed, err = sys.OpenLowers(c.DataOnly); err != nil {
 		return &Error{roleData, c.DataOnly[failed], err}
-	}
-	for i := range lowers {
-		if err := s.setDevice(i + 1); err != nil {
-			return &Error{roleLower, c.Lowers[i], err}
-		}
 	}
 	return nil
 }
@@ -186,6 +197,9 @@ func (s *Stack) setDevice(layer int) error {
 func (s *Stack) openUpper(c Config) error {
 	if c.ReadOnly {
 		return s.openForReading(c)
+	}
+	if c.Inherited != nil {
+		return s.inheritUpper(c)
 	}
 	err := os.Mkdir(c.Work, 0o700)
 	if err != nil && !errors.Is(err, os.ErrExist) {
@@ -237,8 +251,10 @@ func openError(c Config, err error) error {
 
 // prepareWork makes the staging directory, sweeps it and finds out what the file system can do.
 func (s *Stack) prepareWork(c Config, upper, work *sys.Dir) error {
-	if err := checkKernel(c, upper, work); err != nil {
-		return err
+	if c.Inherited == nil {
+		if err := checkKernel(c, upper, work); err != nil {
+			return err
+		}
 	}
 	fail := func(err error) error { return &Error{roleWork, c.Work, err} }
 	if err := checkForeign(work); err != nil {

@@ -77,9 +77,9 @@ var bans = []ban{
 	},
 	{
 		imports: "unsafe",
-		except:  []string{"fs/conn/wire", "internal/sandbox", "internal/sys", "internal/host", "e2e/harness"},
+		except:  []string{"fs/conn/wire", "fs/journal", "internal/sandbox", "internal/sys", "internal/host", "e2e/harness"},
 		inTests: []string{"fs/conn", "e2e/..."},
-		reason:  "raw memory is met only where the kernel is: in system calls and in replies",
+		reason:  "raw memory is met only where the kernel is, in system calls and in replies, and in the memory that outlives the process",
 	},
 }
 
@@ -121,9 +121,10 @@ var allowed = map[string][]string{
 	"fs/conn/readers":           {"internal/lock"},
 	"fs/conn/lossprobe":         {"fs/conn/wire", "internal/host"},
 	"fs/conn/features":          {"fs/conn/wire", "internal/host", "internal/sys"},
-	"fs/conn":                   {"fs/conn/...", "internal/host"},
-	"fs":                        {"fs/conn/...", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
-	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sandbox", "internal/sys", "internal/version"},
+	"fs/journal":                {"internal/lock"},
+	"fs/conn":                   {"fs/conn/...", "fs/journal", "internal/host"},
+	"fs":                        {"fs/conn/...", "fs/journal", "fs/stack", "copyup", "whiteout", "inodecache", "internal/host", "internal/lock", "internal/ondisk", "internal/owner", "internal/sys"},
+	"cmd/fuse-overlay":          {"fs", "fs/conn", "fs/conn/lossprobe", "fs/journal", "internal/commands", "internal/control", "internal/host", "internal/lock", "internal/message", "internal/mountargs", "internal/owner", "internal/sandbox", "internal/sys", "internal/version"},
 	"cmd/fuse-overlay-commands": {"fs", "fs/conn/features", "internal/changes", "internal/check", "internal/commands", "internal/control", "internal/host", "internal/layerconfig", "internal/merge", "internal/message", "internal/mountargs", "internal/mounts", "internal/ocilayer", "internal/progress", "internal/quote", "internal/stats", "internal/tryout", "internal/unpack", "internal/vacuum", "internal/version"},
 	"bench/...":                 {"bench/...", "internal/podman"},
 	"e2e/...":                   {"e2e/...", "internal/podman", "internal/testkit"},
@@ -162,6 +163,7 @@ var reasons = map[string]string{
 	"copyup":                    "how an object gets up whole does not depend on whiteouts, layers or nodes",
 	"whiteout":                  "how absence is written does not depend on copy-up, layers or nodes",
 	"fs/stack":                  "what a name means does not depend on the client, nor on nodes and locks",
+	"fs/journal":                "what outlives a process does not depend on what nodes and requests are",
 	"fs/conn/wire":              "how messages lie in memory depends on the kernel alone",
 	"fs/conn/readers":           "which thread waits for a request does not depend on the request",
 	"fs/conn/features":          "what a kernel offers is found by trying, not by the options of a mount",

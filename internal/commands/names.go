@@ -12,7 +12,7 @@ import "slices"
 const Mount = "mount"
 
 // names are the commands of fuse-overlay-commands. A test compares them with its tree of commands.
-var names = []string{"apply", "check", "completion", "diff", "help", "list", "merge", "stats", "try", "umount", "vacuum", "version"}
+var names = []string{"apply", "check", "completion", "diff", "help", "list", "merge", "stats", "try", "umount", "upgrade", "vacuum", "version"}
 
 // completing are the hidden commands by which the completion scripts of cobra request words
 // (ShellCompRequestCmd, ShellCompNoDescRequestCmd).

@@ -61,6 +61,21 @@ func OpenPlace() (*Place, error) {
 	return nil, errors.Join(failures...)
 }
 
+// InheritedPlace is a Place for a process that inherits the descriptor.
+type InheritedPlace struct {
+	Descriptor int
+	Path       string
+}
+
+// Inheritable returns what another process needs for [InheritPlace].
+func (p *Place) Inheritable() *InheritedPlace {
+	return &InheritedPlace{p.dir.FD(), p.dir.Path()}
+}
+
+// InheritPlace takes over the runtime directory of a process that has ended. [Place.Listen] replaces
+// the socket of that one.
+func InheritPlace(p *InheritedPlace) *Place { return &Place{host.InheritFolder(p.Descriptor, p.Path)} }
+
 // Close closes the runtime directory.
 func (p *Place) Close() { p.dir.Close() }
 

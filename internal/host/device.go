@@ -39,6 +39,36 @@ func (d *Device) Close() { _ = unix.Close(d.fd) }
 // Dup returns another descriptor of the connection. The caller closes it.
 func (d *Device) Dup() (int, error) { return unix.FcntlInt(uintptr(d.fd), unix.F_DUPFD_CLOEXEC, 3) }
 
+// FD returns the descriptor, for a process that inherits it.
+func (d *Device) FD() int { return d.fd }
+
+// PutInPlaceOf makes another descriptor one of the connection.
+func (d *Device) PutInPlaceOf(fd int) error { return unix.Dup3(d.fd, fd, unix.O_CLOEXEC) }
+
+// MessageEnd is the other end of a descriptor from [ReplaceByMessage].
+type MessageEnd struct{ fd int }
+
+// Close closes it.
+func (e MessageEnd) Close() { _ = unix.Close(e.fd) }
+
+// ReplaceByMessage makes a descriptor one from which a read returns msg, and which takes replies
+// until the other end is closed.
+func ReplaceByMessage(fd int, msg []byte) (other MessageEnd, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return MessageEnd{-1}, err
+	}
+	defer func() { _ = unix.Close(pair[1]) }()
+	err = unix.Dup3(pair[1], fd, unix.O_CLOEXEC)
+	if err == nil {
+		_, err = unix.Write(pair[0], msg)
+	}
+	if err != nil {
+		_ = unix.Close(pair[0])
+	}
+	return MessageEnd{pair[0]}, err
+}
+
 // Cut replaces the connection, in d and in a descriptor that Dup has returned, by a file in memory
 // that takes late replies. With its last descriptor the kernel ends the connection, and the calls
 // of the mount's clients return.

@@ -106,6 +106,19 @@ func OpenProcess(pid int) (Process, error) {
 // Close closes the descriptor.
 func (p Process) Close() { _ = unix.Close(p.fd) }
 
+// Signal sends a signal. ESRCH: the process has ended.
+func (p Process) Signal(sig unix.Signal) error { return unix.PidfdSendSignal(p.fd, sig, nil, 0) }
+
+// IsSupervisor reports whether a process is the supervisor of a daemon, which has the daemon's
+// command line and descriptors.
+func IsSupervisor(pid int) bool {
+	name, err := ReadFile(procFile(pid, "comm"))
+	return err == nil && name == supervisorName+"\n"
+}
+
+// supervisorName is the name of supervisors that ps shows.
+const supervisorName = "fuse-overlay-sv"
+
 // WaitEnd waits for the end of the process, but not longer than limit.
 func (p Process) WaitEnd(limit time.Duration) (ended bool, err error) {
 	n := 0

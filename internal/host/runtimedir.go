@@ -125,6 +125,15 @@ func checked(f *Folder, owner, forbidden uint32) (*Folder, error) {
 // Close closes the descriptor.
 func (f *Folder) Close() { _ = unix.Close(f.fd) }
 
+// FD returns the descriptor, for a process that inherits it.
+func (f *Folder) FD() int { return f.fd }
+
+// InheritFolder takes over a folder of another process.
+func InheritFolder(fd int, path string) *Folder {
+	unix.CloseOnExec(fd)
+	return &Folder{fd, path}
+}
+
 // Path returns the path by which the folder was opened, for messages.
 func (f *Folder) Path() string { return f.path }
 

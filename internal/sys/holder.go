@@ -69,6 +69,14 @@ func (d *Dir) Publish(h Holder) error {
 	return nil
 }
 
+// Unpublish takes back what has been published through d's open file, by whatever process.
+func (d *Dir) Unpublish() error {
+	if err := fault("fcntl", ""); err != nil {
+		return err
+	}
+	return unix.FcntlFlock(uintptr(d.fd), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_UNLCK})
+}
+
 // Holder returns what another process has published with its lock on d. ok is false if there is
 // nothing.
 func (d *Dir) Holder() (h Holder, ok bool) {

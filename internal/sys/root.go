@@ -170,6 +170,11 @@ func openTrusted(path string) (int, error) {
 
 // openRoot makes a Dir of a descriptor. It tries openat2 and remembers whether the kernel has it.
 func openRoot(fd int) (*Dir, error) {
+	tryOpenat2(fd)
+	return (&Dir{Object: Object{fd}}).OpenDir("")
+}
+
+func tryOpenat2(fd int) {
 	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: beneath}
 	probe, err := unix.Openat2(fd, ".", &how)
 	switch err {
@@ -178,7 +183,6 @@ func openRoot(fd int) (*Dir, error) {
 	case unix.ENOSYS, unix.EPERM:
 		noOpenat2.Store(true)
 	}
-	return (&Dir{Object: Object{fd}}).OpenDir("")
 }
 
 // cloneMount makes a detached copy of the mount at fd, without the mounts below it.

@@ -38,6 +38,7 @@ type reader struct {
 func (r *reader) run() {
 	p := r.pool
 	defer p.all.Done()
+	defer r.worker.Release()
 	for {
 		n, err := r.next()
 		if err != nil {

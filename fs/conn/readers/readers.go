@@ -23,6 +23,8 @@ type Worker interface {
 	Buffer() []byte
 	// Serve answers the request in the first n bytes of Buffer.
 	Serve(n int)
+	// Release is called when no further request comes.
+	Release()
 }
 
 const (

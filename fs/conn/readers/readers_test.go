@@ -99,7 +99,9 @@ type served struct {
 }
 
 func (s *served) Buffer() []byte { return s.buf[:] }
-func (s *served) Serve(int)      { s.do(s.buf[0]) }
+
+func (s *served) Release()  {}
+func (s *served) Serve(int) { s.do(s.buf[0]) }
 
 // start runs a pool after prepare. The pool ends with the test at the latest and leaves no
 // goroutine.

@@ -21,6 +21,12 @@ const (
 // Forget is struct fuse_forget_one: a node, and how many lookups of it the kernel gives back.
 type Forget struct{ NodeID, Lookups uint64 }
 
+// Rename is struct fuse_rename_in, of RENAME.
+type Rename struct {
+	fuse.InHeader
+	NewDir uint64
+}
+
 // Header returns the header of a request. Precondition: in has InHeaderSize bytes at least.
 func Header(in []byte) *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&in[0])) }
 
@@ -78,6 +84,11 @@ func PutHeader(out []byte, unique uint64, status fuse.Status, size int) {
 	}
 }
 
+// Status returns the status in the header of a reply.
+func Status(out []byte) fuse.Status {
+	return fuse.Status(-(*fuse.OutHeader)(unsafe.Pointer(&out[0])).Status)
+}
+
 // SetLength sets the length in the header of a reply.
 func SetLength(out []byte, length int) {
 	(*fuse.OutHeader)(unsafe.Pointer(&out[0])).Length = uint32(length)
@@ -98,4 +109,18 @@ func ReplyBuffer(size int) []byte {
 		skip += PageSize
 	}
 	return buf[skip-OutHeaderSize:]
+}
+
+// EntryID returns the node ID in a struct fuse_entry_out.
+func EntryID(entry []byte) uint64 { return (*fuse.EntryOut)(unsafe.Pointer(&entry[0])).NodeId }
+
+// DirentPlus returns the node ID of the first entry in the data of a READDIRPLUS, and the length of
+// the entry.
+func DirentPlus(data []byte) (id uint64, length int) {
+	const entry, fixed = int(unsafe.Sizeof(fuse.EntryOut{})), 24 // struct fuse_dirent: ino, off, namelen, type
+	if len(data) < entry+fixed {
+		return 0, len(data)
+	}
+	name := int(*(*uint32)(unsafe.Pointer(&data[entry+16])))
+	return EntryID(data), entry + (fixed+name+7)&^7
 }
