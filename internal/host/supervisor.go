@@ -145,8 +145,9 @@ const CanSupervise = true
 type Supervisor struct{ pid int }
 
 const (
-	// startAttempts is how often a supervisor starts a worker that ends before it serves.
-	startAttempts = 6
+	// startAttempts is how often a supervisor starts a worker that ends before it serves. Other
+	// processes may kill many of them.
+	startAttempts = 100
 	// attemptPause is how long it waits between two attempts, in nanoseconds.
 	attemptPause = 20e6
 )
