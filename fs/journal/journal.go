@@ -19,7 +19,6 @@ type Journal struct {
 	freeNodes   []uint32
 	freeRecords [2][]uint32 // short ones, long ones
 	freeAreas   []uint32
-	full        bool
 }
 
 // New begins a journal in memory of [Size] zeroes.

@@ -39,7 +39,7 @@ type call struct {
 
 // assemble returns the filter program.
 func assemble(keep Rights) ([]unix.SockFilter, error) {
-	refuse := uint32(resultErrno | uint32(unix.EPERM))
+	refuse := resultErrno | uint32(unix.EPERM)
 	if keep.Trap {
 		refuse = resultTrap
 	}

@@ -3,8 +3,6 @@ package sandbox
 import (
 	"os"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // onAllThreads makes a system call on each thread of the process. ENOTSUP: the program is built
@@ -20,7 +18,7 @@ func onAllThreads(call, a, b, c, d uintptr) error {
 	case syscall.ENOTSUP:
 		return errCgo
 	}
-	return unix.Errno(errno)
+	return errno
 }
 
 // errCgo is the error of onAllThreads in a program with cgo.
