@@ -23,8 +23,8 @@ import (
 // With option supervise a second process, the supervisor, watches the daemon. When the daemon dies,
 // the supervisor starts the program again, which takes over the mount (docs/design/supervise.md).
 
-// supervised is what the daemon of such a mount has besides the mount. A nil supervised is that of a
-// mount without the option.
+// supervised is what the daemon of such a mount has besides the mount. A nil supervised is that of
+// a mount without the option.
 type supervised struct {
 	memory  *host.SharedMemory
 	journal *journal.Journal
@@ -190,8 +190,8 @@ func (s *supervised) end() {
 	}
 }
 
-// upgrade makes the program that lies under the name of this one take over. Interrupted requests are
-// done by that one: the kernel sends them again.
+// upgrade makes the program that lies under the name of this one take over. Interrupted requests
+// are done by that one: the kernel sends them again.
 func (s *supervised) upgrade() {
 	s.log.Info("the next process takes over the mount", zap.String("version", version.String()))
 	s.journal.Upgrade()

@@ -120,7 +120,8 @@ func takeResent(dev *host.Device, j *journal.Journal, maxWrite int) (*resent, er
 	return r, r.store(j)
 }
 
-// forgetRest gives back what is left of an interrupted FORGET, which the kernel does not send again.
+// forgetRest gives back what is left of an interrupted FORGET, which the kernel does not send
+// again.
 func forgetRest(j *journal.Journal, in []byte) {
 	if len(in) < wire.InHeaderSize {
 		return

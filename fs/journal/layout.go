@@ -51,13 +51,13 @@ const magic = 0x6f766a6c
 
 type header struct {
 	magic, version uint32
-	ended          uint32 // the mount is gone: no process takes over
-	newProgram     uint32 // the next process runs the program that lies under the old one's name
+	ended          uint32 // the mount is gone: no process takes over.
+	newProgram     uint32 // the next process runs the program that lies under the old one's name.
 	setupLength    uint32
-	deaths         uint32 // processes in a row that died soon
-	started        int64  // when the last process began to serve, in Unix nanoseconds
-	serving        uint32 // the token of the process that served last
-	tokens         uint32 // as many were given
+	deaths         uint32 // processes in a row that died soon.
+	started        int64  // when the last process began to serve, in Unix nanoseconds.
+	serving        uint32 // the token of the process that served last.
+	tokens         uint32 // as many were given.
 	lastID         uint64 // the largest node id
 	nodes          uint32 // as many entries of the node array were ever used
 	records, long  uint32 // the same of both arrays of records

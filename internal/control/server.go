@@ -72,8 +72,8 @@ func (p *Place) Inheritable() *InheritedPlace {
 	return &InheritedPlace{p.dir.FD(), p.dir.Path()}
 }
 
-// InheritPlace takes over the runtime directory of a process that has ended. [Place.Listen] replaces
-// the socket of that one.
+// InheritPlace takes over the runtime directory of a process that has ended. [Place.Listen]
+// replaces the socket of that one.
 func InheritPlace(p *InheritedPlace) *Place { return &Place{host.InheritFolder(p.Descriptor, p.Path)} }
 
 // Close closes the runtime directory.
