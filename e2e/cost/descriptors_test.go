@@ -82,7 +82,7 @@ func TestFewDescriptors(t *testing.T) {
 			}
 		}
 	}
-	for _, limit := range []int{24, 32, 64, 128} {
+	for _, limit := range []int{30, 32, 64, 128} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 				o := e.Overlay(t, layers[0].String(), layers[1].String())

@@ -140,6 +140,8 @@ var deviations = []deviation{
 	{"D83", "a write by a mapping changes st_mtime after a time was set, also if the page was dirty;" +
 		" without the writeback cache it does so when the kernel writes the page back",
 		"the kernel writes back before it sets a time, or leaves times to the daemon", nil},
+	{"D84", "with supervise, a listing that is read when the daemon dies may miss or repeat names that change",
+		"the next process reads the directory again", nil},
 	{"D65", "umount returns before the daemon has closed the layers",
 		"the kernel does not wait for a FUSE server", nil},
 }
