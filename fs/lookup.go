@@ -91,7 +91,6 @@ type lookup struct {
 	known  *Node      // was the name's node, with a reference, and lay at place
 	place  place
 	unused *Node // a node with a reference that release gives back
-	stale  *Node // another one: its inode was removed in the layer, and is another object now
 	newDir *Node // of a directory, with the only reference; initDirInode comes before finishLocked
 
 	handle     ondisk.Handle // of the origin of the upper's object

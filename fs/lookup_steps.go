@@ -2,8 +2,6 @@ package fs
 
 import (
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // attachLocked gives the name the node of what was found, if the name has none yet. Preconditions:
@@ -41,10 +39,7 @@ func (l *lookup) release() {
 	if l.unused != nil {
 		l.o.forgetOne(l.unused)
 	}
-	if l.stale != nil {
-		l.o.forgetOne(l.stale)
-	}
-	l.known, l.unused, l.stale = nil, nil, nil
+	l.known, l.unused = nil, nil
 	if l.newDir != nil {
 		l.o.discard(l.newDir)
 		l.newDir = nil
@@ -60,10 +55,6 @@ func (l *lookup) nodeOfFoundLocked() (*Node, error) {
 	if err != nil {
 		l.unused = n
 		return nil, err
-	}
-	if known && n.kind != l.found.Stat.Mode&unix.S_IFMT {
-		o.nodes.Unlink(keyOf(&l.found.Stat), n)
-		l.stale, known = n, false
 	}
 	name := l.ownName()
 	if !known {

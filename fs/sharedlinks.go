@@ -3,6 +3,8 @@ package fs
 import (
 	"errors"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fuse-overlay/fuse-overlay/fs/stack"
 	"github.com/fuse-overlay/fuse-overlay/inodecache"
 	"github.com/fuse-overlay/fuse-overlay/internal/lock"
@@ -24,15 +26,18 @@ func (t *tree) knownObject(f *stack.Found) (n *Node, known bool, err error) {
 	if f.IsDir() {
 		return nil, false, nil
 	}
+	// Another process can remove an object from a layer that changes. Its inode number may then be an
+	// object of another kind.
+	isOf := func(n *Node) bool { return n.kind == f.Stat.Mode&unix.S_IFMT }
 	if f.Shared != nil && f.Shared.Ino != 0 {
-		if n, known := t.nodes.Linked(sharedKey(f.Shared)); known {
+		if n, known := t.nodes.Linked(sharedKey(f.Shared), isOf); known {
 			return n, true, nil
 		}
 	}
 	if f.Layer != stack.Upper { // with one link as well: a process may have a removed name open
 		return nil, false, nil
 	}
-	n, known = t.nodes.Linked(keyOf(&f.Stat))
+	n, known = t.nodes.Linked(keyOf(&f.Stat), isOf)
 	if known && f.Shared != nil {
 		err = t.share(n, f.Shared)
 	}

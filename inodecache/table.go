@@ -198,12 +198,16 @@ func (t *Table[N]) Sample(limit int, f func(N) bool) []N {
 }
 
 // Linked returns the node of an object with several names, and adds 1 to its lookup count. It
-// returns false if the object has no node.
-func (t *Table[N]) Linked(k Key) (N, bool) {
+// returns false if the object has no node. A node for which isOf returns false is that of another
+// object, which has had the key before: it loses the key. isOf must not use the table.
+func (t *Table[N]) Linked(k Key, isOf func(N) bool) (N, bool) {
 	t.linkMu.Lock()
 	defer t.linkMu.Unlock()
 	n, ok := t.links[k]
-	if ok && t.Ref(n) {
+	switch {
+	case ok && !isOf(n):
+		delete(t.links, k)
+	case ok && t.Ref(n):
 		return n, true
 	}
 	var none N

@@ -164,38 +164,60 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// ofAny takes the node of each object.
+func ofAny(*thing) bool { return true }
+
+// The node of an object that is gone loses the key, and gets no reference.
+func TestLinkedOfAnotherObject(t *testing.T) {
+	table, _ := newTree()
+	k := Key{Dev: 1, Ino: 2}
+	a, b := &thing{name: "a"}, &thing{name: "b"}
+	table.Insert(a)
+	table.Insert(b)
+	table.Link(k, a)
+	if n, ok := table.Linked(k, func(n *thing) bool { return n != a }); ok || n != nil {
+		t.Fatalf("Linked = %v, %v", n, ok)
+	}
+	if _, last := table.Unref(a.ID(), 1); !last {
+		t.Fatal("the node has a reference more")
+	}
+	if n, made := table.Link(k, b); !made || n != b {
+		t.Fatalf("Link = %v, %v", n, made)
+	}
+}
+
 func TestLinked(t *testing.T) {
 	table, _ := newTree()
 	k := Key{Dev: 1, Ino: 2}
-	if n, ok := table.Linked(k); ok || n != nil {
+	if n, ok := table.Linked(k, ofAny); ok || n != nil {
 		t.Fatalf("Linked before Link = %v, %v", n, ok)
 	}
 	a, b := &thing{name: "a"}, &thing{name: "b"}
 	table.Insert(a)
 	table.Insert(b)
 	table.Link(k, a)
-	if n, ok := table.Linked(k); !ok || n != a {
+	if n, ok := table.Linked(k, ofAny); !ok || n != a {
 		t.Fatalf("Linked = %v, %v", n, ok)
 	}
 	if _, last := table.Unref(a.ID(), 1); last {
 		t.Fatal("Linked gave no reference")
 	}
 	table.Unlink(k, b)
-	if n, _ := table.Linked(k); n != a {
+	if n, _ := table.Linked(k, ofAny); n != a {
 		t.Fatal("unlinked by another node")
 	}
 	table.Unref(a.ID(), 2)
 	table.Drop(a)
-	if n, ok := table.Linked(k); ok || n != nil {
+	if n, ok := table.Linked(k, ofAny); ok || n != nil {
 		t.Fatalf("Linked of a dropped node = %v, %v", n, ok)
 	}
 	table.Link(k, b)
 	table.Unlink(k, a) // for the node that k had before
-	if n, ok := table.Linked(k); !ok || n != b {
+	if n, ok := table.Linked(k, ofAny); !ok || n != b {
 		t.Fatalf("Linked after a late Unlink = %v, %v", n, ok)
 	}
 	table.Unlink(k, b)
-	if _, ok := table.Linked(k); ok {
+	if _, ok := table.Linked(k, ofAny); ok {
 		t.Fatal("still linked")
 	}
 }
@@ -244,7 +266,7 @@ func TestConcurrentReferences(t *testing.T) {
 			r := rand.New(rand.NewPCG(1, uint64(g)))
 			for range 3000 {
 				i := r.IntN(keys)
-				n, ok := table.Linked(key(i))
+				n, ok := table.Linked(key(i), ofAny)
 				if !ok {
 					mine := &thing{}
 					table.Insert(mine)
@@ -295,7 +317,7 @@ func TestLinkWhile(t *testing.T) {
 	if n, made := table.LinkWhile(k, first, stale); n != first || made {
 		t.Fatalf("a stale node: %v, %v", n, made)
 	}
-	if n, known := table.Linked(k); known {
+	if n, known := table.Linked(k, ofAny); known {
 		t.Fatalf("the object has the node %v", n)
 	}
 	if n, made := table.LinkWhile(k, first, valid); n != first || !made {
