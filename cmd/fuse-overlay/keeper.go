@@ -25,8 +25,8 @@ import (
 // keeperVariable is in the environment of the keeper alone.
 const keeperVariable = "_FUSE_OVERLAY_KEEPER"
 
-// Requests to a keeper. The first line of the connection, before all requests, is a
-// conn.Unmounting.
+// Requests to a keeper. The first line to it, before all requests, is a conn.Unmounting. The first
+// line from it, before all replies, is keeperReady.
 const (
 	keeperUnmount = "unmount" // reply: keeperOK, or an error
 	keeperInSight = "sight"   // reply: keeperYes, keeperNo or an error
@@ -35,9 +35,10 @@ const (
 
 // Replies of a keeper. Every other one is the text of an error.
 const (
-	keeperOK  = "ok"
-	keeperYes = "yes"
-	keeperNo  = "no"
+	keeperReady = "ready"
+	keeperOK    = "ok"
+	keeperYes   = "yes"
+	keeperNo    = "no"
 )
 
 // runKeeper runs a process that is a keeper and nothing else. It returns false in all others.
@@ -54,6 +55,9 @@ func runKeeper() bool {
 		return true
 	}
 	connection := host.BesideConnection()
+	if _, err := connection.WriteString(keeperReady + "\n"); err != nil {
+		return true
+	}
 	lines := bufio.NewScanner(connection)
 	var mount conn.Unmounting
 	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &mount) != nil {
@@ -99,30 +103,36 @@ type keeper struct {
 	replies chan string   // closed when the process has ended
 }
 
-// startKeeper starts the process, in a mount namespace that the daemon has left. null is /dev/null.
+// startKeeper starts the process, in a mount namespace that the daemon has left, and waits until no
+// signal to a whole group can end it. null is /dev/null.
 func startKeeper(called string, null *os.File, log *zap.Logger) (*keeper, error) {
 	process, err := host.StartBeside([]string{called, "keeper-of", strconv.Itoa(os.Getpid())}, keeperVariable+"=1", null)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the process that unmounts: %w", err)
 	}
 	k := &keeper{process: process, log: log, turn: make(chan struct{}, 1), replies: make(chan string, 1)}
-	go k.read()
+	lines := bufio.NewScanner(process.Connection)
+	if !lines.Scan() || lines.Text() != keeperReady {
+		_ = process.Connection.Close() // which ends the process
+		how, _ := process.Reap()
+		return nil, fmt.Errorf("the process that unmounts ended early: %s", how)
+	}
+	go k.read(lines)
 	return k, nil
 }
 
 // read passes replies on, and notices the end of the process.
-func (k *keeper) read() {
+func (k *keeper) read(lines *bufio.Scanner) {
 	defer close(k.replies)
-	lines := bufio.NewScanner(k.process.Connection)
 	for lines.Scan() {
 		k.replies <- lines.Text()
 	}
 	if errors.Is(lines.Err(), os.ErrClosed) { // by close
 		return
 	}
-	k.log.Error("the process that unmounts has ended: this daemon cannot unmount after a signal; " +
-		"umount and fusermount3 -u still can")
-	k.process.Reap()
+	how, err := k.process.Reap()
+	k.log.Error("the process that unmounts has ended: this daemon cannot unmount after a signal; "+
+		"umount and fusermount3 -u still can", zap.String("its end", how), zap.Error(err))
 }
 
 // take hands the mount to the keeper.
@@ -142,7 +152,7 @@ func (k *keeper) close() {
 	_ = k.process.Connection.Close()
 	reaped := make(chan struct{})
 	go func() {
-		k.process.Reap()
+		_, _ = k.process.Reap() // this process ends too
 		close(reaped)
 	}()
 	select {

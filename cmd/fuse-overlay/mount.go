@@ -67,14 +67,12 @@ func attach(req *request, log *zap.Logger) (*attached, error) {
 	}
 	if err := conn.Quietly(s.root.check); err != nil {
 		a.detach()
-		c.close()
 		return nil, err
 	}
 	failed = false
 	s.control.serve()
 	if err := sv.begin(m, s.control); err != nil {
 		a.detach()
-		c.close()
 		return nil, err
 	}
 	logMounted(req, overlay, c, log)

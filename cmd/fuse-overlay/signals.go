@@ -27,8 +27,8 @@ type attached struct {
 	log    *zap.Logger
 
 	control     *controlled
-	confinement *confinement
-	supervised  *supervised // nil: the mount ends with this process
+	confinement *confinement // nil: there is no keeper
+	supervised  *supervised  // nil: the mount ends with this process
 }
 
 // detachGrace is how long the clients of a busy mount have after a signal. They may finish their
@@ -121,13 +121,14 @@ func (a *attached) cut() {
 	}
 }
 
-// detach unmounts a mount that cannot be used.
+// detach unmounts a mount that cannot be used, and ends the keeper.
 func (a *attached) detach() {
 	a.supervised.end()
 	a.control.close()
 	if err := a.mount.Unmount(); err != nil {
 		a.log.Error("cannot unmount", zap.Error(err))
 	}
+	a.confinement.close()
 }
 
 // logCounts logs one line with a field for each kind of request that was served.

@@ -121,7 +121,7 @@ func TestKeeperEndsWithItsDaemon(t *testing.T) {
 			if k == 0 {
 				t.Fatalf("%s: no helper process", how)
 			}
-			harness.Kill(k, syscall.SIGTERM)             // as all signals to a whole group
+			harness.Kill(k, syscall.SIGTERM)             // as all signals to a whole group; it may have started just now
 			for fd, target := range harness.OpenFDs(k) { // a plain user sees none
 				ofRuntime := strings.HasPrefix(target, "anon_inode:")
 				if fd <= 2 && !strings.HasSuffix(target, "/null") || fd == 3 && !strings.HasPrefix(target, "socket:") || fd > 3 && !ofRuntime {

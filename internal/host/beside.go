@@ -2,7 +2,6 @@ package host
 
 import (
 	"os"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -33,8 +32,6 @@ func StartBeside(argv []string, variable string, null *os.File) (*Beside, error)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
 	ours := os.NewFile(uintptr(pair[0]), "socket")
-	unblock := blockSignals()
-	defer unblock()
 	pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{
 		// One CPU is enough, and each one has memory and threads.
 		Dir: "/", Env: append(os.Environ(), variable, "GOMAXPROCS=1"),
@@ -47,26 +44,8 @@ func StartBeside(argv []string, variable string, null *os.File) (*Beside, error)
 	return &Beside{ours, Child{pid}}, nil
 }
 
-// blockSignals blocks those that end a process, on the calling thread, until the function that it
-// returns is called. A process that is started meanwhile begins so. The Go runtime unblocks in it
-// what it catches, so a signal to a whole group never meets a process that does not catch it yet.
-func blockSignals() (unblock func()) {
-	runtime.LockOSThread()
-	var set, before unix.Sigset_t
-	for _, s := range []syscall.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2} {
-		set.Val[0] |= 1 << (s - 1)
-	}
-	if unix.PthreadSigmask(unix.SIG_BLOCK, &set, &before) != nil {
-		return runtime.UnlockOSThread
-	}
-	return func() {
-		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
-		runtime.UnlockOSThread()
-	}
-}
-
-// Reap frees the number of the process, which has ended.
-func (b *Beside) Reap() { _, _ = b.child.Wait() }
+// Reap frees the number of the process, which has ended, and returns how it has.
+func (b *Beside) Reap() (how string, err error) { return b.child.Wait() }
 
 // BesideConnection returns the end of the socket in a process that [StartBeside] has started. Reads
 // block the thread.
