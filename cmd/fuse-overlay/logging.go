@@ -64,7 +64,6 @@ func inheritedLog(req *request, to logTarget) *zap.Logger {
 	case to.Name == "":
 		f := os.NewFile(uintptr(to.Descriptor), "log")
 		_ = debug.SetCrashOutput(f, debug.CrashOptions{}) // the log works without
-		req.logTo = to
 		return newLog(req, zapcore.NewJSONEncoder(logFields()), zapcore.Lock(f))
 	}
 	out := &syslogConn{

@@ -45,7 +45,7 @@ func (r *request) checkSupervise() error {
 		return nil
 	}
 	if !r.noSandbox { // which the process that takes over would inherit, and could not start
-		return fmt.Errorf("option supervise needs sandbox=off: a confined daemon can start no other")
+		return errors.New("option supervise needs sandbox=off: a confined daemon can start no other")
 	}
 	for _, f := range []struct {
 		name string
@@ -87,10 +87,9 @@ func (r *request) prepareSupervise(log *zap.Logger) (*supervised, error) {
 	if err != nil {
 		return nil, fmt.Errorf("option supervise: %w", err)
 	}
-	s := &supervised{memory: memory, journal: journal.New(memory.Bytes()), program: program, token: 0, log: log}
-	s.token = s.journal.Token()
-	r.overlay.Journal = s.journal
-	return s, nil
+	j := journal.New(memory.Bytes())
+	r.overlay.Journal = j
+	return &supervised{memory: memory, journal: j, program: program, token: j.Token(), log: log}, nil
 }
 
 // setup is what a daemon stores for the next one. A change of its meaning needs another
@@ -255,7 +254,7 @@ func resume(memory *host.SharedMemory, ready *host.ReadyPipe) (err error) {
 	if err := ready.Report(); err != nil {
 		log.Warn("the supervisor that has started this process is gone", zap.Error(err))
 	}
-	a := &attached{mount: mount, counts: overlay.Counts, close: overlay.Close, log: log, control: c, confinement: prepareConfinement(req, log), supervised: s}
+	a := &attached{mount: mount, counts: overlay.Counts, close: overlay.Close, log: log, control: c, supervised: s}
 	a.serveControlled(signals)
 	return nil
 }

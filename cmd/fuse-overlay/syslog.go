@@ -34,11 +34,10 @@ type syslogConn struct {
 }
 
 func dialSyslog(path, tag string) (*syslogConn, error) {
-	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
-	if err != nil {
+	s := &syslogConn{path: path, tag: tag}
+	if err := s.dial(); err != nil {
 		return nil, err
 	}
-	s := &syslogConn{path: path, tag: tag, conn: conn}
 	// The daemon changes its root, but may have to open the socket again.
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		if s.dir, err = os.OpenFile(filepath.Dir(real), unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
@@ -48,18 +47,20 @@ func dialSyslog(path, tag string) (*syslogConn, error) {
 	return s, nil
 }
 
+// dial connects. Precondition: mu is held, or no other goroutine uses s.
+func (s *syslogConn) dial() (err error) {
+	s.conn, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
+	return err
+}
+
 // send sends one line. The receiver sorts lines by severity.
 func (s *syslogConn) send(severity syslog.Priority, text string) {
 	line := fmt.Appendf(nil, "<%d>%s %s[%d]: %s",
 		syslog.LOG_DAEMON|severity, time.Now().Format(time.Stamp), s.tag, os.Getpid(), text)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conn == nil { // the process has taken over the log of another one
-		conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: s.path, Net: "unixgram"})
-		if err != nil {
-			return
-		}
-		s.conn = conn
+	if s.conn == nil && s.dial() != nil { // the process has taken over the log of another one
+		return
 	}
 	if err := s.write(line); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		return
