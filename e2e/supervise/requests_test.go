@@ -22,6 +22,8 @@ func TestRequests(t *testing.T) {
 				harness.Check(t, os.Remove(o.Path("d02/new")))
 			}
 		}
+		// The Go runtime moves Visit from thread to thread, and the samples are of threads.
+		e.Opts = append(e.Opts, "disable=samples")
 		o := mounted(t, e, harness.ThousandFiles())
 		with := o.During(use(o))
 		kill(t, o)
@@ -35,9 +37,6 @@ func TestRequests(t *testing.T) {
 		without := o.During(use(o))
 		delete(with, "FORGET") // which the kernel sends when it likes
 		delete(without, "FORGET")
-		if more := with["LOOKUP"] - without["LOOKUP"]; more >= -5 && more <= 5 { // of a thousand files
-			with["LOOKUP"] = without["LOOKUP"]
-		}
 		harness.WantCounts(t, "with the option", with, without, harness.ByKernel)
 		if after["LOOKUP"]+after["READ"]+after["READDIRPLUS"]+after["OPEN"] > 60 {
 			t.Errorf("requests of a cached tree after a death: %v", after)
