@@ -168,7 +168,7 @@ unit: ## unit tests with the race detector, with ranks of locks, and the coverag
 	@mkdir -p bin
 	$(GO) test -race -covermode=atomic -coverprofile=$(PROFILE) $(UNIT) 2>&1 | tee bin/unit.log
 	$(GO) test -count=1 -tags lockrank ./internal/lock ./inodecache ./fs/conn/... ./fs 2>&1 | tee -a bin/unit.log
-	CGO_ENABLED=0 $(GO) test -count=1 ./internal/sandbox 2>&1 | tee -a bin/unit.log
+	CGO_ENABLED=0 $(GO) test -count=1 ./internal/sandbox ./internal/host 2>&1 | tee -a bin/unit.log
 	$(GO) test -count=1 -v -run Allocates ./fs 2>&1 | tee -a bin/unit.log | grep -E -e '--- PASS|FAIL|_test.go'
 	scripts/coverage.sh $(PROFILE)
 

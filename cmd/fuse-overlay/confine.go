@@ -2,7 +2,6 @@ package main
 
 import (
 	"os"
-	"sync"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -31,10 +30,9 @@ type confinement struct {
 	req *request
 	log *zap.Logger
 
-	null    *os.File                // /dev/null, until the keeper is started; nil: the daemon is not confined
-	started func() (*keeper, error) // waits for the start of the keeper; nil: there is none
-	keeper  *keeper                 // set before the mount is served; nil: the daemon is not confined
-	result  string                  // for the log
+	null   *os.File // /dev/null, until the keeper is started; nil: the daemon is not confined
+	keeper *keeper  // set before the mount is served; nil: the daemon is not confined
+	result string   // for the log
 }
 
 // prepareConfinement is called before the daemon leaves the mounts of its caller.
@@ -45,52 +43,28 @@ func prepareConfinement(req *request, log *zap.Logger) *confinement {
 		return c
 	}
 	var err error
-	if req.foreground { // a daemon in the background has inherited nothing else
-		err = closeOnExec()
-	}
-	if err == nil {
-		c.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	}
-	if err != nil {
-		log.Warn("the daemon keeps all its rights", zap.Error(err))
-		c.result = "off: " + err.Error()
+	if c.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		c.notConfined(err)
 	}
 	return c
 }
 
-// startKeeper starts the keeper, while the daemon goes on: the start takes as long as the mount. It
-// fails for a program that is not static, as one with the race detector, in a namespace without the
-// libraries.
-func (c *confinement) startKeeper() {
-	if c.null == nil {
-		return
-	}
-	type started struct {
-		k   *keeper
-		err error
-	}
-	done := make(chan started, 1)
-	go func() {
-		k, err := startKeeper(c.req.called, c.null, c.log)
-		c.null.Close()
-		done <- started{k, err}
-	}()
-	c.started = sync.OnceValues(func() (*keeper, error) { s := <-done; return s.k, s.err })
+func (c *confinement) notConfined(err error) {
+	c.log.Warn("the daemon keeps all its rights", zap.Error(err))
+	c.result = "off: " + err.Error()
 }
 
 // confine takes all rights from the process that it does not need to serve the mount. No thread
-// serves requests yet.
+// serves requests yet. Before, it starts the keeper, which fails for a program that is linked
+// dynamically, as one with the race detector.
 func (c *confinement) confine(m *conn.Mount, overlay *fs.Overlay) {
-	if c.started == nil {
+	if c.null == nil {
 		return
 	}
-	k, err := c.started()
-	if err == nil {
-		err = k.take(m.Unmounting())
-	}
+	k, err := startKeeper(c.req.called, m.Unmounting(), c.null, c.log)
+	_ = c.null.Close()
 	if err != nil { // the mount must end with a signal
-		c.log.Warn("the daemon keeps all its rights", zap.Error(err))
-		c.result = "off: " + err.Error()
+		c.notConfined(err)
 		return
 	}
 	m.SetOutside(k)
@@ -115,10 +89,7 @@ func (c *confinement) mayProtect(thread uint32) bool {
 
 // close ends the keeper. The mount is gone, or has failed.
 func (c *confinement) close() {
-	if c == nil || c.started == nil {
-		return
-	}
-	if k, err := c.started(); err == nil {
-		k.close()
+	if c != nil && c.keeper != nil {
+		c.keeper.close()
 	}
 }

@@ -19,14 +19,13 @@ import (
 )
 
 // A daemon that has confined itself can neither unmount nor enter a mount namespace, nor see which
-// rights its clients have. A second process, the keeper, does that for it. It has all rights of the
-// daemon, and takes three requests, none of which names a path. It ends with the daemon.
+// rights its clients have. A second process, the keeper, does that for it. It has all rights that
+// the daemon had, and takes three requests, none of which names a path. It ends with the daemon.
 
-// keeperVariable is in the environment of the keeper alone.
+// keeperVariable is in the environment of the keeper alone: the conn.Unmounting of its mount.
 const keeperVariable = "_FUSE_OVERLAY_KEEPER"
 
-// Requests to a keeper. The first line to it, before all requests, is a conn.Unmounting. The first
-// line from it, before all replies, is keeperReady.
+// Requests to a keeper, a line each.
 const (
 	keeperUnmount = "unmount" // reply: keeperOK, or an error
 	keeperInSight = "sight"   // reply: keeperYes, keeperNo or an error
@@ -35,35 +34,31 @@ const (
 
 // Replies of a keeper. Every other one is the text of an error.
 const (
-	keeperReady = "ready"
-	keeperOK    = "ok"
-	keeperYes   = "yes"
-	keeperNo    = "no"
+	keeperOK  = "ok"
+	keeperYes = "yes"
+	keeperNo  = "no"
 )
 
 // runKeeper runs a process that is a keeper and nothing else. It returns false in all others.
 func runKeeper() bool {
-	if os.Getenv(keeperVariable) == "" {
+	text := os.Getenv(keeperVariable)
+	if text == "" {
 		return false
 	}
 	os.Unsetenv(keeperVariable)
-	setProcessName("overlay-keeper")
+	setProcessName(host.KeeperName)
 	// The daemon decides what a signal to both means. Its end ends the keeper.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
 	if host.RefuseTracing() != nil { // the daemon may be of the same user
 		return true
 	}
-	connection := host.BesideConnection()
-	if _, err := connection.WriteString(keeperReady + "\n"); err != nil {
-		return true
-	}
-	lines := bufio.NewScanner(connection)
 	var mount conn.Unmounting
-	if !lines.Scan() || json.Unmarshal(lines.Bytes(), &mount) != nil {
+	if json.Unmarshal([]byte(text), &mount) != nil {
 		return true
 	}
-	for lines.Scan() {
+	connection := host.BesideConnection()
+	for lines := bufio.NewScanner(connection); lines.Scan(); {
 		if _, err := connection.WriteString(keeperReply(mount, lines.Text()) + "\n"); err != nil {
 			break
 		}
@@ -103,27 +98,27 @@ type keeper struct {
 	replies chan string   // closed when the process has ended
 }
 
-// startKeeper starts the process, in a mount namespace that the daemon has left, and waits until no
-// signal to a whole group can end it. null is /dev/null.
-func startKeeper(called string, null *os.File, log *zap.Logger) (*keeper, error) {
-	process, err := host.StartBeside([]string{called, "keeper-of", strconv.Itoa(os.Getpid())}, keeperVariable+"=1", null)
+// startKeeper starts the keeper of a mount, in a mount namespace that the daemon has left. null is
+// /dev/null. Until the first request it is no more than a copy of this process that waits.
+func startKeeper(called string, mount conn.Unmounting, null *os.File, log *zap.Logger) (*keeper, error) {
+	text, err := json.Marshal(mount)
+	if err != nil {
+		return nil, err
+	}
+	argv := []string{called, "keeper-of", strconv.Itoa(os.Getpid())}
+	process, err := host.StartBeside(host.KeeperName, argv, keeperVariable+"="+string(text), null)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the process that unmounts: %w", err)
 	}
 	k := &keeper{process: process, log: log, turn: make(chan struct{}, 1), replies: make(chan string, 1)}
-	lines := bufio.NewScanner(process.Connection)
-	if !lines.Scan() || lines.Text() != keeperReady {
-		_ = process.Connection.Close() // which ends the process
-		how, _ := process.Reap()
-		return nil, fmt.Errorf("the process that unmounts ended early: %s", how)
-	}
-	go k.read(lines)
+	go k.read()
 	return k, nil
 }
 
 // read passes replies on, and notices the end of the process.
-func (k *keeper) read(lines *bufio.Scanner) {
+func (k *keeper) read() {
 	defer close(k.replies)
+	lines := bufio.NewScanner(k.process.Connection)
 	for lines.Scan() {
 		k.replies <- lines.Text()
 	}
@@ -133,15 +128,6 @@ func (k *keeper) read(lines *bufio.Scanner) {
 	how, err := k.process.Reap()
 	k.log.Error("the process that unmounts has ended: this daemon cannot unmount after a signal; "+
 		"umount and fusermount3 -u still can", zap.String("its end", how), zap.Error(err))
-}
-
-// take hands the mount to the keeper.
-func (k *keeper) take(mount conn.Unmounting) error {
-	text, err := json.Marshal(mount)
-	if err == nil {
-		_, err = k.process.Connection.Write(append(text, '\n'))
-	}
-	return err
 }
 
 // endWait is how long the end of a keeper may take. One that unmounts may hang with the mount.

@@ -95,7 +95,6 @@ func (s *starting) mount() (*fs.Mount, error) {
 	if err := s.req.leaveMounts(); err != nil {
 		return nil, err
 	}
-	s.confinement.startKeeper()
 	s.req.mount.Attached = s.attached
 	return mountAndListen(s.overlay, s.req.mount, s.log)
 }

@@ -15,25 +15,24 @@ import (
 	"time"
 )
 
-// keeperArgument is the first argument of the process that unmounts for a daemon, before the number
-// of the daemon.
-const keeperArgument = "keeper-of"
+// Names of processes that have the command line of a daemon, and are none.
+const (
+	keeperName     = "overlay-keeper" // of the process that unmounts for a daemon
+	supervisorName = "fuse-overlay-sv"
+)
 
 // ProcessesOf lists the processes that run the program at path, but not those that unmount for
 // daemons.
 func ProcessesOf(path string) []int {
-	return slices.DeleteFunc(allOf(path), func(pid int) bool {
-		argv := Cmdline(pid)
-		return len(argv) > 1 && argv[1] == keeperArgument
-	})
+	return slices.DeleteFunc(allOf(path), func(pid int) bool { return nameOf(pid) == keeperName })
 }
 
 // KeeperOf returns the process that unmounts for a daemon; 0: there is none.
 func KeeperOf(pid int) int {
 	// Not by its executable, which a plain user does not see.
 	found := processes(func(p int) bool {
-		argv := Cmdline(p)
-		return len(argv) == 3 && argv[1] == keeperArgument && argv[2] == strconv.Itoa(pid)
+		stat := statFields(p)
+		return nameOf(p) == keeperName && len(stat) > 1 && stat[1] == strconv.Itoa(pid)
 	})
 	if len(found) == 0 {
 		return 0
@@ -71,9 +70,12 @@ func withPoint(point string) []int {
 	return slices.DeleteFunc(ProcessesOf(Program), func(pid int) bool { return !slices.Contains(Cmdline(pid), point) })
 }
 
-func isSupervisor(pid int) bool {
+func isSupervisor(pid int) bool { return nameOf(pid) == supervisorName }
+
+// nameOf is the name of a process that ps shows.
+func nameOf(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-	return string(name) == "fuse-overlay-sv\n"
+	return strings.TrimSuffix(string(name), "\n")
 }
 
 // DaemonsWith lists the processes of the program under test whose command line contains a text.

@@ -54,6 +54,17 @@ func (c Child) Wait() (how string, err error) {
 	return fmt.Sprintf("exit status %d", status.ExitStatus()), nil
 }
 
+// Beside is a process that runs beside this one, see [StartBeside].
+type Beside struct {
+	// Connection is this process's end of a socket. The end of the other process is the end of the
+	// file.
+	Connection *os.File
+	child      Child
+}
+
+// Reap frees the number of the process, which has ended, and returns how it has.
+func (b *Beside) Reap() (how string, err error) { return b.child.Wait() }
+
 // RefuseTracing makes the kernel refuse the descriptors and the memory of this process to processes
 // without CAP_SYS_PTRACE over it (PR_SET_DUMPABLE of prctl(2)). Without it, another process of the
 // same user that has all of its capabilities could take them. The files of /proc/self belong to

@@ -19,9 +19,8 @@ import (
 // A supervisor is a second process that takes over when the process that it watches, the worker,
 // ends. It shares the worker's table of descriptors (clone(2) with CLONE_FILES), so it has all that
 // the worker opens later, at no cost for the worker. It is not executed: execve(2) would give it a
-// table of its own. So it is a copy of a Go process of which one thread is left, and only makes raw
-// system calls, as the child of a fork of package syscall does. When the worker is dead, it starts
-// the program again, and ends when the new worker has a supervisor of its own.
+// table of its own. So it is a raw process. When the worker is dead, it starts the program again,
+// and ends when the new worker has a supervisor of its own.
 
 // resumeVariable holds the numbers of two descriptors for a new worker: the shared memory, and the
 // pipe by which it reports that it serves.
@@ -152,8 +151,7 @@ const (
 	attemptPause = 20e6
 )
 
-// superviseArgs is what the supervisor reads. All of it is prepared before the clone: the
-// supervisor cannot allocate memory.
+// superviseArgs is what the supervisor reads.
 type superviseArgs struct {
 	worker       int32 // pidfd
 	readyFD      int32 // number of the new worker's end of the pipe
@@ -213,20 +211,13 @@ func StartSupervisor(argv []string, c SupervisorConfig) (s *Supervisor, err erro
 	}
 	a.argv, a.envp, a.name, a.empty, a.title, a.root = &args[0], &env[0], texts[0], texts[1], texts[2], texts[3]
 
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	all := ^uint64(0)
-	// A new process inherits the blocked signals. Go's handlers need the runtime, which it has not.
-	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)),
-		uintptr(unsafe.Pointer(&a.oldMask)), 8, 0, 0)
-	pid, errno := supervise(a)
-	_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&a.oldMask)), 0, 8, 0, 0)
+	pid, errno := unsignalled(&a.oldMask, func() (uintptr, syscall.Errno) { return supervise(a) })
 	runtime.KeepAlive(args)
 	runtime.KeepAlive(env)
 	if errno != 0 {
 		return nil, fmt.Errorf("clone: %w", errno)
 	}
-	return &Supervisor{int(pid)}, nil
+	return &Supervisor{pid}, nil
 }
 
 // Wait waits for the end of the supervisor, which comes before that of this process only if another
@@ -235,8 +226,7 @@ func (s *Supervisor) Wait() {
 	_ = retry(func() error { _, err := unix.Wait4(s.pid, nil, unix.WALL, nil); return err })
 }
 
-// supervise returns the supervisor's number in the worker, and never in the supervisor. In the
-// latter it must not allocate, grow the stack, or call anything but RawSyscall6.
+// supervise returns the supervisor's number in the worker, and never in the supervisor.
 //
 //go:noinline
 //go:norace
@@ -255,9 +245,7 @@ func supervise(a *superviseArgs) (pid uintptr, errno syscall.Errno) {
 		}
 	}
 	if *a.ended != 0 || *a.serving != a.token {
-		for {
-			_, _, _ = syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
-		}
+		rawExit(0)
 	}
 	for attempt := 0; attempt < startAttempts; attempt++ {
 		_, _, errno = syscall.RawSyscall6(unix.SYS_PIPE2, uintptr(unsafe.Pointer(&a.pipe)), unix.O_CLOEXEC, 0, 0, 0, 0)
@@ -282,13 +270,12 @@ func supervise(a *superviseArgs) (pid uintptr, errno syscall.Errno) {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_CLOSE, uintptr(a.pipe[0]), 0, 0, 0, 0, 0)
 		_, _, _ = syscall.RawSyscall6(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&a.pause)), 0, 0, 0, 0, 0)
 	}
-	for {
-		_, _, _ = syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 0, 0, 0, 0, 0, 0)
-	}
+	rawExit(0)
+	return 0, 0
 }
 
-// becomeWorker executes the program, in a child of the supervisor. What holds for supervise holds
-// here. Its stack was not checked: it is nosplit.
+// becomeWorker executes the program, in a child of the supervisor. Its stack was not checked: it is
+// nosplit.
 //
 //go:nosplit
 //go:norace
@@ -309,7 +296,5 @@ func becomeWorker(a *superviseArgs, first bool) {
 	}
 	_, _, _ = syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(a.file), uintptr(unsafe.Pointer(a.empty)),
 		uintptr(unsafe.Pointer(a.argv)), uintptr(unsafe.Pointer(a.envp)), unix.AT_EMPTY_PATH, 0)
-	for {
-		_, _, _ = syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 127, 0, 0, 0, 0, 0)
-	}
+	rawExit(127)
 }
