@@ -71,11 +71,6 @@ var bans = []ban{
 		reason:  "umoci makes system calls by paths: only a directory that no other process knows may be reached so",
 	},
 	{
-		imports: "golang.org/x/net/...",
-		except:  []string{"internal/sandbox"},
-		reason:  "it is for the assembler of seccomp filters: the program has no network",
-	},
-	{
 		imports: "unsafe",
 		except:  []string{"fs/conn/wire", "fs/journal", "internal/sandbox", "internal/sys", "internal/host", "e2e/harness"},
 		inTests: []string{"fs/conn", "e2e/..."},

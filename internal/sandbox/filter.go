@@ -5,7 +5,6 @@ package sandbox
 import (
 	"unsafe"
 
-	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,10 +33,11 @@ type call struct {
 	number uint32
 	// allowed are the instructions that allow some arguments only. They end with a result for all
 	// others. nil: every use is allowed.
-	allowed []bpf.Instruction
+	allowed []unix.SockFilter
 }
 
-// assemble returns the filter program.
+// assemble returns the filter program. It is part of each mount, so the instructions are written
+// without an assembler, which takes some milliseconds in a process that has just started.
 func assemble(keep Rights) ([]unix.SockFilter, error) {
 	refuse := resultErrno | uint32(unix.EPERM)
 	if keep.Trap {
@@ -45,47 +45,52 @@ func assemble(keep Rights) ([]unix.SockFilter, error) {
 	}
 	// A program may make calls of another architecture too: by int 0x80 on amd64, and with this bit
 	// the numbers of the x32 ABI.
-	program := []bpf.Instruction{
-		bpf.LoadAbsolute{Off: offsetArch, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: auditArch, SkipTrue: 1},
-		bpf.RetConstant{Val: resultKill},
-		bpf.LoadAbsolute{Off: offsetNumber, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: otherABI, SkipTrue: 1},
-		bpf.RetConstant{Val: resultKill},
-	}
-	raw, err := bpf.Assemble(append(program, search(calls(keep, refuse), refuse)...))
-	if err != nil {
-		return nil, err
-	}
-	filter := make([]unix.SockFilter, len(raw))
-	for i, r := range raw {
-		filter[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
-	}
-	return filter, nil
+	program := append(make([]unix.SockFilter, 0, 1024),
+		load(offsetArch),
+		jumpIf(unix.BPF_JEQ, auditArch, 1, 0),
+		result(resultKill),
+		load(offsetNumber),
+		jumpIf(unix.BPF_JGE, otherABI, 0, 1),
+		result(resultKill),
+	)
+	return search(program, calls(keep, refuse), refuse), nil
+}
+
+// load loads 4 bytes of struct seccomp_data.
+func load(offset uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}
+}
+
+// jumpIf skips as many instructions, by whether what was loaded compares so with value.
+func jumpIf(comparison uint16, value uint32, skipTrue, skipFalse uint8) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_K | comparison, Jt: skipTrue, Jf: skipFalse, K: value}
+}
+
+// result ends the filter.
+func result(value uint32) unix.SockFilter {
+	return unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: value}
 }
 
 // otherABI is the first number that is no call of this ABI.
 const otherABI = 0x40000000
 
-// search returns a binary search for the number of the call. Precondition: list is sorted.
-func search(list []call, refuse uint32) []bpf.Instruction {
+// search appends a binary search for the number of the call. Precondition: list is sorted.
+func search(program []unix.SockFilter, list []call, refuse uint32) []unix.SockFilter {
 	if len(list) == 1 {
-		body := list[0].allowed
-		if body == nil {
-			body = []bpf.Instruction{bpf.RetConstant{Val: resultAllow}}
+		program = append(program, jumpIf(unix.BPF_JEQ, list[0].number, 1, 0), result(refuse))
+		if list[0].allowed == nil {
+			return append(program, result(resultAllow))
 		}
-		return append([]bpf.Instruction{
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: list[0].number, SkipTrue: 1},
-			bpf.RetConstant{Val: refuse},
-		}, body...)
+		return append(program, list[0].allowed...)
 	}
 	half := len(list) / 2
-	lower, upper := search(list[:half], refuse), search(list[half:], refuse)
-	program := []bpf.Instruction{
-		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: list[half].number, SkipTrue: 1},
-		bpf.Jump{Skip: uint32(len(lower))},
-	}
-	return append(append(program, lower...), upper...)
+	program = append(program,
+		jumpIf(unix.BPF_JGE, list[half].number, 0, 1),
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JA})
+	jump := len(program) - 1
+	program = search(program, list[:half], refuse)
+	program[jump].K = uint32(len(program) - jump - 1)
+	return search(program, list[half:], refuse)
 }
 
 // setFilter installs a filter for all threads of the process.
@@ -107,8 +112,8 @@ func setFilter(filter []unix.SockFilter) error {
 }
 
 // argument loads one half of an argument.
-func argument(i int, half uint32) bpf.Instruction {
-	return bpf.LoadAbsolute{Off: uint32(offsetArgs + 8*i + 4*int(half)), Size: 4}
+func argument(i int, half uint32) unix.SockFilter {
+	return load(uint32(offsetArgs + 8*i + 4*int(half)))
 }
 
 const (
@@ -117,36 +122,36 @@ const (
 )
 
 // oneOf allows a call whose argument i, of 32 bits, is one of some values.
-func oneOf(refuse uint32, i int, values ...uint32) []bpf.Instruction {
-	program := []bpf.Instruction{argument(i, low)}
+func oneOf(refuse uint32, i int, values ...uint32) []unix.SockFilter {
+	program := []unix.SockFilter{argument(i, low)}
 	for n, v := range values {
-		program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: v, SkipTrue: uint8(len(values) - n)})
+		program = append(program, jumpIf(unix.BPF_JEQ, v, uint8(len(values)-n), 0))
 	}
-	return append(program, bpf.RetConstant{Val: refuse}, bpf.RetConstant{Val: resultAllow})
+	return append(program, result(refuse), result(resultAllow))
 }
 
 // withBits allows a call whose argument i has, of the bits in mask, exactly those in bits.
-func withBits(refuse uint32, i int, mask, bits uint32) []bpf.Instruction {
-	return []bpf.Instruction{
+func withBits(refuse uint32, i int, mask, bits uint32) []unix.SockFilter {
+	return []unix.SockFilter{
 		argument(i, low),
-		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: bits, SkipTrue: 1},
-		bpf.RetConstant{Val: refuse},
-		bpf.RetConstant{Val: resultAllow},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: mask},
+		jumpIf(unix.BPF_JEQ, bits, 1, 0),
+		result(refuse),
+		result(resultAllow),
 	}
 }
 
 // withoutPointer allows a call whose argument i is NULL.
-func withoutPointer(refuse uint32, i int) []bpf.Instruction {
-	return []bpf.Instruction{
+func withoutPointer(refuse uint32, i int) []unix.SockFilter {
+	return []unix.SockFilter{
 		argument(i, low),
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 3},
+		jumpIf(unix.BPF_JEQ, 0, 0, 3),
 		argument(i, high),
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
-		bpf.RetConstant{Val: resultAllow},
-		bpf.RetConstant{Val: refuse},
+		jumpIf(unix.BPF_JEQ, 0, 0, 1),
+		result(resultAllow),
+		result(refuse),
 	}
 }
 
 // always gives a call one result.
-func always(result uint32) []bpf.Instruction { return []bpf.Instruction{bpf.RetConstant{Val: result}} }
+func always(value uint32) []unix.SockFilter { return []unix.SockFilter{result(value)} }
