@@ -192,7 +192,7 @@ func TestContainerdUserNamespace(t *testing.T) {
 // of them read-only. Mounts and daemons end with their containers.
 func TestContainerdManyContainers(t *testing.T) {
 	needSnapshotter(t)
-	eachUser(t, func(t *testing.T, e *harness.Env, user string) {
+	eachUserOfClients(t, func(t *testing.T, e *harness.Env, user string) {
 		harness.Tried(t, client("containerd", user), actExec, actMany, actRemoval)
 		harness.NothingLeft(t)
 		c := startContainerd(t, e, user)

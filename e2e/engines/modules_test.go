@@ -75,7 +75,10 @@ func (m *module) goRun(args ...string) error {
 func needClients(t *testing.T) {
 	t.Helper()
 	harness.NeedDaemon(t)
-	if os.Getenv(envClients) == "" {
+	if !withClients() {
 		t.Skip("a part of make test-clients")
 	}
 }
+
+// withClients is whether this is a run of make test-clients.
+func withClients() bool { return os.Getenv(envClients) != "" }

@@ -30,6 +30,17 @@ func eachUser(t *testing.T, fn func(t *testing.T, e *harness.Env, user string)) 
 	}
 }
 
+// eachUserOfClients is eachUser for a test of minutes: make test-clients alone runs the part of the
+// plain user, whose daemons mount as those of root do. Shorter tests run it always.
+func eachUserOfClients(t *testing.T, fn func(t *testing.T, e *harness.Env, user string)) {
+	t.Helper()
+	forUser(t, engineRoot, fn)
+	t.Run("of the plain user", func(t *testing.T) {
+		needClients(t)
+		forUser(t, engineRootless, fn)
+	})
+}
+
 // forUser runs fn in ModePrivate for a client of one user.
 func forUser(t *testing.T, user string, fn func(t *testing.T, e *harness.Env, user string)) {
 	t.Helper()
