@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"unsafe"
 
@@ -31,6 +32,7 @@ type besideArgs struct {
 	socket, null, program uintptr
 	title, root, empty    *byte
 	argv, envp            **byte
+	commandLine, shown    []byte // the memory that /proc/PID/cmdline shows, and its new text
 	oldMask               uint64
 	ignore                struct { // struct sigaction of the kernel
 		handler, flags, restorer uintptr
@@ -44,14 +46,14 @@ type besideArgs struct {
 // besidePause is the time between two attempts to execute the program, in nanoseconds.
 const besidePause = 20e6
 
-// StartBeside starts the process. When this process writes to the connection, it executes this
-// program with argv and one more variable in the environment. Until then, and in the program until
-// that has read something, signals to a whole group do not end it. null is /dev/null. name is what
-// ps shows. It has the mount namespace of the caller, and no descriptor but these. It ends when the
-// connection is closed.
+// StartBeside starts the process. ps shows its name and argv. When this process writes to the
+// connection, it executes this program with argv and one more variable in the environment. Until
+// then, and in the program until that has read something, signals to a whole group do not end it.
+// null is /dev/null. It has the mount namespace of the caller, and no descriptor but these. It ends
+// when the connection is closed.
 //
-// ENOEXEC: the program is linked dynamically. It could not be executed in a namespace without its
-// libraries.
+// It is an error if the program is linked dynamically: it could not be executed in a namespace
+// without its libraries.
 func StartBeside(name string, argv []string, variable string, null *os.File) (b *Beside, err error) {
 	if err := checkStatic(); err != nil {
 		return nil, err
@@ -95,6 +97,7 @@ func StartBeside(name string, argv []string, variable string, null *os.File) (b 
 		return nil, err
 	}
 	a.title, a.root, a.empty, a.argv, a.envp = texts[0], texts[1], texts[2], &args[0], &env[0]
+	a.commandLine, a.shown = commandLine(), []byte(strings.Join(argv, "\x00"))
 	pid, errno := unsignalled(&a.oldMask, func() (uintptr, syscall.Errno) { return beside(a) })
 	runtime.KeepAlive(args)
 	runtime.KeepAlive(env)
@@ -117,6 +120,20 @@ func openProgramAbove(fd int) (int, error) {
 	return unix.FcntlInt(uintptr(low), unix.F_DUPFD_CLOEXEC, fd+1)
 }
 
+// commandLine returns the memory that /proc/PID/cmdline shows. The runtime leaves the arguments
+// where the kernel has put them: one after the other, each with a zero byte.
+func commandLine() []byte {
+	first := unsafe.StringData(os.Args[0])
+	size := 0
+	for _, arg := range os.Args {
+		if unsafe.StringData(arg) != (*byte)(unsafe.Add(unsafe.Pointer(first), size)) {
+			return nil // not as the kernel has put them
+		}
+		size += len(arg) + 1
+	}
+	return unsafe.Slice(first, size)
+}
+
 // beside returns the number of the raw process in this one, and never in that process.
 //
 //go:noinline
@@ -131,6 +148,12 @@ func beside(a *besideArgs) (pid uintptr, errno syscall.Errno) {
 	_, _, _ = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0, 0, 0, 0, 0)
 	_, _, _ = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(a.title)), 0, 0, 0, 0)
 	_, _, _ = syscall.RawSyscall6(unix.SYS_CHDIR, uintptr(unsafe.Pointer(a.root)), 0, 0, 0, 0, 0) // the caller may unmount its own
+	for i := range a.commandLine {                                                                // ps must not show a second daemon
+		a.commandLine[i] = 0
+		if i < len(a.shown) && i < len(a.commandLine)-1 {
+			a.commandLine[i] = a.shown[i]
+		}
+	}
 	for _, s := range ignoredBeside {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&a.ignore)), 0, unsafe.Sizeof(a.ignore.mask), 0, 0)
 	}

@@ -114,6 +114,9 @@ func TestBeside(t *testing.T) {
 	if got, want := strings.Join(links, ", "), "0 /dev/null, 1 /dev/null, 2 /dev/null, 3 socket:, 4 "+program; got != want {
 		t.Errorf("descriptors: %s; want %s", got, want)
 	}
+	if argv, err := CommandLine(b.child.pid); err != nil || !strings.HasPrefix(strings.Join(argv, " "), "beside ") {
+		t.Errorf("its command line is %q, %v", argv, err)
+	}
 	if !IsBesideDaemon(b.child.pid) {
 		t.Error("it has another name")
 	}
