@@ -62,11 +62,11 @@ func TestDifferentialOptions(t *testing.T) {
 				n := 12
 				switch opt {
 				case harness.Passthrough:
-					n = 60
+					n = 30
 				case "xattr_permissions=1", "xattr_permissions=2", shiftedIDs:
 					n = 25
 				case harness.Redirects:
-					n = 60
+					n = 30
 				}
 				differential(t, e, harness.Ours, n)
 			})
