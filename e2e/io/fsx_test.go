@@ -23,7 +23,7 @@ const (
 	envFsxRound = "FUSE_OVERLAY_FSX_ROUND" // the only round that is run, to repeat a failure
 
 	// fsxOps is the number of operations of TestFsx by default.
-	fsxOps = 1_000_000
+	fsxOps = 400_000
 )
 
 // fsxCase is one row of TestFsx: how the kernel handles data, and a format.
@@ -55,7 +55,7 @@ func fsxRuns() (runs int) {
 }
 
 // No byte and no size is lost or wrong after random operations by several descriptors, mappings and
-// processes. One million operations are shared by all I/O policies and all kinds of mounts.
+// processes. 400,000 operations are shared by all I/O policies and all kinds of mounts.
 func TestFsx(t *testing.T) {
 	seed := harness.EnvNumber(harness.EnvSeed, uint64(time.Now().UnixNano()))
 	ops := harness.EnvNumber(envFsxOps, fsxOps)
