@@ -176,7 +176,7 @@ e2e: $(if $(E2E_RACE),race-build,build) ## end-to-end tests on real mounts
 	FUSE_OVERLAY_BIN=$(CURDIR)/$(E2E_PROGRAM) $(E2E_TEST) ./e2e/... 2>&1 | tee bin/e2e.log
 
 races: race-build ## the end-to-end tests that call harness.Raced, on a daemon with the race detector
-	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
+	FUSE_OVERLAY_RACED=1 FUSE_OVERLAY_SEQS=12 FUSE_OVERLAY_BIN=$(CURDIR)/$(PROGRAM)-race $(E2E_TEST) ./e2e/... 2>&1 | tee bin/races.log
 
 soak: fsx differential cuts kills takeovers load attacks shortage ## the long forms of tests, one after the other (root, hours)
 

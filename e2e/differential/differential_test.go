@@ -77,7 +77,6 @@ func TestDifferentialOptions(t *testing.T) {
 // TestDifferentialOfKernelWithItself shows that sequences are deterministic, with any options of
 // the format.
 func TestDifferentialOfKernelWithItself(t *testing.T) {
-	harness.Raced(t)
 	harness.EachMode(t, harness.RootModes, func(t *testing.T, e *harness.Env) {
 		differential(t, e, harness.Kernel, 10)
 		if e.Mode == harness.ModeRoot {
