@@ -25,6 +25,9 @@ import (
 // keeperVariable is in the environment of the keeper alone: the conn.Unmounting of its mount.
 const keeperVariable = "_FUSE_OVERLAY_KEEPER"
 
+// keeperName is the name of keepers that ps shows.
+const keeperName = "overlay-keeper"
+
 // Requests to a keeper, a line each.
 const (
 	keeperUnmount = "unmount" // reply: keeperOK, or an error
@@ -46,7 +49,7 @@ func runKeeper() bool {
 		return false
 	}
 	os.Unsetenv(keeperVariable)
-	setProcessName(host.KeeperName)
+	setProcessName(keeperName)
 	// The daemon decides what a signal to both means. Its end ends the keeper.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM,
 		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGPIPE)
@@ -106,7 +109,7 @@ func startKeeper(called string, mount conn.Unmounting, null *os.File, log *zap.L
 		return nil, err
 	}
 	argv := []string{called, "keeper-of", strconv.Itoa(os.Getpid())}
-	process, err := host.StartBeside(host.KeeperName, argv, keeperVariable+"="+string(text), null)
+	process, err := host.StartBeside(keeperName, argv, keeperVariable+"="+string(text), null)
 	if err != nil {
 		return nil, fmt.Errorf("cannot start the process that unmounts: %w", err)
 	}

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A process beside this one serves its requests over a socket. Most daemons never send one, and a
-// Go program takes as long to start as a mount needs. So the process is a raw one at first, which
+// A process beside this one serves its requests over a socket. Most daemons never send one, and the
+// start of the program takes time of a CPU and memory. So the process is a raw one at first, which
 // has no other descriptors. When the first request comes, it executes the program in a child.
 
 // Descriptors of that process, and of the program that it executes.
@@ -42,9 +42,6 @@ type besideArgs struct {
 	poll        unix.PollFd
 	none, pause unix.Timespec
 }
-
-// besidePause is the time between two attempts to execute the program, in nanoseconds.
-const besidePause = 20e6
 
 // StartBeside starts the process. ps shows its name and argv. When this process writes to the
 // connection, it executes this program with argv and one more variable in the environment. Until
@@ -80,7 +77,7 @@ func StartBeside(name string, argv []string, variable string, null *os.File) (b 
 	defer func() { _ = unix.Close(program) }()
 	a := &besideArgs{
 		socket: uintptr(pair[1]), null: null.Fd(), program: uintptr(program),
-		poll: unix.PollFd{Fd: besideFD, Events: unix.POLLIN}, pause: unix.Timespec{Nsec: besidePause},
+		poll: unix.PollFd{Fd: besideFD, Events: unix.POLLIN}, pause: unix.Timespec{Nsec: attemptPause},
 	}
 	a.ignore.handler = 1 // SIG_IGN
 	texts, err := syscall.SlicePtrFromStrings([]string{name, "/", ""})
@@ -97,7 +94,9 @@ func StartBeside(name string, argv []string, variable string, null *os.File) (b 
 		return nil, err
 	}
 	a.title, a.root, a.empty, a.argv, a.envp = texts[0], texts[1], texts[2], &args[0], &env[0]
-	a.commandLine, a.shown = commandLine(), []byte(strings.Join(argv, "\x00"))
+	a.commandLine = commandLine()
+	a.shown = make([]byte, len(a.commandLine)) // with zeroes at the end
+	copy(a.shown[:max(0, len(a.shown)-1)], strings.Join(argv, "\x00"))
 	pid, errno := unsignalled(&a.oldMask, func() (uintptr, syscall.Errno) { return beside(a) })
 	runtime.KeepAlive(args)
 	runtime.KeepAlive(env)
@@ -149,10 +148,7 @@ func beside(a *besideArgs) (pid uintptr, errno syscall.Errno) {
 	_, _, _ = syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_NAME, uintptr(unsafe.Pointer(a.title)), 0, 0, 0, 0)
 	_, _, _ = syscall.RawSyscall6(unix.SYS_CHDIR, uintptr(unsafe.Pointer(a.root)), 0, 0, 0, 0, 0) // the caller may unmount its own
 	for i := range a.commandLine {                                                                // ps must not show a second daemon
-		a.commandLine[i] = 0
-		if i < len(a.shown) && i < len(a.commandLine)-1 {
-			a.commandLine[i] = a.shown[i]
-		}
+		a.commandLine[i] = a.shown[i]
 	}
 	for _, s := range ignoredBeside {
 		_, _, _ = syscall.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&a.ignore)), 0, unsafe.Sizeof(a.ignore.mask), 0, 0)

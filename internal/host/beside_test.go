@@ -65,7 +65,7 @@ func startBeside(t *testing.T, how string) *Beside {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	must(t, err)
 	defer func() { _ = null.Close() }()
-	b, err := StartBeside(KeeperName, []string{"beside", how}, besideVariable+"="+starts, null)
+	b, err := StartBeside("name in ps", []string{"beside", how}, besideVariable+"="+starts, null)
 	must(t, err)
 	must(t, b.Connection.SetDeadline(time.Now().Add(20*time.Second)))
 	return b
@@ -117,8 +117,8 @@ func TestBeside(t *testing.T) {
 	if argv, err := CommandLine(b.child.pid); err != nil || !strings.HasPrefix(strings.Join(argv, " "), "beside ") {
 		t.Errorf("its command line is %q, %v", argv, err)
 	}
-	if !IsBesideDaemon(b.child.pid) {
-		t.Error("it has another name")
+	if name, err := os.ReadFile(proc + "/comm"); err != nil || string(name) != "name in ps\n" {
+		t.Errorf("its name is %q, %v", name, err)
 	}
 	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2} {
 		must(t, unix.Kill(b.child.pid, s))

@@ -109,17 +109,15 @@ func (p Process) Close() { _ = unix.Close(p.fd) }
 // Signal sends a signal. ESRCH: the process has ended.
 func (p Process) Signal(sig unix.Signal) error { return unix.PidfdSendSignal(p.fd, sig, nil, 0) }
 
-// Names, as ps shows them, of processes that have the command line of a daemon, and are none.
-const (
-	KeeperName     = "overlay-keeper" // of the process that unmounts for a confined daemon
-	supervisorName = "fuse-overlay-sv"
-)
-
-// IsBesideDaemon reports whether a process is the keeper or the supervisor of a daemon.
-func IsBesideDaemon(pid int) bool {
+// IsSupervisor reports whether a process is the supervisor of a daemon, which has the daemon's
+// command line and descriptors.
+func IsSupervisor(pid int) bool {
 	name, err := ReadFile(procFile(pid, "comm"))
-	return err == nil && (name == KeeperName+"\n" || name == supervisorName+"\n")
+	return err == nil && name == supervisorName+"\n"
 }
+
+// supervisorName is the name of supervisors that ps shows.
+const supervisorName = "fuse-overlay-sv"
 
 // WaitEnd waits for the end of the process, but not longer than limit.
 func (p Process) WaitEnd(limit time.Duration) (ended bool, err error) {

@@ -14,6 +14,14 @@ import (
 // thread is left, as the child of a fork of package syscall is. So it must not allocate, grow the
 // stack, or call anything but RawSyscall6. All that it uses is prepared before the clone.
 
+const (
+	// startAttempts is how often a raw process starts a program that ends before it is of use. Other
+	// processes may kill many of them.
+	startAttempts = 100
+	// attemptPause is how long it waits between two attempts, in nanoseconds.
+	attemptPause = 20e6
+)
+
 // unsignalled calls clone with all signals blocked on the calling thread. A new process inherits
 // that. Go's handlers need the runtime, which a raw process has not. oldMask, which the process may
 // read, gets the signals that were blocked before.

@@ -143,14 +143,6 @@ const CanSupervise = true
 // Supervisor is a running supervisor.
 type Supervisor struct{ pid int }
 
-const (
-	// startAttempts is how often a supervisor starts a worker that ends before it serves. Other
-	// processes may kill many of them.
-	startAttempts = 100
-	// attemptPause is how long it waits between two attempts, in nanoseconds.
-	attemptPause = 20e6
-)
-
 // superviseArgs is what the supervisor reads.
 type superviseArgs struct {
 	worker       int32 // pidfd

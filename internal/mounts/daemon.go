@@ -110,7 +110,7 @@ func runsAs(pid int, m host.MountEntry) bool {
 func (s *sources) serverOf(m host.MountEntry) (pid int, certain bool) {
 	var claiming []int
 	for _, pid := range s.processes {
-		if !runsAs(pid, m) || host.IsBesideDaemon(pid) {
+		if !runsAs(pid, m) || host.IsSupervisor(pid) {
 			continue
 		}
 		argv, err := host.CommandLine(pid)
