@@ -54,9 +54,9 @@ func TestDocker(t *testing.T) {
 		builders := []string{buildKit}
 		if user == engineRoot {
 			harness.Tried(t, "docker, BuildKit", actBuild)
-		}
-		if user == engineRoot && withClients() {
-			builders = append(builders, olderBuilder)
+			if withClients() {
+				builders = append(builders, olderBuilder)
+			}
 		}
 		context := buildContext(t, e, user)
 		exports := map[string]string{}

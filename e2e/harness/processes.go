@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Names of processes that have the command line of a daemon, and are none.
+// Names, as ps shows them, of processes that run the program beside a daemon.
 const (
 	keeperName     = "overlay-keeper" // of the process that unmounts for a daemon
 	supervisorName = "fuse-overlay-sv"

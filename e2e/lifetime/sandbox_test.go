@@ -106,6 +106,20 @@ func TestNotConfined(t *testing.T) {
 	})
 }
 
+// keeperOf returns the helper process of a daemon. It waits until that has closed the copies of the
+// daemon's descriptors, which it does beside the daemon.
+func keeperOf(t *testing.T, o *harness.Overlay) (k int) {
+	t.Helper()
+	if !harness.Eventually(5*time.Second, func() bool {
+		k = harness.KeeperOf(o.PID)
+		_, copied := harness.OpenFDs(k)[5]
+		return k != 0 && !copied
+	}) {
+		t.Fatalf("the helper process %d has the descriptors %v", k, harness.OpenFDs(k))
+	}
+	return k
+}
+
 // The helper process ends with its daemon, however that ends, and holds nothing of its caller or of
 // a layer.
 func TestKeeperEndsWithItsDaemon(t *testing.T) {
@@ -117,10 +131,7 @@ func TestKeeperEndsWithItsDaemon(t *testing.T) {
 			"SIGKILL": func(o *harness.Overlay) { harness.Kill(o.PID, syscall.SIGKILL) },
 		} {
 			o := harness.NewEnv(t, e.Mode).Mounted(t, "file f \"x\"")
-			k := harness.KeeperOf(o.PID)
-			if k == 0 {
-				t.Fatalf("%s: no helper process", how)
-			}
+			k := keeperOf(t, o)
 			harness.Kill(k, syscall.SIGTERM)             // as all signals to a whole group
 			for fd, target := range harness.OpenFDs(k) { // a plain user sees none
 				if fd <= 2 && !strings.HasSuffix(target, "/null") || fd == 3 && !strings.HasPrefix(target, "socket:") ||
@@ -147,10 +158,7 @@ func TestKeeperIsKilled(t *testing.T) {
 	harness.NeedDaemon(t)
 	harness.EachMode(t, harness.AllModes, func(t *testing.T, e *harness.Env) {
 		o := e.Mounted(t, "file f \"x\"")
-		k := harness.KeeperOf(o.PID)
-		if k == 0 {
-			t.Fatal("no helper process")
-		}
+		k := keeperOf(t, o)
 		harness.Kill(k, syscall.SIGKILL)
 		logged := func(text string) {
 			t.Helper()
